@@ -1,0 +1,197 @@
+"""SMPL-format body models of any topology: 24 joints, linear blend skinning, a linear shape space.
+
+The maths is `smplx`'s; this module gives it checked input (`smplx.SMPL` itself unpickles whatever file it is given) and
+the bone transforms that the deformer needs and `smplx` keeps to itself.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import smplx
+import torch
+from jaxtyping import Float, Int
+from smplx.lbs import batch_rigid_transform, batch_rodrigues, blend_shapes, vertices2joints
+from smplx.utils import Struct
+from torch import Tensor, nn
+
+from instantavatar_ns.body.unpickle import load_plain_pickle
+from instantavatar_ns.errors import InputError
+
+NUM_JOINTS = 24
+NUM_BETAS = 10
+JOINT_NAMES = (
+    "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot neck "
+    "left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_hand "
+    "right_hand"
+).split()
+FREE_BODY = Path(__file__).with_name("free_body.npz")
+
+_REQUIRED = {
+    "v_template": "(V, 3)",
+    "f": "(F, 3)",
+    "weights": "(V, 24)",
+    "J_regressor": "(24, V)",
+    "kintree_table": "(2, 24)",
+    "shapedirs": "(V, 3, 10 or more)",
+}
+_ADVICE = (
+    "Give an SMPL model (SMPL_{NEUTRAL,MALE,FEMALE}.pkl or .npz), a body of the same format with SMPL's 24 joints, "
+    "or 'free' for the body that comes with this package"
+)
+
+
+class BodyModel(nn.Module):
+    """A skinned body with SMPL's 24 joints.
+
+    Args:
+        data: Arrays of an SMPL file, as `read_body_file` returns them.
+    """
+
+    faces: Int[Tensor, "faces 3"]
+
+    def __init__(self, data: dict[str, np.ndarray]) -> None:
+        super().__init__()
+        # Landmark vertex ids are SMPL's own (6,890 vertices); they serve `smplx.SMPL.forward` only, which is not used.
+        self.smpl = smplx.SMPL(
+            model_path="",
+            data_struct=Struct(**data),
+            num_betas=NUM_BETAS,
+            create_betas=False,
+            create_global_orient=False,
+            create_body_pose=False,
+            create_transl=False,
+        )
+        self.register_buffer("faces", torch.from_numpy(data["f"].astype(np.int64)), persistent=False)
+        self.requires_grad_(False)
+
+    @property
+    def parents(self) -> Int[Tensor, "24"]:
+        """Index of each joint's parent, -1 for the root."""
+        return self.smpl.parents
+
+    @property
+    def skinning_weights(self) -> Float[Tensor, "vertices 24"]:
+        """Share of each bone in each vertex; rows sum to 1."""
+        return self.smpl.lbs_weights
+
+    def rest(self, betas: Float[Tensor, "10"]) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, "24 3"]]:
+        """Vertices and joints in the T-pose, metres."""
+        vertices = self.smpl.v_template + blend_shapes(betas[None], self.smpl.shapedirs)[0]
+        return vertices, vertices2joints(self.smpl.J_regressor, vertices[None])[0]
+
+    def transforms(
+        self,
+        betas: Float[Tensor, "10"],
+        global_orient: Float[Tensor, "batch 3"],
+        body_pose: Float[Tensor, "batch 69"],
+        transl: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch 24 4 4"]:
+        """Transforms of linear blend skinning, from the T-pose to the posed body in the world.
+
+        Args:
+            betas: Shape coefficients.
+            global_orient: Axis-angle rotation of the root, radians.
+            body_pose: Axis-angle rotations of the 23 other joints relative to their parents, radians.
+            transl: Translation of the whole body, metres.
+        """
+        joints = self.rest(betas)[1]
+        rotations = batch_rodrigues(torch.cat([global_orient, body_pose], dim=-1).reshape(-1, 3))
+        rotations = rotations.view(-1, NUM_JOINTS, 3, 3)
+        relative = batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), self.parents)[1]
+        offset = torch.zeros_like(relative)
+        offset[..., :3, 3] = transl[:, None]
+        return relative + offset
+
+    def vertices(
+        self,
+        betas: Float[Tensor, "10"],
+        global_orient: Float[Tensor, "batch 3"],
+        body_pose: Float[Tensor, "batch 69"],
+        transl: Float[Tensor, "batch 3"],
+    ) -> Float[Tensor, "batch vertices 3"]:
+        """Posed vertices in the world, metres, pose-dependent offsets included."""
+        rest_vertices = self.rest(betas)[0]
+        rotations = batch_rodrigues(body_pose.reshape(-1, 3)).view(len(body_pose), -1)
+        identity = torch.eye(3, device=betas.device).flatten().repeat(NUM_JOINTS - 1)
+        offsets = ((rotations - identity) @ self.smpl.posedirs).view(len(body_pose), -1, 3)
+        transforms = self.transforms(betas, global_orient, body_pose, transl)
+        blended = torch.einsum("vj,bjmn->bvmn", self.skinning_weights, transforms[:, :, :3])
+        return (blended[..., :3] @ (rest_vertices + offsets)[..., None])[..., 0] + blended[..., 3]
+
+
+def load_body_model(path: Path | str) -> BodyModel:
+    """Load a body model.
+
+    Args:
+        path: An SMPL-format `.npz` or `.pkl` file, or "free" for the body shipped with this package.
+
+    Raises:
+        InputError: The file is missing or unreadable, asks for code to be run, or is not a body with SMPL's 24 joints.
+    """
+    return BodyModel(read_body_file(FREE_BODY if str(path) == "free" else Path(path)))
+
+
+def read_body_file(path: Path) -> dict[str, np.ndarray]:
+    """Read and check the arrays of an SMPL-format file; see `load_body_model`.
+
+    Returns:
+        `v_template`, `f`, `weights`, `J_regressor`, `kintree_table`, `shapedirs` (cut to 10) and `posedirs` (zeros where
+        the file has none). Joint order and parents are SMPL's.
+    """
+    if not path.is_file():
+        raise InputError(path, "expected a body model file, found none", _ADVICE)
+    if path.suffix == ".pkl":
+        loaded = load_plain_pickle(path)
+    else:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                # An entry of another kind (the scalar texts `bs_type`, `bs_style`) is not needed and may hold objects.
+                loaded = {key: archive[key] for key in archive.files if key in {*_REQUIRED, "posedirs"}}
+        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(path, f"expected a NumPy .npz archive ({error})", _ADVICE) from error
+    missing = [key for key in _REQUIRED if key not in loaded]
+    if missing:
+        raise InputError(path, f"expected an SMPL-format body, found no {', '.join(missing)}", _ADVICE)
+    return _checked(path, loaded)
+
+
+def _checked(path: Path, loaded: dict) -> dict[str, np.ndarray]:
+    """The arrays as smplx expects them, or an InputError."""
+    data = {}
+    for key in [*_REQUIRED, *(["posedirs"] if "posedirs" in loaded else [])]:
+        value = loaded[key]
+        value = np.asarray(value.todense() if hasattr(value, "todense") else value)
+        if key in ("f", "kintree_table"):
+            data[key] = value.astype(np.int64)
+            continue
+        data[key] = value.astype(np.float32)
+        if not np.isfinite(data[key]).all():
+            raise InputError(path, f"expected finite numbers, found NaN or infinity in {key}", _ADVICE)
+    num_vertices, num_joints = len(data["v_template"]), data["kintree_table"].shape[-1]
+    if num_joints != NUM_JOINTS:
+        advice = "SMPL-H (52 joints) and SMPL-X (55 joints) bodies are not supported. " + _ADVICE
+        raise InputError(path, f"expected a body with SMPL's {NUM_JOINTS} joints, found {num_joints}", advice)
+    data.setdefault("posedirs", np.zeros((num_vertices, 3, 9 * (NUM_JOINTS - 1)), np.float32))
+    shapes = {
+        "v_template": (num_vertices, 3),
+        "f": (len(data["f"]), 3),
+        "weights": (num_vertices, NUM_JOINTS),
+        "J_regressor": (NUM_JOINTS, num_vertices),
+        "kintree_table": (2, NUM_JOINTS),
+        "shapedirs": (num_vertices, 3, max(data["shapedirs"].shape[-1], NUM_BETAS)),
+        "posedirs": (num_vertices, 3, 9 * (NUM_JOINTS - 1)),
+    }
+    for key, shape in shapes.items():
+        if data[key].shape != shape:
+            raise InputError(path, f"expected {key} of shape {shape}, found {data[key].shape}", _ADVICE)
+    if data["f"].min() < 0 or data["f"].max() >= num_vertices:
+        raise InputError(path, f"expected faces that index {num_vertices} vertices, found others", _ADVICE)
+    data["shapedirs"] = data["shapedirs"][..., :NUM_BETAS]
+    # SMPL writes its root's parent as 2**32 - 1.
+    data["kintree_table"][0, 0] = -1
+    if not (data["kintree_table"][0, 1:] < np.arange(1, NUM_JOINTS)).all() or data["kintree_table"][0, 1:].min() < 0:
+        raise InputError(path, "expected a kinematic tree whose parents come before their children", _ADVICE)
+    return data

@@ -1,0 +1,38 @@
+"""The poses of a subject's frames, as every data format yields them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PoseSequence:
+    """SMPL parameters of a sequence of frames of one person, in the dataset's world.
+
+    Attributes:
+        betas: Shape coefficients, shared by all frames.
+        global_orient: Axis-angle rotation of the root, radians.
+        body_pose: Axis-angle rotations of the 23 other joints, radians.
+        transl: Translation, metres.
+    """
+
+    betas: Float[Tensor, "10"]
+    global_orient: Float[Tensor, "frames 3"]
+    body_pose: Float[Tensor, "frames 69"]
+    transl: Float[Tensor, "frames 3"]
+
+    def __len__(self) -> int:
+        return len(self.transl)
+
+    def concatenate(self, other: PoseSequence) -> PoseSequence:
+        """This sequence followed by `other`; the shape stays this one's."""
+        return PoseSequence(
+            self.betas,
+            torch.cat([self.global_orient, other.global_orient]),
+            torch.cat([self.body_pose, other.body_pose]),
+            torch.cat([self.transl, other.transl]),
+        )
