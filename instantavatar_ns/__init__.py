@@ -1,0 +1,29 @@
+"""InstantAvatar (https://arxiv.org/abs/2212.10550) for nerfstudio: animatable avatars from a video of one person.
+
+Importing the package imports no part of nerfstudio: its entry points are read while nerfstudio itself is half imported.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+__version__ = "0.1.0"
+
+
+def _allow_numpy_scalars_in_checkpoints() -> None:
+    """Let `torch.load` read nerfstudio's checkpoints, which hold learning rates as `numpy.float64`.
+
+    Since torch 2.6 `torch.load` rebuilds only registered classes, and nerfstudio 1.1.5 does not register these: without
+    this, resuming, ns-eval, ns-render and ns-viewer fail. The scalar's constructor has one module name in numpy 1 and
+    another in numpy 2; both are registered, so that a checkpoint survives a change of numpy.
+    """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        return
+    scalar: Any = np.float64(0).__reduce__()[0]
+    named = [(scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+    dtypes = [type(np.dtype(kind)) for kind in (np.float64, np.float32, np.int64)]
+    torch.serialization.add_safe_globals([*named, np.dtype, *dtypes])
+
+
+_allow_numpy_scalars_in_checkpoints()
