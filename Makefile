@@ -1,0 +1,63 @@
+# `make demo` and `make test` make the environment that they need in $(VENV); nothing has to be activated.
+# Variables: PYTHON (an interpreter from 3.10 to 3.12), VENV, PYTEST_ARGS (for example PYTEST_ARGS="-n 2 -k body").
+
+VENV ?= .venv
+PYTEST_ARGS ?=
+DEMO_OUTPUT ?= outputs/demo
+
+BIN := $(abspath $(VENV))/bin
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --prefer-binary --constraint constraints.txt
+IN_RANGE := import sys; sys.exit(not (3, 10) <= sys.version_info[:2] < (3, 13))
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
+	$$p -c '$(IN_RANGE)' 2>/dev/null && echo $$p && break; done)
+
+# ns-render looks for `ffmpeg` on PATH, and pyright for the environment's python.
+export PATH := $(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types docs build clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+demo: $(VENV)/.installed ## generate a subject, train, evaluate, render and animate it (CPU, minutes)
+	instant-avatar demo --output $(DEMO_OUTPUT)
+
+test: $(VENV)/.installed-dev ## run the tests
+	python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## check style
+	ruff check .
+	ruff format --check .
+
+format: $(VENV)/.installed-dev ## correct style
+	ruff check --fix .
+	ruff format .
+
+types: $(VENV)/.installed-dev ## check types
+	pyright
+
+docs: $(VENV)/.installed-dev ## build the documentation into site/
+	mkdocs build --strict
+
+build: $(VENV)/.installed-dev ## build the source distribution and the wheel into dist/
+	python -m pip wheel --no-deps --wheel-dir dist .
+
+clean: ## remove what the other targets made, except $(VENV)
+	rm -rf site dist build outputs/demo .pytest_cache .ruff_cache
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c '$(IN_RANGE)' || { echo "$(PYTHON) is not Python 3.10, 3.11 or 3.12: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || $(PYTHON) -m virtualenv --quiet $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) can make no virtual environment: install python3-venv, or 'pip install virtualenv'" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP_INSTALL) --editable .
+	@command -v ffmpeg >/dev/null || \
+		ln -sf "$$(python -c 'import imageio_ffmpeg; print(imageio_ffmpeg.get_ffmpeg_exe())')" $(BIN)/ffmpeg
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP_INSTALL) --editable ".[dev]"
+	@touch $@
