@@ -1,0 +1,103 @@
+"""The installed package: entry points, imports while nerfstudio is half imported, and checkpoints."""
+
+import importlib.metadata
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import instantavatar_ns
+
+ENTRY_POINT_GROUPS = ("nerfstudio.method_configs", "nerfstudio.dataparser_configs", "console_scripts")
+ENTRY_MODULES = (
+    "instantavatar_ns.config",
+    "instantavatar_ns.data.instantavatar_dataparser",
+    "instantavatar_ns.data.people_snapshot_dataparser",
+)
+
+
+def _distribution() -> importlib.metadata.Distribution:
+    try:
+        return importlib.metadata.distribution("instantavatar-ns")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("instantavatar-ns is not installed here (pip install -e .)")
+
+
+def _run(code: str) -> str:
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
+def test_version_is_the_distributions() -> None:
+    assert _distribution().version == instantavatar_ns.__version__
+
+
+def test_every_entry_point_loads_and_has_nerfstudios_type() -> None:
+    from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+    from nerfstudio.plugins.types import MethodSpecification
+
+    loaded = {
+        group: {point.name: point.load() for point in _distribution().entry_points if point.group == group}
+        for group in ENTRY_POINT_GROUPS
+    }
+    methods, parsers, scripts = (loaded[group] for group in ENTRY_POINT_GROUPS)
+    assert set(methods) == {"instant-avatar", "instant-avatar-lite"}
+    assert set(parsers) == {"instant-avatar-data", "people-snapshot-data"}
+    assert set(scripts) == {"instant-avatar"} and callable(scripts["instant-avatar"])
+    for name, method in methods.items():
+        assert isinstance(method, MethodSpecification)
+        assert method.config.method_name == name, "ns-train lists the method by its config's name"
+        assert method.config.vis == "viewer"
+    assert all(isinstance(parser, DataParserSpecification) for parser in parsers.values())
+
+
+@pytest.mark.parametrize("module", ENTRY_MODULES)
+def test_entry_module_can_be_imported_first(module: str) -> None:
+    """nerfstudio loads entry points unguarded: a circular import in one of them breaks every ns-* command."""
+    output = _run(
+        f"import sys, {module}\n"
+        "from nerfstudio.configs.method_configs import all_methods\n"
+        "print([name for name in ('open3d', 'pymeshlab', 'embreex', 'h5py') if name in sys.modules])"
+    )
+    assert output.splitlines()[-1] == "[]", "ns-* commands start slowly enough without these"
+
+
+def test_importing_the_package_imports_no_nerfstudio() -> None:
+    output = _run("import instantavatar_ns, sys; print('nerfstudio' in sys.modules, 'scipy' in sys.modules)")
+    assert output.split() == ["False", "False"]
+
+
+def test_package_data_is_installed() -> None:
+    package = Path(instantavatar_ns.__file__).parent
+    for name in ("py.typed", "body/free_body.npz", "body/FREE_BODY_LICENSE.md"):
+        assert (package / name).is_file(), name
+
+
+def test_checkpoint_with_numpy_learning_rate_loads(tmp_path: Path) -> None:
+    checkpoint = {"schedulers": {"fields": {"_last_lr": [np.float64(1e-3)]}}, "step": np.int64(7)}
+    torch.save(checkpoint, tmp_path / "step.ckpt")
+    assert torch.load(tmp_path / "step.ckpt") == checkpoint
+
+
+def test_checkpoint_from_the_other_numpy_generation_loads(tmp_path: Path) -> None:
+    """numpy 1 pickles scalars as numpy.core.multiarray.scalar, numpy 2 as numpy._core.multiarray.scalar."""
+    path = tmp_path / "step.ckpt"
+    torch.save({"lr": np.float64(1e-3)}, path, _use_new_zipfile_serialization=False)
+    here, there = b"numpy.core.multiarray", b"numpy._core.multiarray"
+    if here not in path.read_bytes():
+        here, there = there, here
+    content = path.read_bytes().replace(b"c" + here + b"\n", b"c" + there + b"\n")
+    assert there in content
+    path.write_bytes(content)
+    assert torch.load(path) == {"lr": np.float64(1e-3)}
+
+
+def test_unregistered_classes_stay_refused(tmp_path: Path) -> None:
+    """Only what checkpoints need is let through: a checkpoint must not become a way to run code."""
+    torch.save({"path": Path("x")}, tmp_path / "step.ckpt")
+    with pytest.raises(Exception, match="Unsupported global"):
+        torch.load(tmp_path / "step.ckpt")
