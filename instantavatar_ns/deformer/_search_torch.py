@@ -1,0 +1,81 @@
+"""Correspondence search in plain torch: the reference for kernels, and the path of CPUs.
+
+Broyden's method runs from one start per candidate bone, on the starts that are still undecided: most end after three or four
+steps, and dropping them at once is worth more than the host synchronisation that each compaction costs on a GPU.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from instantavatar_ns.deformer.search import PosedSkinning, Roots, SearchSettings
+from instantavatar_ns.deformer.voxels import interpolate
+
+
+@torch.no_grad()
+def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, settings: SearchSettings) -> Roots:
+    """See `search.search_roots`."""
+    point, bone = posed.candidates.of(points).nonzero(as_tuple=True)
+    to_canonical = torch.linalg.inv(posed.bone_transforms)[bone, :3]
+    x = (to_canonical[..., :3] @ points[point][..., None])[..., 0] + to_canonical[..., 3]
+    residual, rotation = _skin(x, points[point], posed)
+    inverse_jacobian = rotation.transpose(1, 2)
+
+    found_x, found_point = [], []
+    for step in range(settings.max_steps + 1):
+        error = residual.norm(dim=-1)
+        done = error < settings.converged
+        found_x.append(x[done])
+        found_point.append(point[done])
+        going = ~done & (error < settings.diverged)
+        if step == settings.max_steps or not going.any():
+            break
+        x, point, residual, inverse_jacobian = x[going], point[going], residual[going], inverse_jacobian[going]
+        move = -(inverse_jacobian @ residual[..., None])[..., 0]
+        x = x + move
+        new_residual, _ = _skin(x, points[point], posed)
+        inverse_jacobian = _broyden_update(inverse_jacobian, move, new_residual - residual)
+        residual = new_residual
+
+    x, point = torch.cat(found_x), torch.cat(found_point)
+    inside = posed.box.contains(x)
+    point, order = point[inside].sort(stable=True)
+    x = x[inside][order]
+    distinct = _first_of_each_root(x, point, settings.same_root)
+    return Roots(x[distinct], point[distinct])
+
+
+def _skin(
+    canonical: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], posed: PosedSkinning
+) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3 3"]]:
+    """How far the skinned points lie from their targets, metres, and the linear part of the blended transform there."""
+    transform = interpolate(posed.blended, canonical, posed.box).view(-1, 3, 4)
+    rotation = transform[..., :3]
+    return (rotation @ canonical[..., None])[..., 0] + transform[..., 3] - target, rotation
+
+
+def _broyden_update(
+    inverse_jacobian: Float[Tensor, "n 3 3"], move: Float[Tensor, "n 3"], change: Float[Tensor, "n 3"]
+) -> Float[Tensor, "n 3 3"]:
+    """Broyden's good update of the inverse Jacobian after a move that changed the residual by `change`."""
+    row = torch.einsum("ni,nij->nj", move, inverse_jacobian)
+    scale = (row * change).sum(dim=-1, keepdim=True)
+    scale = torch.where(scale.abs() < 1e-12, torch.full_like(scale, 1e-12), scale)
+    column = (move - (inverse_jacobian @ change[..., None])[..., 0]) / scale
+    return inverse_jacobian + column[:, :, None] * row[:, None, :]
+
+
+def _first_of_each_root(
+    roots: Float[Tensor, "n 3"], point: Int[Tensor, "n"], same_root: float
+) -> Bool[Tensor, "n"]:
+    """Mark the roots that no earlier root of the same point equals; roots of a point follow one another."""
+    distinct = torch.ones_like(point, dtype=torch.bool)
+    for gap in range(1, len(roots)):
+        same_point = point[gap:] == point[:-gap]
+        if not same_point.any():
+            break
+        near = (roots[gap:] - roots[:-gap]).norm(dim=-1) < same_root
+        distinct[gap:] &= ~(same_point & near)
+    return distinct

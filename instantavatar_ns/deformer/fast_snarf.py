@@ -1,0 +1,89 @@
+"""The deformer of one person: skinning voxels of the canonical body, posed once per frame, inverted per sample."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from instantavatar_ns.deformer.candidates import find_bone_candidates
+from instantavatar_ns.deformer.search import PosedSkinning, Roots, SearchSettings, search_roots
+from instantavatar_ns.deformer.skinning_grid import build_skinning_grid, skinning_box
+from instantavatar_ns.deformer.voxels import (
+    corner_weight_slopes,
+    corner_weights,
+    corners,
+    interpolate,
+    weighted_rows,
+)
+
+
+class FastSnarfDeformer(nn.Module):
+    """Canonical correspondences under linear blend skinning (InstantAvatar section 3.2).
+
+    The weights follow from the body model, so they are buffers that no checkpoint holds.
+
+    Args:
+        vertices: Canonical body, metres.
+        skinning_weights: Its skinning weights.
+        resolution: Voxels along x, y, z.
+        settings: When the search ends.
+    """
+
+    skinning_weights: Float[Tensor, "voxels 24"]
+    def __init__(
+        self,
+        vertices: Float[Tensor, "vertices 3"],
+        skinning_weights: Float[Tensor, "vertices 24"],
+        resolution: tuple[int, int, int] = (128, 128, 32),
+        settings: SearchSettings | None = None,
+    ) -> None:
+        super().__init__()
+        self.settings = settings or SearchSettings()
+        self.box = skinning_box(vertices, resolution)
+        weights = build_skinning_grid(vertices, skinning_weights, self.box)
+        self.register_buffer("skinning_weights", weights, persistent=False)
+
+    def pose(self, bone_transforms: Float[Tensor, "24 4 4"]) -> PosedSkinning:
+        """Blend one pose's bone transforms (canonical pose to root space) per voxel."""
+        with torch.no_grad():
+            blended = self.skinning_weights @ bone_transforms[:, :3].reshape(-1, 12)
+            candidates = find_bone_candidates(self.skinning_weights, blended, self.box)
+        return PosedSkinning(bone_transforms, blended, self.box, candidates)
+
+    def skin(
+        self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch 24 4 4"]
+    ) -> Float[Tensor, "*batch n 3"]:
+        """Skin canonical points forward, in one or several poses; differentiable to the transforms."""
+        weights = interpolate(self.skinning_weights, canonical, self.box)
+        transforms = torch.einsum("nj,...jrc->...nrc", weights, bone_transforms[..., :3, :])
+        return torch.einsum("...nrc,nc->...nr", transforms[..., :3], canonical) + transforms[..., 3]
+
+    def forward(self, points: Float[Tensor, "n 3"], posed: PosedSkinning) -> Roots:
+        """Canonical correspondences of posed points, differentiable to the points and the bone transforms.
+
+        The gradient is that of the implicit function (InstantAvatar eq. 9): with d(x) the skinning of x, a root x* of
+        d(x) = x_d moves by J^-1 (change of x_d - change of d), J being the derivative of d to x at x*.
+        """
+        roots = search_roots(points.detach(), posed, self.settings)
+        if not torch.is_grad_enabled() or not (posed.bone_transforms.requires_grad or points.requires_grad):
+            return roots
+        canonical = roots.canonical
+        mismatch = points[roots.point] - self.skin(canonical, posed.bone_transforms)
+        inverse = torch.linalg.inv(skinning_jacobian(canonical, posed))
+        moved = canonical + (inverse @ (mismatch - mismatch.detach())[..., None])[..., 0]
+        return Roots(moved, roots.point)
+
+
+@torch.no_grad()
+def skinning_jacobian(canonical: Float[Tensor, "n 3"], posed: PosedSkinning) -> Float[Tensor, "n 3 3"]:
+    """Derivative of the skinned position to the canonical one, the change of the weights included."""
+    rows, fraction = corners(canonical, posed.box)
+    rotation = weighted_rows(posed.blended, rows, corner_weights(fraction)).view(-1, 3, 4)[..., :3]
+    slopes = corner_weight_slopes(fraction, posed.box)
+    homogeneous = torch.cat([canonical, torch.ones_like(canonical[:, :1])], dim=-1)
+    columns = [
+        (weighted_rows(posed.blended, rows, slopes[:, axis].contiguous()).view(-1, 3, 4) @ homogeneous[..., None])[..., 0]
+        for axis in range(3)
+    ]
+    return rotation + torch.stack(columns, dim=-1)
