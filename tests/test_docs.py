@@ -1,0 +1,87 @@
+"""README and docs: python blocks compile, marked blocks run, relative links lead somewhere.
+
+A block runs as a test when the line before its fence is `<!-- tested -->`. The marked blocks of one page run in order
+in one empty folder, with the environment's commands on PATH.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+REPO_ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted([*REPO_ROOT.glob("*.md"), *REPO_ROOT.glob("docs/**/*.md")])
+BLOCK = re.compile(
+    r"^(?P<mark><!-- tested -->\n)?(?P<fence>`{3,})(?P<language>\w*)[^\n]*\n(?P<code>.*?)^(?P=fence)$", re.M | re.S
+)
+LINK = re.compile(r"\]\((?!\w+:|#)(?P<target>[^)#\s]+)[^)]*\)|(?:src|href)=\"(?!\w+:|#)(?P<html>[^\"#]+)")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    code: str
+    line: int
+    tested: bool
+
+
+def _blocks(page: Path) -> list[Block]:
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(found["language"], found["code"], text.count("\n", 0, found.start("code")), bool(found["mark"]))
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def _command(block: Block) -> list[str]:
+    if block.language == "python":
+        return [sys.executable, "-c", block.code]
+    if block.language in ("bash", "sh"):
+        return ["bash", "-euo", "pipefail", "-c", block.code]
+    raise AssertionError(f"line {block.line}: only bash and python blocks can be marked as tested")
+
+
+def _name(page: Path) -> str:
+    return str(page.relative_to(REPO_ROOT))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_python_blocks_compile(page: Path) -> None:
+    for block in _blocks(page):
+        if block.language == "python":
+            compile(block.code, f"{page}:{block.line}", "exec")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.tested for block in _blocks(page))], ids=_name)
+def test_marked_blocks_run(page: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for block in _blocks(page):
+        if block.tested:
+            finished = subprocess.run(
+                _command(block), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=600, check=False
+            )
+            assert finished.returncode == 0, f"{page}:{block.line}\n{finished.stdout[-2000:]}{finished.stderr[-4000:]}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=_name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = [found["target"] or found["html"] for found in LINK.finditer(page.read_text(encoding="utf-8"))]
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_marked_blocks_are_found(tmp_path: Path) -> None:
+    """The checks above pass on pages without blocks; this one shows that blocks and marks are seen at all."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "text\n\n<!-- tested -->\n```bash\nfalse\n```\n\n```python\nx = 1\n```\n[a](b.md#c) [d](https://e)\n"
+    )
+    first, second = _blocks(page)
+    assert (first.language, first.code, first.line, first.tested) == ("bash", "false\n", 4, True)
+    assert (second.language, second.tested) == ("python", False)
+    assert subprocess.run(_command(first), check=False).returncode != 0
+    assert [found["target"] for found in LINK.finditer(page.read_text())] == ["b.md"]
