@@ -1,0 +1,39 @@
+"""Images and masks in folders, paired by their order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from instantavatar_ns.errors import InputError
+
+
+def list_images(data: Path) -> list[Path]:
+    """Images of `<data>/images` in order of their names, numbers by value.
+
+    Raises:
+        InputError: There are none.
+    """
+    return _list_files(data, "images", (".png", ".jpg", ".jpeg"))
+
+
+def list_masks(data: Path, num_images: int) -> list[Path]:
+    """Masks of `<data>/masks`, one an image.
+
+    Raises:
+        InputError: There are none, or not as many as images.
+    """
+    masks = _list_files(data, "masks", (".png", ".npy"))
+    if len(masks) != num_images:
+        message = f"expected a mask for each of the {num_images} images, found {len(masks)}"
+        raise InputError(data / "masks", message, "Give each image one mask; they are paired in order of their names")
+    return masks
+
+
+def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
+    folder = data / name
+    files = [path for path in folder.glob("*") if path.suffix.lower() in suffixes]
+    if not files:
+        message = f"expected {name} ({', '.join(suffixes)}), found none"
+        raise InputError(folder, message, "Check the option data: it is the folder that holds images/ and masks/")
+    return sorted(files, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)])

@@ -1,0 +1,164 @@
+"""InstantAvatar's preprocessed folder: images, masks, `cameras.npz` and SMPL parameters.
+
+    <data>/images/*.png  masks/*.png|*.npy  cameras.npz  poses.npz
+           poses_optimized.npz, poses/{train,test}.npz, poses/anim_nerf_{train,test}.npz   optional, better poses
+           body/SMPL_*.npz|pkl   optional, the person's body model
+           subject.json          optional, {"train": [start, end], "test": [start, end]}
+           novel/                optional, a second recording of the same layout to measure other motions on
+"""
+
+from __future__ import annotations
+
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Optional, Tuple, Type
+
+import numpy as np
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import Image, UnidentifiedImageError
+
+from instantavatar_ns.data.folder import list_images, list_masks
+from instantavatar_ns.data.pose_files import read_split_poses
+from instantavatar_ns.data.scene import Frames, assemble_outputs
+from instantavatar_ns.data.splits import choose_split
+from instantavatar_ns.errors import InputError
+
+
+@dataclass
+class InstantAvatarDataParserConfig(DataParserConfig):
+    """InstantAvatar's preprocessed folder."""
+
+    _target: Type = field(default_factory=lambda: InstantAvatarDataParser)
+    """Class to instantiate."""
+    data: Path = Path("data/person")
+    """Folder with images/, masks/, cameras.npz and poses.npz (or poses/)."""
+    body_model: str = "auto"
+    """Body model: a path to an SMPL-format .pkl or .npz, "free" for the body that comes with this package, or "auto" for the
+    one in <data>/body, else the free one."""
+    poses: str = "auto"
+    """Poses to start from: "auto" for the best that the folder has (poses/anim_nerf_*, poses/*, poses_optimized, poses),
+    "anim_nerf", or a file of the folder that covers all frames, such as "poses" or "truth"."""
+    train_frames: Optional[Tuple[int, int, int]] = None
+    """Training frames: start, end (not included) and step. By default subject.json's, else the split published for the
+    PeopleSnapshot subject of that name, else all but the last fifth."""
+    test_frames: Optional[Tuple[int, int, int]] = None
+    """Held-out frames: start, end (not included) and step. By default as train_frames."""
+    eval_set: Literal["heldout", "novel"] = "heldout"
+    """Frames to evaluate on: the recording's held-out frames, or <data>/novel, a recording of another motion."""
+    downscale: int = 1
+    """Divide the images' height and width by this."""
+
+
+@dataclass
+class InstantAvatarDataParser(DataParser):
+    """Reads an InstantAvatar folder; see the module's docstring for the layout."""
+
+    config: InstantAvatarDataParserConfig
+    includes_time: bool = True
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        config = self.config
+        image_filenames = list_images(config.data)
+        frame_split = choose_split(config.data, len(image_filenames), config.train_frames, config.test_frames)
+        parts = {
+            "train": read_frames(config.data, frame_split.train, "train", config.poses),
+            "heldout": read_frames(config.data, frame_split.test, "test", config.poses),
+        }
+        if config.eval_set == "novel":
+            novel = config.data / "novel"
+            parts["novel"] = read_frames(novel, range(len(list_images(novel))), None, "auto")
+        chosen = "train" if split == "train" else config.eval_set
+        return assemble_outputs(parts, chosen, find_body_model(config.data, config.body_model), config.downscale)
+
+
+def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"] | None, poses: str) -> Frames:
+    """Read the chosen frames of an InstantAvatar folder (the images themselves are left unread).
+
+    Args:
+        data: The folder.
+        numbers: Frames wanted.
+        pose_split: Split whose poses the frames have; None when the poses cover the whole folder.
+        poses: Name of the poses, "auto" for the best ones.
+
+    Raises:
+        InputError: A file is missing or does not fit the others.
+    """
+    images = list_images(data)
+    masks = list_masks(data, len(images))
+    height, width, intrinsics, extrinsics = read_cameras(data / "cameras.npz", len(images))
+    _check_image_size(images[numbers[0]], (height, width))
+    return Frames(
+        numbers=list(numbers),
+        image_filenames=[images[number] for number in numbers],
+        mask_filenames=[masks[number] for number in numbers],
+        image_size=(height, width),
+        intrinsics=intrinsics[list(numbers)],
+        world_to_camera=extrinsics[list(numbers)],
+        poses=read_split_poses(data, poses, pose_split, numbers, len(images)),
+    )
+
+
+def read_cameras(path: Path, num_frames: int) -> tuple[int, int, torch.Tensor, torch.Tensor]:
+    """Height, width, intrinsics (num_frames, 3, 3) and world-to-camera extrinsics (num_frames, 4, 4) of `cameras.npz`.
+
+    Raises:
+        InputError: The file is missing, unreadable or incomplete.
+    """
+    advice = "Write an .npz with intrinsic (3, 3), extrinsic (4, 4) world-to-camera (OpenCV axes), height and width"
+    if not path.is_file():
+        raise InputError(path, "expected the cameras, found no such file", advice)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            height, width = int(archive["height"]), int(archive["width"])
+            intrinsics = np.asarray(archive["intrinsic"], np.float64)
+            extrinsics = np.asarray(archive["extrinsic"], np.float64)
+    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise InputError(path, f"expected an .npz of cameras ({error})", advice) from error
+    result = []
+    for name, matrices, size in (("intrinsic", intrinsics, 3), ("extrinsic", extrinsics, 4)):
+        if matrices.shape not in ((size, size), (num_frames, size, size)) or not np.isfinite(matrices).all():
+            expected = f"expected finite {name} of shape {(size, size)} or {(num_frames, size, size)}"
+            raise InputError(path, f"{expected}, found {matrices.shape}", advice)
+        result.append(torch.from_numpy(matrices).expand(num_frames, size, size))
+    return height, width, result[0], result[1]
+
+
+def find_body_model(data: Path, body_model: str) -> str:
+    """Path of the body model to use, or "free"; see `InstantAvatarDataParserConfig.body_model`.
+
+    Raises:
+        InputError: The folder has several bodies, so that one must be chosen.
+    """
+    if body_model != "auto":
+        return body_model
+    # A recording of a novel motion shares the body of the subject it belongs to.
+    folder = (data.parent if data.name == "novel" and not (data / "body").is_dir() else data) / "body"
+    found = sorted(path for path in folder.glob("SMPL_*") if path.suffix in (".npz", ".pkl"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(folder, f"expected one body model, found {names}", "Choose one with the option body_model")
+    if not found:
+        CONSOLE.log(f"No body model in {folder}: using the free body. Poses fitted with SMPL need its model (body_model).")
+        return "free"
+    return str(found[0])
+
+
+def _check_image_size(path: Path, size: tuple[int, int]) -> None:
+    try:
+        with Image.open(path) as image:
+            found = (image.height, image.width)
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(path, f"expected an image ({error})", "Extract the frame again") from error
+    if found != size:
+        message = f"expected an image of height and width {size}, as cameras.npz says, found {found}"
+        raise InputError(path, message, "Scale the intrinsics in cameras.npz together with the images")
+
+
+instant_avatar_data = DataParserSpecification(
+    config=InstantAvatarDataParserConfig(),
+    description="InstantAvatar's preprocessed folder: images, masks, cameras.npz, SMPL poses.",
+)

@@ -1,0 +1,67 @@
+"""Which pose file goes with which frames of an InstantAvatar folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.readers import PoseFile, read_pose_file
+
+
+def read_split_poses(
+    data: Path, name: str, split: Literal["train", "test"] | None, numbers: range, num_images: int
+) -> PoseSequence:
+    """Poses of the frames `numbers`; see `find_pose_file` for the choice of file.
+
+    A split's own file holds a pose for each frame of the split; any other file one for each image of the folder.
+
+    Raises:
+        InputError: No file fits the name, or its number of poses does not fit the frames.
+    """
+    path, covers_split = find_pose_file(data, name, split)
+    return select_poses(path, read_pose_file(path), covers_split, numbers, num_images)
+
+
+def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None) -> tuple[Path, bool]:
+    """Path of the pose file to use and whether it covers the split only (True) or all images (False).
+
+    Args:
+        data: The InstantAvatar folder.
+        name: "auto" for the best poses that the folder has, or the name of some, with or without `.npz`.
+        split: The split; None when only files for all images will do.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    names = ["anim_nerf", "", "poses_optimized", "poses"] if name == "auto" else [name.removesuffix(".npz")]
+    for candidate in names:
+        own = data / "poses" / f"{candidate}_{split}.npz" if candidate else data / "poses" / f"{split}.npz"
+        whole = data / f"{candidate}.npz"
+        if split and own.is_file():
+            return own, True
+        if candidate and whole.is_file():
+            return whole, False
+    wanted = "poses.npz" if name == "auto" else f"{names[0]}.npz or poses/{names[0]}_{split}.npz"
+    advice = "Estimate the SMPL parameters of every frame first, or name the poses to use with the option poses"
+    raise InputError(data / wanted.split(" or ")[0], f"expected poses ({wanted}), found none", advice)
+
+
+def select_poses(path: Path, file: PoseFile, covers_split: bool, numbers: range, num_images: int) -> PoseSequence:
+    """Poses of the frames `numbers` out of a file; see `read_split_poses`."""
+    rows = np.arange(len(numbers)) if covers_split else np.array(numbers)
+    expected = len(numbers) if covers_split else num_images
+    if len(file) != expected:
+        what = "frames of the split" if covers_split else "images"
+        message = f"expected {expected} poses, one for each of the {what}, found {len(file)}"
+        raise InputError(path, message, "Estimate a pose for every frame, or leave out the frames without one")
+    return PoseSequence(
+        betas=torch.from_numpy(file.betas),
+        global_orient=torch.from_numpy(file.global_orient[rows]),
+        body_pose=torch.from_numpy(file.body_pose[rows]),
+        transl=torch.from_numpy(file.transl[rows]),
+    )

@@ -1,0 +1,71 @@
+"""Which frames of a recording train the avatar and which are held out to measure it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from instantavatar_ns.errors import InputError
+
+FrameRange = tuple[int, int, int]
+"""Start, end (not included) and step, as Python's `range`."""
+
+PUBLISHED_SPLITS = Path(__file__).with_name("people_snapshot_splits.json")
+
+
+@dataclass(frozen=True)
+class FrameSplit:
+    """Frame numbers of a recording, in time order."""
+
+    train: range
+    test: range
+
+
+def published_split(subject: str) -> FrameSplit | None:
+    """The split that papers since Anim-NeRF use for a PeopleSnapshot subject; None for other subjects."""
+    entry = json.loads(PUBLISHED_SPLITS.read_text()).get(subject)
+    return FrameSplit(range(*entry["train"]), range(*entry["test"])) if entry else None
+
+
+def choose_split(
+    data: Path, num_frames: int, train_frames: FrameRange | None = None, test_frames: FrameRange | None = None
+) -> FrameSplit:
+    """Choose the frames: as given, else as `subject.json` says, else as published, else the last fifth is held out.
+
+    Args:
+        data: The recording's folder; its name tells a PeopleSnapshot subject, its `subject.json` may hold `train` and `test`
+            as [start, end] or [start, end, step], end not included.
+        num_frames: Frames in the recording.
+        train_frames: The user's choice of training frames.
+        test_frames: The user's choice of held-out frames.
+
+    Raises:
+        InputError: A range is empty or leaves the recording.
+    """
+    first_held_out = num_frames - max(num_frames // 5, 1) if num_frames > 1 else num_frames
+    fallback = FrameSplit(range(first_held_out), range(first_held_out, num_frames) or range(num_frames))
+    split = _subject_split(data / "subject.json") or published_split(data.resolve().name) or fallback
+    split = FrameSplit(
+        range(*train_frames) if train_frames else split.train, range(*test_frames) if test_frames else split.test
+    )
+    for name, frames in (("training", split.train), ("held-out", split.test)):
+        if len(frames) == 0 or frames.step < 1 or frames[0] < 0 or frames[-1] >= num_frames:
+            wanted = f"{frames.start} to {frames.stop} (not included) in steps of {frames.step}"
+            message = f"expected {name} frames within the {num_frames} frames found, asked for {wanted}"
+            raise InputError(data, message, "Set train_frames and test_frames to ranges that the recording has")
+    return split
+
+
+def _subject_split(path: Path) -> FrameSplit | None:
+    if not path.is_file():
+        return None
+    try:
+        entry = json.loads(path.read_text())
+        if "train" not in entry and "test" not in entry:
+            return None
+        train, test = (range(*(int(number) for number in entry[key])) for key in ("train", "test"))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        message = f"expected JSON with train and test frame ranges ({type(error).__name__}: {error})"
+        raise InputError(path, message, 'Write {"train": [0, 100], "test": [100, 130]}, ends not included') from error
+    return FrameSplit(train, test)
