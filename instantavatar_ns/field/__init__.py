@@ -1,0 +1,1 @@
+"""The canonical radiance field: hash encoding and two small networks (InstantAvatar section 3.1)."""

@@ -1,0 +1,150 @@
+"""Multi-resolution hash encoding (Mueller et al. 2022), in torch or by tiny-cuda-nn, with one parameter layout.
+
+The torch version follows tiny-cuda-nn's conventions (half-cell offset, dense coarse levels, x-fastest order), so a
+checkpoint of either loads in the other. It is built from two fused operations, a weighted row sum and a scatter, which makes
+it about ten times faster on a CPU than gathering.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from instantavatar_ns.field.tcnn import Implementation, choose_implementation, share_parameters, tinycudann
+
+FEATURES = 2  # per level and entry
+_PRIMES = (1, 2654435761, 805459861)
+
+
+@dataclass(frozen=True)
+class HashGrid:
+    """Sizes of a hash encoding."""
+
+    levels: int = 16
+    log2_entries: int = 19
+    base_resolution: int = 16
+    growth: float = 1.5
+
+    @property
+    def scales(self) -> list[float]:
+        """Cells of each level along an edge of the unit cube, as tiny-cuda-nn computes them in single precision."""
+        exponents = np.arange(self.levels, dtype=np.float32) * np.log2(np.float32(self.growth))
+        return (np.exp2(exponents) * np.float32(self.base_resolution) - np.float32(1)).tolist()
+
+    @property
+    def resolutions(self) -> list[int]:
+        """Vertices of each level along an edge."""
+        return [int(np.ceil(scale)) + 1 for scale in self.scales]
+
+    @property
+    def entries(self) -> list[int]:
+        """Rows of each level's table: a row per vertex while that is fewer than the hash table's, rounded up to 8."""
+        return [min((n**3 + 7) // 8 * 8, 2**self.log2_entries) for n in self.resolutions]
+
+    @property
+    def num_outputs(self) -> int:
+        """Length of the encoding."""
+        return self.levels * FEATURES
+
+
+class HashEncoding(nn.Module):
+    """Encode points of the unit cube.
+
+    Args:
+        grid: Sizes.
+        implementation: "tcnn", "torch", or "auto".
+    """
+
+    level_scale: Float[Tensor, "levels 1"]
+    level_stride: Int[Tensor, "levels 3"]
+    level_entries: Int[Tensor, "levels"]
+    level_offset: Int[Tensor, "levels"]
+
+    def __init__(self, grid: HashGrid, implementation: Implementation = "auto") -> None:
+        super().__init__()
+        self.grid = grid
+        self.params = nn.Parameter(torch.empty(sum(grid.entries) * FEATURES).uniform_(-1e-4, 1e-4))
+        dense = [n**3 <= size for n, size in zip(grid.resolutions, grid.entries)]
+        self.num_dense = sum(dense)  # the coarse levels, the first ones
+        strides = [(1, n, n * n) if is_dense else _PRIMES for n, is_dense in zip(grid.resolutions, dense)]
+        for name, value in {
+            "level_scale": torch.tensor(grid.scales)[:, None],
+            "level_stride": torch.tensor(strides),
+            "level_entries": torch.tensor(grid.entries),
+            "level_offset": torch.tensor([0, *grid.entries[:-1]]).cumsum(0),
+        }.items():
+            self.register_buffer(name, value, persistent=False)
+        self._native = None
+        if choose_implementation(implementation) == "tcnn":
+            config = {
+                "otype": "HashGrid",
+                "n_levels": grid.levels,
+                "n_features_per_level": FEATURES,
+                "log2_hashmap_size": grid.log2_entries,
+                "base_resolution": grid.base_resolution,
+                "per_level_scale": grid.growth,
+            }
+            self._native = share_parameters(tinycudann().Encoding(3, config), self.params)  # pyright: ignore
+
+    def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
+        """Encode points of the unit cube; differentiable to the parameters and the points."""
+        if self._native is not None and points.is_cuda:
+            return self._native[0](points)
+        rows, weights = self._corners(points)
+        table = self.params.view(-1, FEATURES)
+        features = _WeightedRows.apply(table, rows.flatten(0, 1), weights.flatten(0, 1))
+        return features.view(len(points), -1)
+
+    def _corners(self, points: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, "n levels 8"], Float[Tensor, "n levels 8"]]:
+        """Table rows and trilinear weights of the eight vertices around each point, per level."""
+        scaled = points.clamp(0, 1)[:, None] * self.level_scale + 0.5
+        base = scaled.detach().floor()
+        fraction = (scaled - base).unbind(dim=-1)
+        low = (base.long() * self.level_stride).unbind(dim=-1)
+        high = [axis_low + stride for axis_low, stride in zip(low, self.level_stride.unbind(dim=-1))]
+        axis_rows = list(zip(low, high))
+        axis_weights = [(1 - axis_fraction, axis_fraction) for axis_fraction in fraction]
+        rows, weights = [], []
+        for corner in range(8):
+            x, y, z = (axis_rows[axis][corner >> axis & 1] for axis in range(3))
+            dense = self.num_dense
+            # The half-cell offset can lead one past the end of a dense level, where tiny-cuda-nn wraps round.
+            plain = x[:, :dense] + y[:, :dense] + z[:, :dense]
+            plain = torch.where(plain < self.level_entries[:dense], plain, plain - self.level_entries[:dense])
+            hashed = (x[:, dense:] ^ y[:, dense:] ^ z[:, dense:]) & (self.level_entries[dense:] - 1)
+            rows.append(torch.cat([plain, hashed], dim=1) + self.level_offset)
+            x, y, z = (axis_weights[axis][corner >> axis & 1] for axis in range(3))
+            weights.append(x * y * z)
+        return torch.stack(rows, dim=-1), torch.stack(weights, dim=-1)
+
+
+class _WeightedRows(torch.autograd.Function):
+    """Weighted sums of table rows, with gradients to the table and the weights."""
+
+    @staticmethod
+    def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:  # noqa: D102
+        ctx.save_for_backward(table, rows, weights)
+        if table.is_cuda:  # a warp per bag is far too much for two channels
+            return (table[rows] * weights[..., None]).sum(dim=1)
+        return F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
+
+    @staticmethod
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # noqa: D102
+        (grad,) = grads
+        table, rows, weights = ctx.saved_tensors
+        table_grad = weights_grad = None
+        if ctx.needs_input_grad[0]:
+            flat = rows.flatten()
+            channels = [
+                grad.new_zeros(len(table)).scatter_add_(0, flat, (weights * grad[:, c, None]).flatten())
+                for c in range(FEATURES)
+            ]
+            table_grad = torch.stack(channels, dim=-1)
+        if ctx.needs_input_grad[2]:
+            weights_grad = (table[rows] * grad[:, None]).sum(dim=-1)
+        return table_grad, None, weights_grad

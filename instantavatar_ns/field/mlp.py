@@ -1,0 +1,71 @@
+"""A small network without biases, in torch or by tiny-cuda-nn, with one parameter layout."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from instantavatar_ns.field.tcnn import Implementation, choose_implementation, share_parameters, tinycudann
+
+_MULTIPLE = 16  # tiny-cuda-nn pads inputs (with ones) and outputs to it
+
+
+class MLP(nn.Module):
+    """ReLU network with a linear output.
+
+    Its parameters are tiny-cuda-nn's: the weight matrices [outputs, inputs] one after the other, with inputs and outputs
+    padded to multiples of 16. Padded inputs are one, so a network whose input is padded has biases in its first layer.
+
+    Args:
+        num_inputs: Length of the input.
+        num_outputs: Length of the output.
+        width: Length of the hidden layers.
+        hidden_layers: How many there are.
+        implementation: "tcnn", "torch", or "auto".
+    """
+
+    def __init__(
+        self,
+        num_inputs: int,
+        num_outputs: int,
+        width: int = 64,
+        hidden_layers: int = 1,
+        implementation: Implementation = "auto",
+    ) -> None:
+        super().__init__()
+        self.num_inputs, self.num_outputs = num_inputs, num_outputs
+        sizes = [_padded(num_inputs), *[width] * hidden_layers, _padded(num_outputs)]
+        self.shapes = [(outputs, inputs) for inputs, outputs in zip(sizes, sizes[1:])]
+        layers = [torch.empty(shape) for shape in self.shapes]
+        for layer in layers:
+            nn.init.xavier_uniform_(layer)
+        self.params = nn.Parameter(torch.cat([layer.flatten() for layer in layers]))
+        self._native = None
+        if choose_implementation(implementation) == "tcnn":
+            config = {
+                "otype": "FullyFusedMLP" if width in (16, 32, 64, 128) else "CutlassMLP",
+                "activation": "ReLU",
+                "output_activation": "None",
+                "n_neurons": width,
+                "n_hidden_layers": hidden_layers,
+            }
+            native = tinycudann().Network(num_inputs, num_outputs, config)  # pyright: ignore
+            self._native = share_parameters(native, self.params)
+
+    def forward(self, inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
+        """Evaluate the network."""
+        if self._native is not None and inputs.is_cuda:
+            return self._native[0](inputs)
+        hidden = F.pad(inputs, (0, _padded(self.num_inputs) - self.num_inputs), value=1.0)
+        *first, last = self.params.split([math.prod(shape) for shape in self.shapes])
+        for flat, shape in zip(first, self.shapes):
+            hidden = F.linear(hidden, flat.view(shape)).relu()
+        return F.linear(hidden, last.view(self.shapes[-1])[: self.num_outputs])
+
+
+def _padded(size: int) -> int:
+    return -(-size // _MULTIPLE) * _MULTIPLE
