@@ -6,26 +6,32 @@ the bone transforms that the deformer needs and `smplx` keeps to itself.
 
 from __future__ import annotations
 
-import zipfile
+import contextlib
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import smplx
+import smplx.lbs
 import torch
 from jaxtyping import Float, Int
-from smplx.lbs import batch_rigid_transform, batch_rodrigues, blend_shapes, vertices2joints
 from smplx.utils import Struct
 from torch import Tensor, nn
 
 from instantavatar_ns.body.unpickle import load_plain_pickle
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.npz import read_npz
+
+# smplx annotates its functions with tensor types of its own, which no tensor satisfies.
+_lbs: Any = smplx.lbs
 
 NUM_JOINTS = 24
 NUM_BETAS = 10
 JOINT_NAMES = (
-    "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot neck "
-    "left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist left_hand "
-    "right_hand"
+    "pelvis left_hip right_hip spine1 left_knee right_knee spine2 left_ankle right_ankle spine3 left_foot right_foot "
+    "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
+    "left_hand right_hand"
 ).split()
 FREE_BODY = Path(__file__).with_name("free_body.npz")
 
@@ -51,19 +57,22 @@ class BodyModel(nn.Module):
     """
 
     faces: Int[Tensor, "faces 3"]
+    smpl: Any
 
     def __init__(self, data: dict[str, np.ndarray]) -> None:
         super().__init__()
         # Landmark vertex ids are SMPL's own (6,890 vertices); they serve `smplx.SMPL.forward` only, which is not used.
-        self.smpl = smplx.SMPL(
-            model_path="",
-            data_struct=Struct(**data),
-            num_betas=NUM_BETAS,
-            create_betas=False,
-            create_global_orient=False,
-            create_body_pose=False,
-            create_transl=False,
-        )
+        # smplx prints a warning that ten shape coefficients are few; they are what every format here has.
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.smpl = smplx.SMPL(
+                model_path="",
+                data_struct=Struct(**data),
+                num_betas=NUM_BETAS,
+                create_betas=False,
+                create_global_orient=False,
+                create_body_pose=False,
+                create_transl=False,
+            )
         self.register_buffer("faces", torch.from_numpy(data["f"].astype(np.int64)), persistent=False)
         self.requires_grad_(False)
 
@@ -79,8 +88,8 @@ class BodyModel(nn.Module):
 
     def rest(self, betas: Float[Tensor, "10"]) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, "24 3"]]:
         """Vertices and joints in the T-pose, metres."""
-        vertices = self.smpl.v_template + blend_shapes(betas[None], self.smpl.shapedirs)[0]
-        return vertices, vertices2joints(self.smpl.J_regressor, vertices[None])[0]
+        vertices = self.smpl.v_template + _lbs.blend_shapes(betas[None], self.smpl.shapedirs)[0]
+        return vertices, _lbs.vertices2joints(self.smpl.J_regressor, vertices[None])[0]
 
     def transforms(
         self,
@@ -98,9 +107,9 @@ class BodyModel(nn.Module):
             transl: Translation of the whole body, metres.
         """
         joints = self.rest(betas)[1]
-        rotations = batch_rodrigues(torch.cat([global_orient, body_pose], dim=-1).reshape(-1, 3))
+        rotations = _lbs.batch_rodrigues(torch.cat([global_orient, body_pose], dim=-1).reshape(-1, 3))
         rotations = rotations.view(-1, NUM_JOINTS, 3, 3)
-        relative = batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), self.parents)[1]
+        relative = _lbs.batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), self.parents)[1]
         offset = torch.zeros_like(relative)
         offset[..., :3, 3] = transl[:, None]
         return relative + offset
@@ -114,7 +123,7 @@ class BodyModel(nn.Module):
     ) -> Float[Tensor, "batch vertices 3"]:
         """Posed vertices in the world, metres, pose-dependent offsets included."""
         rest_vertices = self.rest(betas)[0]
-        rotations = batch_rodrigues(body_pose.reshape(-1, 3)).view(len(body_pose), -1)
+        rotations = _lbs.batch_rodrigues(body_pose.reshape(-1, 3)).view(len(body_pose), -1)
         identity = torch.eye(3, device=betas.device).flatten().repeat(NUM_JOINTS - 1)
         offsets = ((rotations - identity) @ self.smpl.posedirs).view(len(body_pose), -1, 3)
         transforms = self.transforms(betas, global_orient, body_pose, transl)
@@ -138,20 +147,15 @@ def read_body_file(path: Path) -> dict[str, np.ndarray]:
     """Read and check the arrays of an SMPL-format file; see `load_body_model`.
 
     Returns:
-        `v_template`, `f`, `weights`, `J_regressor`, `kintree_table`, `shapedirs` (cut to 10) and `posedirs` (zeros where
-        the file has none). Joint order and parents are SMPL's.
+        `v_template`, `f`, `weights`, `J_regressor`, `kintree_table`, `shapedirs` (cut to 10) and `posedirs` (zeros
+        where the file has none). Joint order and parents are SMPL's.
     """
     if not path.is_file():
         raise InputError(path, "expected a body model file, found none", _ADVICE)
     if path.suffix == ".pkl":
         loaded = load_plain_pickle(path)
     else:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                # An entry of another kind (the scalar texts `bs_type`, `bs_style`) is not needed and may hold objects.
-                loaded = {key: archive[key] for key in archive.files if key in {*_REQUIRED, "posedirs"}}
-        except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(path, f"expected a NumPy .npz archive ({error})", _ADVICE) from error
+        loaded = read_npz(path, "an SMPL-format body", _ADVICE)
     missing = [key for key in _REQUIRED if key not in loaded]
     if missing:
         raise InputError(path, f"expected an SMPL-format body, found no {', '.join(missing)}", _ADVICE)

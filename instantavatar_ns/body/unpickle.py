@@ -1,14 +1,15 @@
 """Read arrays out of pickles without running what they ask for.
 
-A pickle is a program: `pickle.load` calls whatever functions it names. SMPL's models, PeopleSnapshot's cameras and AIST++'s
-motions come as pickles, so they are read in two steps. An unpickler that knows no real function at all records what the file
-would build (`_Recorded`), and only for the few names on a list; then the records of NumPy arrays, SciPy sparse matrices and
-chumpy arrays are turned into arrays by the code below.
+A pickle is a program: `pickle.load` calls whatever functions it names. SMPL's models, PeopleSnapshot's cameras and
+AIST++'s motions come as pickles, so they are read in two steps. An unpickler that knows no real function at all records
+what the file would build (`_Recorded`), and only for the few names on a list; then the records of NumPy arrays, SciPy
+sparse matrices and chumpy arrays are turned into arrays by the code below.
 """
 
 from __future__ import annotations
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ _BUILTINS = ("__builtin__", "builtins")
 _MEANINGS = {
     **{(module, "_reconstruct"): "array" for module in _NUMPY_CORE},
     **{(module, "scalar"): "scalar" for module in _NUMPY_CORE},
+    **{(module.replace("multiarray", "numeric"), "_frombuffer"): "buffer" for module in _NUMPY_CORE},
     ("numpy", "ndarray"): "class",
     ("numpy", "dtype"): "dtype",
     **{(f"scipy.sparse.{module}", "csc_matrix"): "csc" for module in ("csc", "_csc")},
@@ -33,6 +35,7 @@ _MEANINGS = {
     **{(module, "object"): "class" for module in _BUILTINS},
     **{(module, "set"): "ignored" for module in _BUILTINS},
     ("_codecs", "encode"): "bytes",
+    **{(module, "bytes"): "bytes" for module in _BUILTINS},
 }
 """What each name that may occur stands for. None of them is ever looked up."""
 
@@ -83,8 +86,8 @@ def load_plain_pickle(path: Path) -> dict[str, np.ndarray]:
     """Read the arrays of a pickled dictionary, of Python 2 or 3, without running anything the file asks for.
 
     Args:
-        path: A pickle of a dictionary of NumPy arrays, SciPy sparse matrices (returned dense), chumpy arrays, numbers and
-            text. Other entries are left out.
+        path: A pickle of a dictionary of NumPy arrays, SciPy sparse matrices (returned dense), chumpy arrays, numbers
+            and text. Other entries are left out.
 
     Raises:
         InputError: The file is missing, damaged, not a dictionary, or asks for anything but such arrays.
@@ -99,7 +102,7 @@ def load_plain_pickle(path: Path) -> dict[str, np.ndarray]:
     except InputError:
         raise
     except MemoryError as error:
-        raise InputError(path, "expected a pickle of arrays, found one that asks for too much memory", advice) from error
+        raise InputError(path, "expected a pickle of arrays that fit into memory", advice) from error
     except Exception as error:
         # A damaged pickle makes the unpickler raise nearly anything.
         message = f"expected a readable pickle of arrays ({type(error).__name__}: {error})"
@@ -118,6 +121,7 @@ def _to_array(value: Any) -> Any:
         return _UNSUPPORTED
     decode = {
         "array": lambda: _decode_array(*value.state[1:5]),
+        "buffer": lambda: _decode_array(value.args[2], value.args[1], value.args[3] == "F", value.args[0]),
         "scalar": lambda: _decode_array((), value.args[0], False, value.args[1]),
         "csc": lambda: _decode_sparse(sparse.csc_matrix, value.state),
         "csr": lambda: _decode_sparse(sparse.csr_matrix, value.state),
@@ -140,17 +144,20 @@ def _as_instance(value: _Recorded) -> Any:
 
 
 def _decode_array(shape: Any, dtype: _Recorded, fortran: bool, data: Any) -> Any:
+    """The array of NumPy's own pickles: shape, dtype, order and raw bytes."""
     code = dtype.args[0]
-    # State of a dtype: version, byte order, ... ; an array of objects holds no numbers that could be wanted.
-    order = dtype.state[1] if dtype.state else "="
-    if not isinstance(code, str) or code[:1] not in "biufSU" or not isinstance(order, str):
+    # An array of objects or records holds no numbers that could be wanted.
+    if not isinstance(code, str) or not re.fullmatch(r"[biufSU]\d*", code):
         return _UNSUPPORTED
+    # State of a dtype: version, byte order ("|" where there is none), ...
+    order = dtype.state[1] if dtype.state and dtype.state[1] in ("<", ">") else "="
     if isinstance(data, _Recorded) and data.meaning == "bytes":
-        data = data.args[0]
-    raw = data.encode("latin1") if isinstance(data, str) else bytes(data or b"")
-    kind = np.dtype(code).newbyteorder("=" if order == "|" else order)
-    values = np.frombuffer(raw, kind) if raw else np.zeros(0, kind)
-    return values.reshape(tuple(shape), order="F" if fortran else "C").astype(kind.newbyteorder("="))
+        data = data.args[0] if data.args else b""
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    if not isinstance(raw, bytes | bytearray):
+        return _UNSUPPORTED
+    values = np.frombuffer(raw, order + code) if raw else np.zeros(0, code)
+    return values.reshape(tuple(shape), order="F" if fortran else "C").astype(code)
 
 
 def _decode_sparse(kind: Any, state: dict) -> np.ndarray:

@@ -36,4 +36,6 @@ def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
     if not files:
         message = f"expected {name} ({', '.join(suffixes)}), found none"
         raise InputError(folder, message, "Check the option data: it is the folder that holds images/ and masks/")
-    return sorted(files, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)])
+    return sorted(
+        files, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    )

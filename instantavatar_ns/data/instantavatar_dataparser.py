@@ -1,18 +1,17 @@
 """InstantAvatar's preprocessed folder: images, masks, `cameras.npz` and SMPL parameters.
 
-    <data>/images/*.png  masks/*.png|*.npy  cameras.npz  poses.npz
-           poses_optimized.npz, poses/{train,test}.npz, poses/anim_nerf_{train,test}.npz   optional, better poses
-           body/SMPL_*.npz|pkl   optional, the person's body model
-           subject.json          optional, {"train": [start, end], "test": [start, end]}
-           novel/                optional, a second recording of the same layout to measure other motions on
+<data>/images/*.png  masks/*.png|*.npy  cameras.npz  poses.npz
+       poses_optimized.npz, poses/{train,test}.npz, poses/anim_nerf_{train,test}.npz   optional, better poses
+       body/SMPL_*.npz|pkl   optional, the person's body model
+       subject.json          optional, {"train": [start, end], "test": [start, end]}
+       novel/                optional, a second recording of the same layout to measure other motions on
 """
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Optional, Tuple, Type
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,26 +25,27 @@ from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.npz import read_npz
 
 
 @dataclass
 class InstantAvatarDataParserConfig(DataParserConfig):
     """InstantAvatar's preprocessed folder."""
 
-    _target: Type = field(default_factory=lambda: InstantAvatarDataParser)
+    _target: type = field(default_factory=lambda: InstantAvatarDataParser)
     """Class to instantiate."""
     data: Path = Path("data/person")
     """Folder with images/, masks/, cameras.npz and poses.npz (or poses/)."""
     body_model: str = "auto"
-    """Body model: a path to an SMPL-format .pkl or .npz, "free" for the body that comes with this package, or "auto" for the
-    one in <data>/body, else the free one."""
+    """Body model: a path to an SMPL-format .pkl or .npz, "free" for the body that comes with this package, or "auto" for
+    the one in <data>/body, else the free one."""
     poses: str = "auto"
-    """Poses to start from: "auto" for the best that the folder has (poses/anim_nerf_*, poses/*, poses_optimized, poses),
+    """Poses to start from: "auto" for the folder's best (poses/anim_nerf_*, poses/*, poses_optimized, poses),
     "anim_nerf", or a file of the folder that covers all frames, such as "poses" or "truth"."""
-    train_frames: Optional[Tuple[int, int, int]] = None
+    train_frames: tuple[int, int, int] | None = None
     """Training frames: start, end (not included) and step. By default subject.json's, else the split published for the
     PeopleSnapshot subject of that name, else all but the last fifth."""
-    test_frames: Optional[Tuple[int, int, int]] = None
+    test_frames: tuple[int, int, int] | None = None
     """Held-out frames: start, end (not included) and step. By default as train_frames."""
     eval_set: Literal["heldout", "novel"] = "heldout"
     """Frames to evaluate on: the recording's held-out frames, or <data>/novel, a recording of another motion."""
@@ -57,7 +57,8 @@ class InstantAvatarDataParserConfig(DataParserConfig):
 class InstantAvatarDataParser(DataParser):
     """Reads an InstantAvatar folder; see the module's docstring for the layout."""
 
-    config: InstantAvatarDataParserConfig
+    # The base class declares its own config class here, which pyright takes for invariant.
+    config: InstantAvatarDataParserConfig  # pyright: ignore[reportIncompatibleVariableOverride]
     includes_time: bool = True
 
     def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
@@ -109,15 +110,12 @@ def read_cameras(path: Path, num_frames: int) -> tuple[int, int, torch.Tensor, t
         InputError: The file is missing, unreadable or incomplete.
     """
     advice = "Write an .npz with intrinsic (3, 3), extrinsic (4, 4) world-to-camera (OpenCV axes), height and width"
-    if not path.is_file():
-        raise InputError(path, "expected the cameras, found no such file", advice)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            height, width = int(archive["height"]), int(archive["width"])
-            intrinsics = np.asarray(archive["intrinsic"], np.float64)
-            extrinsics = np.asarray(archive["extrinsic"], np.float64)
-    except (ValueError, TypeError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"expected an .npz of cameras ({error})", advice) from error
+    arrays = read_npz(path, "the cameras", advice)
+    missing = [key for key in ("intrinsic", "extrinsic", "height", "width") if key not in arrays]
+    if missing:
+        raise InputError(path, f"expected the cameras, found no {', '.join(missing)}", advice)
+    height, width = int(arrays["height"]), int(arrays["width"])
+    intrinsics, extrinsics = (np.asarray(arrays[key], np.float64) for key in ("intrinsic", "extrinsic"))
     result = []
     for name, matrices, size in (("intrinsic", intrinsics, 3), ("extrinsic", extrinsics, 4)):
         if matrices.shape not in ((size, size), (num_frames, size, size)) or not np.isfinite(matrices).all():
@@ -142,7 +140,7 @@ def find_body_model(data: Path, body_model: str) -> str:
         names = ", ".join(path.name for path in found)
         raise InputError(folder, f"expected one body model, found {names}", "Choose one with the option body_model")
     if not found:
-        CONSOLE.log(f"No body model in {folder}: using the free body. Poses fitted with SMPL need its model (body_model).")
+        CONSOLE.log(f"No body model in {folder}: using the free body. Poses fitted with SMPL need SMPL (body_model).")
         return "free"
     return str(found[0])
 

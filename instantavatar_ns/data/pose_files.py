@@ -46,9 +46,10 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
             return own, True
         if candidate and whole.is_file():
             return whole, False
-    wanted = "poses.npz" if name == "auto" else f"{names[0]}.npz or poses/{names[0]}_{split}.npz"
+    stem = "poses" if name == "auto" else names[0]
+    wanted = f"{stem}.npz or poses/{'anim_nerf' if name == 'auto' else stem}_{split or 'train'}.npz"
     advice = "Estimate the SMPL parameters of every frame first, or name the poses to use with the option poses"
-    raise InputError(data / wanted.split(" or ")[0], f"expected poses ({wanted}), found none", advice)
+    raise InputError(data / f"{stem}.npz", f"expected poses ({wanted}), found none", advice)
 
 
 def select_poses(path: Path, file: PoseFile, covers_split: bool, numbers: range, num_images: int) -> PoseSequence:

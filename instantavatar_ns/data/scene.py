@@ -1,8 +1,8 @@
 """From the frames of one person, as any format yields them, to nerfstudio's cameras and metadata.
 
-nerfstudio's viewer and renderers expect z up and metres around the origin; datasets have any up axis. The world is turned
-and shifted rigidly, never scaled, and the matrix back (`world_to_dataset`) is handed to the model, whose poses stay in the
-dataset's world.
+nerfstudio's viewer and renderers expect z up and metres around the origin; datasets have any up axis. The world is
+turned and shifted rigidly, never scaled, and the matrix back (`world_to_dataset`) is handed to the model, whose poses
+stay in the dataset's world.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.data.scene_box import SceneBox
-from smplx.lbs import batch_rodrigues
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
@@ -92,13 +92,11 @@ def posed_joints(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames 
 
 def body_up(poses: PoseSequence) -> Float[Tensor, "3"]:
     """Mean direction from pelvis to head in the dataset's world, of unit length."""
-    up = batch_rodrigues(poses.global_orient)[:, :, 1].double().mean(dim=0)
+    up = torch.from_numpy(Rotation.from_rotvec(poses.global_orient.double().numpy()).apply([0.0, 1.0, 0.0])).mean(dim=0)
     return up / up.norm()
 
 
-def upright_world(
-    body: BodyModel, poses: PoseSequence, world_to_camera: Float[Tensor, "4 4"]
-) -> Float[Tensor, "4 4"]:
+def upright_world(body: BodyModel, poses: PoseSequence, world_to_camera: Float[Tensor, "4 4"]) -> Float[Tensor, "4 4"]:
     """Rigid transform from nerfstudio's world (z up, origin at the mean pelvis) to the dataset's, in double precision.
 
     Args:

@@ -34,8 +34,8 @@ def choose_split(
     """Choose the frames: as given, else as `subject.json` says, else as published, else the last fifth is held out.
 
     Args:
-        data: The recording's folder; its name tells a PeopleSnapshot subject, its `subject.json` may hold `train` and `test`
-            as [start, end] or [start, end, step], end not included.
+        data: The recording's folder; its name tells a PeopleSnapshot subject, its `subject.json` may hold `train` and
+            `test` as [start, end] or [start, end, step], end not included.
         num_frames: Frames in the recording.
         train_frames: The user's choice of training frames.
         test_frames: The user's choice of held-out frames.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,13 @@ from jaxtyping import Float32
 
 from instantavatar_ns.body.unpickle import load_plain_pickle
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.npz import read_npz
 
 AIST_FPS = 60.0
 _SMPL, _SMPLH, _SMPLX = 72, 156, 165
 _ADVICE = (
-    "Give an .npz with poses (T, 72) and trans (T, 3), thetas (T, 72) and transl (T, 3), or global_orient (T, 3), body_pose "
-    "(T, 69) and transl (T, 3); an AMASS .npz (SMPL-H); or an AIST++ .pkl"
+    "Give an .npz with poses (T, 72) and trans (T, 3), thetas (T, 72) and transl (T, 3), or global_orient (T, 3), "
+    "body_pose (T, 69) and transl (T, 3); an AMASS .npz (SMPL-H); or an AIST++ .pkl"
 )
 
 
@@ -55,16 +55,7 @@ def read_pose_file(path: Path) -> PoseFile:
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray]:
-    if not path.is_file():
-        raise InputError(path, "expected a file of SMPL poses, found none", _ADVICE)
-    if path.suffix == ".pkl":
-        return load_plain_pickle(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            # Entries that hold objects or text (AMASS `gender`) are left unread.
-            return {key: archive[key] for key in archive.files if key not in {"gender", "surface_model_type"}}
-    except (ValueError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"expected a NumPy .npz archive of SMPL poses ({error})", _ADVICE) from error
+    return load_plain_pickle(path) if path.suffix == ".pkl" else read_npz(path, "SMPL poses", _ADVICE)
 
 
 def pose_file_from_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> PoseFile:
@@ -96,7 +87,7 @@ def _full_pose(
     """All 24 joints' rotations (T, 72), frames per second and the up axis if the format fixes it."""
     if "global_orient" in arrays and "body_pose" in arrays:
         parts = [np.asarray(arrays[key], np.float64) for key in ("global_orient", "body_pose")]
-        parts = [part.reshape(len(part), -1) if part.ndim else part.reshape(0, 0) for part in parts]
+        parts = [_rows(part) for part in parts]
         if len(parts[0]) != len(parts[1]):
             message = f"expected as many global_orient as body_pose, found {len(parts[0])} and {len(parts[1])}"
             raise InputError(path, message, _ADVICE)
@@ -106,7 +97,7 @@ def _full_pose(
         if found is None:
             raise InputError(path, f"expected SMPL poses, found {', '.join(sorted(arrays)) or 'nothing'}", _ADVICE)
         poses = np.asarray(found, np.float64)
-        poses = poses.reshape(len(poses), -1) if poses.ndim > 1 else poses.reshape(len(poses) and 1, -1)
+        poses = _rows(poses)
     width = poses.shape[1]
     if len(poses) and width not in (_SMPL, _SMPLH):
         kind = " (55 joints, SMPL-X)" if width == _SMPLX else ""
@@ -121,6 +112,12 @@ def _full_pose(
         return poses, AIST_FPS, (0.0, 1.0, 0.0)
     rate = _first(arrays, "fps")
     return poses, None if rate is None else float(rate), None
+
+
+def _rows(values: np.ndarray) -> np.ndarray:
+    """The numbers of each frame in one row; a single row stands for one frame."""
+    values = np.atleast_2d(values)
+    return values.reshape(len(values), int(np.prod(values.shape[1:])))
 
 
 def _betas(path: Path, arrays: Mapping[str, np.ndarray]) -> np.ndarray:

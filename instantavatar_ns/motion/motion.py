@@ -1,0 +1,136 @@
+"""Motions, and how a motion from anywhere is brought to the place where the avatar stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation, Slerp
+from torch import Tensor
+
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.readers import PoseFile, read_pose_file
+
+DEFAULT_FPS = 30.0
+
+
+@dataclass(frozen=True)
+class Motion:
+    """SMPL poses over time, in a world of their own.
+
+    Attributes:
+        global_orient: Axis-angle rotation of the root, radians.
+        body_pose: Axis-angle rotations of the 23 other joints, radians.
+        transl: Translation, metres.
+        fps: Frames per second.
+        up: The vertical direction in the motion's world, of unit length.
+    """
+
+    global_orient: Float[Tensor, "frames 3"]
+    body_pose: Float[Tensor, "frames 69"]
+    transl: Float[Tensor, "frames 3"]
+    fps: float
+    up: Float[Tensor, "3"]
+
+    def __len__(self) -> int:
+        return len(self.transl)
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the last."""
+        return (len(self) - 1) / self.fps
+
+
+def load_motion(path: Path, fps: float | None = None) -> Motion:
+    """Load a motion as its file gives it (`place_motion` moves it); see `readers` for the formats.
+
+    Args:
+        path: A `.npz` or `.pkl` file.
+        fps: Frames per second; by default the file's, 60 for AIST++, else 30.
+
+    Raises:
+        InputError: The file is missing, unreadable, empty, of another skeleton, or holds NaN.
+    """
+    file = read_pose_file(path)
+    rate = fps or file.fps or DEFAULT_FPS
+    if not (np.isfinite(rate) and rate > 0):
+        raise InputError(path, f"expected a positive number of frames per second, found {rate}", "Give it as fps")
+    return Motion(
+        global_orient=torch.from_numpy(file.global_orient),
+        body_pose=torch.from_numpy(file.body_pose),
+        transl=torch.from_numpy(file.transl),
+        fps=float(rate),
+        up=_up_axis(file),
+    )
+
+
+def place_motion(
+    motion: Motion, global_orient: Float[Tensor, "3"], transl: Float[Tensor, "3"], up: Float[Tensor, "3"]
+) -> Motion:
+    """Move a motion rigidly so that it starts where, and in the direction in which, a reference pose stands.
+
+    A body's pelvis lies at its translation plus an offset that does not depend on the pose, so equal translations mean
+    equal pelvis positions, whosever body the motion was captured from.
+
+    Args:
+        motion: Any motion.
+        global_orient: Root rotation of the reference pose (the first training pose), radians.
+        transl: Translation of the reference pose, metres.
+        up: The vertical direction in the reference's world, of unit length: `world_to_dataset[:3, 2]`.
+    """
+    target = _upright_frame(Rotation.from_rotvec(global_orient.double().numpy()), up.double().numpy())
+    source = _upright_frame(Rotation.from_rotvec(motion.global_orient[0].double().numpy()), motion.up.double().numpy())
+    turn = target @ source.T
+    orients = Rotation.from_matrix(turn) * Rotation.from_rotvec(motion.global_orient.double().numpy())
+    steps = (motion.transl - motion.transl[0]).double().numpy() @ turn.T
+    return replace(
+        motion,
+        global_orient=torch.from_numpy(orients.as_rotvec()).to(motion.global_orient),
+        transl=torch.from_numpy(steps).to(motion.transl) + transl.to(motion.transl),
+        up=up.to(motion.up),
+    )
+
+
+def resample(motion: Motion, fps: float) -> Motion:
+    """The motion at another frame rate: rotations interpolated along the shortest arc, translations linearly."""
+    if len(motion) == 1 or fps == motion.fps:
+        return replace(motion, fps=fps)
+    times = np.arange(len(motion)) / motion.fps
+    # A frame that rounding puts just after the last one belongs to the motion.
+    wanted = np.minimum(np.arange(int(motion.duration * fps + 1e-6) + 1) / fps, times[-1])
+    rotations = torch.cat([motion.global_orient, motion.body_pose], dim=1).double().reshape(len(motion), 24, 3).numpy()
+    joints = [Slerp(times, Rotation.from_rotvec(rotations[:, joint]))(wanted).as_rotvec() for joint in range(24)]
+    turned = torch.from_numpy(np.concatenate(joints, axis=1)).to(motion.body_pose)
+    transl = [np.interp(wanted, times, motion.transl[:, axis].numpy()) for axis in range(3)]
+    return replace(
+        motion,
+        global_orient=turned[:, :3],
+        body_pose=turned[:, 3:],
+        transl=torch.from_numpy(np.stack(transl, axis=1)).to(motion.transl),
+        fps=fps,
+    )
+
+
+def _up_axis(file: PoseFile) -> Float[Tensor, "3"]:
+    """The format's vertical, else the signed axis nearest to the mean direction from pelvis to head."""
+    if file.up is not None:
+        return torch.tensor(file.up)
+    mean = Rotation.from_rotvec(file.global_orient.astype(np.float64)).apply([0.0, 1.0, 0.0]).mean(axis=0)
+    axis = int(np.abs(mean).argmax())
+    up = torch.zeros(3)
+    up[axis] = float(np.sign(mean[axis])) or 1.0
+    return up
+
+
+def _upright_frame(orient: Rotation, up: np.ndarray) -> np.ndarray:
+    """Columns: left, up and ahead of a body of this root rotation, with `up` kept and the others level."""
+    left, ahead = orient.apply([1.0, 0.0, 0.0]), orient.apply([0.0, 0.0, 1.0])
+    # The left side stays level when the body bows or lies on its back; lying on the side, its front does.
+    level = np.cross(left, up)
+    if np.linalg.norm(level) < 0.1:
+        level = ahead - (ahead @ up) * up
+    level = level / np.linalg.norm(level)
+    return np.stack([np.cross(up, level), up, level], axis=1)

@@ -1,0 +1,141 @@
+"""Bodies of SMPL's format: files, checks, skinning."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from smplx.lbs import lbs
+
+from instantavatar_ns.body.body_model import NUM_JOINTS, load_body_model
+from instantavatar_ns.errors import InputError
+from tests.body.bodies import PARENTS, random_body
+from tests.body.smpl_pickle import write_smpl_pickle
+
+
+@pytest.fixture
+def body_path(tmp_path):
+    np.savez(tmp_path / "body.npz", **random_body())
+    return tmp_path / "body.npz"
+
+
+def random_poses(count, seed=1):
+    """betas, global_orient, body_pose, transl."""
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(size, generator=generator) for size in ((10,), (count, 3), (count, 69), (count, 3))]
+
+
+def test_vertices_are_those_of_smplx(body_path):
+    body = load_body_model(body_path)
+    betas, global_orient, body_pose, transl = random_poses(3)
+    expected, _ = lbs(
+        betas.expand(3, -1),
+        torch.cat([global_orient, body_pose], 1),
+        body.smpl.v_template,
+        body.smpl.shapedirs,
+        body.smpl.posedirs,
+        body.smpl.J_regressor,
+        body.smpl.parents,
+        body.smpl.lbs_weights,
+    )
+    torch.testing.assert_close(
+        body.vertices(betas, global_orient, body_pose, transl), expected + transl[:, None], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_transforms_turn_joint_by_joint(body_path):
+    """Against a chain of rotations about each joint, written with SciPy in double precision."""
+    body = load_body_model(body_path)
+    betas, global_orient, body_pose, transl = random_poses(2)
+    transforms = body.transforms(betas, global_orient, body_pose, transl).numpy()
+    joints = body.rest(betas)[1].double().numpy()
+    for frame in range(2):
+        rotations = torch.cat([global_orient, body_pose], 1)[frame].double().reshape(24, 3).numpy()
+        chain = []
+        for joint in range(NUM_JOINTS):
+            turn = np.eye(4)
+            turn[:3, :3] = Rotation.from_rotvec(rotations[joint]).as_matrix()
+            turn[:3, 3] = joints[joint] - turn[:3, :3] @ joints[joint]
+            chain.append(chain[PARENTS[joint]] @ turn if joint else turn)
+        expected = np.stack(chain)
+        expected[:, :3, 3] += transl[frame].numpy()
+        np.testing.assert_allclose(transforms[frame], expected, atol=2e-5)
+
+
+def test_shape_moves_joints(body_path):
+    body = load_body_model(body_path)
+    vertices, joints = body.rest(torch.randn(10, generator=torch.Generator().manual_seed(0)))
+    np.testing.assert_allclose(joints, body.smpl.J_regressor.numpy() @ vertices.numpy(), atol=1e-5)
+    assert (vertices - body.rest(torch.zeros(10))[0]).abs().max() > 0.01
+
+
+def test_pickle_and_archive_give_the_same_body(tmp_path, body_path):
+    write_smpl_pickle(tmp_path / "body.pkl", random_body())
+    from_pickle, from_archive = load_body_model(tmp_path / "body.pkl"), load_body_model(body_path)
+    poses = random_poses(1)
+    torch.testing.assert_close(from_pickle.vertices(*poses), from_archive.vertices(*poses), atol=1e-6, rtol=1e-6)
+    assert from_pickle.parents.tolist() == PARENTS
+    assert torch.equal(from_pickle.faces, from_archive.faces)
+
+
+def test_body_without_pose_directions(tmp_path):
+    arrays = random_body()
+    del arrays["posedirs"]
+    np.savez(tmp_path / "body.npz", **arrays)
+    body = load_body_model(tmp_path / "body.npz")
+    assert body.vertices(*random_poses(2)).shape == (2, 60, 3)
+
+
+def test_loading_is_silent(body_path, capsys):
+    load_body_model(body_path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("num_joints", [52, 55])
+def test_other_skeletons(tmp_path, num_joints):
+    np.savez(tmp_path / "body.npz", **random_body(num_joints=num_joints))
+    with pytest.raises(InputError, match=rf"body\.npz: expected a body with SMPL's 24 joints, found {num_joints}"):
+        load_body_model(tmp_path / "body.npz")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"v_template": np.full((60, 3), np.nan)}, "NaN or infinity in v_template"),
+        ({"f": np.full((40, 3), 60)}, "faces that index 60 vertices"),
+        ({"weights": np.zeros((59, 24))}, r"weights of shape \(60, 24\)"),
+        ({"shapedirs": np.zeros((60, 3, 8))}, "shapedirs of shape"),
+        ({"kintree_table": np.array([[-1, *range(2, 25)], range(24)])}, "parents come before"),
+        ({"J_regressor": np.array([{}], dtype=object)}, "found no J_regressor"),
+    ],
+)
+def test_broken_bodies(tmp_path, change, message):
+    np.savez(tmp_path / "body.npz", **{**random_body(), **change})
+    with pytest.raises(InputError, match=message):
+        load_body_model(tmp_path / "body.npz")
+
+
+def test_missing_array(tmp_path):
+    arrays = random_body()
+    del arrays["weights"]
+    np.savez(tmp_path / "body.npz", **arrays)
+    with pytest.raises(InputError, match="found no weights"):
+        load_body_model(tmp_path / "body.npz")
+
+
+def test_missing_file_and_text_file(tmp_path):
+    with pytest.raises(InputError, match="found none"):
+        load_body_model(tmp_path / "none.npz")
+    (tmp_path / "text.npz").write_text("a pointer to a large file")
+    with pytest.raises(InputError, match=r"text\.npz: expected an SMPL-format body in a NumPy .npz archive"):
+        load_body_model(tmp_path / "text.npz")
+
+
+def test_bodies_of_the_rendered_subjects(shared_subjects):
+    for path in shared_subjects.glob("*/body/SMPL_NEUTRAL.npz"):
+        body = load_body_model(path)
+        vertices, joints = body.rest(torch.zeros(10))
+        still = torch.zeros(1, 3)
+        posed = body.vertices(torch.zeros(10), still, torch.zeros(1, 69), still)[0]
+        torch.testing.assert_close(posed, vertices, atol=1e-5, rtol=0)
+        assert 1.5 < vertices[:, 1].max() - vertices[:, 1].min() < 2.0
+        assert joints[0].norm() < 0.02
