@@ -1,4 +1,4 @@
-"""Images and masks in folders, paired by their order."""
+"""The files of a recording's folder: images and masks, paired by their order, and the body model."""
 
 from __future__ import annotations
 
@@ -28,6 +28,20 @@ def list_masks(data: Path, num_images: int) -> list[Path]:
         message = f"expected a mask for each of the {num_images} images, found {len(masks)}"
         raise InputError(data / "masks", message, "Give each image one mask; they are paired in order of their names")
     return masks
+
+
+def find_body_file(data: Path) -> Path | None:
+    """The body model in `<data>/body`, None where there is none.
+
+    Raises:
+        InputError: There are several, so that one must be chosen.
+    """
+    folder = data / "body"
+    found = sorted(path for path in folder.glob("SMPL_*") if path.suffix in (".npz", ".pkl"))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise InputError(folder, f"expected one body model, found {names}", "Choose one with the option body_model")
+    return found[0] if found else None
 
 
 def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:

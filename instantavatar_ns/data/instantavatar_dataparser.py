@@ -20,7 +20,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, UnidentifiedImageError
 
-from instantavatar_ns.data.folder import list_images, list_masks
+from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
 from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
 from instantavatar_ns.data.splits import choose_split
@@ -37,8 +37,8 @@ class InstantAvatarDataParserConfig(DataParserConfig):
     data: Path = Path("data/person")
     """Folder with images/, masks/, cameras.npz and poses.npz (or poses/)."""
     body_model: str = "auto"
-    """Body model: a path to an SMPL-format .pkl or .npz, "free" for the body that comes with this package, or "auto" for
-    the one in <data>/body, else the free one."""
+    """Body model: a path to an SMPL-format .pkl or .npz, "free" for the body that comes with this package, or "auto"
+    for the one in <data>/body, else the free one."""
     poses: str = "auto"
     """Poses to start from: "auto" for the folder's best (poses/anim_nerf_*, poses/*, poses_optimized, poses),
     "anim_nerf", or a file of the folder that covers all frames, such as "poses" or "truth"."""
@@ -134,15 +134,14 @@ def find_body_model(data: Path, body_model: str) -> str:
     if body_model != "auto":
         return body_model
     # A recording of a novel motion shares the body of the subject it belongs to.
-    folder = (data.parent if data.name == "novel" and not (data / "body").is_dir() else data) / "body"
-    found = sorted(path for path in folder.glob("SMPL_*") if path.suffix in (".npz", ".pkl"))
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise InputError(folder, f"expected one body model, found {names}", "Choose one with the option body_model")
-    if not found:
-        CONSOLE.log(f"No body model in {folder}: using the free body. Poses fitted with SMPL need SMPL (body_model).")
+    folder = data.parent if data.name == "novel" and not (data / "body").is_dir() else data
+    found = find_body_file(folder)
+    if found is None:
+        CONSOLE.log(
+            f"No body model in {folder / 'body'}: using the free body. Poses fitted with SMPL need SMPL (body_model)."
+        )
         return "free"
-    return str(found[0])
+    return str(found)
 
 
 def _check_image_size(path: Path, size: tuple[int, int]) -> None:

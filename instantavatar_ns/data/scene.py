@@ -22,6 +22,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.errors import InputError
 
 # Metres from a joint to the farthest point of the person: top of the head, fingertips, loose clothes.
 _MARGIN = 0.4
@@ -84,6 +85,18 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
     )
 
 
+def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:
+    """Height and width divided by `downscale`.
+
+    Raises:
+        InputError: The divisor is not positive or leaves nothing of the image.
+    """
+    if not 1 <= downscale <= min(size):
+        message = f"expected a divisor between 1 and the image's {min(size)} pixels, found {downscale}"
+        raise InputError("downscale", message, "Give 1 to keep the images as they are")
+    return size[0] // downscale, size[1] // downscale
+
+
 def posed_joints(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames 24 3"]:
     """Joints in the dataset's world, metres."""
     transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
@@ -131,7 +144,7 @@ def _cameras(
     times: Float[Tensor, "frames 1"],
     downscale: int,
 ) -> Cameras:
-    height, width = (size // downscale for size in frames.image_size)
+    height, width = reduced_size(frames.image_size, downscale)
     scale_y, scale_x = height / frames.image_size[0], width / frames.image_size[1]
     camera_to_dataset = torch.linalg.inv(frames.world_to_camera.double())
     camera_to_world = torch.linalg.inv(world_to_dataset) @ camera_to_dataset @ _OPENCV_TO_OPENGL

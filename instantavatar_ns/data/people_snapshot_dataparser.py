@@ -1,0 +1,187 @@
+"""PeopleSnapshot as its authors distribute it (Alldieck et al., CVPR 2018).
+
+    <data>/<subject>.mp4  masks.hdf5  camera.pkl  reconstructed_poses.hdf5
+           poses/anim_nerf_{train,test}.npz   optional: Anim-NeRF's refined poses of the published splits
+           body/SMPL_*.npz|pkl   optional: the subject's SMPL model
+
+The frames of the split are undistorted once, into a cache folder; the dataset itself is only read.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
+from nerfstudio.plugins.registry_dataparser import DataParserSpecification
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from instantavatar_ns.body.unpickle import load_plain_pickle
+from instantavatar_ns.data.folder import find_body_file
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.data.pose_files import read_split_poses, select_poses
+from instantavatar_ns.data.scene import Frames, assemble_outputs, reduced_size
+from instantavatar_ns.data.splits import choose_split
+from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.readers import PoseFile, pose_file_from_arrays
+
+_ADVICE = "Check the option data: it is a subject's folder of PeopleSnapshot as distributed, such as male-3-casual"
+
+
+@dataclass
+class PeopleSnapshotDataParserConfig(DataParserConfig):
+    """PeopleSnapshot as distributed: a video, masks, camera and SMPL poses."""
+
+    _target: type = field(default_factory=lambda: PeopleSnapshotDataParser)
+    """Class to instantiate."""
+    data: Path = Path("data/people_snapshot_public/male-3-casual")
+    """A subject's folder with <subject>.mp4, masks.hdf5, camera.pkl and reconstructed_poses.hdf5."""
+    body_model: str = "auto"
+    """Body model: a path to SMPL_MALE.pkl or SMPL_FEMALE.pkl (licensed, from smpl.is.tue.mpg.de), "auto" for the one in
+    <data>/body, or "free" for the body of this package, which fits the subject's shape only roughly."""
+    poses: Literal["auto", "anim_nerf", "reconstructed"] = "auto"
+    """Poses to start from: Anim-NeRF's (poses/anim_nerf_*.npz), those of the dataset (reconstructed_poses.hdf5), or
+    "auto" for the former where they exist."""
+    train_frames: tuple[int, int, int] | None = None
+    """Training frames: start, end (not included) and step. By default those of the published split, for the other
+    subjects all but the last fifth."""
+    test_frames: tuple[int, int, int] | None = None
+    """Held-out frames: start, end (not included) and step. By default as train_frames."""
+    downscale: int = 2
+    """Divide the video's height and width by this; the published figures are at half of 1080x1080."""
+    cache_dir: Path | None = None
+    """Folder for the undistorted frames; by default ~/.cache/instantavatar_ns/people_snapshot."""
+
+
+@dataclass
+class PeopleSnapshotDataParser(DataParser):
+    """Reads a PeopleSnapshot subject; see the module's docstring for the layout."""
+
+    # The base class declares its own config class here, which pyright takes for invariant.
+    config: PeopleSnapshotDataParserConfig  # pyright: ignore[reportIncompatibleVariableOverride]
+    includes_time: bool = True
+
+    def _generate_dataparser_outputs(self, split: str = "train", **kwargs) -> DataparserOutputs:
+        config = self.config
+        source, world_to_camera = read_recording(config.data)
+        with open_hdf5(source.masks, ("masks",), _ADVICE) as file:
+            num_frames = len(file["masks"])  # pyright: ignore[reportArgumentType]
+        frame_split = choose_split(config.data, num_frames, config.train_frames, config.test_frames)
+        body_model = self._body_model()
+        names: dict[Literal["train", "test"], range] = {"train": frame_split.train, "test": frame_split.test}
+        poses = {name: self._read_poses(name, numbers, num_frames) for name, numbers in names.items()}
+        size = reduced_size(source.size, config.downscale)
+        # Both splits share a cache, so that the video is read once.
+        numbers = sorted({*frame_split.train, *frame_split.test})
+        images, masks = undistorted_frames(source, numbers, size, self._cache_dir())
+        rows = {number: row for row, number in enumerate(numbers)}
+        scale = np.diag([size[1] / source.size[1], size[0] / source.size[0], 1.0])
+        parts = {
+            name: Frames(
+                numbers=list(wanted),
+                image_filenames=[images[rows[number]] for number in wanted],
+                mask_filenames=[masks[rows[number]] for number in wanted],
+                image_size=size,
+                intrinsics=torch.from_numpy(scale @ source.intrinsics).expand(len(wanted), 3, 3),
+                world_to_camera=world_to_camera.expand(len(wanted), 4, 4),
+                poses=poses[name],
+            )
+            for name, wanted in names.items()
+        }
+        return assemble_outputs(parts, "train" if split == "train" else "test", body_model, downscale=1)
+
+    def _read_poses(self, split: Literal["train", "test"], numbers: range, num_frames: int) -> PoseSequence:
+        data, choice = self.config.data, self.config.poses
+        if choice == "anim_nerf" or (choice == "auto" and (data / "poses" / "anim_nerf_train.npz").is_file()):
+            return read_split_poses(data, "anim_nerf", split, numbers, num_frames)
+        path = data / "reconstructed_poses.hdf5"
+        file = read_reconstructed_poses(path)
+        # Poses beyond the last mask do no harm; too few are an error.
+        return select_poses(path, file, False, numbers, max(num_frames, len(file)))
+
+    def _body_model(self) -> str:
+        data, choice = self.config.data, self.config.body_model
+        if choice == "auto":
+            found = find_body_file(data)
+            if not found:
+                message = "expected the subject's SMPL model (SMPL_MALE or SMPL_FEMALE, .pkl or .npz), found none"
+                advice = (
+                    "Download SMPL from smpl.is.tue.mpg.de (its licence must be accepted there) and give the file of "
+                    "the subject's gender as body_model, or give 'free' to try without"
+                )
+                raise InputError(data / "body", message, advice)
+            return str(found)
+        if choice == "free":
+            CONSOLE.log(
+                "[yellow]The free body's shape space is not SMPL's: PeopleSnapshot's betas and joints do not fit it, "
+                "and the avatar will be worse than with SMPL."
+            )
+        return choice
+
+    def _cache_dir(self) -> Path:
+        if self.config.cache_dir is not None:
+            return self.config.cache_dir.expanduser()
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return base / "instantavatar_ns" / "people_snapshot"
+
+
+def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:
+    """The video of a subject's folder with its camera, and the world-to-camera transform (4, 4), OpenCV axes.
+
+    Raises:
+        InputError: A file is missing or unreadable.
+    """
+    path = data / "camera.pkl"
+    if not path.is_file():
+        raise InputError(path, "expected the camera, found no such file", _ADVICE)
+    camera = load_plain_pickle(path)
+    lengths = {"camera_f": 2, "camera_c": 2, "camera_k": 5, "camera_rt": 3, "camera_t": 3, "width": 1, "height": 1}
+    wrong = [key for key, length in lengths.items() if key not in camera or camera[key].size != length]
+    if wrong:
+        message = f"expected the camera with {', '.join(lengths)}, did not find {', '.join(wrong)}"
+        raise InputError(path, message, _ADVICE)
+    values = {key: np.asarray(camera[key], np.float64).ravel() for key in lengths}
+    intrinsics = np.diag([*values["camera_f"], 1.0])
+    intrinsics[:2, 2] = values["camera_c"]
+    world_to_camera = np.eye(4)
+    world_to_camera[:3, :3] = cv2.Rodrigues(values["camera_rt"])[0]
+    world_to_camera[:3, 3] = values["camera_t"]
+    source = VideoSource(
+        video=_find_video(data),
+        masks=data / "masks.hdf5",
+        intrinsics=intrinsics,
+        distortion=values["camera_k"],
+        size=(int(values["height"][0]), int(values["width"][0])),
+    )
+    return source, torch.from_numpy(world_to_camera)
+
+
+def read_reconstructed_poses(path: Path) -> PoseFile:
+    """SMPL parameters of all frames of a `reconstructed_poses.hdf5`.
+
+    Raises:
+        InputError: The file is missing, unreadable, incomplete, or holds NaN.
+    """
+    keys = ("betas", "pose", "trans")
+    with open_hdf5(path, keys, _ADVICE) as file:
+        return pose_file_from_arrays(path, {key: np.asarray(file[key]) for key in keys})
+
+
+def _find_video(data: Path) -> Path:
+    named = data / f"{data.resolve().name}.mp4"
+    found = [named] if named.is_file() else sorted(data.glob("*.mp4"))
+    if len(found) != 1:
+        raise InputError(named, f"expected the subject's video, found {len(found)} .mp4 files", _ADVICE)
+    return found[0]
+
+
+people_snapshot_data = DataParserSpecification(
+    config=PeopleSnapshotDataParserConfig(),
+    description="PeopleSnapshot as distributed: video, masks.hdf5, camera.pkl, reconstructed_poses.hdf5.",
+)

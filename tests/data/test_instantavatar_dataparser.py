@@ -1,0 +1,296 @@
+"""InstantAvatar's folder: layout, splits, poses, cameras, and the errors of folders that do not fit."""
+
+import numpy as np
+import pytest
+import torch
+
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.errors import InputError
+from tests.body.bodies import random_body
+from tests.data.subjects import HEIGHT, INTRINSIC, WIDTH, write_instantavatar_folder
+
+
+def parse(data, split="train", **options):
+    return InstantAvatarDataParserConfig(data=data, **options).setup().get_dataparser_outputs(split)
+
+
+def frame_numbers(outputs):
+    return [int(path.stem.split("_")[1]) for path in outputs.image_filenames]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    data = tmp_path / "person"
+    write_instantavatar_folder(data, 10, {"train": [0, 8], "test": [8, 10]})
+    return data
+
+
+def test_default_split_holds_out_the_last_fifth(tmp_path):
+    write_instantavatar_folder(tmp_path / "person", 10)
+    assert frame_numbers(parse(tmp_path / "person")) == list(range(8))
+    assert frame_numbers(parse(tmp_path / "person", "val")) == [8, 9]
+    assert frame_numbers(parse(tmp_path / "person", "test")) == [8, 9]
+
+
+def test_subject_json_and_options_choose_the_frames(tmp_path):
+    data = tmp_path / "person"
+    write_instantavatar_folder(data, 10, {"train": [0, 7, 3], "test": [8, 10]})
+    assert frame_numbers(parse(data)) == [0, 3, 6]
+    options = {"train_frames": (1, 6, 2), "test_frames": (0, 1, 1)}
+    assert frame_numbers(parse(data, **options)) == [1, 3, 5]
+    assert frame_numbers(parse(data, "test", **options)) == [0]
+
+
+def test_poses_follow_their_frames(folder):
+    poses = np.load(folder / "poses.npz")
+    outputs = parse(folder, "test", train_frames=(1, 8, 3))
+    bank, ids = outputs.metadata["poses"], outputs.cameras.metadata["pose_id"].flatten()
+    assert len(bank) == 5
+    assert outputs.metadata["train_pose_ids"].tolist() == [0, 1, 2]
+    assert ids.tolist() == [3, 4] and ids.dtype == torch.int64
+    rows = [1, 4, 7, 8, 9]
+    np.testing.assert_allclose(torch.cat([bank.global_orient, bank.body_pose], 1), poses["thetas"][rows], rtol=1e-6)
+    np.testing.assert_allclose(bank.transl, poses["transl"][rows], rtol=1e-6)
+
+
+def test_times_run_over_the_training_frames(folder):
+    torch.testing.assert_close(parse(folder).cameras.times[:, 0], torch.arange(8) / 7)
+    torch.testing.assert_close(parse(folder, "test").cameras.times[:, 0], torch.ones(2))
+    between = parse(folder, "test", train_frames=(0, 9, 4), test_frames=(2, 3, 1))
+    torch.testing.assert_close(between.cameras.times, torch.tensor([[0.25]]))
+
+
+def test_files_of_a_split_cover_it_in_order(folder):
+    (folder / "poses").mkdir()
+    for split, count, shift in (("train", 4, 100.0), ("test", 2, 200.0)):
+        np.savez(
+            folder / "poses" / f"anim_nerf_{split}.npz",
+            betas=np.ones((1, 10)),
+            global_orient=np.zeros((count, 3)),
+            body_pose=np.zeros((count, 69)),
+            transl=np.arange(count)[:, None] * np.ones((1, 3)) + shift,
+        )
+    outputs = parse(folder, train_frames=(0, 8, 2))
+    assert outputs.metadata["poses"].transl[:, 0].tolist() == [100, 101, 102, 103, 200, 201]
+    assert outputs.metadata["poses"].betas.tolist() == [1.0] * 10
+    assert parse(folder, poses="poses.npz").metadata["poses"].transl[0, 0] < 1
+    with pytest.raises(InputError, match=r"anim_nerf_train\.npz: expected 8 poses, .* the split, found 4"):
+        parse(folder)
+
+
+def test_order_of_preference_among_pose_files(folder):
+    def write(name, x):
+        path = folder / name
+        path.parent.mkdir(exist_ok=True)
+        np.savez(path, poses=np.zeros((10, 72)), trans=np.full((10, 3), x))
+
+    def found(**options):
+        return parse(folder, test_frames=(0, 10, 1), train_frames=(0, 10, 1), **options).metadata["poses"].transl[0, 0]
+
+    for name, x in [("poses_optimized.npz", 1), ("poses/train.npz", 2), ("poses/anim_nerf_train.npz", 3)]:
+        write(name, x)
+        write(name.replace("train", "test"), x)
+        assert found() == x
+    write("truth.npz", 4)
+    assert found() == 3
+    assert found(poses="truth") == 4
+
+
+def test_cameras_see_what_the_dataset_sees(folder):
+    """Projections of posed vertices by the dataset's own camera and by nerfstudio's agree."""
+    angle = 0.3
+    extrinsics = np.stack([np.eye(4)] * 10)
+    extrinsics[:, :3, :3] = [[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]]
+    extrinsics[:, 2, 3] = np.linspace(0, 0.5, 10)
+    np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, extrinsic=extrinsics, height=HEIGHT, width=WIDTH)
+    outputs = parse(folder, "test", downscale=2)
+    bank, cameras = outputs.metadata["poses"], outputs.cameras
+    body = load_body_model(outputs.metadata["body_model"])
+    vertices = body.vertices(bank.betas, bank.global_orient, bank.body_pose, bank.transl).double()
+    to_world = torch.linalg.inv(outputs.metadata["world_to_dataset"].double())
+    for index in range(2):
+        posed = vertices[cameras.metadata["pose_id"][index, 0]]
+        seen = posed.numpy() @ extrinsics[8 + index, :3, :3].T + extrinsics[8 + index, :3, 3]
+        pixels = seen @ INTRINSIC.T
+        world = posed @ to_world[:3, :3].T + to_world[:3, 3]
+        camera_to_world = cameras.camera_to_worlds[index].double()
+        local = (world - camera_to_world[:, 3]) @ camera_to_world[:, :3]
+        np.testing.assert_allclose(-local[:, 2], seen[:, 2], atol=1e-5)
+        u = cameras.fx[index] * local[:, 0] / -local[:, 2] + cameras.cx[index]
+        v = cameras.fy[index] * local[:, 1] / local[:, 2] + cameras.cy[index]
+        expected = pixels[:, :2] / pixels[:, 2:] / 2
+        np.testing.assert_allclose(torch.stack([u, v], 1), expected, atol=1e-3)
+    assert (int(cameras.width[0]), int(cameras.height[0])) == (WIDTH // 2, HEIGHT // 2)
+
+
+def test_world_is_upright_around_the_person(folder):
+    outputs = parse(folder)
+    bank = outputs.metadata["poses"]
+    to_dataset = outputs.metadata["world_to_dataset"]
+    torch.testing.assert_close(to_dataset[:3, :3] @ to_dataset[:3, :3].T, torch.eye(3), atol=1e-5, rtol=0)
+    assert torch.linalg.det(to_dataset[:3, :3]) == pytest.approx(1.0, abs=1e-5)
+    # The dataset has OpenCV axes: z ahead of the camera becomes y, up is -y.
+    torch.testing.assert_close(to_dataset[:3, 1:3].T, torch.tensor([[0.0, 0, 1], [0, -1, 0]]), atol=0.02, rtol=0)
+    pelvis = bank.transl[:8].mean(0) + load_body_model(outputs.metadata["body_model"]).rest(bank.betas)[1][0]
+    torch.testing.assert_close(to_dataset[:3, 3], pelvis, atol=1e-5, rtol=0)
+    to_world = torch.linalg.inv(to_dataset)
+    torch.testing.assert_close(outputs.dataparser_transform, to_world[:3], atol=1e-5, rtol=0)
+
+
+def test_scene_box_holds_the_person(shared_subjects):
+    outputs = parse(shared_subjects / "dev-female", "test", eval_set="novel")
+    bank, body = outputs.metadata["poses"], load_body_model(outputs.metadata["body_model"])
+    rows = torch.arange(0, len(bank), 10)
+    vertices = body.vertices(bank.betas, bank.global_orient[rows], bank.body_pose[rows], bank.transl[rows])
+    to_world = torch.linalg.inv(outputs.metadata["world_to_dataset"])
+    world = (vertices @ to_world[:3, :3].T + to_world[:3, 3]).reshape(-1, 3)
+    low, high = outputs.scene_box.aabb
+    assert (world > low + 0.1).all() and (world < high - 0.1).all()
+    assert (high - low).max() < 3.5
+
+
+def test_camera_that_looks_straight_down(folder):
+    extrinsic = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 5], [0, 0, 0, 1]])  # looks along -y of the dataset
+    poses = np.load(folder / "poses.npz")
+    thetas = poses["thetas"].copy()
+    thetas[:, :3] = 0  # y is up
+    np.savez(folder / "poses.npz", thetas=thetas, transl=poses["transl"], betas=poses["betas"])
+    np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, extrinsic=extrinsic, height=HEIGHT, width=WIDTH)
+    outputs = parse(folder)
+    assert outputs.cameras.camera_to_worlds.isfinite().all()
+    # OpenGL's -z, where the camera looks, is the world's -z; OpenGL's y, the image's top, is the world's y.
+    torch.testing.assert_close(outputs.cameras.camera_to_worlds[0, :, :3], torch.eye(3), atol=1e-5, rtol=0)
+
+
+def test_novel_recording(folder):
+    write_instantavatar_folder(folder / "novel", 4)
+    (folder / "novel" / "body" / "SMPL_NEUTRAL.npz").unlink()
+    (folder / "novel" / "body").rmdir()
+    train, test = parse(folder, eval_set="novel"), parse(folder, "test", eval_set="novel")
+    assert len(train.image_filenames) == 8 and len(test.image_filenames) == 4
+    assert all("novel" in path.parts for path in [*test.image_filenames, *test.metadata["foreground_masks"]])
+    assert len(train.metadata["poses"]) == len(test.metadata["poses"]) == 14
+    assert test.cameras.metadata["pose_id"].flatten().tolist() == [10, 11, 12, 13]
+    torch.testing.assert_close(train.metadata["world_to_dataset"], test.metadata["world_to_dataset"])
+    # Given as a subject of its own, it still has the subject's body.
+    assert parse(folder / "novel").metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
+
+
+def test_body_model_choice(folder):
+    assert parse(folder).metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
+    np.savez(folder / "body" / "SMPL_MALE.npz", **random_body(1))
+    chosen = str(folder / "body" / "SMPL_MALE.npz")
+    assert parse(folder, body_model=chosen).metadata["body_model"] == chosen
+    with pytest.raises(InputError, match=r"found SMPL_MALE\.npz, SMPL_NEUTRAL\.npz"):
+        parse(folder)
+
+
+def test_missing_cameras(folder):
+    (folder / "cameras.npz").unlink()
+    with pytest.raises(InputError, match=r"cameras\.npz: expected the cameras, found no such file"):
+        parse(folder)
+
+
+def test_incomplete_cameras(folder):
+    np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, height=HEIGHT)
+    with pytest.raises(InputError, match=r"cameras\.npz: .*found no extrinsic, width"):
+        parse(folder)
+
+
+def test_cameras_of_another_number_of_frames(folder):
+    extrinsics = np.stack([np.eye(4)] * 3)
+    np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, extrinsic=extrinsics, height=HEIGHT, width=WIDTH)
+    with pytest.raises(InputError, match=r"extrinsic of shape \(4, 4\) or \(10, 4, 4\), found \(3, 4, 4\)"):
+        parse(folder)
+
+
+def test_cameras_of_another_size(folder):
+    np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, extrinsic=np.eye(4), height=96, width=72)
+    with pytest.raises(InputError, match=r"image_0000\.png: .*\(96, 72\), as cameras.npz says, found \(48, 36\)"):
+        parse(folder)
+
+
+def test_fewer_poses_than_images(folder):
+    np.savez(folder / "poses.npz", thetas=np.zeros((9, 72)), transl=np.zeros((9, 3)))
+    with pytest.raises(InputError, match=r"poses\.npz: expected 10 poses, one for each of the images, found 9"):
+        parse(folder)
+
+
+def test_nan_pose(folder):
+    thetas = np.zeros((10, 72))
+    thetas[4, 7] = np.nan
+    np.savez(folder / "poses.npz", thetas=thetas, transl=np.zeros((10, 3)))
+    with pytest.raises(InputError, match=r"poses\.npz: .*NaN or infinity in the poses of frame 4"):
+        parse(folder)
+
+
+def test_no_poses(folder):
+    (folder / "poses.npz").unlink()
+    with pytest.raises(InputError, match=r"poses\.npz: expected poses .*found none"):
+        parse(folder)
+    with pytest.raises(InputError, match=r"truth\.npz: expected poses"):
+        parse(folder, poses="truth")
+
+
+def test_missing_mask(folder):
+    (folder / "masks" / "mask_0003.png").unlink()
+    with pytest.raises(InputError, match=r"masks: expected a mask for each of the 10 images, found 9"):
+        parse(folder)
+
+
+def test_empty_folder(tmp_path):
+    with pytest.raises(InputError, match=r"images: expected images .* found none"):
+        parse(tmp_path)
+
+
+@pytest.mark.parametrize("frames", [(5, 5, 1), (0, 11, 1), (-3, 5, 1), (8, 2, -1)])
+def test_frames_outside_the_recording(folder, frames):
+    with pytest.raises(InputError, match="expected training frames within the 10 frames found"):
+        parse(folder, train_frames=frames)
+
+
+@pytest.mark.parametrize("text", ["{", '{"train": [0, 3]}', '{"train": 3, "test": 4}', '{"train": ["a"], "test": [0]}'])
+def test_broken_subject_json(folder, text):
+    (folder / "subject.json").write_text(text)
+    with pytest.raises(InputError, match=r"subject\.json: expected JSON"):
+        parse(folder)
+
+
+@pytest.mark.parametrize("downscale", [0, -2, 100])
+def test_downscale_that_leaves_no_image(folder, downscale):
+    with pytest.raises(InputError, match=r"downscale: expected a divisor between 1 and the image's 36 pixels"):
+        parse(folder, downscale=downscale)
+
+
+def test_numbers_in_names_count_by_value(folder):
+    for path in folder.glob("*/*_000?.png"):
+        path.rename(path.with_name(path.name.replace("_000", "_")))
+    (folder / "images" / "image_9.png").rename(folder / "images" / "image_10.png")
+    assert frame_numbers(parse(folder, "test")) == [8, 10]
+
+
+def test_silhouettes_lie_on_the_masks(shared_subjects):
+    """Vertices of the posed body, projected with nerfstudio's cameras, fall on the person in the mask."""
+    for eval_set in ("heldout", "novel"):
+        outputs = parse(shared_subjects / "dev-male", "test", eval_set=eval_set, poses="truth")
+        bank, cameras = outputs.metadata["poses"], outputs.cameras
+        body = load_body_model(outputs.metadata["body_model"])
+        to_world = torch.linalg.inv(outputs.metadata["world_to_dataset"])
+        dataset = AvatarDataset(outputs)
+        for index in (0, 13, 29):
+            row = cameras.metadata["pose_id"][index]
+            vertices = body.vertices(bank.betas, bank.global_orient[row], bank.body_pose[row], bank.transl[row])[0]
+            world = vertices @ to_world[:3, :3].T + to_world[:3, 3]
+            camera_to_world = cameras.camera_to_worlds[index]
+            local = (world - camera_to_world[:, 3]) @ camera_to_world[:, :3]
+            u = (cameras.fx[index] * local[:, 0] / -local[:, 2] + cameras.cx[index]).long()
+            v = (cameras.fy[index] * local[:, 1] / local[:, 2] + cameras.cy[index]).long()
+            alpha = torch.from_numpy(dataset.get_numpy_image(index)[..., 3])
+            assert (alpha[v, u] > 127).float().mean() > 0.99, (eval_set, index)
+            # The other way round, most of the person lies near a vertex.
+            covered = torch.zeros_like(alpha, dtype=torch.float32)
+            covered[v, u] = 1
+            covered = torch.nn.functional.max_pool2d(covered[None, None], 15, 1, 7)[0, 0]
+            assert covered[alpha > 127].mean() > 0.9, (eval_set, index)
