@@ -26,11 +26,11 @@ def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, setti
     found_x, found_point = [], []
     for step in range(settings.max_steps + 1):
         error = residual.norm(dim=-1)
-        done = error < settings.converged
+        done = (error < settings.converged).nonzero()[:, 0]
         found_x.append(x[done])
         found_point.append(point[done])
-        going = ~done & (error < settings.diverged)
-        if step == settings.max_steps or not going.any():
+        going = ((error >= settings.converged) & (error < settings.diverged)).nonzero()[:, 0]
+        if step == settings.max_steps or not len(going):
             break
         x, point, residual, inverse_jacobian = x[going], point[going], residual[going], inverse_jacobian[going]
         move = -(inverse_jacobian @ residual[..., None])[..., 0]
@@ -67,9 +67,7 @@ def _broyden_update(
     return inverse_jacobian + column[:, :, None] * row[:, None, :]
 
 
-def _first_of_each_root(
-    roots: Float[Tensor, "n 3"], point: Int[Tensor, "n"], same_root: float
-) -> Bool[Tensor, "n"]:
+def _first_of_each_root(roots: Float[Tensor, "n 3"], point: Int[Tensor, "n"], same_root: float) -> Bool[Tensor, "n"]:
     """Mark the roots that no earlier root of the same point equals; roots of a point follow one another."""
     distinct = torch.ones_like(point, dtype=torch.bool)
     for gap in range(1, len(roots)):

@@ -31,6 +31,7 @@ class FastSnarfDeformer(nn.Module):
     """
 
     skinning_weights: Float[Tensor, "voxels 24"]
+
     def __init__(
         self,
         vertices: Float[Tensor, "vertices 3"],
@@ -83,7 +84,9 @@ def skinning_jacobian(canonical: Float[Tensor, "n 3"], posed: PosedSkinning) -> 
     slopes = corner_weight_slopes(fraction, posed.box)
     homogeneous = torch.cat([canonical, torch.ones_like(canonical[:, :1])], dim=-1)
     columns = [
-        (weighted_rows(posed.blended, rows, slopes[:, axis].contiguous()).view(-1, 3, 4) @ homogeneous[..., None])[..., 0]
+        (weighted_rows(posed.blended, rows, slopes[:, axis].contiguous()).view(-1, 3, 4) @ homogeneous[..., None])[
+            ..., 0
+        ]
         for axis in range(3)
     ]
     return rotation + torch.stack(columns, dim=-1)

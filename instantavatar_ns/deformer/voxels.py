@@ -22,13 +22,11 @@ class VoxelBox(nn.Module):
     cells: Float[Tensor, "3"]
     corner_rows: Int[Tensor, "8"]
 
-    def __init__(
-        self, lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], resolution: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], resolution: tuple[int, int, int]) -> None:
         super().__init__()
         self.resolution = resolution
         _, ny, nz = resolution
-        corners = torch.arange(8, device=lower.device)
+        corners = torch.arange(8, device=lower.device, dtype=torch.int32)
         rows = (corners & 1) * ny * nz + (corners >> 1 & 1) * nz + (corners >> 2)
         self.register_buffer("lower", lower, persistent=False)
         self.register_buffer("upper", upper, persistent=False)
@@ -52,26 +50,28 @@ def corners(points: Float[Tensor, "n 3"], box: VoxelBox) -> tuple[Int[Tensor, "n
     unit = ((points - box.lower) * (box.cells / (box.upper - box.lower))).nan_to_num(0.0)
     unit = unit.clamp_min(0.0).minimum(box.cells)
     base = unit.floor().minimum(box.cells - 1)
-    x, y, z = base.long().unbind(dim=-1)
+    x, y, z = base.int().unbind(dim=-1)
     return (x * (ny * nz) + y * nz + z)[:, None] + box.corner_rows, unit - base
 
 
 def corner_weights(fraction: Float[Tensor, "n 3"]) -> Float[Tensor, "n 8"]:
     """Trilinear weights of the eight corners in the order of `corners`."""
-    x, y, z = (torch.stack([1 - fraction[:, axis], fraction[:, axis]], dim=-1) for axis in range(3))
-    return (z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).reshape(-1, 8)
+    return _products([(1 - along, along) for along in fraction.unbind(dim=-1)])
 
 
 def corner_weight_slopes(fraction: Float[Tensor, "n 3"], box: VoxelBox) -> Float[Tensor, "n 3 8"]:
     """Derivatives of the trilinear weights to the position, 1/metres."""
-    pairs = [torch.stack([1 - fraction[:, axis], fraction[:, axis]], dim=-1) for axis in range(3)]
-    step = torch.tensor([-1.0, 1.0], device=fraction.device).expand(len(fraction), 2)
-    per_metre = box.cells / (box.upper - box.lower)
-    slopes = []
-    for axis in range(3):
-        x, y, z = (step if axis == other else pairs[other] for other in range(3))
-        slopes.append((z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).reshape(-1, 8))
-    return torch.stack(slopes, dim=1) * per_metre[:, None]
+    pairs = [(1 - along, along) for along in fraction.unbind(dim=-1)]
+    step = (-torch.ones_like(fraction[:, 0]), torch.ones_like(fraction[:, 0]))
+    slopes = [_products([step if axis == other else pairs[other] for other in range(3)]) for axis in range(3)]
+    return torch.stack(slopes, dim=1) * (box.cells / (box.upper - box.lower))[:, None]
+
+
+def _products(pairs: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "n 8"]:
+    """One factor of each axis per corner. Long vectors, not broadcast pairs: the latter run several times slower."""
+    x, y, z = pairs
+    plane = [x[corner & 1] * y[corner >> 1] for corner in range(4)]
+    return torch.stack([plane[corner & 3] * z[corner >> 2] for corner in range(8)], dim=-1)
 
 
 def weighted_rows(

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from instantavatar_ns.field.tcnn import Implementation, choose_implementation, share_parameters, tinycudann
 
 FEATURES = 2  # per level and entry
-_PRIMES = (1, 2654435761, 805459861)
+_PRIMES = (1, 2654435761 - 2**32, 805459861)  # as 32-bit integers
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ class HashEncoding(nn.Module):
 
     level_scale: Float[Tensor, "levels 1"]
     level_stride: Int[Tensor, "levels 3"]
-    level_entries: Int[Tensor, "levels"]
-    level_offset: Int[Tensor, "levels"]
+    level_entries: Int[Tensor, "levels 1"]
+    level_offset: Int[Tensor, "levels 1"]
 
     def __init__(self, grid: HashGrid, implementation: Implementation = "auto") -> None:
         super().__init__()
@@ -74,9 +74,9 @@ class HashEncoding(nn.Module):
         strides = [(1, n, n * n) if is_dense else _PRIMES for n, is_dense in zip(grid.resolutions, dense)]
         for name, value in {
             "level_scale": torch.tensor(grid.scales)[:, None],
-            "level_stride": torch.tensor(strides),
-            "level_entries": torch.tensor(grid.entries),
-            "level_offset": torch.tensor([0, *grid.entries[:-1]]).cumsum(0),
+            "level_stride": torch.tensor(strides, dtype=torch.int32),
+            "level_entries": torch.tensor(grid.entries, dtype=torch.int32)[:, None],
+            "level_offset": torch.tensor([0, *grid.entries[:-1]]).cumsum(0).int()[:, None],
         }.items():
             self.register_buffer(name, value, persistent=False)
         self._native = None
@@ -98,48 +98,51 @@ class HashEncoding(nn.Module):
         rows, weights = self._corners(points)
         table = self.params.view(-1, FEATURES)
         features = _WeightedRows.apply(table, rows.flatten(0, 1), weights.flatten(0, 1))
-        return features.view(len(points), -1)
+        return features.view(self.grid.levels, len(points), FEATURES).transpose(0, 1).flatten(1)
 
-    def _corners(self, points: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, "n levels 8"], Float[Tensor, "n levels 8"]]:
-        """Table rows and trilinear weights of the eight vertices around each point, per level."""
-        scaled = points.clamp(0, 1)[:, None] * self.level_scale + 0.5
-        base = scaled.detach().floor()
-        fraction = (scaled - base).unbind(dim=-1)
-        low = (base.long() * self.level_stride).unbind(dim=-1)
-        high = [axis_low + stride for axis_low, stride in zip(low, self.level_stride.unbind(dim=-1))]
-        axis_rows = list(zip(low, high))
-        axis_weights = [(1 - axis_fraction, axis_fraction) for axis_fraction in fraction]
-        rows, weights = [], []
+    def _corners(self, points: Float[Tensor, "n 3"]) -> tuple[Int[Tensor, "levels n 8"], Float[Tensor, "levels n 8"]]:
+        """Table rows and trilinear weights of the eight vertices around each point, per level.
+
+        Rows are 32-bit: the products wrap round as they do in tiny-cuda-nn, and there is half as much to move.
+        """
+        dense, axis_rows, axis_weights = self.num_dense, [], []
+        for axis in range(3):
+            scaled = points[:, axis].clamp(0, 1) * self.level_scale + 0.5
+            base = scaled.detach().floor()
+            low = base.int() * self.level_stride[:, axis, None]
+            axis_rows.append((low, low + self.level_stride[:, axis, None]))
+            fraction = scaled - base
+            axis_weights.append((1 - fraction, fraction))
+        rows = torch.empty((8, *axis_rows[0][0].shape), dtype=torch.int32, device=points.device)
+        weights = []
         for corner in range(8):
             x, y, z = (axis_rows[axis][corner >> axis & 1] for axis in range(3))
-            dense = self.num_dense
             # The half-cell offset can lead one past the end of a dense level, where tiny-cuda-nn wraps round.
-            plain = x[:, :dense] + y[:, :dense] + z[:, :dense]
-            plain = torch.where(plain < self.level_entries[:dense], plain, plain - self.level_entries[:dense])
-            hashed = (x[:, dense:] ^ y[:, dense:] ^ z[:, dense:]) & (self.level_entries[dense:] - 1)
-            rows.append(torch.cat([plain, hashed], dim=1) + self.level_offset)
+            plain, size = x[:dense] + y[:dense] + z[:dense], self.level_entries[:dense]
+            rows[corner, :dense] = torch.where(plain < size, plain, plain - size)
+            rows[corner, dense:] = (x[dense:] ^ y[dense:] ^ z[dense:]) & (self.level_entries[dense:] - 1)
             x, y, z = (axis_weights[axis][corner >> axis & 1] for axis in range(3))
             weights.append(x * y * z)
-        return torch.stack(rows, dim=-1), torch.stack(weights, dim=-1)
+        return (rows + self.level_offset).movedim(0, -1).contiguous(), torch.stack(weights, dim=-1)
 
 
 class _WeightedRows(torch.autograd.Function):
     """Weighted sums of table rows, with gradients to the table and the weights."""
 
     @staticmethod
-    def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:
         ctx.save_for_backward(table, rows, weights)
         if table.is_cuda:  # a warp per bag is far too much for two channels
             return (table[rows] * weights[..., None]).sum(dim=1)
         return F.embedding_bag(rows, table, per_sample_weights=weights.to(table.dtype), mode="sum")
 
     @staticmethod
-    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:  # noqa: D102
+    def backward(ctx, *grads: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
         (grad,) = grads
         table, rows, weights = ctx.saved_tensors
         table_grad = weights_grad = None
         if ctx.needs_input_grad[0]:
-            flat = rows.flatten()
+            flat = rows.flatten().long()
             channels = [
                 grad.new_zeros(len(table)).scatter_add_(0, flat, (weights * grad[:, c, None]).flatten())
                 for c in range(FEATURES)

@@ -1,0 +1,59 @@
+"""The poses a model can show, ready for the renderer: where the root stands, and the bones within root space."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from instantavatar_ns.body.body_model import BodyModel
+from instantavatar_ns.body.canonical import canonical_body_pose, canonical_transforms, root_space
+from instantavatar_ns.data.frames import PoseSequence
+
+
+@dataclass(frozen=True)
+class PosedBody:
+    """One pose of the person.
+
+    Attributes:
+        world_to_root: From nerfstudio's world to root space.
+        bone_transforms: From the canonical pose to root space.
+    """
+
+    world_to_root: Float[Tensor, "4 4"]
+    bone_transforms: Float[Tensor, "24 4 4"]
+
+
+class PoseBank(nn.Module):
+    """Transforms of a sequence of poses; buffers that follow from data, so no checkpoint holds them.
+
+    Args:
+        body: The person's body.
+        poses: SMPL parameters in the dataset's world.
+        world_to_dataset: Rigid transform from nerfstudio's world.
+    """
+
+    world_to_root: Float[Tensor, "poses 4 4"]
+    bone_transforms: Float[Tensor, "poses 24 4 4"]
+
+    def __init__(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
+        super().__init__()
+        transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
+        root_to_dataset, bone_transforms = root_space(transforms, canonical_transforms(body, poses.betas))
+        self.register_buffer("world_to_root", torch.linalg.inv(root_to_dataset) @ world_to_dataset, persistent=False)
+        self.register_buffer("bone_transforms", bone_transforms, persistent=False)
+
+    def __len__(self) -> int:
+        return len(self.world_to_root)
+
+    def __getitem__(self, pose_id: int | Int[Tensor, ""]) -> PosedBody:
+        return PosedBody(self.world_to_root[pose_id], self.bone_transforms[pose_id])
+
+
+def rest_sequence(poses: PoseSequence, stand: int) -> PoseSequence:
+    """The canonical A-pose, standing where the person stands in frame `stand`."""
+    here = slice(stand, stand + 1)
+    body_pose = canonical_body_pose(poses.transl.device)[None]
+    return PoseSequence(poses.betas, poses.global_orient[here], body_pose, poses.transl[here])

@@ -1,0 +1,73 @@
+"""The methods that `ns-train` offers."""
+
+from __future__ import annotations
+
+from nerfstudio.configs.base_config import ViewerConfig
+from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.plugins.types import MethodSpecification
+
+from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.model import InstantAvatarModelConfig
+from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig
+from instantavatar_ns.pipeline import AvatarPipelineConfig
+
+
+def _trainer_config(
+    method_name: str, steps: int, datamanager: AvatarDataManagerConfig, model: InstantAvatarModelConfig
+):
+    return TrainerConfig(
+        method_name=method_name,
+        max_num_iterations=steps,
+        steps_per_save=500,
+        steps_per_eval_batch=0,
+        steps_per_eval_image=0,
+        steps_per_eval_all_images=0,
+        # The gradient scaler waits for the GPU twice a step; half precision happens inside the field.
+        mixed_precision=False,
+        pipeline=AvatarPipelineConfig(datamanager=datamanager, model=model),
+        optimizers={
+            "field": {
+                "optimizer": FusedAdamConfig(),
+                "scheduler": PolynomialDecayConfig(max_steps=steps),
+            }
+        },
+        viewer=ViewerConfig(num_rays_per_chunk=1 << 16),
+        vis="viewer",
+    )
+
+
+instant_avatar = MethodSpecification(
+    config=_trainer_config(
+        "instant-avatar",
+        3000,
+        AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig()),
+        InstantAvatarModelConfig(),
+    ),
+    description="InstantAvatar: an animatable avatar from one video, in seconds on a GPU.",
+)
+
+instant_avatar_lite = MethodSpecification(
+    config=_trainer_config(
+        "instant-avatar-lite",
+        800,
+        AvatarDataManagerConfig(
+            dataparser=InstantAvatarDataParserConfig(),
+            train_num_rays_per_batch=1024,
+            eval_num_rays_per_batch=1024,
+            sampling="pixels",
+        ),
+        InstantAvatarModelConfig(
+            eval_num_rays_per_chunk=1 << 13,
+            hash_levels=12,
+            log2_hash_entries=16,
+            hidden_width=32,
+            skinning_resolution=(64, 64, 16),
+            pose_resolution=64,
+            step_size=2 / 128,
+            density_noise_steps=300,
+            empty_steps=150,
+        ),
+    ),
+    description="InstantAvatar with a small field and few rays, for CPUs and small GPUs.",
+)

@@ -1,0 +1,164 @@
+"""Frames, masks and rays on the training device; a step draws its rays there, without a loader on the CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Int
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
+from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
+from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
+from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import track
+from torch import Tensor
+
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.pixel_sampling import draw, patches, pixel_classes, proportions
+
+
+@dataclass
+class AvatarDataManagerConfig(VanillaDataManagerConfig):
+    """Configuration of the AvatarDataManager."""
+
+    _target: type = field(default_factory=lambda: AvatarDataManager)
+    """Class to instantiate."""
+    dataparser: AnnotatedDataParserUnion = field(default_factory=InstantAvatarDataParserConfig)
+    """Format of the data."""
+    train_num_rays_per_batch: int = 4096
+    """Rays per training step, all of one frame."""
+    eval_num_rays_per_batch: int = 4096
+    """Rays per evaluated batch, all of one frame."""
+    sampling: Literal["patches", "pixels"] = "patches"
+    """"patches": squares centred on the person. "pixels": single pixels on the person, near the silhouette and anywhere."""
+    patch_size: int = 32
+    """Edge of a patch, pixels; the number of patches follows from the number of rays."""
+    pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
+    """Shares of pixels on the person, near the silhouette and anywhere, where sampling is "pixels"."""
+    seed: int = 0
+    """Seed of the draws: a step's frame and pixels follow from it, the step and the process's rank alone."""
+
+
+class FrameStore:
+    """All frames of a dataset on one device, and rays drawn from them.
+
+    Args:
+        dataset: The frames.
+        device: Where to keep them.
+        config: How to draw.
+        rank: Which of several processes this is; each draws its own frames.
+    """
+
+    def __init__(
+        self, dataset: AvatarDataset, device: torch.device | str, config: AvatarDataManagerConfig, rank: int
+    ) -> None:
+        self.config, self.rank = config, rank
+        frames = track(range(len(dataset)), description="Reading frames", transient=True, console=CONSOLE)
+        images = [torch.from_numpy(dataset.get_numpy_image(index)) for index in frames]
+        self.images = torch.stack(images).to(device)  # frames, height, width, RGBA
+        self.cameras: Cameras = dataset.cameras.to(device)
+        self.pixels = pixel_classes(self.images[..., 3].float() / 255)
+        self.generator = torch.Generator(device=device)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def frame_of_step(self, step: int, world_size: int) -> int:
+        """Frame of a step: every pass over the frames is a new permutation, shared out among the processes."""
+        turn = step * world_size + self.rank
+        epoch, place = divmod(turn, len(self))
+        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
+        return int(order[place])
+
+    def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
+        """Draw rays of one frame; the same for the same seed, step and rank."""
+        self.generator.manual_seed(hash((self.config.seed, self.rank, step)))
+        _, height, width, _ = self.images.shape
+        inside, edge, anywhere = self.pixels[frame]
+        if self.config.sampling == "patches":
+            size = self.config.patch_size
+            centres = draw(inside, max(1, num_rays // size**2), self.generator)
+            pixels = patches(centres, size, height, width)
+        else:
+            counts = proportions(num_rays, self.config.pixel_shares)
+            classes = (inside, edge if len(edge) else inside, anywhere)
+            drawn = [draw(pixels, count, self.generator) for pixels, count in zip(classes, counts)]
+            pixels = torch.cat(drawn)
+        image = self.images[frame].view(-1, 4)[pixels].float() / 255
+        frames = torch.full_like(pixels, frame)
+        indices = torch.stack([frames, pixels // width, pixels % width], dim=-1)
+        return self.rays(frame, pixels), {"image": image, "indices": indices}
+
+    def rays(self, frame: int, pixels: Int[Tensor, "rays"]) -> RayBundle:
+        """Rays through the middles of a frame's pixels.
+
+        nerfstudio's own generator serves any camera and costs more than a millisecond of small operations; this one serves
+        the pinhole cameras that the data parsers make.
+        """
+        cameras, width = self.cameras, self.images.shape[2]
+        x = (pixels % width + 0.5 - cameras.cx[frame]) / cameras.fx[frame]
+        y = (pixels // width + 0.5 - cameras.cy[frame]) / cameras.fy[frame]
+        camera_to_world = cameras.camera_to_worlds[frame]
+        directions = torch.stack([x, -y, -torch.ones_like(x)], dim=-1) @ camera_to_world[:, :3].T
+        length = directions.norm(dim=-1, keepdim=True)
+        pixel_area = 1 / (cameras.fx[frame] * cameras.fy[frame] * length**2)  # of a pixel on the unit sphere, roughly
+        assert cameras.times is not None and cameras.metadata is not None
+        return RayBundle(
+            origins=camera_to_world[:, 3].expand_as(directions),
+            directions=directions / length,
+            pixel_area=pixel_area,
+            camera_indices=torch.full_like(pixels, frame)[:, None],
+            times=cameras.times[frame].expand_as(length),
+            metadata={
+                "directions_norm": length,
+                "pose_id": cameras.metadata["pose_id"][frame].expand_as(length),
+            },
+        )
+
+
+class AvatarDataManager(VanillaDataManager[AvatarDataset]):
+    """One frame per step, its rays drawn on the training device.
+
+    Everything that nerfstudio's commands ask of a `VanillaDataManager` is there; only the training and evaluation batches
+    are made otherwise.
+    """
+
+    config: AvatarDataManagerConfig
+
+    def setup_train(self) -> None:
+        """Put the training frames on the device."""
+        self.train_frames = FrameStore(self.train_dataset, self.device, self.config, self.local_rank)
+        self.train_pixel_sampler = _stock_sampler(self.config.train_num_rays_per_batch)
+
+    def setup_eval(self) -> None:
+        """Prepare whole evaluation images; evaluation batches are drawn when the first is asked for."""
+        self._eval_frames: FrameStore | None = None
+        self.eval_pixel_sampler = _stock_sampler(self.config.eval_num_rays_per_batch)
+        self.fixed_indices_eval_dataloader = FixedIndicesEvalDataloader(
+            input_dataset=self.eval_dataset, device=self.device
+        )
+        self.eval_dataloader = RandIndicesEvalDataloader(input_dataset=self.eval_dataset, device=self.device)
+
+    def next_train(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays of one training frame and their colours (RGBA, the mask as alpha)."""
+        self.train_count += 1
+        frame = self.train_frames.frame_of_step(step, self.world_size)
+        return self.train_frames.draw_rays(frame, self.config.train_num_rays_per_batch, step)
+
+    def next_eval(self, step: int) -> tuple[RayBundle, dict]:
+        """Rays of one evaluation frame and their colours."""
+        self.eval_count += 1
+        if self._eval_frames is None:
+            self._eval_frames = FrameStore(self.eval_dataset, self.device, self.config, self.local_rank)
+        frame = self._eval_frames.frame_of_step(step, self.world_size)
+        return self._eval_frames.draw_rays(frame, self.config.eval_num_rays_per_batch, step)
+
+
+def _stock_sampler(num_rays: int) -> PixelSampler:
+    """What nerfstudio's exporter and progress report read the number of rays from."""
+    return PixelSamplerConfig(num_rays_per_batch=num_rays).setup()

@@ -1,0 +1,52 @@
+"""Which pixels of a frame a training step looks at: patches on the person, or pixels by where they lie."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+INSIDE, EDGE, ANYWHERE = 0, 1, 2
+_EDGE_WIDTH = 1 / 64  # of the image's larger side, to either side of the silhouette
+
+
+def pixel_classes(masks: Float[Tensor, "frames height width"]) -> list[list[Int[Tensor, "pixels"]]]:
+    """Flat indices of the pixels of each frame that lie on the person, in a band around the silhouette, and anywhere.
+
+    Computed once, so that a training step draws from them without looking at the mask.
+    """
+    _, height, width = masks.shape
+    reach = max(1, round(_EDGE_WIDTH * max(height, width)))
+    everywhere = torch.arange(height * width, device=masks.device)
+    classes = []
+    for mask in masks:
+        inside = (mask > 0.5).float()[None, None]
+        grown = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
+        shrunken = -F.max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
+        edge = (grown != shrunken).flatten().nonzero()[:, 0]
+        classes.append([inside.flatten().nonzero()[:, 0], edge, everywhere])
+    return classes
+
+
+def draw(pixels: Int[Tensor, "pixels"], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
+    """Draw pixels of a class, with repetition; an empty class is an error of the caller."""
+    return pixels[torch.randint(len(pixels), (count,), device=pixels.device, generator=generator)]
+
+
+def patches(centres: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:
+    """Flat indices of square patches around centre pixels, moved into the image where they would leave it."""
+    half = size // 2
+    rows = (centres // width - half).clamp(0, max(height - size, 0))
+    columns = (centres % width - half).clamp(0, max(width - size, 0))
+    step = torch.arange(size, device=centres.device)
+    # An image smaller than a patch gives its last row and column again.
+    rows = (rows[:, None] + step).clamp(max=height - 1)
+    columns = (columns[:, None] + step).clamp(max=width - 1)
+    return (rows[:, :, None] * width + columns[:, None, :]).flatten()
+
+
+def proportions(total: int, shares: tuple[float, float, float]) -> list[int]:
+    """Split a number of rays by shares of inside, edge and anywhere; the last takes what rounding leaves."""
+    counts = [int(total * share / sum(shares)) for share in shares[:2]]
+    return [*counts, total - sum(counts)]

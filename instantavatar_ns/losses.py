@@ -1,0 +1,24 @@
+"""Loss terms of InstantAvatar (section 3.4), each a mean over rays or samples."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+_HARD_SURFACE_MINIMUM = math.log(1 + math.exp(-1))  # of the prior, reached at 0 and 1
+
+
+def mask_loss(accumulation: Float[Tensor, "rays 1"], mask: Float[Tensor, "rays 1"]) -> Float[Tensor, ""]:
+    """Squared difference between the opacity of rays and the mask."""
+    return F.mse_loss(accumulation, mask)
+
+
+def hard_surface_loss(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Prior that opacities are 0 or 1 (eq. 12): -log(e^-a + e^(a-1)), less its minimum; zero of nothing."""
+    opacity = opacity.clamp(0, 1)
+    prior = _HARD_SURFACE_MINIMUM - torch.log(torch.exp(-opacity) + torch.exp(opacity - 1))
+    return prior.sum() / max(prior.numel(), 1)

@@ -1,0 +1,384 @@
+"""InstantAvatar's model: a canonical hash field, a Fast-SNARF deformer and pose-aware occupancy (arXiv 2212.10550).
+
+From rays to pixels: the pose is resolved once per bundle; rays go to root space; samples are placed in occupied cells,
+deformed to the canonical body, shaded there and composited. `render` reads in that order.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from nerfacc import accumulate_along_rays
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.data.scene_box import OrientedBox
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.model_components.renderers import RGBRenderer
+from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.utils import colormaps
+from torch import Tensor, nn
+
+from instantavatar_ns import losses
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
+from instantavatar_ns.deformer.search import PosedSkinning
+from instantavatar_ns.deformer.skinning_grid import canonical_box
+from instantavatar_ns.field.canonical_field import CanonicalField
+from instantavatar_ns.field.hash_encoding import HashGrid
+from instantavatar_ns.metrics import image_metrics, quantise
+from instantavatar_ns.motion.motion import load_motion, place_motion, resample
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
+from instantavatar_ns.occupancy.cells import OccupiedCells
+from instantavatar_ns.occupancy.compositing import sample_weights
+from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, pose_cells, posed_aabb
+from instantavatar_ns.occupancy.traversal import sample_rays
+
+# Metres of clothes and hair that may stand out from the body.
+_UNION_MARGIN = 0.2
+_CACHED_POSES = 64
+_EVAL_LEAST_ALPHA = 0.01
+_EVAL_LEAST_TRANSMITTANCE = 1e-4
+
+
+@dataclass
+class InstantAvatarModelConfig(ModelConfig):
+    """Configuration of the InstantAvatar model."""
+
+    _target: type = field(default_factory=lambda: InstantAvatarModel)
+    """Class to instantiate."""
+    enable_collider: bool = False
+    """Near and far planes are not used: samples lie in occupied cells only."""
+    eval_num_rays_per_chunk: int = 1 << 16
+    """Rays that are rendered at once; fewer take less memory."""
+    implementation: Literal["auto", "tcnn", "torch"] = "auto"
+    """What computes the field: tiny-cuda-nn, plain PyTorch, or the first where it imports. Checkpoints fit both."""
+    hash_levels: int = 16
+    """Levels of the hash encoding."""
+    log2_hash_entries: int = 19
+    """Logarithm of the entries per level."""
+    hidden_width: int = 64
+    """Width of the density and colour networks."""
+    skinning_resolution: tuple[int, int, int] = (128, 128, 32)
+    """Voxels of the skinning weights and of the canonical occupancy along x, y and z."""
+    union_resolution: int = 64
+    """Cells of the pose-union grid along each axis."""
+    pose_resolution: int = 128
+    """Cells of the grid of one pose along each axis, for rendering."""
+    step_size: float = 2 / 256
+    """Distance between samples along a ray, metres."""
+    background_color: Literal["random", "white", "black"] = "random"
+    """Background in training: random per pixel, or fixed. Everything is rendered on white otherwise."""
+    occupancy_warmup: int = 60
+    """Steps for which all space is taken as occupied: a field that has seen little must not rule anything out."""
+    occupancy_interval: int = 20
+    """Steps between refreshes of the occupancy."""
+    mask_loss_mult: float = 0.1
+    """Weight of the mask."""
+    hard_surface_loss_mult: float = 0.1
+    """Weight of the hard-surface prior, on rays and on samples."""
+    occupancy_loss_mult: float = 1.0
+    """Weight of opacity outside the occupied cells. The release's 20, on every 20th step, is 1 per step."""
+    empty_loss_mult: float = 0.025
+    """Weight of opacity anywhere, in the first `empty_steps` steps. The release's 0.5, on every 20th step."""
+    empty_steps: int = 500
+    """Steps for which opacity anywhere is discouraged."""
+    density_noise_steps: int = 1000
+    """Steps for which normal noise is added to the raw density."""
+    motion: Path | None = None
+    """Motion file that nerfstudio's time plays, 0 its first frame and 1 its last; by default time plays the training poses."""
+    motion_in_place: bool = True
+    """Move the motion to where the person stands in the first training frame; otherwise take it as given in the dataset's
+    world."""
+    motion_fps: float | None = None
+    """Frames per second to resample the motion to; by default it keeps its own."""
+    lpips_backbone: Path | None = None
+    """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
+
+
+@dataclass(frozen=True)
+class RenderPose:
+    """A pose, prepared for rendering: its skinning and where the person is."""
+
+    body: PosedBody
+    skinning: PosedSkinning
+    cells: OccupiedCells
+
+
+class InstantAvatarModel(Model):
+    """See the module's docstring. `metadata` is what this package's data parsers hand over."""
+
+    config: InstantAvatarModelConfig
+
+    def populate_modules(self) -> None:
+        """Build the person from the body model and the poses of the data set."""
+        super().populate_modules()
+        config, metadata = self.config, self.kwargs["metadata"]
+        poses: PoseSequence = metadata["poses"]
+        world_to_dataset = metadata["world_to_dataset"]
+        body = load_body_model(metadata["body_model"])
+        self.train_pose_ids: list[int] = metadata["train_pose_ids"].tolist()
+
+        vertices = canonical_vertices(body, poses.betas)
+        self.poses = PoseBank(body, poses, world_to_dataset)
+        self.rest_pose = PoseBank(body, rest_sequence(poses, self.train_pose_ids[0]), world_to_dataset)
+        self.motion: PoseBank | None = None
+        if config.motion is not None:
+            self.motion = PoseBank(
+                body, self._load_motion(config.motion, poses, world_to_dataset[:3, 2]), world_to_dataset
+            )
+
+        self.deformer = FastSnarfDeformer(vertices, body.skinning_weights, config.skinning_resolution)
+        centre, half_edge = canonical_box(vertices)
+        grid = HashGrid(config.hash_levels, config.log2_hash_entries)
+        self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)
+        self.canonical_occupancy = CanonicalOccupancy(self.deformer.box)
+        aabb = posed_aabb(vertices, body.skinning_weights, self._train_bones(), _UNION_MARGIN)
+        self.union_grid = PoseUnionGrid(aabb, config.union_resolution)
+        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+
+        self.density_noise = 1.0
+        self.step = 0
+        self._render_poses: OrderedDict[tuple[str, int], RenderPose] = OrderedDict()
+        self._current: RenderPose | None = None
+        self.image_metrics_log: list[dict[str, float]] | None = None
+
+    def _load_motion(self, path: Path, poses: PoseSequence, up: Float[Tensor, "3"]) -> PoseSequence:
+        """The motion that time plays, at the wanted rate and place, with the person's shape."""
+        motion = load_motion(path)
+        if self.config.motion_fps is not None:
+            motion = resample(motion, self.config.motion_fps)
+        if self.config.motion_in_place:
+            first = self.train_pose_ids[0]
+            motion = place_motion(motion, poses.global_orient[first], poses.transl[first], up)
+        return PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
+
+    def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
+        return self.poses.bone_transforms[self.train_pose_ids]
+
+    def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
+        """The field is all there is to train."""
+        return {"field": list(self.field.parameters())}
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Keep schedules and occupancy in step with training."""
+        return [
+            TrainingCallback([TrainingCallbackLocation.BEFORE_TRAIN_ITERATION], self.update_to_step),
+            TrainingCallback(
+                [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+                self.refresh_occupancy,
+                update_every_num_iters=self.config.occupancy_interval,
+            ),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._forget_render_poses),
+        ]
+
+    def update_to_step(self, step: int) -> None:
+        """Set what depends on the step; called before each step and when a checkpoint is loaded."""
+        self.step = step
+        self.density_noise = 1.0 if step < self.config.density_noise_steps else 0.0
+
+    @torch.no_grad()
+    def refresh_occupancy(self, step: int) -> None:
+        """Look where the field is dense, and skin that into all training poses."""
+        if step < self.config.occupancy_warmup:
+            return
+        self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
+        self.union_grid.refresh(self.canonical_occupancy, self.deformer, self._train_bones())
+
+    def _forget_render_poses(self, step: int) -> None:
+        """The field has changed, and with it what is occupied in any pose."""
+        self._render_poses.clear()
+
+    # Poses
+
+    def resolve_pose(self, times: Tensor | None, metadata: dict | None) -> tuple[str, int]:
+        """Bank and row of the pose that rays or a camera ask for.
+
+        A dataset's cameras name their pose (`pose_id`); time plays the motion, or else the training poses, from 0 to 1; a
+        camera with neither sees the rest pose. Reads a number from the device, so it is called once per image.
+        """
+        if metadata and "pose_id" in metadata:
+            return "poses", int(metadata["pose_id"].flatten()[0])
+        if times is None:
+            return "rest_pose", 0
+        # The viewer's splines overshoot between keyframes.
+        time = min(max(float(times.flatten()[0]), 0.0), 1.0)
+        if self.motion is not None:
+            return "motion", round(time * (len(self.motion) - 1))
+        return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
+
+    @torch.no_grad()
+    def render_pose(self, bank: str, row: int) -> RenderPose:
+        """Skinning and occupied cells of a pose; kept until the field changes."""
+        key = (bank, row)
+        if key not in self._render_poses:
+            body: PosedBody = getattr(self, bank)[row]
+            skinning = self.deformer.pose(body.bone_transforms)
+            cells = pose_cells(
+                self.canonical_occupancy, self.deformer, body.bone_transforms, self.config.pose_resolution
+            )
+            self._render_poses[key] = RenderPose(body, skinning, cells)
+            if len(self._render_poses) > _CACHED_POSES:
+                self._render_poses.popitem(last=False)
+        self._render_poses.move_to_end(key)
+        return self._render_poses[key]
+
+    # Rendering
+
+    @torch.no_grad()
+    def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
+        """Render a camera's image; its pose is resolved once, not per chunk of rays."""
+        self._current = self.render_pose(*self.resolve_pose(camera.times, camera.metadata))
+        try:  # the viewer interrupts renderings by exceptions
+            return super().get_outputs_for_camera(camera, obb_box)
+        finally:
+            self._current = None
+
+    def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Render rays that all see one pose, that of the first ray."""
+        if not self.training:
+            pose = self._current or self.render_pose(*self.resolve_pose(ray_bundle.times, ray_bundle.metadata))
+            return self.render(ray_bundle, pose)
+        body = self.poses[ray_bundle.metadata["pose_id"].flatten()[0]]
+        pose = RenderPose(body, self.deformer.pose(body.bone_transforms), self.union_grid.cells)
+        outputs = self.render(ray_bundle, pose)
+        outputs.update(self._occupancy_samples(len(ray_bundle)))
+        return outputs
+
+    def render(self, ray_bundle: RayBundle, pose: RenderPose) -> dict[str, Tensor]:
+        """Colour, opacity and depth of rays in one pose.
+
+        Returns:
+            `rgb` [rays, 3], `accumulation` [rays, 1], `depth` [rays, 1] (metres along the ray, the far side of the person
+            where nothing is hit), and in training `sample_weights` [samples].
+        """
+        num_rays = len(ray_bundle)
+        rotation, translation = pose.body.world_to_root[:3, :3], pose.body.world_to_root[:3, 3]
+        origins = ray_bundle.origins @ rotation.T + translation
+        directions = ray_bundle.directions @ rotation.T
+        samples = sample_rays(origins, directions, pose.cells, self.config.step_size, stratified=self.training)
+        rays, middles = samples.ray_indices, (samples.t_starts + samples.t_ends) / 2
+
+        density, rgb = self.shade(origins[rays] + directions[rays] * middles[:, None], pose.skinning)
+        if not self.training:
+            alpha = -torch.expm1(-density * (samples.t_ends - samples.t_starts))
+            density = torch.where(alpha < _EVAL_LEAST_ALPHA, 0.0, density)
+        weights, transmittance = sample_weights(samples, density, num_rays)
+        if not self.training:
+            weights = torch.where(transmittance < _EVAL_LEAST_TRANSMITTANCE, 0.0, weights)
+
+        background = self.config.background_color if self.training else "white"
+        accumulation = accumulate_along_rays(weights, None, rays, num_rays)
+        depth = accumulate_along_rays(weights, middles[:, None], rays, num_rays) / accumulation.clamp_min(1e-6)
+        farthest = middles.max() if len(middles) else torch.zeros((), device=middles.device)
+        outputs = {
+            "rgb": self.renderer_rgb(rgb, weights[:, None], rays, num_rays, background),
+            "accumulation": accumulation,
+            "depth": torch.where(accumulation > 0.5, depth, farthest),
+        }
+        if self.training:
+            outputs["sample_weights"] = weights
+        return outputs
+
+    def shade(
+        self, points: Float[Tensor, "n 3"], skinning: PosedSkinning
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Density and colour of posed points: of each point's canonical roots, the densest counts; without one, nothing."""
+        roots = self.deformer(points, skinning)
+        # On the host's account: how many roots are left is not known to it otherwise.
+        keep = self.canonical_occupancy.occupied(roots.canonical.detach())
+        canonical, point = roots.canonical[keep], roots.point[keep]
+        noise = self.density_noise if self.training else 0.0
+        root_density, root_rgb = self.field(canonical, noise)
+        best = densest_root(root_density.detach(), point, len(points))
+        # Row -1, the last, is for points without a root.
+        density = torch.cat([root_density, root_density.new_zeros(1)])[best]
+        return density, torch.cat([root_rgb, root_rgb.new_zeros(1, 3)])[best]
+
+    def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
+        """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""
+        box = self.deformer.box
+        points = box.lower + torch.rand(count, 3, device=self.device) * (box.upper - box.lower)
+        return {
+            "space_opacity": opacity(self.field.density(points)[0]),
+            "space_is_free": ~self.canonical_occupancy.occupied(points),
+        }
+
+    # Losses and metrics
+
+    def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """PSNR of the batch, and samples per ray."""
+        image = batch["image"].to(self.device)
+        truth = self.renderer_rgb.blend_background(image)
+        metrics = {"psnr": -10 * torch.log10(torch.mean((outputs["rgb"].detach() - truth) ** 2))}
+        if "sample_weights" in outputs:
+            metrics["samples_per_ray"] = torch.tensor(len(outputs["sample_weights"]) / len(image))
+        return metrics
+
+    def get_loss_dict(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Loss terms with their weights (InstantAvatar section 3.4)."""
+        config = self.config
+        image = batch["image"].to(self.device)
+        rgb, truth = self.renderer_rgb.blend_background_for_loss_computation(
+            outputs["rgb"], outputs["accumulation"], image
+        )
+        loss_dict = {
+            "rgb_loss": nn.functional.mse_loss(rgb, truth),
+            "mask_loss": config.mask_loss_mult * losses.mask_loss(outputs["accumulation"], image[:, 3:]),
+        }
+        if self.training:
+            surface = losses.hard_surface_loss(outputs["accumulation"])
+            surface = surface + losses.hard_surface_loss(outputs["sample_weights"])
+            loss_dict["hard_surface_loss"] = config.hard_surface_loss_mult * surface
+            outside = (outputs["space_opacity"] * outputs["space_is_free"]).mean()
+            loss_dict["occupancy_loss"] = config.occupancy_loss_mult * outside
+            if self.step < config.empty_steps:
+                loss_dict["empty_loss"] = config.empty_loss_mult * outputs["space_opacity"].mean()
+        return loss_dict
+
+    def get_image_metrics_and_images(
+        self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
+    ) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Metrics of a whole image on white, and the images to look at."""
+        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device), background_color="white")
+        rendered = outputs["rgb"]
+        metrics = image_metrics(rendered, truth, self.config.lpips_backbone)
+        if self.image_metrics_log is not None:
+            self.image_metrics_log.append(metrics)
+        images = {
+            "img": torch.cat([truth, quantise(rendered)], dim=1),
+            "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
+            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
+        }
+        return dict(metrics), images
+
+    @contextmanager
+    def logging_image_metrics(self) -> Iterator[list[dict[str, float]]]:
+        """Collect the metrics of every image that is evaluated meanwhile."""
+        self.image_metrics_log = []
+        try:
+            yield self.image_metrics_log
+        finally:
+            self.image_metrics_log = None
+
+
+def densest_root(
+    density: Float[Tensor, "roots"], point: Int[Tensor, "roots"], num_points: int
+) -> Int[Tensor, "points"]:
+    """Row of each point's densest root, -1 where it has none; of equals, the last."""
+    highest = density.new_full((num_points,), -1.0).scatter_reduce(0, point, density, "amax")
+    rows = torch.where(density == highest[point], torch.arange(len(point), device=point.device), -1)
+    return torch.full((num_points,), -1, device=point.device).scatter_reduce(0, point, rows, "amax")

@@ -1,0 +1,78 @@
+"""Occupancy of the canonical body: the moving maximum of the field's density per canonical cell (InstantAvatar section 3.3).
+
+InstantAvatar keeps its grid in posed space and refreshes it through the deformer, one pose at a time, so that it forgets
+what other poses showed. Here the density is recorded where it lives, in canonical space, with one evaluation of the field;
+skinned forward, the occupied cells give the grid of any set of poses exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Bool, Float
+from nerfacc import OccGridEstimator
+from torch import Tensor
+
+from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.occupancy.cells import dilate, largest_component
+
+DECAY = 0.8
+OPACITY_SCALE = 0.01  # metres: the thickness over which a cell's opacity is judged
+OPACITY_THRESHOLD = 0.01
+
+
+def opacity(density: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """Opacity of a centimetre of a given density (1/metres): what occupancy and its regulariser are judged by."""
+    return 1 - torch.exp(-OPACITY_SCALE * density)
+
+
+class CanonicalOccupancy(OccGridEstimator):
+    """Occupied cells of the canonical box, all of them at first.
+
+    Args:
+        box: The canonical voxels; each becomes a cell.
+    """
+
+    def __init__(self, box: VoxelBox) -> None:
+        super().__init__(torch.cat([box.lower, box.upper]).cpu(), list(box.resolution))
+        self.binaries.fill_(True)
+
+    @property
+    def resolution_xyz(self) -> tuple[int, int, int]:
+        """Cells along x, y and z."""
+        x, y, z = self.binaries.shape[1:]
+        return x, y, z
+
+    def centres(self) -> Float[Tensor, "cells 3"]:
+        """Middles of the cells, metres."""
+        return self._positions(0.5)
+
+    def jittered(self) -> Float[Tensor, "cells 3"]:
+        """One random point in each cell, metres."""
+        return self._positions(torch.rand(len(self.grid_coords), 3, device=self.occs.device))
+
+    def _positions(self, within: float | Tensor) -> Float[Tensor, "cells 3"]:
+        lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
+        return lower + (self.grid_coords + within) / self.resolution * (upper - lower)
+
+    @torch.no_grad()
+    def refresh(self, density: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:
+        """Record the density at a random point of each cell, and decide again what is occupied."""
+        self.occs = torch.maximum(DECAY * self.occs, density(self.jittered()))
+        cells = opacity(self.occs)
+        # Not "greater": a field that is empty everywhere has not begun to learn, and must be sampled everywhere.
+        occupied = (cells >= cells.mean().clamp(max=OPACITY_THRESHOLD)).view(self.resolution_xyz)
+        self.binaries[0] = largest_component(dilate(occupied))
+
+    def occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
+        """Whether points lie in occupied cells; outside the box nothing is."""
+        lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
+        cell = ((points - lower) / (upper - lower) * self.resolution).floor()
+        inside = ((cell >= 0) & (cell < self.resolution)).all(dim=-1)
+        x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(self.resolution - 1).unbind(dim=-1)
+        return self.binaries[0, x, y, z] & inside
+
+    def occupied_centres(self) -> Float[Tensor, "occupied 3"]:
+        """Middles of the occupied cells, metres. Their number is read by the host: once per refresh and per pose."""
+        return self.centres()[self.binaries.flatten()]

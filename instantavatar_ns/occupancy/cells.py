@@ -1,0 +1,61 @@
+"""Grids of occupied cells and the operations on them: dilate, keep the largest part, fill from points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from scipy import ndimage
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class OccupiedCells:
+    """A box and which of its cells are occupied.
+
+    Attributes:
+        aabb: Lower and upper corner, metres.
+        binaries: One flag per cell.
+    """
+
+    aabb: Float[Tensor, "6"]
+    binaries: Bool[Tensor, "x y z"]
+
+
+def dilate(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
+    """Add the 26 neighbours of every occupied cell."""
+    return F.max_pool3d(binaries[None, None].float(), kernel_size=3, stride=1, padding=1)[0, 0] > 0
+
+
+def largest_component(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
+    """Keep the largest set of cells that are connected through faces; nothing stays nothing.
+
+    The labels are found on the host, by scipy: a synchronisation, every so many steps, of a few milliseconds.
+    """
+    labels, count = ndimage.label(binaries.cpu().numpy())
+    if count <= 1:
+        return binaries
+    labels = torch.from_numpy(labels).to(binaries.device)
+    sizes = torch.bincount(labels.flatten(), minlength=count + 1)
+    sizes[0] = 0  # the background
+    return labels == sizes.argmax()
+
+
+def fill(
+    points: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "6"], resolution: tuple[int, int, int]
+) -> Bool[Tensor, "x y z"]:
+    """Mark the 2x2x2 cells nearest to each point; points outside the box mark cells at its border.
+
+    Points up to a cell apart leave no hole: what lies between two of them is marked by one or both.
+    """
+    size = torch.tensor(resolution, device=points.device)
+    lower, upper = aabb[:3], aabb[3:]
+    corner = torch.arange(8, device=points.device)
+    offsets = torch.stack([corner & 1, corner >> 1 & 1, corner >> 2], dim=-1)
+    base = ((points.reshape(-1, 3) - lower) / (upper - lower) * size - 0.5).floor().long()
+    cells = (base[:, None] + offsets).clamp(min=torch.zeros_like(size), max=size - 1).view(-1, 3)
+    rows = (cells[:, 0] * resolution[1] + cells[:, 1]) * resolution[2] + cells[:, 2]
+    binaries = torch.zeros(resolution, dtype=torch.bool, device=points.device)
+    return binaries.flatten().index_fill_(0, rows, True).view(resolution)

@@ -1,0 +1,92 @@
+"""Grids in root space: the pose-union grid that all training frames share, and the grid of a single pose.
+
+Both are the canonical occupied cells, skinned forward (`canonical_grid` says why).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from nerfacc import OccGridEstimator
+from torch import Tensor
+
+from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+from instantavatar_ns.occupancy.cells import OccupiedCells, fill
+from instantavatar_ns.occupancy.traversal import Samples, sample_rays
+
+_POSES_AT_A_TIME = 16  # bounds the memory of skinning
+
+
+class PoseUnionGrid(OccGridEstimator):
+    """Union, over a set of poses, of the space that the person fills (InstantAvatar section 3.3).
+
+    Args:
+        aabb: Box in root space that holds the person in all the poses, metres.
+        resolution: Cells along each axis.
+    """
+
+    def __init__(self, aabb: Float[Tensor, "6"], resolution: int) -> None:
+        super().__init__(aabb.cpu(), resolution)
+        self.binaries.fill_(True)
+
+    @property
+    def cells(self) -> OccupiedCells:
+        """The box and its occupied cells."""
+        return OccupiedCells(self.aabbs[0], self.binaries[0])
+
+    @torch.no_grad()
+    def refresh(
+        self,
+        canonical: CanonicalOccupancy,
+        deformer: FastSnarfDeformer,
+        bone_transforms: Float[Tensor, "poses 24 4 4"],
+    ) -> None:
+        """Skin the occupied canonical cells into every pose and take the union."""
+        points = canonical.occupied_centres()
+        x, y, z = self.binaries.shape[1:]
+        union = torch.zeros_like(self.binaries[0])
+        for poses in bone_transforms.split(_POSES_AT_A_TIME):
+            union |= fill(deformer.skin(points, poses), self.aabbs[0], (x, y, z))
+        self.binaries[0] = union
+        self.occs = union.flatten().float()
+
+    def sampling(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, rays_o: Tensor, rays_d: Tensor, render_step_size: float = 1e-3, stratified: bool = False, **_: object
+    ) -> Samples:
+        """Samples in occupied cells, as nerfacc's estimators give them; on CPUs too."""
+        return sample_rays(rays_o, rays_d, self.cells, render_step_size, stratified)
+
+
+@torch.no_grad()
+def pose_cells(
+    canonical: CanonicalOccupancy,
+    deformer: FastSnarfDeformer,
+    bone_transforms: Float[Tensor, "24 4 4"],
+    resolution: int,
+) -> OccupiedCells:
+    """Occupied cells of one pose in its own tight box, for rendering."""
+    points = deformer.skin(canonical.occupied_centres(), bone_transforms)
+    if len(points) == 0:
+        empty = torch.zeros((1, 1, 1), dtype=torch.bool, device=points.device)
+        return OccupiedCells(points.new_tensor([0, 0, 0, 1, 1, 1]), empty)
+    lower, upper = points.amin(dim=0), points.amax(dim=0)
+    margin = (upper - lower).amax() / resolution
+    aabb = torch.cat([lower - margin, upper + margin])
+    return OccupiedCells(aabb, fill(points, aabb, (resolution,) * 3))
+
+
+def posed_aabb(
+    vertices: Float[Tensor, "vertices 3"],
+    skinning_weights: Float[Tensor, "vertices 24"],
+    bone_transforms: Float[Tensor, "poses 24 4 4"],
+    margin: float,
+) -> Float[Tensor, "6"]:
+    """Box in root space around the body in all given poses, widened on all sides by a margin (metres)."""
+    lowers, uppers = [], []
+    for poses in bone_transforms.split(_POSES_AT_A_TIME):
+        transforms = torch.einsum("vj,pjrc->pvrc", skinning_weights, poses[..., :3, :])
+        posed = torch.einsum("pvrc,vc->pvr", transforms[..., :3], vertices) + transforms[..., 3]
+        lowers.append(posed.amin(dim=(0, 1)))
+        uppers.append(posed.amax(dim=(0, 1)))
+    return torch.cat([torch.stack(lowers).amin(dim=0) - margin, torch.stack(uppers).amax(dim=0) + margin])
