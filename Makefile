@@ -40,7 +40,7 @@ types: $(VENV)/.installed-dev ## check types
 docs: $(VENV)/.installed-dev ## build the documentation into site/
 	mkdocs build --strict
 
-build: $(VENV)/.installed-dev ## build the source distribution and the wheel into dist/
+build: $(VENV)/.installed-dev ## build the wheel into dist/
 	python -m pip wheel --no-deps --wheel-dir dist .
 
 clean: ## remove what the other targets made, except $(VENV)
