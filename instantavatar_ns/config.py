@@ -63,7 +63,6 @@ instant_avatar_lite = MethodSpecification(
             log2_hash_entries=16,
             hidden_width=32,
             skinning_resolution=(64, 64, 16),
-            pose_resolution=64,
             step_size=2 / 128,
             density_noise_steps=300,
             empty_steps=150,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from nerfacc import accumulate_along_rays
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
@@ -40,7 +40,7 @@ from instantavatar_ns.motion.motion import load_motion, place_motion, resample
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.compositing import sample_weights
-from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, pose_cells, posed_aabb
+from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.occupancy.traversal import sample_rays
 
 # Metres of clothes and hair that may stand out from the body.
@@ -69,11 +69,8 @@ class InstantAvatarModelConfig(ModelConfig):
     hidden_width: int = 64
     """Width of the density and colour networks."""
     skinning_resolution: tuple[int, int, int] = (128, 128, 32)
-    """Voxels of the skinning weights and of the canonical occupancy along x, y and z."""
-    union_resolution: int = 64
-    """Cells of the pose-union grid along each axis."""
-    pose_resolution: int = 128
-    """Cells of the grid of one pose along each axis, for rendering."""
+    """Voxels of the skinning weights and of the canonical occupancy along x, y and z; posed grids have cells twice as
+    large, about 64 along the longest axis."""
     step_size: float = 2 / 256
     """Distance between samples along a ray, metres."""
     background_color: Literal["random", "white", "black"] = "random"
@@ -142,8 +139,9 @@ class InstantAvatarModel(Model):
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
         self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)
         self.canonical_occupancy = CanonicalOccupancy(self.deformer.box)
-        aabb = posed_aabb(vertices, body.skinning_weights, self._train_bones(), _UNION_MARGIN)
-        self.union_grid = PoseUnionGrid(aabb, config.union_resolution)
+        lower, upper = posed_bounds(vertices, body.skinning_weights, self._train_bones())
+        edge = cell_edge(self.canonical_occupancy)
+        self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge)
         self.renderer_rgb = RGBRenderer(background_color=config.background_color)
 
         self.density_noise = 1.0
@@ -225,9 +223,7 @@ class InstantAvatarModel(Model):
         if key not in self._render_poses:
             body: PosedBody = getattr(self, bank)[row]
             skinning = self.deformer.pose(body.bone_transforms)
-            cells = pose_cells(
-                self.canonical_occupancy, self.deformer, body.bone_transforms, self.config.pose_resolution
-            )
+            cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms)
             self._render_poses[key] = RenderPose(body, skinning, cells)
             if len(self._render_poses) > _CACHED_POSES:
                 self._render_poses.popitem(last=False)
@@ -301,10 +297,9 @@ class InstantAvatarModel(Model):
         canonical, point = roots.canonical[keep], roots.point[keep]
         noise = self.density_noise if self.training else 0.0
         root_density, root_rgb = self.field(canonical, noise)
-        best = densest_root(root_density.detach(), point, len(points))
-        # Row -1, the last, is for points without a root.
-        density = torch.cat([root_density, root_density.new_zeros(1)])[best]
-        return density, torch.cat([root_rgb, root_rgb.new_zeros(1, 3)])[best]
+        chosen = is_densest_root(root_density.detach(), point, len(points)).to(root_density.dtype)
+        density = root_density.new_zeros(len(points)).index_add(0, point, root_density * chosen)
+        return density, root_rgb.new_zeros(len(points), 3).index_add(0, point, root_rgb * chosen[:, None])
 
     def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
         """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""
@@ -375,10 +370,12 @@ class InstantAvatarModel(Model):
             self.image_metrics_log = None
 
 
-def densest_root(
+def is_densest_root(
     density: Float[Tensor, "roots"], point: Int[Tensor, "roots"], num_points: int
-) -> Int[Tensor, "points"]:
-    """Row of each point's densest root, -1 where it has none; of equals, the last."""
+) -> Bool[Tensor, "roots"]:
+    """Whether a root is its point's densest; of equals, the last."""
     highest = density.new_full((num_points,), -1.0).scatter_reduce(0, point, density, "amax")
-    rows = torch.where(density == highest[point], torch.arange(len(point), device=point.device), -1)
-    return torch.full((num_points,), -1, device=point.device).scatter_reduce(0, point, rows, "amax")
+    order = torch.arange(len(point), device=point.device)
+    rows = torch.where(density == highest[point], order, -1)
+    best = torch.full((num_points,), -1, device=point.device).scatter_reduce(0, point, rows, "amax")
+    return best[point] == order

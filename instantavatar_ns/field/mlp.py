@@ -58,7 +58,7 @@ class MLP(nn.Module):
 
     def forward(self, inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
         """Evaluate the network."""
-        if self._native is not None and inputs.is_cuda:
+        if self._native is not None and inputs.is_cuda and len(inputs):  # tiny-cuda-nn refuses empty batches
             return self._native[0](inputs)
         hidden = F.pad(inputs, (0, _padded(self.num_inputs) - self.num_inputs), value=1.0)
         *first, last = self.params.split([math.prod(shape) for shape in self.shapes])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -43,12 +44,27 @@ def largest_component(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
     return labels == sizes.argmax()
 
 
+def cubic_cells(
+    lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], edge: float
+) -> tuple[Float[Tensor, "6"], tuple[int, int, int]]:
+    """A box of cubic cells around another box, and its cells along each axis. Reads the box's size on the host.
+
+    Args:
+        lower: Lower corner, metres.
+        upper: Upper corner, metres.
+        edge: Edge of a cell, metres.
+    """
+    x, y, z = (math.ceil(extent / edge) for extent in (upper - lower).tolist())
+    slack = lower.new_tensor([x, y, z]) * edge - (upper - lower)
+    return torch.cat([lower - slack / 2, upper + slack / 2]), (x, y, z)
+
+
 def fill(
     points: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "6"], resolution: tuple[int, int, int]
 ) -> Bool[Tensor, "x y z"]:
     """Mark the 2x2x2 cells nearest to each point; points outside the box mark cells at its border.
 
-    Points up to a cell apart leave no hole: what lies between two of them is marked by one or both.
+    Points up to a cell's edge apart leave no hole: each marks at least half an edge to all sides.
     """
     size = torch.tensor(resolution, device=points.device)
     lower, upper = aabb[:3], aabb[3:]

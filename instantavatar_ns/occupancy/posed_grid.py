@@ -6,28 +6,35 @@ Both are the canonical occupied cells, skinned forward (`canonical_grid` says wh
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from nerfacc import OccGridEstimator
 from torch import Tensor
 
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
-from instantavatar_ns.occupancy.cells import OccupiedCells, fill
+from instantavatar_ns.occupancy.cells import OccupiedCells, cubic_cells, fill
 from instantavatar_ns.occupancy.traversal import Samples, sample_rays
 
 _POSES_AT_A_TIME = 16  # bounds the memory of skinning
+_CANONICAL_CELLS = 2
 
 
 class PoseUnionGrid(OccGridEstimator):
     """Union, over a set of poses, of the space that the person fills (InstantAvatar section 3.3).
 
     Args:
-        aabb: Box in root space that holds the person in all the poses, metres.
-        resolution: Cells along each axis.
+        lower: Lower corner of a box in root space that holds the person in all the poses, metres.
+        upper: Its upper corner.
+        edge: Edge of a cell, metres; see `cell_edge`.
     """
 
-    def __init__(self, aabb: Float[Tensor, "6"], resolution: int) -> None:
-        super().__init__(aabb.cpu(), resolution)
+    binaries: Bool[Tensor, "1 x y z"]
+    aabbs: Float[Tensor, "1 6"]
+    occs: Float[Tensor, "cells"]
+
+    def __init__(self, lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], edge: float) -> None:
+        aabb, resolution = cubic_cells(lower, upper, edge)
+        super().__init__(aabb.cpu(), list(resolution))
         self.binaries.fill_(True)
 
     @property
@@ -58,35 +65,35 @@ class PoseUnionGrid(OccGridEstimator):
         return sample_rays(rays_o, rays_d, self.cells, render_step_size, stratified)
 
 
+def cell_edge(canonical: CanonicalOccupancy) -> float:
+    """Edge of the cells of posed grids, metres: twice a canonical cell's, so that skin stretched to double leaves no hole."""
+    return _CANONICAL_CELLS * float(((canonical.aabbs[0, 3:] - canonical.aabbs[0, :3]) / canonical.resolution).max())
+
+
 @torch.no_grad()
 def pose_cells(
-    canonical: CanonicalOccupancy,
-    deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "24 4 4"],
-    resolution: int,
+    canonical: CanonicalOccupancy, deformer: FastSnarfDeformer, bone_transforms: Float[Tensor, "24 4 4"]
 ) -> OccupiedCells:
-    """Occupied cells of one pose in its own tight box, for rendering."""
+    """Occupied cells of one pose in its own tight box, for rendering. Their number is read on the host, once per pose."""
     points = deformer.skin(canonical.occupied_centres(), bone_transforms)
     if len(points) == 0:
         empty = torch.zeros((1, 1, 1), dtype=torch.bool, device=points.device)
         return OccupiedCells(points.new_tensor([0, 0, 0, 1, 1, 1]), empty)
-    lower, upper = points.amin(dim=0), points.amax(dim=0)
-    margin = (upper - lower).amax() / resolution
-    aabb = torch.cat([lower - margin, upper + margin])
-    return OccupiedCells(aabb, fill(points, aabb, (resolution,) * 3))
+    edge = cell_edge(canonical)
+    aabb, resolution = cubic_cells(points.amin(dim=0) - edge, points.amax(dim=0) + edge, edge)
+    return OccupiedCells(aabb, fill(points, aabb, resolution))
 
 
-def posed_aabb(
+def posed_bounds(
     vertices: Float[Tensor, "vertices 3"],
     skinning_weights: Float[Tensor, "vertices 24"],
     bone_transforms: Float[Tensor, "poses 24 4 4"],
-    margin: float,
-) -> Float[Tensor, "6"]:
-    """Box in root space around the body in all given poses, widened on all sides by a margin (metres)."""
+) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
+    """Corners of the box in root space around the body in all given poses, metres."""
     lowers, uppers = [], []
     for poses in bone_transforms.split(_POSES_AT_A_TIME):
         transforms = torch.einsum("vj,pjrc->pvrc", skinning_weights, poses[..., :3, :])
         posed = torch.einsum("pvrc,vc->pvr", transforms[..., :3], vertices) + transforms[..., 3]
         lowers.append(posed.amin(dim=(0, 1)))
         uppers.append(posed.amax(dim=(0, 1)))
-    return torch.cat([torch.stack(lowers).amin(dim=0) - margin, torch.stack(uppers).amax(dim=0) + margin])
+    return torch.stack(lowers).amin(dim=0), torch.stack(uppers).amax(dim=0)
