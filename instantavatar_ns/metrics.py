@@ -27,8 +27,8 @@ def image_metrics(
 ) -> dict[str, float]:
     """PSNR, SSIM and, where its weights can be had, LPIPS-AlexNet of two images with values from 0 to 1.
 
-    LPIPS comes twice: `lpips` is computed as defined, on values from -1 to 1; `lpips_published` as InstantAvatar and the
-    papers after it did, on values from 0 to 1, which gives lower numbers.
+    LPIPS comes twice: `lpips` is computed as defined, on values from -1 to 1; `lpips_published` as InstantAvatar and
+    the papers after it did, on values from 0 to 1, which gives lower numbers.
 
     Args:
         rendered: The model's image.
@@ -74,7 +74,7 @@ def lpips_alex(backbone: Path | None, device: str) -> nn.Module | None:
         return None
     layers = iter(features.values())
     for module in lpips.net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
             module.weight.data.copy_(next(layers))
             module.bias.data.copy_(next(layers))
     return lpips.eval().requires_grad_(False).to(device)

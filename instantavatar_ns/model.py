@@ -92,10 +92,11 @@ class InstantAvatarModelConfig(ModelConfig):
     density_noise_steps: int = 1000
     """Steps for which normal noise is added to the raw density."""
     motion: Path | None = None
-    """Motion file that nerfstudio's time plays, 0 its first frame and 1 its last; by default time plays the training poses."""
+    """Motion file that nerfstudio's time plays, 0 its first frame and 1 its last; by default time plays the training
+    poses."""
     motion_in_place: bool = True
-    """Move the motion to where the person stands in the first training frame; otherwise take it as given in the dataset's
-    world."""
+    """Move the motion to where the person stands in the first training frame; otherwise take it as given in the
+    dataset's world."""
     motion_fps: float | None = None
     """Frames per second to resample the motion to; by default it keeps its own."""
     lpips_backbone: Path | None = None
@@ -203,8 +204,8 @@ class InstantAvatarModel(Model):
     def resolve_pose(self, times: Tensor | None, metadata: dict | None) -> tuple[str, int]:
         """Bank and row of the pose that rays or a camera ask for.
 
-        A dataset's cameras name their pose (`pose_id`); time plays the motion, or else the training poses, from 0 to 1; a
-        camera with neither sees the rest pose. Reads a number from the device, so it is called once per image.
+        A dataset's cameras name their pose (`pose_id`); time plays the motion, or else the training poses, from 0 to 1;
+        a camera with neither sees the rest pose. Reads a number from the device, so it is called once per image.
         """
         if metadata and "pose_id" in metadata:
             return "poses", int(metadata["pose_id"].flatten()[0])
@@ -256,8 +257,8 @@ class InstantAvatarModel(Model):
         """Colour, opacity and depth of rays in one pose.
 
         Returns:
-            `rgb` [rays, 3], `accumulation` [rays, 1], `depth` [rays, 1] (metres along the ray, the far side of the person
-            where nothing is hit), and in training `sample_weights` [samples].
+            `rgb` [rays, 3], `accumulation` [rays, 1], `depth` [rays, 1] (metres along the ray, the far side of the
+            person where nothing is hit), and in training `sample_weights` [samples].
         """
         num_rays = len(ray_bundle)
         rotation, translation = pose.body.world_to_root[:3, :3], pose.body.world_to_root[:3, 3]
@@ -290,7 +291,7 @@ class InstantAvatarModel(Model):
     def shade(
         self, points: Float[Tensor, "n 3"], skinning: PosedSkinning
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        """Density and colour of posed points: of each point's canonical roots, the densest counts; without one, nothing."""
+        """Density and colour of posed points, those of the densest of each point's canonical roots; else nothing."""
         roots = self.deformer(points, skinning)
         # On the host's account: how many roots are left is not known to it otherwise.
         keep = self.canonical_occupancy.occupied(roots.canonical.detach())

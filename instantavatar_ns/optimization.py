@@ -37,8 +37,11 @@ class PolynomialDecayConfig(SchedulerConfig):
 
 
 class PolynomialDecay(Scheduler):
-    """torch's own PolynomialLR: its rates are Python floats, unlike those of nerfstudio's schedulers, whose NumPy scalars
-    torch >= 2.6 refuses to load."""
+    """torch's own PolynomialLR.
+
+    Its rates are Python floats, unlike those of nerfstudio's schedulers, whose NumPy scalars torch >= 2.6 refuses to
+    load.
+    """
 
     config: PolynomialDecayConfig
 

@@ -29,6 +29,7 @@ class AvatarPipeline(VanillaPipeline):
         with cast(InstantAvatarModel, self.model).logging_image_metrics() as frames:
             metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
         if get_std:  # during training the averages go to a writer of scalars
+            assert self.datamanager.eval_dataset is not None
             names = [path.name for path in self.datamanager.eval_dataset.image_filenames]
-            metrics["frames"] = [{"image": name, **values} for name, values in zip(names, frames)]
+            metrics["frames"] = [{"image": name, **values} for name, values in zip(names, frames, strict=True)]
         return metrics

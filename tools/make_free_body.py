@@ -218,6 +218,7 @@ def principal_components(skin: np.ndarray, count: int = 10) -> tuple[np.ndarray,
 
 
 def main(args: Args) -> None:
+    """Write the body and its held-out shapes."""
     source = MakeHuman()
     skin, joints = adults(source, args.num_shapes, np.random.default_rng([args.seed, 0]))
     kept, faces, mirror = coarse_mesh(source, skin.mean(0).astype(np.float64), args.num_vertices)

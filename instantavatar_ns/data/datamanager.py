@@ -35,7 +35,7 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     eval_num_rays_per_batch: int = 4096
     """Rays per evaluated batch, all of one frame."""
     sampling: Literal["patches", "pixels"] = "patches"
-    """"patches": squares centred on the person. "pixels": single pixels on the person, near the silhouette and anywhere."""
+    """"patches": squares centred on the person. "pixels": single ones on the person, near the silhouette, anywhere."""
     patch_size: int = 32
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
     pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
@@ -87,7 +87,7 @@ class FrameStore:
         else:
             counts = proportions(num_rays, self.config.pixel_shares)
             classes = (inside, edge if len(edge) else inside, anywhere)
-            drawn = [draw(pixels, count, self.generator) for pixels, count in zip(classes, counts)]
+            drawn = [draw(pixels, count, self.generator) for pixels, count in zip(classes, counts, strict=True)]
             pixels = torch.cat(drawn)
         image = self.images[frame].view(-1, 4)[pixels].float() / 255
         frames = torch.full_like(pixels, frame)
@@ -97,8 +97,8 @@ class FrameStore:
     def rays(self, frame: int, pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.
 
-        nerfstudio's own generator serves any camera and costs more than a millisecond of small operations; this one serves
-        the pinhole cameras that the data parsers make.
+        nerfstudio's own generator serves any camera and costs more than a millisecond of small operations; this one
+        serves the pinhole cameras that the data parsers make.
         """
         cameras, width = self.cameras, self.images.shape[2]
         x = (pixels % width + 0.5 - cameras.cx[frame]) / cameras.fx[frame]
@@ -124,8 +124,8 @@ class FrameStore:
 class AvatarDataManager(VanillaDataManager[AvatarDataset]):
     """One frame per step, its rays drawn on the training device.
 
-    Everything that nerfstudio's commands ask of a `VanillaDataManager` is there; only the training and evaluation batches
-    are made otherwise.
+    Everything that nerfstudio's commands ask of a `VanillaDataManager` is there; only the training and evaluation
+    batches are made otherwise.
     """
 
     config: AvatarDataManagerConfig

@@ -35,6 +35,7 @@ class Noise:
         self._lattice = np.random.default_rng([seed, 3]).random((self._PERIOD,) * 3)
 
     def __call__(self, points: Float[ndarray, "n 3"]) -> Float[ndarray, " n"]:
+        """The noise at some points."""
         cell = np.floor(points)
         t = points - cell
         eased = cell + t * t * (3.0 - 2.0 * t)

@@ -1,6 +1,7 @@
 """Interface of the correspondence search: what it takes, what it gives, and which implementation serves a device.
 
-`search_roots` is the only entry. An implementation is a function of the same signature; `_search_torch` is the reference.
+`search_roots` is the only entry. An implementation is a function of the same signature; `_search_torch` is the
+reference.
 """
 
 from __future__ import annotations

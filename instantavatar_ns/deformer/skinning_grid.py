@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
@@ -34,15 +34,15 @@ def build_skinning_grid(
 ) -> Float[Tensor, "voxels 24"]:
     """Diffuse the body's skinning weights into the space around it.
 
-    Each voxel takes the inverse-distance mean of its 30 nearest vertices' weights; 30 passes then pull every inner voxel
-    towards the mean of its six neighbours.
+    Each voxel takes the inverse-distance mean of its 30 nearest vertices' weights; 30 passes then pull every inner
+    voxel towards the mean of its six neighbours.
 
     Args:
         vertices: Canonical body, metres.
         skinning_weights: Its weights.
         box: Voxels to fill.
     """
-    distances, nearest = cKDTree(vertices.cpu().numpy()).query(box.positions().cpu().numpy(), k=NEIGHBOURS, workers=-1)
+    distances, nearest = KDTree(vertices.cpu().numpy()).query(box.positions().cpu().numpy(), k=NEIGHBOURS, workers=-1)
     closeness = 1.0 / torch.from_numpy(distances).float().clamp(NEAREST, FARTHEST).to(vertices.device)
     closeness = closeness / closeness.sum(dim=-1, keepdim=True)
     nearest = torch.from_numpy(nearest).to(vertices.device)

@@ -1,4 +1,4 @@
-"""Trilinear look-up in a voxel grid whose channels lie together, the layout that makes a look-up one fused operation."""
+"""Trilinear look-up in a voxel grid whose channels lie together: the layout that makes a look-up one operation."""
 
 from __future__ import annotations
 
@@ -34,7 +34,11 @@ class VoxelBox(nn.Module):
         self.register_buffer("corner_rows", rows, persistent=False)
 
     def positions(self, stride: int = 1) -> Float[Tensor, "voxels 3"]:
-        """Positions of the samples, metres, in the order of the rows; with a stride, of every so-manieth along each axis."""
+        """Positions of the samples, metres, in the order of the rows.
+
+        Args:
+            stride: Take every so-manieth sample along each axis.
+        """
         axes = [torch.linspace(0.0, 1.0, n, device=self.lower.device)[::stride] for n in self.resolution]
         unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
         return self.lower + unit * (self.upper - self.lower)
@@ -45,7 +49,7 @@ class VoxelBox(nn.Module):
 
 
 def corners(points: Float[Tensor, "n 3"], box: VoxelBox) -> tuple[Int[Tensor, "n 8"], Float[Tensor, "n 3"]]:
-    """Rows of the eight samples around each point, and where in their cell it lies (0..1); points outside are clamped."""
+    """Rows of the eight samples around each point, and its place in their cell (0..1); points outside are clamped."""
     _, ny, nz = box.resolution
     unit = ((points - box.lower) * (box.cells / (box.upper - box.lower))).nan_to_num(0.0)
     unit = unit.clamp_min(0.0).minimum(box.cells)

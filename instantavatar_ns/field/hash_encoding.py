@@ -1,8 +1,8 @@
 """Multi-resolution hash encoding (Mueller et al. 2022), in torch or by tiny-cuda-nn, with one parameter layout.
 
 The torch version follows tiny-cuda-nn's conventions (half-cell offset, dense coarse levels, x-fastest order), so a
-checkpoint of either loads in the other. It is built from two fused operations, a weighted row sum and a scatter, which makes
-it about ten times faster on a CPU than gathering.
+checkpoint of either loads in the other. It is built from two fused operations, a weighted row sum and a scatter, which
+makes it about ten times faster on a CPU than gathering.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class HashEncoding(nn.Module):
         super().__init__()
         self.grid = grid
         self.params = nn.Parameter(torch.empty(sum(grid.entries) * FEATURES).uniform_(-1e-4, 1e-4))
-        dense = [n**3 <= size for n, size in zip(grid.resolutions, grid.entries)]
+        dense = [n**3 <= size for n, size in zip(grid.resolutions, grid.entries, strict=True)]
         self.num_dense = sum(dense)  # the coarse levels, the first ones
-        strides = [(1, n, n * n) if is_dense else _PRIMES for n, is_dense in zip(grid.resolutions, dense)]
+        strides = [(1, n, n * n) if is_dense else _PRIMES for n, is_dense in zip(grid.resolutions, dense, strict=True)]
         for name, value in {
             "level_scale": torch.tensor(grid.scales)[:, None],
             "level_stride": torch.tensor(strides, dtype=torch.int32),

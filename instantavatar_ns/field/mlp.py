@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ _MULTIPLE = 16  # tiny-cuda-nn pads inputs (with ones) and outputs to it
 class MLP(nn.Module):
     """ReLU network with a linear output.
 
-    Its parameters are tiny-cuda-nn's: the weight matrices [outputs, inputs] one after the other, with inputs and outputs
-    padded to multiples of 16. Padded inputs are one, so a network whose input is padded has biases in its first layer.
+    Its parameters are tiny-cuda-nn's: the weight matrices [outputs, inputs] one after the other, with inputs and
+    outputs padded to multiples of 16. Padded inputs are one, so a network whose input is padded has biases in its first
+    layer.
 
     Args:
         num_inputs: Length of the input.
@@ -39,7 +41,7 @@ class MLP(nn.Module):
         super().__init__()
         self.num_inputs, self.num_outputs = num_inputs, num_outputs
         sizes = [_padded(num_inputs), *[width] * hidden_layers, _padded(num_outputs)]
-        self.shapes = [(outputs, inputs) for inputs, outputs in zip(sizes, sizes[1:])]
+        self.shapes = [(outputs, inputs) for inputs, outputs in pairwise(sizes)]
         layers = [torch.empty(shape) for shape in self.shapes]
         for layer in layers:
             nn.init.xavier_uniform_(layer)
@@ -62,7 +64,7 @@ class MLP(nn.Module):
             return self._native[0](inputs)
         hidden = F.pad(inputs, (0, _padded(self.num_inputs) - self.num_inputs), value=1.0)
         *first, last = self.params.split([math.prod(shape) for shape in self.shapes])
-        for flat, shape in zip(first, self.shapes):
+        for flat, shape in zip(first, self.shapes[:-1], strict=True):
             hidden = F.linear(hidden, flat.view(shape)).relu()
         return F.linear(hidden, last.view(self.shapes[-1])[: self.num_outputs])
 

@@ -34,8 +34,8 @@ def choose_implementation(wanted: Implementation) -> Literal["tcnn", "torch"]:
     """
     if wanted == "tcnn" and tinycudann() is None:
         raise RuntimeError(
-            "The field is set to implementation 'tcnn', but tinycudann does not import here or finds no GPU. Install it "
-            "(https://github.com/NVlabs/tiny-cuda-nn), or use 'auto' or 'torch': checkpoints are the same for both."
+            "The field is set to implementation 'tcnn', but tinycudann does not import here or finds no GPU. Install "
+            "it (https://github.com/NVlabs/tiny-cuda-nn), or use 'auto' or 'torch': checkpoints are the same for both."
         )
     chosen = "torch" if wanted == "torch" or tinycudann() is None else "tcnn"
     if torch.cuda.is_available():
@@ -52,9 +52,10 @@ def share_parameters(native: nn.Module, params: nn.Parameter) -> tuple[nn.Module
     Raises:
         RuntimeError: The installed tiny-cuda-nn lays its parameters out otherwise.
     """
-    if native.params.numel() != params.numel():
+    held = native.get_parameter("params").numel()
+    if held != params.numel():
         raise RuntimeError(
-            f"This tiny-cuda-nn holds {native.params.numel()} parameters where {params.numel()} were expected. "
+            f"This tiny-cuda-nn holds {held} parameters where {params.numel()} were expected. "
             "Use --pipeline.model.implementation torch, and please report the version."
         )
     native.register_parameter("params", params)

@@ -1,8 +1,8 @@
-"""Occupancy of the canonical body: the moving maximum of the field's density per canonical cell (InstantAvatar section 3.3).
+"""Occupancy of the canonical body: the moving maximum of the field's density per cell (InstantAvatar section 3.3).
 
-InstantAvatar keeps its grid in posed space and refreshes it through the deformer, one pose at a time, so that it forgets
-what other poses showed. Here the density is recorded where it lives, in canonical space, with one evaluation of the field;
-skinned forward, the occupied cells give the grid of any set of poses exactly.
+InstantAvatar keeps its grid in posed space and refreshes it through the deformer, one pose at a time, so that it
+forgets what other poses showed. Here the density is recorded where it lives, in canonical space, with one evaluation of
+the field; skinned forward, the occupied cells give the grid of any set of poses exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from nerfacc import OccGridEstimator
 from torch import Tensor
 
@@ -33,6 +33,12 @@ class CanonicalOccupancy(OccGridEstimator):
     Args:
         box: The canonical voxels; each becomes a cell.
     """
+
+    binaries: Bool[Tensor, "1 x y z"]
+    aabbs: Float[Tensor, "1 6"]
+    occs: Float[Tensor, "cells"]
+    resolution: Int[Tensor, "3"]
+    grid_coords: Int[Tensor, "cells 3"]
 
     def __init__(self, box: VoxelBox) -> None:
         super().__init__(torch.cat([box.lower, box.upper]).cpu(), list(box.resolution))

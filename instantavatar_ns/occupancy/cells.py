@@ -35,7 +35,7 @@ def largest_component(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:
 
     The labels are found on the host, by scipy: a synchronisation, every so many steps, of a few milliseconds.
     """
-    labels, count = ndimage.label(binaries.cpu().numpy())
+    labels, count = ndimage.label(binaries.cpu().numpy())  # pyright: ignore[reportGeneralTypeIssues]
     if count <= 1:
         return binaries
     labels = torch.from_numpy(labels).to(binaries.device)

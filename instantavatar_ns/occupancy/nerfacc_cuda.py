@@ -16,8 +16,9 @@ _HEADER = Path(__file__).with_name("nerfacc_compat.h")
 def nerfacc_cuda() -> bool:
     """Build or load nerfacc's extension; False, and a word on why, where that cannot be done.
 
-    nerfacc 0.5.2 compiles itself when it is first used, in one or two minutes, and does not compile with CUDA 13 or with
-    PyTorch 2.13 unless a few names are defined for it. They are defined by a header that nvcc is told to include first.
+    nerfacc 0.5.2 compiles itself when it is first used, in one or two minutes, and does not compile with CUDA 13 or
+    with PyTorch 2.13 unless a few names are defined for it. They are defined by a header that nvcc is told to include
+    first.
     """
     if not torch.cuda.is_available():
         return False

@@ -66,7 +66,7 @@ class PoseUnionGrid(OccGridEstimator):
 
 
 def cell_edge(canonical: CanonicalOccupancy) -> float:
-    """Edge of the cells of posed grids, metres: twice a canonical cell's, so that skin stretched to double leaves no hole."""
+    """Edge of the cells of posed grids, metres: twice a canonical cell's, so that skin may stretch to double."""
     return _CANONICAL_CELLS * float(((canonical.aabbs[0, 3:] - canonical.aabbs[0, :3]) / canonical.resolution).max())
 
 
@@ -74,7 +74,7 @@ def cell_edge(canonical: CanonicalOccupancy) -> float:
 def pose_cells(
     canonical: CanonicalOccupancy, deformer: FastSnarfDeformer, bone_transforms: Float[Tensor, "24 4 4"]
 ) -> OccupiedCells:
-    """Occupied cells of one pose in its own tight box, for rendering. Their number is read on the host, once per pose."""
+    """Occupied cells of one pose in its own tight box, for rendering. The host reads their number, once per pose."""
     points = deformer.skin(canonical.occupied_centres(), bone_transforms)
     if len(points) == 0:
         empty = torch.zeros((1, 1, 1), dtype=torch.bool, device=points.device)

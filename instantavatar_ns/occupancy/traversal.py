@@ -48,6 +48,7 @@ def sample_rays(
         intervals, samples = traverse_grids(
             origins, directions, cells.binaries[None], cells.aabb[None], near_planes=near, step_size=step
         )
+        assert samples.ray_indices is not None
         return Samples(samples.ray_indices, intervals.vals[intervals.is_left], intervals.vals[intervals.is_right])
     return sample_rays_torch(origins, directions, cells, step, stratified)
 
