@@ -28,3 +28,29 @@ def shared_subjects() -> Path:
     if not subjects.is_dir():
         pytest.skip(f"no rendered subjects with ground truth at ../shared/subjects ({subjects} does not exist)")
     return subjects
+
+
+@pytest.fixture(scope="session")
+def avatar():
+    """The free body with a deformer of full resolution (`tests.avatars.Avatar`)."""
+    from tests.avatars import free_avatar
+
+    return free_avatar()
+
+
+@pytest.fixture(scope="session")
+def small_avatar():
+    """The free body with a coarse deformer, which is quick to pose (`tests.avatars.Avatar`)."""
+    from tests.avatars import free_avatar
+
+    return free_avatar((48, 48, 12))
+
+
+@pytest.fixture(scope="session")
+def demo_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a demo subject, not to be changed: 8 training frames, 3 held-out and 4 of the dance, 96 pixels."""
+    from instantavatar_ns.scripts.demo_data import DemoData
+
+    folder = tmp_path_factory.mktemp("demo") / "subject"
+    DemoData(output=folder, size=96, train_frames=8, heldout_frames=3, novel_frames=4).main()
+    return folder

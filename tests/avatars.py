@@ -1,0 +1,50 @@
+"""The free body with its deformer, and poses of it, for tests and benchmarks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from instantavatar_ns.body.body_model import BodyModel, load_body_model
+from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
+from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
+
+BETAS = torch.zeros(10)
+
+
+@dataclass(frozen=True)
+class Avatar:
+    """A body of mean shape, its canonical vertices [V, 3] and its deformer."""
+
+    body: BodyModel
+    vertices: Tensor
+    deformer: FastSnarfDeformer
+
+
+def free_avatar(resolution: tuple[int, int, int] = (128, 128, 32)) -> Avatar:
+    """The free body with a deformer of the given resolution."""
+    body = load_body_model("free")
+    vertices = canonical_vertices(body, BETAS)
+    return Avatar(body, vertices, FastSnarfDeformer(vertices, body.skinning_weights, resolution))
+
+
+def bone_transforms(body: BodyModel, body_pose: Tensor) -> Tensor:
+    """Canonical pose to root space [B, 24, 4, 4], of joint rotations [B, 69]; differentiable."""
+    still = torch.zeros(len(body_pose), 3, dtype=body_pose.dtype)
+    transforms = body.transforms(BETAS, still, body_pose, still)
+    return root_space(transforms, canonical_transforms(body, BETAS))[1]
+
+
+def random_bones(body: BodyModel, count: int, spread: float = 0.35, seed: int = 0) -> Tensor:
+    """Bone transforms [count, 24, 4, 4] of poses whose every joint is turned at random, `spread` radians an axis."""
+    body_pose = spread * torch.randn(count, 69, generator=torch.Generator().manual_seed(seed))
+    return bone_transforms(body, body_pose)
+
+
+def points_near(vertices: Tensor, count: int, seed: int = 0, spread: float = 0.02) -> Tensor:
+    """Random vertices [count, 3], moved by `spread` metres an axis."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randint(len(vertices), (count,), generator=generator)
+    return vertices[chosen] + spread * torch.randn(count, 3, generator=generator)
