@@ -67,7 +67,7 @@ def sample_rays_torch(
     near, far, origins, directions = near[rays], far[rays], origins[rays], directions[rays]
     # Steps are counted from the ray's origin, not from the box, so that they do not change with the box.
     shift = torch.rand_like(near) if stratified else torch.zeros_like(near)
-    first = ((near / step) - shift).ceil()
+    first = (near / step - shift - 0.5).ceil().clamp_min(0)  # the first whose middle lies in the box
     lower, upper = cells.aabb[:3], cells.aabb[3:]
     num_steps = int((far - near).max().div(step).ceil()) + 1 if len(rays) else 0
     starts = (first[:, None] + torch.arange(num_steps, device=near.device) + shift[:, None]) * step
