@@ -1,0 +1,30 @@
+"""Loss terms."""
+
+import math
+
+import pytest
+import torch
+
+from instantavatar_ns.losses import hard_surface_loss, mask_loss
+
+
+def test_hard_surface_prior_draws_opacity_to_nothing_or_all() -> None:
+    assert hard_surface_loss(torch.tensor([0.0, 1.0])).item() == pytest.approx(0.0, abs=1e-6)
+    highest = -math.log(2 * math.exp(-0.5)) + 0.313262  # as the release writes it
+    assert hard_surface_loss(torch.tensor([0.5])).item() == pytest.approx(highest, abs=1e-5)
+    opacity = torch.tensor([0.2, 0.8], requires_grad=True)
+    hard_surface_loss(opacity).backward()
+    assert opacity.grad is not None and opacity.grad[0] > 0 > opacity.grad[1]
+
+
+def test_hard_surface_prior_is_a_mean_and_zero_of_nothing() -> None:
+    values = torch.rand(7, 1, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(hard_surface_loss(values.repeat(3, 1)), hard_surface_loss(values))
+    nothing = torch.zeros(0, requires_grad=True)
+    loss = hard_surface_loss(nothing)
+    loss.backward()
+    assert loss == 0
+
+
+def test_mask_loss_is_the_mean_square() -> None:
+    assert mask_loss(torch.tensor([[0.2], [1.0]]), torch.tensor([[0.0], [0.5]])).item() == pytest.approx(0.145)
