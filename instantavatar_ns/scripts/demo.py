@@ -1,0 +1,87 @@
+"""`instant-avatar demo`: everything once, on a generated person, in minutes on a CPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import Image
+
+from instantavatar_ns.scripts.animate import Animate
+from instantavatar_ns.scripts.evaluate import Evaluate, print_results
+
+_PICTURE_COLUMNS = 4
+
+
+@dataclass
+class Demo:
+    """Generate a person, train an avatar of them, evaluate it, and film it in a dance it was not trained on.
+
+    On a GPU the full method is trained, on a CPU the light one. What an earlier run of the demo finished is kept: the
+    person is not drawn again, and a training that was killed goes on from its last checkpoint.
+    """
+
+    output: Path = Path("outputs/demo")
+    """Folder for the data, the run and the results."""
+    size: int = 160
+    """Height and width of the images, pixels."""
+    steps: int = 800
+    """Training steps."""
+
+    def main(self) -> None:
+        """Run all parts."""
+        start = monotonic()
+        data = self.output / "data"
+        if not data.is_dir():
+            from instantavatar_ns.scripts.demo_data import DemoData
+
+            DemoData(output=data, size=self.size).main()
+        config = self._train(data)
+        results = Evaluate(load_config=config, output_dir=self.output / "eval").main()
+        picture = side_by_side(self.output / "eval", self.output / "comparison.png")
+        video = Animate(
+            load_config=config,
+            motion=data / "novel" / "poses.npz",
+            output=self.output / "novel_pose.mp4",
+            in_place=False,
+            fps=15.0,
+        ).main()
+        CONSOLE.rule(f"Done in {monotonic() - start:.0f} s")
+        print_results(results)
+        CONSOLE.print(f"Truth beside renderings: {picture}\nA motion not trained on: {video}")
+        CONSOLE.print(f"Look at it live:          ns-viewer --load-config {config}", soft_wrap=True)
+
+    def _train(self, data: Path) -> Path:
+        """Train with ns-train, or go on with an earlier training; returns the run's config.yml."""
+        gpu = torch.cuda.is_available()
+        method = "instant-avatar" if gpu else "instant-avatar-lite"
+        run = self.output / "avatar" / method / "run"
+        done = [int(path.stem.split("-")[1]) + 1 for path in (run / "nerfstudio_models").glob("step-*.ckpt")]
+        remaining = self.steps - max(done, default=0)
+        if remaining > 0:
+            command = [str(Path(sys.executable).with_name("ns-train")), method]
+            command += ["--data", str(data), "--output-dir", str(self.output), "--experiment-name", "avatar"]
+            command += ["--timestamp", "run", "--vis", "tensorboard", "--max-num-iterations", str(remaining)]
+            command += ["--machine.device-type", "cuda" if gpu else "cpu", "--steps-per-save", "200"]
+            command += ["--optimizers.field.scheduler.max-steps", str(self.steps)]
+            if done:
+                command += ["--load-dir", str(run / "nerfstudio_models")]
+            subprocess.run(command, check=True)
+        return run / "config.yml"
+
+
+def side_by_side(eval_dir: Path, output: Path) -> Path:
+    """Picture of some evaluated images, the truth on the left of each pair: held-out views above the novel motion."""
+    rows = []
+    for folder in sorted(path for path in eval_dir.iterdir() if path.is_dir()):
+        images = sorted(folder.glob("*_img_*.png"))
+        chosen = np.linspace(0, len(images) - 1, _PICTURE_COLUMNS).round().astype(int)
+        rows.append(np.concatenate([np.array(Image.open(images[index]).convert("RGB")) for index in chosen], axis=1))
+    Image.fromarray(np.concatenate(rows)).save(output)
+    return output

@@ -1,0 +1,25 @@
+"""Entry point of the `instant-avatar` command."""
+
+from __future__ import annotations
+
+from typing import Annotated, Union
+
+import tyro
+
+from instantavatar_ns.scripts.animate import Animate
+from instantavatar_ns.scripts.demo import Demo
+from instantavatar_ns.scripts.demo_data import DemoData
+from instantavatar_ns.scripts.evaluate import Evaluate
+
+Command = Union[
+    Annotated[DemoData, tyro.conf.subcommand("demo-data")],
+    Annotated[Demo, tyro.conf.subcommand("demo")],
+    Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
+    Annotated[Animate, tyro.conf.subcommand("animate")],
+]
+
+
+def entrypoint() -> None:
+    """Run `instant-avatar`."""
+    tyro.extras.set_accent_color("bright_yellow")
+    tyro.cli(tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[Command]]).main()

@@ -1,0 +1,76 @@
+"""Finished runs on disk, and variants of their configuration.
+
+nerfstudio's commands take a run's `config.yml` and no option that changes the model or the data, but any file will do as
+long as the folder of the checkpoints follows from it. So what a command should see otherwise (another motion, another set of
+frames) is written into a copy of the configuration beneath the run, and the stock command is given that copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from nerfstudio.engine.trainer import TrainerConfig
+
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.pipeline import AvatarPipelineConfig
+
+_ADVICE = "Give the config.yml that ns-train wrote: outputs/<name>/instant-avatar/<time>/config.yml"
+
+
+def load_run_config(path: Path) -> TrainerConfig:
+    """Configuration of a run of this package, wherever its folder is now.
+
+    Args:
+        path: The run's `config.yml`, or a variant of it. As for nerfstudio's own commands, the file must come from
+            somebody you trust: it names Python classes.
+
+    Raises:
+        InputError: There is no such file, or it is not a run of this package.
+    """
+    if not path.is_file():
+        raise InputError(path, "expected the configuration of a run, found no such file", _ADVICE)
+    try:
+        config = yaml.load(path.read_text(encoding="utf8"), Loader=yaml.Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, ModuleNotFoundError) as error:
+        raise InputError(path, f"expected a configuration that nerfstudio wrote ({error})", _ADVICE) from error
+    if not isinstance(config, TrainerConfig) or not isinstance(config.pipeline, AvatarPipelineConfig):
+        raise InputError(path, "expected a run of instant-avatar, found another method's", _ADVICE)
+    return config
+
+
+def write_variant(run_config: Path, name: str, edit: Callable[[TrainerConfig], None]) -> Path:
+    """Write a variant of a run's configuration beneath the run; an earlier variant of that name is replaced.
+
+    Args:
+        run_config: The run's `config.yml`.
+        name: Folder of the variant, relative to the run's.
+        edit: Changes the configuration.
+
+    Returns:
+        Path of the variant, with which nerfstudio's commands work from any directory.
+    """
+    config = load_run_config(run_config)
+    run = run_config.resolve().parent
+    # The run's folder is <output_dir>/<experiment>/<method>/<timestamp>; it may have been moved since.
+    config.output_dir, config.experiment_name, config.timestamp = run.parents[2], run.parents[1].name, run.name
+    datamanager = config.pipeline.datamanager
+    data = datamanager.data or datamanager.dataparser.data
+    if not Path(data).exists():
+        raise InputError(
+            data, f"expected the data that {run_config} was trained on", "Put it back, or run from the same directory"
+        )
+    datamanager.data = datamanager.dataparser.data = Path(data).resolve()
+    model = config.pipeline.model
+    for option in ("motion", "lpips_backbone"):
+        if getattr(model, option) is not None:
+            setattr(model, option, getattr(model, option).resolve())
+    edit(config)
+    path = run / name / "config.yml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(yaml.dump(config), encoding="utf8")
+    os.replace(partial, path)
+    return path
