@@ -1,7 +1,7 @@
 """Correspondence search in plain torch: the reference for kernels, and the path of CPUs.
 
-Broyden's method runs from one start per candidate bone, on the starts that are still undecided: most end after three or four
-steps, and dropping them at once is worth more than the host synchronisation that each compaction costs on a GPU.
+Broyden's method runs from one start per candidate bone, on the starts that are still undecided: most end after three or
+four steps, and dropping them at once is worth more than the host synchronisation that each compaction costs on a GPU.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from instantavatar_ns.deformer.search import PosedSkinning, Roots, SearchSettings
 from instantavatar_ns.deformer.voxels import interpolate
+from instantavatar_ns.linalg import matvec
 
 
 @torch.no_grad()
@@ -19,7 +20,7 @@ def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, setti
     """See `search.search_roots`."""
     point, bone = posed.candidates.of(points).nonzero(as_tuple=True)
     to_canonical = torch.linalg.inv(posed.bone_transforms)[bone, :3]
-    x = (to_canonical[..., :3] @ points[point][..., None])[..., 0] + to_canonical[..., 3]
+    x = matvec(to_canonical[..., :3], points[point]) + to_canonical[..., 3]
     residual, rotation = _skin(x, points[point], posed)
     inverse_jacobian = rotation.transpose(1, 2)
 
@@ -33,7 +34,7 @@ def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, setti
         if step == settings.max_steps or not len(going):
             break
         x, point, residual, inverse_jacobian = x[going], point[going], residual[going], inverse_jacobian[going]
-        move = -(inverse_jacobian @ residual[..., None])[..., 0]
+        move = -matvec(inverse_jacobian, residual)
         x = x + move
         new_residual, _ = _skin(x, points[point], posed)
         inverse_jacobian = _broyden_update(inverse_jacobian, move, new_residual - residual)
@@ -53,17 +54,17 @@ def _skin(
     """How far the skinned points lie from their targets, metres, and the linear part of the blended transform there."""
     transform = interpolate(posed.blended, canonical, posed.box).view(-1, 3, 4)
     rotation = transform[..., :3]
-    return (rotation @ canonical[..., None])[..., 0] + transform[..., 3] - target, rotation
+    return matvec(rotation, canonical) + transform[..., 3] - target, rotation
 
 
 def _broyden_update(
     inverse_jacobian: Float[Tensor, "n 3 3"], move: Float[Tensor, "n 3"], change: Float[Tensor, "n 3"]
 ) -> Float[Tensor, "n 3 3"]:
     """Broyden's good update of the inverse Jacobian after a move that changed the residual by `change`."""
-    row = torch.einsum("ni,nij->nj", move, inverse_jacobian)
+    row = matvec(inverse_jacobian.transpose(1, 2), move)
     scale = (row * change).sum(dim=-1, keepdim=True)
     scale = torch.where(scale.abs() < 1e-12, torch.full_like(scale, 1e-12), scale)
-    column = (move - (inverse_jacobian @ change[..., None])[..., 0]) / scale
+    column = (move - matvec(inverse_jacobian, change)) / scale
     return inverse_jacobian + column[:, :, None] * row[:, None, :]
 
 

@@ -1,9 +1,9 @@
 """Which bones are worth a start of the search in which part of posed space.
 
 Fast-SNARF starts from 13 bones everywhere. Nearly all of those starts are hopeless: a root lies where one or two bones
-dominate. The voxels of the canonical body know which; skinned forward and sorted into a coarse posed grid they name, per
-cell, the few bones that can explain a point there. That leaves 2-3 starts a point, and finds more roots than the 13 do
-(docs/architecture.md), since it may name any of the 24 bones.
+dominate. The voxels of the canonical body know which; skinned forward and sorted into a coarse posed grid they name,
+per cell, the few bones that can explain a point there. That leaves 2-3 starts a point, and finds more roots than the 13
+do (docs/architecture.md), since it may name any of the 24 bones.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.linalg import matvec
 
 RESOLUTION = 40  # cells along each axis of the posed box; about 5 cm, a few voxels
 VOXELS_PER_AXIS = 64  # of the canonical grid that are skinned
@@ -62,7 +63,7 @@ def find_bone_candidates(
     stride = max(1, max(box.resolution) // VOXELS_PER_AXIS)
     thin = (slice(None, None, stride),) * 3
     transform = blended.view(*box.resolution, 3, 4)[thin].reshape(-1, 3, 4)
-    posed = (transform[..., :3] @ box.positions(stride)[..., None])[..., 0] + transform[..., 3]
+    posed = matvec(transform[..., :3], box.positions(stride)) + transform[..., 3]
     weight, bone = skinning_weights.view(*box.resolution, -1)[thin].reshape(len(posed), -1).topk(BONES_PER_VOXEL)
 
     lower = posed.amin(dim=0)

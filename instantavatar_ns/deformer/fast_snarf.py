@@ -16,6 +16,7 @@ from instantavatar_ns.deformer.voxels import (
     interpolate,
     weighted_rows,
 )
+from instantavatar_ns.linalg import matvec
 
 
 class FastSnarfDeformer(nn.Module):
@@ -58,7 +59,7 @@ class FastSnarfDeformer(nn.Module):
         """Skin canonical points forward, in one or several poses; differentiable to the transforms."""
         weights = interpolate(self.skinning_weights, canonical, self.box)
         transforms = torch.einsum("nj,...jrc->...nrc", weights, bone_transforms[..., :3, :])
-        return torch.einsum("...nrc,nc->...nr", transforms[..., :3], canonical) + transforms[..., 3]
+        return matvec(transforms[..., :3], canonical) + transforms[..., 3]
 
     def forward(self, points: Float[Tensor, "n 3"], posed: PosedSkinning) -> Roots:
         """Canonical correspondences of posed points, differentiable to the points and the bone transforms.
@@ -72,7 +73,7 @@ class FastSnarfDeformer(nn.Module):
         canonical = roots.canonical
         mismatch = points[roots.point] - self.skin(canonical, posed.bone_transforms)
         inverse = torch.linalg.inv(skinning_jacobian(canonical, posed))
-        moved = canonical + (inverse @ (mismatch - mismatch.detach())[..., None])[..., 0]
+        moved = canonical + matvec(inverse, mismatch - mismatch.detach())
         return Roots(moved, roots.point)
 
 
