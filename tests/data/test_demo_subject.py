@@ -28,11 +28,10 @@ def small(output: Path, **changes: int) -> DemoData:
     return DemoData(output=output, **{**options, **changes})
 
 
-@pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo") / "subject"
-    small(folder).main()
-    return folder
+@pytest.fixture
+def subject(demo_subject: Path) -> Path:
+    """The folder that `small` writes; nobody changes it."""
+    return demo_subject
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:

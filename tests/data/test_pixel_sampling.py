@@ -1,0 +1,64 @@
+"""Which pixels a training step looks at."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from instantavatar_ns.data.pixel_sampling import ANYWHERE, EDGE, INSIDE, draw, patches, pixel_classes, proportions
+
+HEIGHT, WIDTH = 64, 48
+
+
+def box_mask() -> torch.Tensor:
+    mask = torch.zeros(HEIGHT, WIDTH)
+    mask[20:40, 10:30] = 1.0
+    return mask
+
+
+def test_classes_are_the_person_a_band_around_it_and_all() -> None:
+    classes = pixel_classes(torch.stack([box_mask(), 1 - box_mask()]))
+    assert len(classes) == 2 and len(classes[0][ANYWHERE]) == HEIGHT * WIDTH
+    inside = torch.zeros(HEIGHT * WIDTH, dtype=torch.bool)
+    inside[classes[0][INSIDE]] = True
+    assert torch.equal(inside.view(HEIGHT, WIDTH), box_mask() > 0.5)
+    # A 64th of the larger side is one pixel: the band takes a pixel to either side of the silhouette.
+    band = torch.zeros(HEIGHT * WIDTH, dtype=torch.bool)
+    band[classes[0][EDGE]] = True
+    expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    expected[19:41, 9:31] = True
+    expected[21:39, 11:29] = False
+    assert torch.equal(band.view(HEIGHT, WIDTH), expected)
+    assert torch.equal(classes[1][EDGE], classes[0][EDGE])
+
+
+def test_patches_are_centred_where_there_is_room() -> None:
+    pixels = patches(torch.tensor([30 * WIDTH + 20]), 8, HEIGHT, WIDTH).view(8, 8)
+    rows, columns = pixels // WIDTH, pixels % WIDTH
+    assert rows[:, 0].tolist() == list(range(26, 34)) and columns[0].tolist() == list(range(16, 24))
+    assert (rows == rows[:, :1]).all() and (columns == columns[:1]).all()
+
+
+def test_patches_at_the_border_are_moved_into_the_image() -> None:
+    corners = torch.tensor([0, WIDTH - 1, (HEIGHT - 1) * WIDTH, HEIGHT * WIDTH - 1])
+    pixels = patches(corners, 8, HEIGHT, WIDTH).view(4, 64)
+    assert all(len(patch.unique()) == 64 for patch in pixels)
+    assert all(corner in patch for corner, patch in zip(corners, pixels, strict=True))
+
+
+def test_patch_larger_than_the_image_stays_in_it() -> None:
+    pixels = patches(torch.tensor([7]), 8, 4, 5)
+    assert len(pixels) == 64 and pixels.min() == 0 and pixels.max() == 19
+
+
+@pytest.mark.parametrize(("total", "expected"), [(1000, [600, 300, 100]), (7, [4, 2, 1]), (1, [0, 0, 1])])
+def test_proportions_lose_no_ray(total: int, expected: list[int]) -> None:
+    assert proportions(total, (0.6, 0.3, 0.1)) == expected
+    assert proportions(total, (6, 3, 1)) == expected
+
+
+def test_draws_repeat_with_the_generator_and_reach_every_pixel() -> None:
+    pixels = torch.tensor([3, 5, 8, 13])
+    first, second = (draw(pixels, 200, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert set(first.tolist()) == set(pixels.tolist())
