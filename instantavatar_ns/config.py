@@ -11,12 +11,14 @@ from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataPars
 from instantavatar_ns.model import InstantAvatarModelConfig
 from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.trainer import AvatarTrainer
 
 
 def _trainer_config(
     method_name: str, steps: int, datamanager: AvatarDataManagerConfig, model: InstantAvatarModelConfig
 ):
     return TrainerConfig(
+        _target=AvatarTrainer,
         method_name=method_name,
         max_num_iterations=steps,
         steps_per_save=500,

@@ -1,8 +1,10 @@
-"""Errors caused by a user's input, worded for the user."""
+"""Errors caused by a user's input, worded for the user, and shown without a traceback where nobody catches them."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from types import TracebackType
 
 
 class InputError(ValueError):
@@ -17,3 +19,18 @@ class InputError(ValueError):
     def __init__(self, path: Path | str, expected: str, advice: str) -> None:
         self.path = path
         super().__init__(f"{path}: {expected}. {advice}.")
+
+
+_show_other_error = sys.excepthook
+
+
+def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """End a command with the message alone: nerfstudio's frames tell a user nothing about the file at fault."""
+    if isinstance(error, InputError):
+        print(f"\nError: {error}", file=sys.stderr)
+    else:
+        _show_other_error(kind, error, traceback)
+
+
+# nerfstudio's commands import this module with the package's entry points, and catch no error themselves.
+sys.excepthook = _show_error
