@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import trimesh
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
@@ -48,3 +51,20 @@ def points_near(vertices: Tensor, count: int, seed: int = 0, spread: float = 0.0
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(len(vertices), (count,), generator=generator)
     return vertices[chosen] + spread * torch.randn(count, 3, generator=generator)
+
+
+def body_density(vertices: Tensor, faces: Tensor) -> Callable[[Tensor], Tensor]:
+    """A density as a trained field has it: 300 per metre inside the body and up to a centimetre outside, else 0."""
+    mesh = trimesh.Trimesh(vertices.numpy(), faces.numpy(), process=False)
+    samples, sampled_faces = trimesh.sample.sample_surface(mesh, 20_000, seed=0)
+    normals, tree = torch.from_numpy(mesh.face_normals[sampled_faces]).float(), KDTree(samples)
+    surface = torch.from_numpy(samples).float()
+
+    def density(points: Tensor) -> Tensor:
+        distance, nearest = tree.query(points.numpy(), distance_upper_bound=0.2, workers=2)
+        found = torch.from_numpy(nearest < len(surface))
+        nearest = torch.from_numpy(nearest).clamp(max=len(surface) - 1)
+        behind = ((points - surface[nearest]) * normals[nearest]).sum(dim=-1) < 0
+        return 300.0 * (found & (behind | (torch.from_numpy(distance) < 0.01))).float()
+
+    return density

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import trimesh
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.deformer.skinning_grid import skinning_box
@@ -15,40 +13,25 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
-from tests.avatars import Avatar, random_bones
+from tests.avatars import Avatar, body_density, random_bones
 
 POSES = 3
-DENSITY = 300.0  # 1/metres, of the body
-CLOTHES = 0.01  # metres that the density reaches beyond the skin
 
 Density = Callable[[Tensor], Tensor]
 
 
 @pytest.fixture(scope="module")
-def body_density(avatar: Avatar) -> Density:
-    """As a trained field would have it: dense inside the body and up to a centimetre outside."""
-    mesh = trimesh.Trimesh(avatar.vertices.numpy(), avatar.body.faces.numpy(), process=False)
-    surface, faces = trimesh.sample.sample_surface(mesh, 20_000, seed=0)
-    normals, tree = torch.from_numpy(mesh.face_normals[faces]).float(), KDTree(surface)
-    surface = torch.from_numpy(surface).float()
-
-    def density(points: Tensor) -> Tensor:
-        distance, nearest = tree.query(points.numpy(), distance_upper_bound=0.2, workers=2)
-        found = torch.from_numpy(nearest < len(surface))
-        nearest = torch.from_numpy(nearest).clamp(max=len(surface) - 1)
-        behind = ((points - surface[nearest]) * normals[nearest]).sum(dim=-1) < 0
-        return DENSITY * (found & (behind | (torch.from_numpy(distance) < CLOTHES))).float()
-
-    return density
+def density(avatar: Avatar) -> Density:
+    return body_density(avatar.vertices, avatar.body.faces)
 
 
 @pytest.fixture(scope="module")
-def occupancy(avatar: Avatar, body_density: Density) -> CanonicalOccupancy:
+def occupancy(avatar: Avatar, density: Density) -> CanonicalOccupancy:
     """Canonical occupancy after two refreshes."""
     torch.manual_seed(0)
     occupancy = CanonicalOccupancy(avatar.deformer.box)
     for _ in range(2):
-        occupancy.refresh(body_density)
+        occupancy.refresh(density)
     return occupancy
 
 
@@ -58,7 +41,7 @@ def bones(avatar: Avatar) -> Tensor:
 
 
 @pytest.fixture(scope="module")
-def dense_points(avatar: Avatar, body_density: Density, bones: Tensor) -> list[Tensor]:
+def dense_points(avatar: Avatar, density: Density, bones: Tensor) -> list[Tensor]:
     """Per pose, points of root space that have density: jittered lattice points, evaluated through the deformer."""
     found = []
     generator = torch.Generator().manual_seed(0)
@@ -70,8 +53,7 @@ def dense_points(avatar: Avatar, body_density: Density, bones: Tensor) -> list[T
         cells = torch.cartesian_prod(*[torch.arange(size)] * 3) + torch.rand(size**3, 3, generator=generator)
         points = lower + cells / size * (upper - lower)
         roots = avatar.deformer(points, posed)
-        density = body_density(roots.canonical)
-        found.append(points[roots.point[density > 0].unique()])
+        found.append(points[roots.point[density(roots.canonical) > 0].unique()])
     return found
 
 

@@ -1,0 +1,331 @@
+"""The model: poses, rendering, losses, on a small demo subject with a tiny field."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
+from torch import Tensor, nn
+
+from instantavatar_ns import model as model_module
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig, is_densest_root
+from tests.avatars import body_density
+
+pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
+
+TRAIN, NOVEL = 8, 4
+COLOR = (0.9, 0.2, 0.1)
+TINY = InstantAvatarModelConfig(
+    implementation="torch",
+    hash_levels=4,
+    log2_hash_entries=10,
+    hidden_width=16,
+    skinning_resolution=(32, 32, 8),
+    step_size=0.02,
+)
+
+
+def parse(subject: Path, split: str) -> DataparserOutputs:
+    return InstantAvatarDataParserConfig(data=subject).setup().get_dataparser_outputs(split)
+
+
+@pytest.fixture(scope="module")
+def outputs(demo_subject: Path) -> DataparserOutputs:
+    return parse(demo_subject, "train")
+
+
+@pytest.fixture(scope="module")
+def heldout(demo_subject: Path) -> DataparserOutputs:
+    return parse(demo_subject, "test")
+
+
+def build(outputs: DataparserOutputs, **changes) -> InstantAvatarModel:
+    torch.manual_seed(0)
+    return replace(TINY, **changes).setup(
+        scene_box=outputs.scene_box, num_train_data=TRAIN, metadata=outputs.metadata, device="cpu"
+    )
+
+
+@pytest.fixture(scope="module")
+def model(outputs: DataparserOutputs) -> InstantAvatarModel:
+    return build(outputs)
+
+
+class BodyField(nn.Module):
+    """Stands in for a trained field: a body of one colour."""
+
+    def __init__(self, outputs: DataparserOutputs) -> None:
+        super().__init__()
+        body = load_body_model(outputs.metadata["body_model"])
+        vertices = canonical_vertices(body, outputs.metadata["poses"].betas)
+        self._density = body_density(vertices, body.faces)
+
+    def density(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+        assert not noise, "no noise in evaluation"
+        return self._density(points), points
+
+    def forward(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+        return self.density(points, noise)[0], torch.tensor(COLOR).expand(len(points), 3)
+
+
+@pytest.fixture(scope="module")
+def body_model(outputs: DataparserOutputs) -> InstantAvatarModel:
+    """A model in evaluation whose field is the body itself, its occupancy up to date."""
+    model = build(outputs, skinning_resolution=(64, 64, 16)).eval()
+    model.field = BodyField(outputs)  # pyright: ignore[reportAttributeAccessIssue]
+    for step in (100, 120):
+        model.refresh_occupancy(step)
+    return model
+
+
+def camera_and_mask(outputs: DataparserOutputs, index: int) -> tuple[Cameras, Tensor]:
+    """A camera of half the resolution, and the mask of the person in its image."""
+    camera = outputs.cameras[index : index + 1]
+    camera.rescale_output_resolution(0.5)
+    mask = torch.from_numpy(AvatarDataset(outputs).get_numpy_image(index)[..., 3])
+    return camera, mask.view(48, 2, 48, 2).float().mean(dim=(1, 3)) > 127
+
+
+# Poses
+
+
+def test_pose_id_comes_before_time_and_time_before_rest(model: InstantAvatarModel) -> None:
+    metadata = {"pose_id": torch.tensor([[9], [3]])}
+    assert model.resolve_pose(torch.tensor([[0.0]]), metadata) == ("poses", 9)
+    assert model.resolve_pose(None, metadata) == ("poses", 9)
+    assert model.resolve_pose(torch.tensor([[1.0]]), {"other": torch.ones(1)}) == ("poses", TRAIN - 1)
+    assert model.resolve_pose(torch.tensor([[1.0]]), None) == ("poses", TRAIN - 1)
+    assert model.resolve_pose(None, {}) == ("rest_pose", 0)
+
+
+@pytest.mark.parametrize(("time", "row"), [(-0.3, 0), (0.0, 0), (0.5, 4), (0.9, 6), (1.0, 7), (1.2, 7)])
+def test_time_plays_the_training_poses_and_stops_at_their_ends(
+    model: InstantAvatarModel, time: float, row: int
+) -> None:
+    assert model.resolve_pose(torch.tensor([time]), None) == ("poses", row)
+
+
+def test_time_plays_a_motion_where_one_is_set(outputs: DataparserOutputs, demo_subject: Path) -> None:
+    model = build(outputs, motion=demo_subject / "novel" / "poses.npz")
+    assert model.motion is not None and len(model.motion) == NOVEL
+    assert model.resolve_pose(torch.tensor([0.4]), None) == ("motion", 1)
+    assert model.resolve_pose(torch.tensor([7.0]), None) == ("motion", NOVEL - 1)
+    assert model.resolve_pose(torch.tensor([0.4]), {"pose_id": torch.tensor([2])}) == ("poses", 2)
+    # It begins where the person stands in the first training frame.
+    place = torch.linalg.inv(model.motion[0].world_to_root)[:3, 3]
+    torch.testing.assert_close(place, torch.linalg.inv(model.poses[0].world_to_root)[:3, 3], atol=0.05, rtol=0)
+
+
+def test_motion_is_resampled_and_taken_as_it_is_when_asked(outputs: DataparserOutputs, demo_subject: Path) -> None:
+    motion = demo_subject / "novel" / "poses.npz"
+    as_given = build(outputs, motion=motion, motion_in_place=False, motion_fps=60.0).motion
+    novel = InstantAvatarDataParserConfig(data=demo_subject, eval_set="novel").setup().get_dataparser_outputs("test")
+    rows = novel.cameras.metadata["pose_id"].flatten()  # pyright: ignore
+    expected = build(novel).poses
+    assert as_given is not None and len(as_given) == 2 * NOVEL - 1
+    torch.testing.assert_close(as_given.bone_transforms[::2], expected.bone_transforms[rows], atol=1e-4, rtol=0)
+
+
+def test_rest_pose_is_canonical_and_stands_where_the_first_frame_does(model: InstantAvatarModel) -> None:
+    torch.testing.assert_close(model.rest_pose[0].bone_transforms, torch.eye(4).expand(24, 4, 4), atol=1e-5, rtol=0)
+    torch.testing.assert_close(model.rest_pose[0].world_to_root, model.poses[0].world_to_root, atol=1e-5, rtol=0)
+
+
+# Training
+
+
+@pytest.mark.parametrize("step", [0, 600])
+def test_training_step_gives_finite_losses_and_gradients_to_the_whole_field(
+    model: InstantAvatarModel, outputs: DataparserOutputs, step: int
+) -> None:
+    frames = FrameStore(AvatarDataset(outputs), "cpu", AvatarDataManagerConfig(patch_size=16), rank=0)
+    rays, batch = frames.draw_rays(2, 256, step)
+    model.train()
+    model.update_to_step(step)
+    result = model(rays)
+    assert result["rgb"].shape == (256, 3) and result["accumulation"].shape == result["depth"].shape == (256, 1)
+    metrics = model.get_metrics_dict(result, batch)
+    loss_dict = model.get_loss_dict(result, batch, metrics)
+    expected = {"rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss"}
+    assert set(loss_dict) == expected | ({"empty_loss"} if step < model.config.empty_steps else set())
+    assert all(torch.isfinite(loss) for loss in loss_dict.values())
+    assert metrics["samples_per_ray"] > 1 and 0 < metrics["psnr"] < 40
+    sum(loss_dict.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
+    (parameters,) = model.get_param_groups().values()
+    assert sum(p.numel() for p in parameters) == sum(p.numel() for p in model.parameters()), "nothing else is trained"
+    for name, parameter in model.field.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.count_nonzero() > 0.01 * parameter.numel(), name
+
+
+def test_losses_of_known_outputs(model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.train()
+    monkeypatch.setattr(model.renderer_rgb, "background_color", "white")
+    monkeypatch.setattr(model, "step", 10_000)
+    image = torch.tensor([[0.2, 0.4, 0.6, 1.0], [0.0, 0.0, 0.0, 0.0]])
+    result = {
+        "rgb": torch.tensor([[0.2, 0.4, 0.3], [1.0, 1.0, 0.9]]),
+        "accumulation": torch.tensor([[1.0], [0.5]]),
+        "sample_weights": torch.tensor([1.0, 0.5, 0.0]),
+        "space_opacity": torch.tensor([0.4, 0.8]),
+        "space_is_free": torch.tensor([True, False]),
+    }
+    loss = model.get_loss_dict(result, {"image": image})
+    assert loss["rgb_loss"].item() == pytest.approx((0.3**2 + 0.1**2) / 6, abs=1e-6)
+    assert loss["mask_loss"].item() == pytest.approx(0.1 * 0.125)
+    assert loss["hard_surface_loss"].item() == pytest.approx(0.1 * 0.120114 * (1 / 2 + 1 / 3), abs=1e-5)
+    assert loss["occupancy_loss"].item() == pytest.approx(0.2)
+    model.step = 0
+    assert model.get_loss_dict(result, {"image": image})["empty_loss"].item() == pytest.approx(0.025 * 0.6)
+    model.eval()
+    assert set(model.get_loss_dict(result, {"image": image})) == {"rgb_loss", "mask_loss"}
+
+
+def test_schedules_follow_the_step(model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    callbacks = model.get_training_callbacks(TrainingCallbackAttributes(None, None, None, None))  # pyright: ignore
+    refreshed = []
+    monkeypatch.setattr(model.canonical_occupancy, "refresh", lambda density: refreshed.append(model.step))
+    monkeypatch.setattr(model.union_grid, "refresh", lambda *_: None)
+    for step in (*range(130), 999, 1000):
+        for callback in callbacks:
+            callback.run_callback_at_location(step, TrainingCallbackLocation.BEFORE_TRAIN_ITERATION)
+        assert model.step == step
+        assert model.density_noise == (1.0 if step < 1000 else 0.0)
+    assert refreshed == [60, 80, 100, 120, 1000]
+
+
+# Rendering
+
+
+def test_image_shows_the_body_where_the_mask_is(body_model: InstantAvatarModel, heldout: DataparserOutputs) -> None:
+    camera, mask = camera_and_mask(heldout, 1)
+    image = body_model.get_outputs_for_camera(camera)
+    assert {key: value.shape for key, value in image.items()} == {
+        "rgb": (48, 48, 3),
+        "accumulation": (48, 48, 1),
+        "depth": (48, 48, 1),
+    }
+    shown = image["accumulation"][..., 0] > 0.5
+    union = (shown | mask).sum()
+    assert (shown & mask).sum() > 0.75 * union, "but for clothes, hair and the errors of the poses"
+    opaque = image["accumulation"][..., 0] > 0.999
+    assert opaque.sum() > 0.4 * mask.sum()
+    torch.testing.assert_close(
+        image["rgb"][opaque], torch.tensor(COLOR).expand(int(opaque.sum()), 3), atol=2e-3, rtol=0
+    )
+    empty = image["accumulation"][..., 0] == 0
+    assert empty.sum() > 0.5 * 48 * 48 and (image["rgb"][empty] == 1).all(), "a white background"
+
+
+def test_depth_is_the_distance_to_the_body(body_model: InstantAvatarModel, heldout: DataparserOutputs) -> None:
+    camera, shown = camera_and_mask(heldout, 0)
+    depth = body_model.get_outputs_for_camera(camera)["depth"][..., 0]
+    assert camera.metadata is not None
+    world_to_root = body_model.poses[int(camera.metadata["pose_id"])].world_to_root
+    root = torch.linalg.inv(world_to_root)[:3, 3]
+    distance = (camera.camera_to_worlds[0, :, 3] - root).norm()
+    assert depth[shown].median().item() == pytest.approx(distance.item(), abs=0.3)
+    assert depth[~shown].median() >= depth[shown].median()
+
+
+def test_chunks_do_not_change_the_image(
+    body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera, _ = camera_and_mask(heldout, 0)
+    whole = body_model.get_outputs_for_camera(camera)
+    monkeypatch.setattr(body_model.config, "eval_num_rays_per_chunk", 1000)
+    parts = body_model.get_outputs_for_camera(camera)
+    torch.testing.assert_close(parts["rgb"], whole["rgb"])
+
+
+def test_camera_that_sees_nobody_gives_white(body_model: InstantAvatarModel, heldout: DataparserOutputs) -> None:
+    away = Cameras(
+        camera_to_worlds=heldout.cameras.camera_to_worlds[0] @ torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0])),
+        fx=100.0,
+        fy=100.0,
+        cx=16.0,
+        cy=16.0,
+        width=32,
+        height=32,
+    )
+    image = body_model.get_outputs_for_camera(away)
+    assert (image["rgb"] == 1).all() and not image["accumulation"].any() and not image["depth"].any()
+
+
+def test_poses_are_prepared_once_until_the_field_changes(
+    body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = body_model.render_pose("poses", 0)
+    assert body_model.render_pose("poses", 0) is first
+    callbacks = body_model.get_training_callbacks(TrainingCallbackAttributes(None, None, None, None))  # pyright: ignore
+    for callback in callbacks:
+        callback.run_callback_at_location(0, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
+    assert body_model.render_pose("poses", 0) is not first
+    monkeypatch.setattr(model_module, "_CACHED_POSES", 2)
+    kept = body_model.render_pose("poses", 0)
+    dropped = body_model.render_pose("poses", 1)
+    assert body_model.render_pose("poses", 0) is kept
+    body_model.render_pose("poses", 2)
+    assert body_model.render_pose("poses", 0) is kept, "used last"
+    assert body_model.render_pose("poses", 1) is not dropped
+
+
+def test_interrupted_rendering_leaves_no_pose_behind(
+    body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(body_model, "render", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            body_model.get_outputs_for_camera(heldout.cameras[0:1])
+    assert body_model._current is None
+
+
+def test_densest_root_decides(body_model: InstantAvatarModel) -> None:
+    """Where an arm touches the chest a point has two roots; the empty one must not dim the other."""
+    density = torch.tensor([1.0, 3.0, 2.0, 5.0, 5.0, 0.0])
+    point = torch.tensor([0, 0, 0, 2, 2, 3])
+    assert is_densest_root(density, point, 5).tolist() == [False, True, False, False, True, True]
+    assert is_densest_root(density[:0], point[:0], 5).tolist() == []
+
+
+def test_state_of_one_model_gives_another_the_same_image(
+    outputs: DataparserOutputs, heldout: DataparserOutputs
+) -> None:
+    first, second = build(outputs).eval(), build(outputs).eval()
+    with torch.no_grad():
+        first.field.encoding.params.normal_()
+        first.field.density_head.params.mul_(50)
+    first.refresh_occupancy(100)
+    second.load_state_dict(first.state_dict())
+    camera, _ = camera_and_mask(heldout, 0)
+    images = [one.get_outputs_for_camera(camera)["rgb"] for one in (first, second)]
+    assert images[0].min() < 0.9, "something is shown"
+    assert torch.equal(*images)
+
+
+def test_image_metrics_are_collected_while_asked_for(
+    body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model_module, "image_metrics", lambda *_: {"psnr": 20.0})
+    image = torch.rand(16, 16, 4)
+    result = {"rgb": image[..., :3], "accumulation": image[..., 3:], "depth": image[..., 3:]}
+    with body_model.logging_image_metrics() as frames:
+        metrics, images = body_model.get_image_metrics_and_images(result, {"image": image})
+        body_model.get_image_metrics_and_images(result, {"image": image})
+    assert frames == [{"psnr": 20.0}] * 2 and metrics == {"psnr": 20.0}
+    assert images["img"].shape == (16, 32, 3) and images["depth"].shape == images["accumulation"].shape == (16, 16, 3)
+    body_model.get_image_metrics_and_images(result, {"image": image})
+    assert len(frames) == 2
