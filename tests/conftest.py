@@ -54,3 +54,14 @@ def demo_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "subject"
     DemoData(output=folder, size=96, train_frames=8, heldout_frames=3, novel_frames=4).main()
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run of `ns-train` on the demo subject, not to be changed."""
+    from tests.commands import run_command, run_folder, training_arguments
+
+    folder = tmp_path_factory.mktemp("trained")
+    result = run_command("ns-train", *training_arguments(demo_subject, folder, 150), folder=folder)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return run_folder(folder)

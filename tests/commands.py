@@ -1,0 +1,75 @@
+"""nerfstudio's commands as a user starts them, and a training run that is small enough for tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import imageio_ffmpeg
+
+BIN = Path(sys.executable).parent
+# What a CPU learns a 96-pixel person from in seconds: few rays, thick samples, a small field.
+SMALL_TRAINING = [
+    "instant-avatar-lite",
+    *["--machine.device-type", "cpu"],
+    *["--vis", "tensorboard"],
+    *["--pipeline.datamanager.train-num-rays-per-batch", "256"],
+    *["--pipeline.datamanager.pixel-shares", "0.4", "0.2", "0.4"],
+    *["--pipeline.model.skinning-resolution", "48", "48", "12"],
+    *["--pipeline.model.hash-levels", "8"],
+    *["--pipeline.model.step-size", "0.03"],
+    *["--pipeline.model.occupancy-warmup", "20"],
+    *["--pipeline.model.density-noise-steps", "20"],
+    *["--optimizers.field.optimizer.lr", "0.02"],
+]
+
+
+def training_arguments(data: Path, output: Path, steps: int, *more: str) -> list[str]:
+    """Arguments of `ns-train` for a small run at `run_folder(output)`."""
+    place = ["--output-dir", str(output), "--experiment-name", "person", "--timestamp", "run"]
+    decay = ["--optimizers.field.scheduler.max-steps", str(steps)]
+    arguments = [*SMALL_TRAINING, *place, "--max-num-iterations", str(steps), *decay, *more]
+    return [*arguments, "--data", str(data), "instant-avatar-data"]
+
+
+def run_folder(output: Path) -> Path:
+    """Folder of the run that `training_arguments` leads to."""
+    return output / "person" / "instant-avatar-lite" / "run"
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Environment of commands: without a GPU or downloads, and with ffmpeg on PATH.
+
+    Args:
+        folder: Existing folder, in which ffmpeg is linked where the machine has none.
+    """
+    ffmpeg = folder / "ffmpeg"
+    if not ffmpeg.exists():
+        ffmpeg.symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
+    path = os.pathsep.join([str(BIN), os.environ["PATH"], str(folder)])
+    nowhere = "http://127.0.0.1:9"
+    return {
+        **os.environ,
+        "PATH": path,
+        "CUDA_VISIBLE_DEVICES": "",
+        "TORCH_HOME": str(folder),
+        "https_proxy": nowhere,
+        "http_proxy": nowhere,
+        "COLUMNS": "200",
+    }
+
+
+def run_command(name: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of this environment to its end.
+
+    Args:
+        name: Such as `ns-train`.
+        arguments: Its arguments.
+        folder: Where to run it.
+    """
+    command = [str(BIN / name), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False
+    )
