@@ -42,6 +42,7 @@ from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.compositing import sample_weights
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.occupancy.traversal import sample_rays
+from instantavatar_ns.viewer.opening_view import OpeningView
 
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
@@ -150,6 +151,7 @@ class InstantAvatarModel(Model):
         self._render_poses: OrderedDict[tuple[str, int], RenderPose] = OrderedDict()
         self._current: RenderPose | None = None
         self.image_metrics_log: list[dict[str, float]] | None = None
+        self.opening_view = OpeningView()
 
     def _load_motion(self, path: Path, poses: PoseSequence, up: Float[Tensor, "3"]) -> PoseSequence:
         """The motion that time plays, at the wanted rate and place, with the person's shape."""
