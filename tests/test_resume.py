@@ -53,14 +53,14 @@ def test_killed_run_resumes_from_its_checkpoint(demo_subject, tmp_path):
     assert 0 < (after - before).norm() < 0.5 * before.norm()
 
 
-class FakePipeline(nn.Module):
+class _FakePipeline(nn.Module):
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(1000))
 
 
-class NoState:
-    optimizers, schedulers = {}, {}  # noqa: RUF012
+class _NoState:
+    optimizers, schedulers = {}, {}
 
     def state_dict(self):
         return {}
@@ -74,7 +74,7 @@ def trainer(tmp_path):
     )
     config.machine.device_type = "cpu"
     trainer = config.setup()
-    trainer.pipeline, trainer.optimizers, trainer.grad_scaler = FakePipeline(), NoState(), NoState()
+    trainer.pipeline, trainer.optimizers, trainer.grad_scaler = _FakePipeline(), _NoState(), _NoState()
     return trainer
 
 
