@@ -4,8 +4,8 @@
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/foundation.json
 
 Every subject is trained by ns-train in a process of its own and evaluated by ns-eval's class on its held-out frames and
-on its novel motion. `train_seconds` runs from the first step to the last checkpoint; nerfacc's extension, which compiles
-itself once per machine, is built before. Pictures are left beside the runs.
+on its novel motion. `train_seconds` runs from the first step to the last checkpoint; nerfacc's extension, which
+compiles itself once per machine, is built before. Pictures are left beside the runs.
 """
 
 from __future__ import annotations

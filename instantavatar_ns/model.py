@@ -47,6 +47,8 @@ from instantavatar_ns.viewer.opening_view import OpeningView
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
 _CACHED_POSES = 64
+# Metres behind the pelvis that a ray which hits nothing is said to end.
+_BEHIND_PELVIS = 1.0
 _EVAL_LEAST_ALPHA = 0.01
 _EVAL_LEAST_TRANSMITTANCE = 1e-4
 
@@ -280,7 +282,7 @@ class InstantAvatarModel(Model):
         background = self.config.background_color if self.training else "white"
         accumulation = accumulate_along_rays(weights, None, rays, num_rays)
         depth = accumulate_along_rays(weights, middles[:, None], rays, num_rays) / accumulation.clamp_min(1e-6)
-        farthest = middles.max() if len(middles) else torch.zeros((), device=middles.device)
+        farthest = origins.norm(dim=-1, keepdim=True) + _BEHIND_PELVIS
         outputs = {
             "rgb": self.renderer_rgb(rgb, weights[:, None], rays, num_rays, background),
             "accumulation": accumulation,

@@ -8,7 +8,8 @@ from typing import cast
 
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
-from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
+from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
 
 
 @dataclass
@@ -17,6 +18,10 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
 
     _target: type = field(default_factory=lambda: AvatarPipeline)
     """Class to instantiate."""
+    datamanager: AvatarDataManagerConfig = field(default_factory=AvatarDataManagerConfig)
+    """Frames and how rays are drawn from them."""
+    model: InstantAvatarModelConfig = field(default_factory=InstantAvatarModelConfig)
+    """The avatar."""
 
 
 class AvatarPipeline(VanillaPipeline):

@@ -259,7 +259,7 @@ def test_camera_that_sees_nobody_gives_white(body_model: InstantAvatarModel, hel
         height=32,
     )
     image = body_model.get_outputs_for_camera(away)
-    assert (image["rgb"] == 1).all() and not image["accumulation"].any() and not image["depth"].any()
+    assert (image["rgb"] == 1).all() and not image["accumulation"].any() and image["depth"].isfinite().all()
 
 
 def test_poses_are_prepared_once_until_the_field_changes(

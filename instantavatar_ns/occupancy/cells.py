@@ -49,12 +49,14 @@ def cubic_cells(
 ) -> tuple[Float[Tensor, "6"], tuple[int, int, int]]:
     """A box of cubic cells around another box, and its cells along each axis. Reads the box's size on the host.
 
+    A ten-thousandth of a cell more than a whole number is rounding, which must not change the shape of a checkpoint.
+
     Args:
         lower: Lower corner, metres.
         upper: Upper corner, metres.
         edge: Edge of a cell, metres.
     """
-    x, y, z = (math.ceil(extent / edge) for extent in (upper - lower).tolist())
+    x, y, z = (max(1, math.ceil(extent / edge - 1e-4)) for extent in (upper - lower).tolist())
     slack = lower.new_tensor([x, y, z]) * edge - (upper - lower)
     return torch.cat([lower - slack / 2, upper + slack / 2]), (x, y, z)
 
@@ -64,7 +66,7 @@ def fill(
 ) -> Bool[Tensor, "x y z"]:
     """Mark the 2x2x2 cells nearest to each point; points outside the box mark cells at its border.
 
-    Points up to a cell's edge apart leave no hole: each marks at least half an edge to all sides.
+    Each point marks at least half an edge to all sides, so points of a lattice along the axes may be an edge apart.
     """
     size = torch.tensor(resolution, device=points.device)
     lower, upper = aabb[:3], aabb[3:]

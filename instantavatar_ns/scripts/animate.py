@@ -12,13 +12,13 @@ from tempfile import mkdtemp
 from typing import Literal
 
 import imageio_ffmpeg
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.scripts.render import RenderCameraPath
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.motion.motion import load_motion, resample
+from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.scripts.camera_path import camera_path_json, orbit_path, static_path
-from instantavatar_ns.scripts.run_folder import load_run_config, write_variant
+from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Animate:
         name = f"animate/{self.motion.stem}"
         config_path = write_variant(self.load_config, name, self._edit)
         # The training cameras; no image is read for them.
-        dataparser = load_run_config(config_path).pipeline.datamanager.dataparser.setup()
+        dataparser = pipeline_of(load_run_config(config_path)).datamanager.dataparser.setup()
         camera = dataparser.get_dataparser_outputs("train").cameras[0:1]
         height = _even(self.size or int(camera.height.flatten()[0]))
         width = _even(height * int(camera.width.flatten()[0]) / int(camera.height.flatten()[0]))
@@ -68,8 +68,8 @@ class Animate:
         RenderCameraPath(load_config=config_path, camera_path_filename=json_path, output_path=output).main()
         return output
 
-    def _edit(self, config: TrainerConfig) -> None:
-        model = config.pipeline.model
+    def _edit(self, pipeline: AvatarPipelineConfig) -> None:
+        model = pipeline.model
         model.motion, model.motion_in_place, model.motion_fps = self.motion.resolve(), self.in_place, self.fps
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
-from instantavatar_ns.scripts.run_folder import load_run_config, write_variant
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
 
 EvalSet = Literal["heldout", "novel"]
 COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_published": "LPIPS as published", "fps": "images/s"}
@@ -22,8 +24,8 @@ COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_published": 
 class Evaluate:
     """Run nerfstudio's ns-eval on each set of frames and print one table.
 
-    Metrics are those of the published tables: whole image on white, 8-bit, without fitting the poses. Each set's JSON holds
-    ns-eval's averages and, under `frames`, every image's values.
+    Metrics are those of the published tables: whole image on white, 8-bit, without fitting the poses. Each set's JSON
+    holds ns-eval's averages and, under `frames`, every image's values.
     """
 
     load_config: Path
@@ -40,24 +42,25 @@ class Evaluate:
         output_dir = self.output_dir or self.load_config.parent / "eval"
         results = {}
         for name in self.sets or self._sets_of_run():
-            config = write_variant(self.load_config, f"eval/{name}", lambda config, name=name: self._edit(config, name))
+            variant = write_variant(self.load_config, f"eval/{name}", partial(self._edit, name))
             json_path = output_dir / f"{name}.json"
-            ComputePSNR(load_config=config, output_path=json_path, render_output_path=output_dir / name).main()
+            ComputePSNR(load_config=variant, output_path=json_path, render_output_path=output_dir / name).main()
             results[name] = json.loads(json_path.read_text(encoding="utf8"))["results"]
         print_results(results)
         return results
 
     def _sets_of_run(self) -> tuple[EvalSet, ...]:
-        datamanager = load_run_config(self.load_config).pipeline.datamanager
+        datamanager = pipeline_of(load_run_config(self.load_config)).datamanager
         data = Path(datamanager.data or datamanager.dataparser.data)
-        has_novel = (data / "novel").is_dir() and hasattr(datamanager.dataparser, "eval_set")
+        has_novel = (data / "novel").is_dir() and isinstance(datamanager.dataparser, InstantAvatarDataParserConfig)
         return ("heldout", "novel") if has_novel else ("heldout",)
 
-    def _edit(self, config: TrainerConfig, name: EvalSet) -> None:
-        if hasattr(config.pipeline.datamanager.dataparser, "eval_set"):
-            config.pipeline.datamanager.dataparser.eval_set = name
+    def _edit(self, name: EvalSet, pipeline: AvatarPipelineConfig) -> None:
+        dataparser = pipeline.datamanager.dataparser
+        if isinstance(dataparser, InstantAvatarDataParserConfig):
+            dataparser.eval_set = name
         if self.lpips_backbone is not None:
-            config.pipeline.model.lpips_backbone = self.lpips_backbone.resolve()
+            pipeline.model.lpips_backbone = self.lpips_backbone.resolve()
 
 
 def print_results(results: dict[str, dict]) -> None:

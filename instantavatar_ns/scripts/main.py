@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Union
+from typing import Annotated
 
 import tyro
 
@@ -11,15 +11,15 @@ from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.scripts.evaluate import Evaluate
 
-Command = Union[
-    Annotated[DemoData, tyro.conf.subcommand("demo-data")],
-    Annotated[Demo, tyro.conf.subcommand("demo")],
-    Annotated[Evaluate, tyro.conf.subcommand("evaluate")],
-    Annotated[Animate, tyro.conf.subcommand("animate")],
-]
+Command = (
+    Annotated[DemoData, tyro.conf.subcommand("demo-data")]
+    | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Animate, tyro.conf.subcommand("animate")]
+)
 
 
 def entrypoint() -> None:
     """Run `instant-avatar`."""
     tyro.extras.set_accent_color("bright_yellow")
-    tyro.cli(tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[Command]]).main()
+    tyro.cli(Command).main()

@@ -1,7 +1,7 @@
 """Finished runs on disk, and variants of their configuration.
 
-nerfstudio's commands take a run's `config.yml` and no option that changes the model or the data, but any file will do as
-long as the folder of the checkpoints follows from it. So what a command should see otherwise (another motion, another set of
+nerfstudio's commands take a run's `config.yml` and no option that changes the model or the data, but any file will do
+as long as the folder of the checkpoints follows from it. So what a command should see otherwise (another motion, other
 frames) is written into a copy of the configuration beneath the run, and the stock command is given that copy.
 """
 
@@ -41,33 +41,40 @@ def load_run_config(path: Path) -> TrainerConfig:
     return config
 
 
-def write_variant(run_config: Path, name: str, edit: Callable[[TrainerConfig], None]) -> Path:
+def pipeline_of(config: TrainerConfig) -> AvatarPipelineConfig:
+    """The pipeline's part of a configuration that `load_run_config` returned."""
+    assert isinstance(config.pipeline, AvatarPipelineConfig)
+    return config.pipeline
+
+
+def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineConfig], None]) -> Path:
     """Write a variant of a run's configuration beneath the run; an earlier variant of that name is replaced.
 
     Args:
         run_config: The run's `config.yml`.
         name: Folder of the variant, relative to the run's.
-        edit: Changes the configuration.
+        edit: Changes the configuration of data and model.
 
     Returns:
         Path of the variant, with which nerfstudio's commands work from any directory.
     """
     config = load_run_config(run_config)
+    pipeline = pipeline_of(config)
     run = run_config.resolve().parent
     # The run's folder is <output_dir>/<experiment>/<method>/<timestamp>; it may have been moved since.
     config.output_dir, config.experiment_name, config.timestamp = run.parents[2], run.parents[1].name, run.name
-    datamanager = config.pipeline.datamanager
+    datamanager = pipeline.datamanager
     data = datamanager.data or datamanager.dataparser.data
     if not Path(data).exists():
         raise InputError(
             data, f"expected the data that {run_config} was trained on", "Put it back, or run from the same directory"
         )
     datamanager.data = datamanager.dataparser.data = Path(data).resolve()
-    model = config.pipeline.model
+    model = pipeline.model
     for option in ("motion", "lpips_backbone"):
         if getattr(model, option) is not None:
             setattr(model, option, getattr(model, option).resolve())
-    edit(config)
+    edit(pipeline)
     path = run / name / "config.yml"
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
