@@ -101,10 +101,8 @@ def test_other_renderings(trained_run, evaluation, tmp_path, monkeypatch):
 
     monkeypatch.setenv("PATH", environment(tmp_path)["PATH"])
     config = trained_run / "config.yml"
-    names = ["rgb", "accumulation", "depth"]
-    options = {"output_path": tmp_path / "frames", "image_format": "png", "rendered_output_names": names}
-    DatasetRender(load_config=config, **options).main()
-    for name in names:
+    DatasetRender(load_config=config, output_path=tmp_path / "frames", image_format="png").main()
+    for name in ("rgb", "gt-rgb", "accumulation", "depth"):
         written = sorted(path.name for path in (tmp_path / "frames" / "test" / name).iterdir())
         assert written == ["image_0008.png", "image_0009.png", "image_0010.png"]
     evaluated = image(evaluation / "images" / "eval_img_0002.png")[:, 96:]

@@ -1,7 +1,7 @@
 """Images with the person's mask as their alpha channel, checked as they are read.
 
-nerfstudio blends RGBA images over the background itself. Its own masks (`mask_filenames`) mean "sample rays only here"
-and would leave the background unsupervised.
+nerfstudio blends RGBA images over white (`alpha_color`) where it evaluates whole images; training takes them as they
+are. Its own masks (`mask_filenames`) mean "sample rays only here" and would leave the background unsupervised.
 """
 
 from __future__ import annotations

@@ -74,6 +74,7 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
         cameras=_cameras(frames, world_to_dataset, pose_ids, _times(frames.numbers, train.numbers), downscale),
         scene_box=SceneBox(aabb=torch.stack([joints.amin(0) - _MARGIN, joints.amax(0) + _MARGIN])),
         dataparser_transform=torch.linalg.inv(world_to_dataset)[:3].float(),
+        alpha_color=torch.ones(3),  # whole images, as they are evaluated and written beside renderings, are on white
         metadata={
             "poses": poses,
             "body_model": body_model,

@@ -161,5 +161,5 @@ def test_stock_attributes_that_nerfstudio_reads(manager: AvatarDataManager) -> N
     assert manager.get_eval_rays_per_batch() == RAYS
     assert len(manager.fixed_indices_eval_dataloader) == HELDOUT
     camera, batch = next(iter(manager.fixed_indices_eval_dataloader))
-    assert batch["image"].shape == (SIZE, SIZE, 4)
+    assert batch["image"].shape == (SIZE, SIZE, 3)
     assert camera.metadata is not None and int(camera.metadata["pose_id"].flatten()[0]) >= TRAIN

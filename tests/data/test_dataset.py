@@ -25,16 +25,18 @@ def dataset(data, split="train", scale_factor=1.0, **options):
 def test_mask_is_the_alpha_channel(folder):
     data = dataset(folder)[3]
     assert "mask" not in data, "nerfstudio would sample rays on the mask only"
-    image = data["image"]
-    assert image.shape == (HEIGHT, WIDTH, 4) and image.dtype == torch.float32
-    assert image[..., 0].unique().tolist() == pytest.approx([30 / 255])
-    expected = np.asarray(Image.open(folder / "masks" / "mask_0003.png")) / 255.0
-    np.testing.assert_array_equal(image[..., 3], expected)
+    rgba = dataset(folder).get_numpy_image(3)
+    assert rgba.shape == (HEIGHT, WIDTH, 4) and (rgba[..., 0] == 30).all()
+    mask = np.asarray(Image.open(folder / "masks" / "mask_0003.png"))
+    np.testing.assert_array_equal(rgba[..., 3], mask)
+    assert data["image"].shape == (HEIGHT, WIDTH, 3) and data["image"].dtype == torch.float32
+    on_white = 30 / 255 * (mask / 255) + 1 - mask / 255
+    np.testing.assert_allclose(data["image"][..., 0], on_white, atol=1e-6)
 
 
 def test_held_out_images_have_their_own_masks(folder):
     Image.fromarray(np.full((HEIGHT, WIDTH), 255, np.uint8)).save(folder / "masks" / "mask_0004.png")
-    assert dataset(folder, "test")[0]["image"][..., 3].min() == 1.0
+    assert dataset(folder, "test").get_numpy_image(0)[..., 3].min() == 255
 
 
 @pytest.mark.parametrize(("downscale", "scale_factor"), [(2, 1.0), (1, 0.5)])
