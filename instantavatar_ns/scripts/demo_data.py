@@ -33,6 +33,8 @@ _REFINED = {"degrees": 0.4, "millimetres": 1.6}
 _ESTIMATED = {"degrees": 2.0, "millimetres": 8.0}
 _CORRELATION = 0.08
 """Over which share of the turn the errors of a pose estimator stay alike."""
+_DANCE_SECONDS = 3.0
+"""Duration of the dance's two bars; the motion's file gives its frame rate accordingly."""
 _MARGIN = 3.2
 """Distance of the person in body heights: a waving hand stays in the image."""
 
@@ -105,7 +107,7 @@ class DemoData:
                     self._render(subject, palette, pose, shift, files=(part, index))
                     progress.advance(task)
                 _write_camera(part / "cameras.npz", self.size)
-        _write_poses(folder / "novel" / "poses.npz", betas, dance, dance_transl)
+        _write_poses(folder / "novel" / "poses.npz", betas, dance, dance_transl, self.novel_frames / _DANCE_SECONDS)
         self._write_turn_poses(folder, betas, turn, transl)
         _write_body(folder / "body" / "SMPL_NEUTRAL.npz")
         facts = {
@@ -206,8 +208,9 @@ def _as_stored(poses: ndarray, transl: ndarray) -> tuple[Float[ndarray, "frames 
     return poses.astype(np.float32), transl.astype(np.float32)
 
 
-def _write_poses(path: Path, betas: ndarray, poses: ndarray, transl: ndarray) -> None:
-    np.savez(path, betas=betas[None], thetas=poses.reshape(-1, 72), transl=transl)
+def _write_poses(path: Path, betas: ndarray, poses: ndarray, transl: ndarray, fps: float | None = None) -> None:
+    rate = {} if fps is None else {"fps": np.float64(fps)}
+    np.savez(path, betas=betas[None], thetas=poses.reshape(-1, 72), transl=transl, **rate)
 
 
 def _write_camera(path: Path, size: int) -> None:

@@ -18,6 +18,7 @@ from instantavatar_ns.data.demo_motion import add_pose_noise, dance_poses, turn_
 from instantavatar_ns.data.demo_render import BACKGROUND, camera_intrinsics, render_frame
 from instantavatar_ns.data.demo_subject import loop_subdivide, vertex_normals
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts.demo_data import DemoData
 
 SIZE, TRAIN, HELDOUT, NOVEL = 96, 8, 3, 4
@@ -252,3 +253,8 @@ def test_loop_subdivision_rounds_an_octahedron_and_keeps_constants() -> None:
     assert radii.min() > 0.8 * radii.max(), "the octahedron's own faces reach in to 0.58"
     outward = columns[:, :3] / radii[:, None]
     assert (vertex_normals(columns[:, :3], faces) * outward).sum(axis=1).min() > 0.94
+
+
+def test_dance_plays_at_its_own_speed(demo_subject):
+    motion = load_motion(demo_subject / "novel" / "poses.npz")
+    assert len(motion) / motion.fps == pytest.approx(3.0)
