@@ -297,7 +297,7 @@ class InstantAvatarModel(Model):
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         """Density and colour of posed points, those of the densest of each point's canonical roots; else nothing."""
         roots = self.deformer(points, skinning)
-        # On the host's account: how many roots are left is not known to it otherwise.
+        # Reads the number of roots that are left on the host; dropping the others saves most of the field's work.
         keep = self.canonical_occupancy.occupied(roots.canonical.detach())
         canonical, point = roots.canonical[keep], roots.point[keep]
         noise = self.density_noise if self.training else 0.0
