@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from nerfacc.grid import _ray_aabb_intersect as ray_aabb_intersect_torch
 from nerfacc.grid import traverse_grids
 from torch import Tensor
@@ -20,6 +21,25 @@ class Samples(NamedTuple):
     ray_indices: Int[Tensor, "samples"]
     t_starts: Float[Tensor, "samples"]
     t_ends: Float[Tensor, "samples"]
+
+
+@dataclass(frozen=True)
+class SampleBuffer:
+    """Samples of a bundle of rays in buffers of a fixed size, so that no host needs to know how many there are.
+
+    Attributes:
+        ray_indices: Ray of each sample. The samples of one ray lie together, in order.
+        t_starts: Where each sample's step begins, metres along the ray.
+        first: Row of each ray's first sample.
+        number: How many samples of each ray are in the buffer.
+        count: How many samples there are; what exceeds the buffer is not in it.
+    """
+
+    ray_indices: Int32[Tensor, "capacity"]
+    t_starts: Float[Tensor, "capacity"]
+    first: Int32[Tensor, "rays"]
+    number: Int32[Tensor, "rays"]
+    count: Int32[Tensor, "1"]
 
 
 @torch.no_grad()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
+from instantavatar_ns.occupancy._components_triton import largest_component_triton
 from instantavatar_ns.occupancy.cells import cubic_cells, dilate, fill, largest_component
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EDGE = 0.1
 
 
@@ -77,16 +80,31 @@ def test_dilate_adds_the_neighbours_and_does_not_wrap_round() -> None:
     assert grown[:2, 2:5, 2:5].all()
 
 
-def test_largest_component_stays_and_corners_do_not_connect() -> None:
+LARGEST_COMPONENT = [largest_component, lambda binaries: largest_component_triton(binaries.to(DEVICE)).cpu()]
+either_implementation = pytest.mark.parametrize("largest", LARGEST_COMPONENT, ids=["scipy", "triton"])
+
+
+@either_implementation
+def test_largest_component_stays_and_corners_do_not_connect(largest: Callable[[Tensor], Tensor]) -> None:
     binaries = torch.zeros(6, 6, 6, dtype=torch.bool)
     binaries[:2, :2, :2] = True
     binaries[2, 2, 2] = True  # touches at a corner only
     binaries[4:, 4:, 4] = True
-    kept = largest_component(binaries)
+    kept = largest(binaries)
     assert kept.sum() == 8 and kept[:2, :2, :2].all()
 
 
-def test_largest_component_of_one_or_none_is_all_there_is() -> None:
+@either_implementation
+def test_largest_component_of_one_or_none_is_all_there_is(largest: Callable[[Tensor], Tensor]) -> None:
     nothing = torch.zeros(3, 3, 3, dtype=torch.bool)
-    assert not largest_component(nothing).any()
-    assert largest_component(~nothing).all()
+    assert not largest(nothing).any()
+    assert largest(~nothing).all()
+
+
+@pytest.mark.parametrize("share", [0.25, 0.32, 0.45, 0.9])
+def test_largest_components_of_both_implementations_are_the_same(share: float) -> None:
+    """Around 0.31 the cells of a cubic lattice begin to form winding clusters from side to side."""
+    binaries = torch.rand(21, 13, 8, generator=torch.Generator().manual_seed(0)) < share
+    expected = largest_component(binaries)
+    assert 10 < expected.sum() < binaries.sum() or share == 0.9
+    assert torch.equal(largest_component_triton(binaries.to(DEVICE)).cpu(), expected)

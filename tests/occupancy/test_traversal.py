@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from instantavatar_ns.occupancy._traversal_triton import sample_rays_triton
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
-from instantavatar_ns.occupancy.traversal import sample_rays, sample_rays_torch
+from instantavatar_ns.occupancy.traversal import SampleBuffer, sample_rays, sample_rays_torch
 
 STEP = 0.05
 SHAPE = (8, 6, 4)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 AABB = torch.tensor([-1.0, -0.5, 0.25, 1.0, 1.0, 1.25])
 needs_nerfacc = pytest.mark.skipif(not nerfacc_cuda(), reason="needs a GPU and nerfacc's CUDA functions")
 
@@ -119,3 +121,68 @@ def test_nerfaccs_samples_are_the_twins() -> None:
         (ray, round(t / STEP)) for ray, t in zip(samples.ray_indices.tolist(), samples.t_starts.tolist(), strict=True)
     }
     assert len(ours ^ theirs) < 0.01 * len(ours), "but for rounding at borders of cells"
+
+
+def buffered(origins: Tensor, directions: Tensor, cells: OccupiedCells, capacity: int, stratified: bool = False):
+    """Samples of the Triton kernel, on the GPU if there is one, else in Triton's interpreter."""
+    cells = OccupiedCells(cells.aabb.to(DEVICE), cells.binaries.to(DEVICE))
+    samples = sample_rays_triton(origins.to(DEVICE), directions.to(DEVICE), cells, STEP, stratified, capacity)
+    return SampleBuffer(*(getattr(samples, name).cpu() for name in SampleBuffer.__dataclass_fields__))
+
+
+def rows_of(samples: SampleBuffer, ray: int) -> slice:
+    return slice(int(samples.first[ray]), int(samples.first[ray] + samples.number[ray]))
+
+
+def test_buffered_samples_are_the_twins() -> None:
+    (origins, directions), cells = some_rays(100), some_cells()
+    origins[0], directions[0] = torch.tensor([0.0, 0.0, -3.0]), torch.tensor([0.0, 0.0, 1.0])  # along two axes' planes
+    twin = sample_rays_torch(origins, directions, cells, STEP, stratified=False)
+    samples = buffered(origins, directions, cells, capacity=4096)
+    assert int(samples.count) == samples.number.sum()
+    ours = {
+        (ray, round(t / STEP)) for ray in range(len(origins)) for t in samples.t_starts[rows_of(samples, ray)].tolist()
+    }
+    theirs = {(ray, round(t / STEP)) for ray, t in zip(twin.ray_indices.tolist(), twin.t_starts.tolist(), strict=True)}
+    assert len(theirs) > 100 and len(ours ^ theirs) <= 0.01 * len(theirs), "but for rounding at borders of cells"
+    assert len(ours) == int(samples.count)
+
+
+def test_buffered_samples_of_a_ray_lie_together_and_in_order() -> None:
+    samples = buffered(*some_rays(100), some_cells(), capacity=4096, stratified=True)
+    taken = torch.zeros(int(samples.count), dtype=torch.long)
+    for ray in range(100):
+        rows = rows_of(samples, ray)
+        taken[rows] += 1
+        assert (samples.ray_indices[rows] == ray).all()
+        assert (samples.t_starts[rows].diff() > 0.99 * STEP).all()
+    assert (taken == 1).all()
+
+
+def test_buffered_samples_are_shifted_by_a_part_of_a_step_per_ray() -> None:
+    torch.manual_seed(0)
+    origins, directions = (torch.tensor([row]).expand(100, 3) for row in ([0.0, 0.0, -3.0], [0.0, 0.0, 1.0]))
+    full = OccupiedCells(AABB, torch.ones(SHAPE, dtype=torch.bool))
+    samples = buffered(origins, directions, full, capacity=4096, stratified=True)
+    middle = samples.t_starts[samples.first.long()] + STEP / 2 - 3.25  # behind the face of the box
+    assert middle.min() >= -1e-5 and middle.max() <= STEP + 1e-5
+    assert middle.std() == pytest.approx(STEP / 12**0.5, rel=0.2), "uniform over a step"
+
+
+def test_buffer_keeps_the_number_of_what_it_cannot_hold() -> None:
+    (origins, directions), cells = some_rays(100), some_cells()
+    everything = buffered(origins, directions, cells, capacity=4096)
+    capacity = int(everything.count) // 3
+    samples = buffered(origins, directions, cells, capacity)
+    assert samples.count == everything.count
+    assert samples.number.sum() == capacity and (samples.number <= everything.number).all()
+    assert (samples.first + samples.number <= capacity).all()
+    for ray in range(100):
+        kept = samples.t_starts[rows_of(samples, ray)]
+        assert torch.equal(kept, everything.t_starts[rows_of(everything, ray)][: len(kept)]), "the first of the ray"
+
+
+def test_buffer_of_no_rays_and_of_empty_cells_is_empty() -> None:
+    origins, directions = some_rays(16)
+    assert int(buffered(origins, directions, some_cells(0.0), capacity=64).count) == 0
+    assert int(buffered(origins[:0], directions[:0], some_cells(), capacity=64).count) == 0

@@ -1,0 +1,89 @@
+"""Marching rays through a grid of occupied cells; launched by `occupancy/_traversal_triton.py`."""
+
+# Triton's functions are written in a subset of Python that pyright does not know.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _slab(origin, direction, lower, upper):
+    """Distances at which a ray enters and leaves the space between two planes."""
+    # A ray along the planes is given a direction so flat that it never leaves: no infinity times zero.
+    direction = tl.where(tl.abs(direction) < 1e-12, 1e-12, direction)
+    a = (lower - origin) / direction
+    b = (upper - origin) / direction
+    return tl.minimum(a, b), tl.maximum(a, b)
+
+
+@triton.jit
+def _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz):
+    """Whether the middles of steps lie in occupied cells in front of `far`."""
+    middle = start + step * 0.5
+    lx, ly, lz = tl.load(box), tl.load(box + 1), tl.load(box + 2)
+    x = tl.floor((ox + middle * dx - lx) / (tl.load(box + 3) - lx) * nx).to(tl.int32)
+    y = tl.floor((oy + middle * dy - ly) / (tl.load(box + 4) - ly) * ny).to(tl.int32)
+    z = tl.floor((oz + middle * dz - lz) / (tl.load(box + 5) - lz) * nz).to(tl.int32)
+    inside = (middle < far) & (x >= 0) & (x < nx) & (y >= 0) & (y < ny) & (z >= 0) & (z < nz)
+    return inside & (tl.load(binaries + (x * ny + y) * nz + z, mask=inside, other=0) != 0)
+
+
+@triton.jit
+def traverse_kernel(
+    origins,  # [rays, 3] float32
+    directions,  # [rays, 3] float32
+    shifts,  # [rays] float32: part of a step by which each ray's samples are shifted
+    box,  # [6] float32
+    binaries,  # [nx, ny, nz] uint8
+    ray_indices,  # [capacity] int32, written
+    t_starts,  # [capacity] float32, written
+    first,  # [rays] int32, written
+    number,  # [rays] int32, written
+    count,  # [1] int32, added to
+    step,
+    capacity,
+    nx,
+    ny,
+    nz,
+    LANES: tl.constexpr,
+):
+    """One ray a program: its occupied steps are counted, room for them is taken from the buffer, and they are written.
+
+    Looking the cells up twice, in cache, is cheaper than a prefix sum over the rays between two launches.
+    """
+    ray = tl.program_id(0)
+    ox, oy, oz = tl.load(origins + 3 * ray), tl.load(origins + 3 * ray + 1), tl.load(origins + 3 * ray + 2)
+    dx, dy, dz = tl.load(directions + 3 * ray), tl.load(directions + 3 * ray + 1), tl.load(directions + 3 * ray + 2)
+    near_x, far_x = _slab(ox, dx, tl.load(box), tl.load(box + 3))
+    near_y, far_y = _slab(oy, dy, tl.load(box + 1), tl.load(box + 4))
+    near_z, far_z = _slab(oz, dz, tl.load(box + 2), tl.load(box + 5))
+    near = tl.maximum(tl.maximum(tl.maximum(near_x, near_y), near_z), 0.0)
+    far = tl.minimum(tl.minimum(far_x, far_y), far_z)
+
+    shift = tl.load(shifts + ray)
+    first_step = tl.maximum(tl.ceil(near / step - shift - 0.5), 0.0)
+    steps = tl.where(far > near, tl.ceil((far - near) / step) + 1, 0.0).to(tl.int32)
+    lanes = tl.arange(0, LANES)
+
+    total = 0
+    for begin in range(0, steps, LANES):
+        start = (first_step + (begin + lanes).to(tl.float32) + shift) * step
+        hit = _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+        total += tl.sum(hit.to(tl.int32), axis=0)
+
+    place = 0
+    if total > 0:
+        place = tl.atomic_add(count, total, sem="relaxed")
+    tl.store(first + ray, tl.minimum(place, capacity))
+    tl.store(number + ray, tl.maximum(tl.minimum(total, capacity - place), 0))
+    if total > 0:
+        for begin in range(0, steps, LANES):
+            start = (first_step + (begin + lanes).to(tl.float32) + shift) * step
+            hit = _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+            ones = hit.to(tl.int32)
+            slot = place + tl.cumsum(ones, axis=0) - 1
+            fits = hit & (slot < capacity)
+            tl.store(ray_indices + slot, ray, mask=fits)
+            tl.store(t_starts + slot, start, mask=fits)
+            place += tl.sum(ones, axis=0)
