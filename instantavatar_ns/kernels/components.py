@@ -4,9 +4,6 @@ Each cell's label is the row of a cell of the same component, its own at first; 
 lowest row of what has been joined so far. Labels only ever sink, so a stale one still leads to the root.
 """
 
-# Triton's functions are written in a subset of Python that pyright does not know.
-# pyright: reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
-
 import triton
 import triton.language as tl
 

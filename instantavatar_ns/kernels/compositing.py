@@ -1,8 +1,5 @@
 """Compositing the samples of a ray, forward and backward; launched by `occupancy/_compositing_triton.py`."""
 
-# Triton's functions are written in a subset of Python that pyright does not know.
-# pyright: reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
-
 import triton
 import triton.language as tl
 

@@ -1,8 +1,5 @@
 """Marching rays through a grid of occupied cells; launched by `occupancy/_traversal_triton.py`."""
 
-# Triton's functions are written in a subset of Python that pyright does not know.
-# pyright: reportArgumentType=false, reportOperatorIssue=false, reportCallIssue=false
-
 import triton
 import triton.language as tl
 
