@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -262,6 +263,24 @@ def test_camera_that_sees_nobody_gives_white(body_model: InstantAvatarModel, hel
     )
     image = body_model.get_outputs_for_camera(away)
     assert (image["rgb"] == 1).all() and not image["accumulation"].any() and image["depth"].isfinite().all()
+
+
+@pytest.mark.parametrize(("alpha", "most"), [(0.009, 0.0), (0.011, 1.0), (0.8, 1 - 5e-5)])
+def test_thin_and_hidden_samples_are_left_out(
+    body_model: InstantAvatarModel,
+    heldout: DataparserOutputs,
+    monkeypatch: pytest.MonkeyPatch,
+    alpha: float,
+    most: float,
+) -> None:
+    """An opacity under 0.01 counts as none, and what lies behind a transmittance of 1e-4 as hidden."""
+    density = -math.log(1 - alpha) / TINY.step_size
+    monkeypatch.setattr(
+        body_model, "shade", lambda points, _: (torch.full_like(points[:, 0], density), torch.ones_like(points))
+    )
+    camera, mask = camera_and_mask(heldout, 1)
+    inside = body_model.get_outputs_for_camera(camera)["accumulation"][..., 0][mask]
+    assert inside.max() <= most and inside.max() >= 0.2 * most
 
 
 def test_poses_are_prepared_once_until_the_field_changes(
