@@ -1,8 +1,5 @@
 """The largest connected component of a grid on a GPU, in a handful of launches and without its host."""
 
-# Launch options are no parameters of a kernel, as pyright sees it.
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 from __future__ import annotations
 
 import torch
@@ -10,6 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from instantavatar_ns.kernels.components import count_kernel, join_kernel
+from instantavatar_ns.kernels.launch import launch
 
 _BLOCK = 256
 
@@ -22,6 +20,6 @@ def largest_component_triton(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x
     labels = torch.arange(num_cells, dtype=torch.int32, device=binaries.device)
     sizes = torch.zeros_like(labels)
     grid = (-(-num_cells // _BLOCK),)
-    join_kernel[grid](occupied, labels, *binaries.shape, BLOCK=_BLOCK)
-    count_kernel[grid](occupied, labels, sizes, num_cells, BLOCK=_BLOCK)
+    launch(join_kernel, grid, occupied, labels, *binaries.shape, BLOCK=_BLOCK)
+    launch(count_kernel, grid, occupied, labels, sizes, num_cells, BLOCK=_BLOCK)
     return binaries & (labels == sizes.argmax()).view(binaries.shape)

@@ -1,8 +1,5 @@
 """Pixels from samples in buffers of a fixed size, by one Triton kernel forward and one backward."""
 
-# Launch options are no parameters of a kernel, as pyright sees it.
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 from __future__ import annotations
 
 import math
@@ -13,6 +10,7 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from instantavatar_ns.kernels.compositing import composite_backward_kernel, composite_kernel
+from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.occupancy.traversal import SampleBuffer
 
 _LANES = 64
@@ -79,7 +77,9 @@ class _Composite(torch.autograd.Function):
         num_rays, density, rgb = len(first), density.contiguous(), rgb.contiguous()
         out_rgb, accumulation, depth = density.new_empty(num_rays, 3), *density.new_empty(2, num_rays)
         weights, chosen = torch.zeros_like(t_starts), torch.full_like(first_root, -1)
-        composite_kernel[(num_rays,)](
+        launch(
+            composite_kernel,
+            (num_rays,),
             density,
             rgb,
             first_root,
@@ -106,7 +106,9 @@ class _Composite(torch.autograd.Function):
     def backward(ctx, *gradients: Tensor):
         density, rgb, t_starts, first, number, weights, chosen = ctx.saved_tensors
         grad_density, grad_root_rgb = torch.zeros_like(density), torch.zeros_like(rgb)
-        composite_backward_kernel[(len(first),)](
+        launch(
+            composite_backward_kernel,
+            (len(first),),
             density,
             rgb,
             t_starts,

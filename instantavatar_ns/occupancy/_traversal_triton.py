@@ -1,14 +1,12 @@
 """Samples of rays in buffers of a fixed size, by a Triton kernel: nothing is read by the host."""
 
-# Launch options are no parameters of a kernel, as pyright sees it.
-# pyright: reportCallIssue=false, reportArgumentType=false
-
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.traversal import traverse_kernel
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.traversal import SampleBuffer
@@ -41,22 +39,23 @@ def sample_rays_triton(
     t_starts = torch.zeros(capacity, device=device)
     first, number = torch.empty((2, num_rays), dtype=torch.int32, device=device)
     count = torch.zeros(1, dtype=torch.int32, device=device)
-    if num_rays:
-        traverse_kernel[(num_rays,)](
-            origins.contiguous(),
-            directions.contiguous(),
-            shifts,
-            cells.aabb,
-            cells.binaries.view(torch.uint8),
-            ray_indices,
-            t_starts,
-            first,
-            number,
-            count,
-            step,
-            capacity,
-            *cells.binaries.shape,
-            LANES=_LANES,
-            num_warps=1,
-        )
+    launch(
+        traverse_kernel,
+        (num_rays,),
+        origins.contiguous(),
+        directions.contiguous(),
+        shifts,
+        cells.aabb,
+        cells.binaries.view(torch.uint8),
+        ray_indices,
+        t_starts,
+        first,
+        number,
+        count,
+        step,
+        capacity,
+        *cells.binaries.shape,
+        LANES=_LANES,
+        num_warps=1,
+    )
     return SampleBuffer(ray_indices, t_starts, first, number, count)

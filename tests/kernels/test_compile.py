@@ -18,6 +18,7 @@ from tests.kernels.compile_kernels import KERNELS
 def report() -> dict[str, tuple[int, int]]:
     """Registers and spilled bytes of each kernel on an H100."""
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PATH"] = ""  # no C compiler: what Triton's wheel brings must do
     root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "tests.kernels.compile_kernels"]
     result = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
@@ -28,7 +29,7 @@ def report() -> dict[str, tuple[int, int]]:
 
 def test_all_kernels_are_compiled() -> None:
     sources = [path.read_text(encoding="utf8") for path in Path(kernels.__path__[0]).glob("*.py")]
-    defined = {name for source in sources for name in re.findall(r"^def ([a-z]\w*)\(", source, re.MULTILINE)}
+    defined = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source, re.MULTILINE)}
     assert defined == {kernel.__name__ for kernel, *_ in KERNELS}
 
 
