@@ -59,7 +59,7 @@ instant_avatar_lite = MethodSpecification(
             eval_num_rays_per_batch=1024,
             sampling="pixels",
             # Few steps see few empty pixels; what they do not see stays as specks around the person.
-            pixel_shares=(0.4, 0.2, 0.4),
+            pixel_shares=(0.3, 0.3, 0.4),
         ),
         InstantAvatarModelConfig(
             eval_num_rays_per_chunk=1 << 13,

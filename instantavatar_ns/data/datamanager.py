@@ -35,11 +35,11 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     eval_num_rays_per_batch: int = 4096
     """Rays per evaluated batch, all of one frame."""
     sampling: Literal["patches", "pixels"] = "patches"
-    """"patches": squares centred on the person. "pixels": single ones on the person, near the silhouette, anywhere."""
+    """"patches": squares centred on the person. "pixels": single ones within it, near the silhouette and anywhere."""
     patch_size: int = 32
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
     pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
-    """Shares of pixels on the person, near the silhouette and anywhere, where sampling is "pixels"."""
+    """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
     seed: int = 0
     """Seed of the draws: a step's frame and pixels follow from it, the step and the process's rank alone."""
 
@@ -79,15 +79,16 @@ class FrameStore:
         """Draw rays of one frame; the same for the same seed, step and rank."""
         self.generator.manual_seed(hash((self.config.seed, self.rank, step)))
         _, height, width, _ = self.images.shape
-        inside, edge, anywhere = self.pixels[frame]
+        classes = self.pixels[frame]
         if self.config.sampling == "patches":
             size = self.config.patch_size
-            centres = draw(inside, max(1, num_rays // size**2), self.generator)
+            centres = draw(classes.person, max(1, num_rays // size**2), self.generator)
             pixels = patches(centres, size, height, width)
         else:
             counts = proportions(num_rays, self.config.pixel_shares)
-            classes = (inside, edge if len(edge) else inside, anywhere)
-            drawn = [draw(pixels, count, self.generator) for pixels, count in zip(classes, counts, strict=True)]
+            edge = classes.edge if len(classes.edge) else classes.interior
+            chosen = zip((classes.interior, edge, classes.anywhere), counts, strict=True)
+            drawn = [draw(pixels, count, self.generator) for pixels, count in chosen]
             pixels = torch.cat(drawn)
         image = self.images[frame].view(-1, 4)[pixels].float() / 255
         frames = torch.full_like(pixels, frame)

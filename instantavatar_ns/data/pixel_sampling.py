@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-INSIDE, EDGE, ANYWHERE = 0, 1, 2
 _EDGE_WIDTH = 1 / 64  # of the image's larger side, to either side of the silhouette
 
 
-def pixel_classes(masks: Float[Tensor, "frames height width"]) -> list[list[Int[Tensor, "pixels"]]]:
-    """Flat indices of the pixels of each frame that lie on the person, in a band around the silhouette, and anywhere.
+class PixelClasses(NamedTuple):
+    """Flat indices of a frame's pixels by where they lie.
 
-    Computed once, so that a training step draws from them without looking at the mask.
+    Attributes:
+        person: On the person.
+        interior: On the person and not near the silhouette. Were the whole person drawn from beside the edge, the near
+            side of the silhouette would be drawn more often than the far one, and the avatar would grow by the width of
+            its blur.
+        edge: In a band to both sides of the silhouette; empty where the person fills the image.
+        anywhere: All.
     """
+
+    person: Int[Tensor, "pixels"]
+    interior: Int[Tensor, "pixels"]
+    edge: Int[Tensor, "pixels"]
+    anywhere: Int[Tensor, "pixels"]
+
+
+def pixel_classes(masks: Float[Tensor, "frames height width"]) -> list[PixelClasses]:
+    """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask."""
     _, height, width = masks.shape
     reach = max(1, round(_EDGE_WIDTH * max(height, width)))
     everywhere = torch.arange(height * width, device=masks.device)
@@ -24,8 +40,11 @@ def pixel_classes(masks: Float[Tensor, "frames height width"]) -> list[list[Int[
         inside = (mask > 0.5).float()[None, None]
         grown = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
         shrunken = -F.max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
-        edge = (grown != shrunken).flatten().nonzero()[:, 0]
-        classes.append([inside.flatten().nonzero()[:, 0], edge, everywhere])
+        person, interior, edge = (
+            pixels.flatten().nonzero()[:, 0] for pixels in (inside > 0, shrunken > 0, grown != shrunken)
+        )
+        # A person thinner than the band is all edge.
+        classes.append(PixelClasses(person, interior if len(interior) else person, edge, everywhere))
     return classes
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.pixel_sampling import PixelClasses
 
 SIZE, TRAIN, HELDOUT = 96, 8, 3
 RAYS = 2048
@@ -140,8 +141,9 @@ def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
     _, batch = frames.draw_rays(4, 1000, 0)
     inside, edge, anywhere = batch["indices"].split([600, 300, 100])
     assert (mask_at(manager, inside) > 0.5).all()
-    silhouette = frames.pixels[4][1]
+    silhouette = frames.pixels[4].edge
     assert torch.isin(edge[:, 1] * SIZE + edge[:, 2], silhouette).all()
+    assert not torch.isin(inside[:, 1] * SIZE + inside[:, 2], silhouette).any()
     share = float((mask_at(manager, edge) > 0.5).float().mean())
     assert 0.2 < share < 0.8, "to both sides of the silhouette"
     covered = float((mask_at(manager, anywhere) > 0.5).float().mean())
@@ -151,7 +153,8 @@ def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
 
 def test_person_that_fills_the_image_has_no_silhouette_to_draw_from(manager: AvatarDataManager) -> None:
     frames = store(manager, sampling="pixels")
-    frames.pixels = [[torch.arange(50), torch.arange(0), torch.arange(SIZE * SIZE)]] * TRAIN
+    everything = torch.arange(SIZE * SIZE)
+    frames.pixels = [PixelClasses(everything, everything, everything[:0], everything)] * TRAIN
     _, batch = frames.draw_rays(0, 100, 0)
     assert len(batch["indices"]) == 100
 

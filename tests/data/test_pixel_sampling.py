@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instantavatar_ns.data.pixel_sampling import ANYWHERE, EDGE, INSIDE, draw, patches, pixel_classes, proportions
+from instantavatar_ns.data.pixel_sampling import draw, patches, pixel_classes, proportions
 
 HEIGHT, WIDTH = 64, 48
 
@@ -16,20 +16,31 @@ def box_mask() -> torch.Tensor:
     return mask
 
 
-def test_classes_are_the_person_a_band_around_it_and_all() -> None:
+def marked(pixels: torch.Tensor) -> torch.Tensor:
+    image = torch.zeros(HEIGHT * WIDTH, dtype=torch.bool)
+    image[pixels] = True
+    return image.view(HEIGHT, WIDTH)
+
+
+def test_classes_are_the_person_a_band_around_it_what_is_within_and_all() -> None:
     classes = pixel_classes(torch.stack([box_mask(), 1 - box_mask()]))
-    assert len(classes) == 2 and len(classes[0][ANYWHERE]) == HEIGHT * WIDTH
-    inside = torch.zeros(HEIGHT * WIDTH, dtype=torch.bool)
-    inside[classes[0][INSIDE]] = True
-    assert torch.equal(inside.view(HEIGHT, WIDTH), box_mask() > 0.5)
+    assert len(classes) == 2 and len(classes[0].anywhere) == HEIGHT * WIDTH
+    assert torch.equal(marked(classes[0].person), box_mask() > 0.5)
     # A 64th of the larger side is one pixel: the band takes a pixel to either side of the silhouette.
-    band = torch.zeros(HEIGHT * WIDTH, dtype=torch.bool)
-    band[classes[0][EDGE]] = True
-    expected = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
-    expected[19:41, 9:31] = True
-    expected[21:39, 11:29] = False
-    assert torch.equal(band.view(HEIGHT, WIDTH), expected)
-    assert torch.equal(classes[1][EDGE], classes[0][EDGE])
+    within = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    within[21:39, 11:29] = True
+    assert torch.equal(marked(classes[0].interior), within)
+    band = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    band[19:41, 9:31] = True
+    assert torch.equal(marked(classes[0].edge), band & ~within)
+    assert torch.equal(classes[1].edge, classes[0].edge)
+
+
+def test_person_thinner_than_the_band_is_drawn_from_as_a_whole() -> None:
+    mask = torch.zeros(HEIGHT, WIDTH)
+    mask[20:40, 10:12] = 1.0
+    (classes,) = pixel_classes(mask[None])
+    assert torch.equal(classes.interior, classes.person) and len(classes.person) == 40
 
 
 def test_patches_are_centred_where_there_is_room() -> None:
