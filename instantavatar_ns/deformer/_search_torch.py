@@ -19,7 +19,7 @@ from instantavatar_ns.linalg import matvec
 def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, settings: SearchSettings) -> Roots:
     """See `search.search_roots`."""
     point, bone = posed.candidates.of(points).nonzero(as_tuple=True)
-    to_canonical = torch.linalg.inv(posed.bone_transforms)[bone, :3]
+    to_canonical = posed.starts[bone]
     x = matvec(to_canonical[..., :3], points[point]) + to_canonical[..., 3]
     residual, rotation = _skin(x, points[point], posed)
     inverse_jacobian = rotation.transpose(1, 2)

@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int32
 from torch import Tensor
 
+from instantavatar_ns.body.body_model import NUM_JOINTS
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.linalg import matvec
 
@@ -30,12 +31,12 @@ class BoneCandidates:
     Attributes:
         lower: Corner of the posed box, metres, root space.
         cell: Edges of a cell, metres.
-        table: Whether a bone is a candidate in a cell; the row after the last is the outside, without candidates.
+        bits: The candidates of a cell, bone j as bit j; the row after the last is the outside, without candidates.
     """
 
     lower: Float[Tensor, "3"]
     cell: Float[Tensor, "3"]
-    table: Bool[Tensor, "cells bones"]
+    bits: Int32[Tensor, "cells"]
 
     @property
     def posed_box(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
@@ -47,7 +48,8 @@ class BoneCandidates:
         cell = ((points - self.lower) / self.cell).floor()
         inside = ((cell >= 0) & (cell < RESOLUTION)).all(dim=-1)
         row = _rows(cell.nan_to_num(0.0).clamp(0, RESOLUTION - 1).long())
-        return self.table[torch.where(inside, row, len(self.table) - 1)]
+        bits = self.bits[torch.where(inside, row, len(self.bits) - 1)]
+        return (bits[:, None] >> torch.arange(NUM_JOINTS, device=bits.device) & 1).bool()
 
 
 def find_bone_candidates(
@@ -74,12 +76,12 @@ def find_bone_candidates(
     nearest = ((posed - lower) / cell - 0.5).floor().long()[:, None] + offsets
     rows = _rows(nearest.clamp(0, RESOLUTION - 1))
     rows = torch.where(weight[:, None] >= LEAST_WEIGHT, rows[..., None], RESOLUTION**3)
-    num_bones = skinning_weights.shape[-1]
-    table = torch.zeros((RESOLUTION**3 + 1) * num_bones, dtype=torch.bool, device=posed.device)
-    table.index_fill_(0, (rows * num_bones + bone[:, None]).flatten(), True)
-    table = table.view(-1, num_bones)
-    table[-1] = False
-    return BoneCandidates(lower, cell, table)
+    table = torch.zeros((RESOLUTION**3 + 1) * NUM_JOINTS, dtype=torch.bool, device=posed.device)
+    table.index_fill_(0, (rows * NUM_JOINTS + bone[:, None]).flatten(), True)
+    values = 1 << torch.arange(NUM_JOINTS, dtype=torch.int32, device=posed.device)
+    bits = (table.view(-1, NUM_JOINTS) * values).sum(dim=-1, dtype=torch.int32)
+    bits[-1] = 0
+    return BoneCandidates(lower, cell, bits)
 
 
 def _rows(cells: Tensor) -> Tensor:

@@ -51,7 +51,9 @@ class FastSnarfDeformer(nn.Module):
         with torch.no_grad():
             blended = self.skinning_weights @ bone_transforms[:, :3].reshape(-1, 12)
             candidates = find_bone_candidates(self.skinning_weights, blended, self.box)
-        return PosedSkinning(bone_transforms, blended, self.box, candidates)
+            # inv_ex and not inv, which waits for the device to tell whether a matrix is singular; none is.
+            starts = torch.linalg.inv_ex(bone_transforms).inverse[:, :3].contiguous()
+        return PosedSkinning(bone_transforms, starts, blended, self.box, candidates)
 
     def skin(
         self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch 24 4 4"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int32
 from torch import Tensor
 
 from instantavatar_ns.deformer.candidates import BoneCandidates
@@ -21,12 +21,14 @@ class PosedSkinning:
 
     Attributes:
         bone_transforms: From the canonical pose to root space.
+        starts: Back from root space, the upper three rows: where each bone takes a posed point.
         blended: The upper three rows of the transforms, blended per voxel.
         box: The canonical voxels.
         candidates: Which bones are worth a start where; its box is the posed box.
     """
 
     bone_transforms: Float[Tensor, "24 4 4"]
+    starts: Float[Tensor, "24 3 4"]
     blended: Float[Tensor, "voxels 12"]
     box: VoxelBox
     candidates: BoneCandidates
@@ -43,6 +45,25 @@ class Roots:
 
     canonical: Float[Tensor, "roots 3"]
     point: Int[Tensor, "roots"]
+
+
+@dataclass(frozen=True)
+class RootBuffer:
+    """Canonical correspondences in buffers of a fixed size, so that no host needs to know how many there are.
+
+    Attributes:
+        canonical: Canonical positions, metres.
+        point: Index of the posed point that each belongs to.
+        first: Row of each point's first root. The roots of one point lie together.
+        number: How many roots of each point are in the buffer.
+        count: How many roots there are; what exceeds the buffer is not in it.
+    """
+
+    canonical: Float[Tensor, "capacity 3"]
+    point: Int32[Tensor, "capacity"]
+    first: Int32[Tensor, "points"]
+    number: Int32[Tensor, "points"]
+    count: Int32[Tensor, "1"]
 
 
 @dataclass(frozen=True)
