@@ -65,9 +65,8 @@ def measure(num_points: int, device: str) -> dict[str, float]:
     points = (posed_vertices[chosen] + offsets).to(device)
     deformer, bones = avatar.deformer.to(device), bones.to(device)
     posed = deformer.pose(bones)
-    lanes = {"lanes": num_points} if INTERPRETED else {}
 
-    roots = search_roots_triton(points, posed, SETTINGS, 2 * num_points, **lanes)
+    roots = search_roots_triton(points, posed, SETTINGS, 2 * num_points)
     count = int(roots.count)
     canonical, point = roots.canonical[:count], roots.point[:count].long()
     twin = search_roots(points, posed, SETTINGS)
@@ -78,7 +77,7 @@ def measure(num_points: int, device: str) -> dict[str, float]:
         "largest_residual_m": float(error.max()),
         "roots_per_point": count / num_points,
         "candidates_per_point": float(posed.candidates.of(points).sum() / num_points),
-        "search_ms": timed(lambda: search_roots_triton(points, posed, SETTINGS, 2 * num_points, **lanes)),
+        "search_ms": timed(lambda: search_roots_triton(points, posed, SETTINGS, 2 * num_points)),
         "search_torch_ms": timed(lambda: search_roots(points, posed, SETTINGS)),
         "pose_ms": timed(lambda: deformer.pose(bones)),
     }

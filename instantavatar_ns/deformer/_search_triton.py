@@ -5,13 +5,15 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int32
 from torch import Tensor
+from triton import knobs
 
 from instantavatar_ns.deformer.candidates import RESOLUTION
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.search import implicit_gradient_kernel, search_kernel
 
-_LANES = 32  # a warp: lanes wait for the slowest of their program
+# A warp's lanes, which wait for the slowest among them. The interpreter takes as long for a program of any size.
+_LANES = 256 if knobs.runtime.interpret else 32
 _GRADIENT_LANES = 32
 _GRADIENT_PROGRAMS = 528  # four for each multiprocessor of an H100: each adds to the bones' gradient once
 
@@ -24,7 +26,6 @@ def search_roots_triton(
     capacity: int,
     num_points: Int32[Tensor, "1"] | None = None,
     occupied: Bool[Tensor, "x y z"] | None = None,
-    lanes: int = _LANES,
 ) -> RootBuffer:
     """The roots of `search.search_roots`, at most four a point, in a buffer; points are placed in it in any order.
 
@@ -35,7 +36,6 @@ def search_roots_triton(
         capacity: Roots that the buffer holds; of those that do not fit, only their number is kept.
         num_points: How many of the points there are, on the device; by default all.
         occupied: Cells of the canonical box; roots in others are left out.
-        lanes: Points of a program; more than a warp's only pay where every program costs, in Triton's interpreter.
     """
     device, box = points.device, posed.box
     if num_points is None:
@@ -46,7 +46,7 @@ def search_roots_triton(
     count = torch.zeros(1, dtype=torch.int32, device=device)
     launch(
         search_kernel,
-        (-(-len(points) // lanes),),
+        (-(-len(points) // _LANES),),
         points.contiguous(),
         num_points,
         posed.candidates.bits,
@@ -68,7 +68,7 @@ def search_roots_triton(
         MAX_STEPS=settings.max_steps,
         RESOLUTION=RESOLUTION,
         HAS_OCCUPIED=occupied is not None,
-        LANES=lanes,
+        LANES=_LANES,
         num_warps=1,
     )
     return RootBuffer(canonical, point_of_root, first, number, count)
