@@ -37,6 +37,9 @@ class MotionOptions:
     """Seconds to move from the first training pose to the motion's first frame."""
 
 
+DEFAULT_OPTIONS = MotionOptions()
+
+
 def prepare_motion(motion: Motion, options: MotionOptions, stand: Motion) -> Motion:
     """Make of a motion what `options` say.
 
