@@ -59,7 +59,7 @@ class Animate:
     at its own speed."""
     size: int | None = None
     """Height of the video, pixels; by default the training images', or the camera path's."""
-    options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
+    motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """What is made of the motion before. Unless given, fps is the camera path's, else 30."""
 
     def main(self) -> Path:
@@ -69,7 +69,7 @@ class Animate:
         if self.size is not None and self.size < 2:
             raise InputError("--size", f"expected at least 2 pixels, found {self.size}", "Give a larger height")
         saved_path = read_camera_path(self.camera) if isinstance(self.camera, Path) else None
-        options = self.options
+        options = self.motion_options
         if options.fps is None:
             fps = DEFAULT_FPS if saved_path is None else len(saved_path["camera_path"]) / float(saved_path["seconds"])
             options = replace(options, fps=fps)
