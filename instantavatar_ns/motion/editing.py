@@ -58,7 +58,8 @@ def prepare_motion(motion: Motion, options: MotionOptions, stand: Motion) -> Mot
 
 
 def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
-    """The part of `prepare_motion` that does not depend on the avatar."""
+    """The part of `prepare_motion` that does not depend on the avatar; checks all options."""
+    _check_seconds("transition", options.transition)
     motion = cut(motion, options.start_frame, options.end_frame)
     if options.fps is not None:
         if not (np.isfinite(options.fps) and options.fps > 0):
@@ -133,7 +134,6 @@ def lead_in(motion: Motion, stand: Motion, seconds: float) -> Motion:
         stand: One frame, the pose to begin with.
         seconds: Duration of the movement; 0 leaves the motion as it is.
     """
-    _check_seconds("transition", seconds)
     count = round(seconds * motion.fps)
     if count == 0:
         return motion
