@@ -6,6 +6,7 @@ early and insists on CHANNELS after every OFFSET, bvhTools 1.6 splits lines at s
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,10 +61,12 @@ def read_bvh(path: Path) -> BvhMotion:
     """
     if not path.is_file():
         raise InputError(path, "expected a BVH motion, found no such file", "Give a .bvh file")
-    header, found, motion = path.read_text(encoding="utf8", errors="replace").partition("MOTION")
-    if not header.lstrip("\ufeff \t\r\n").startswith("HIERARCHY") or not found:
-        raise InputError(path, "expected a BVH file, found neither HIERARCHY at its start nor MOTION", _ADVICE)
-    joints = _read_hierarchy(path, header)
+    header, *rest = re.split(
+        r"^\s*MOTION\s*$", path.read_text(encoding="utf8", errors="replace"), maxsplit=1, flags=re.M
+    )
+    if not header.lstrip("\ufeff \t\r\n").startswith("HIERARCHY") or not rest:
+        raise InputError(path, "expected a BVH file, found no HIERARCHY at its start or no MOTION", _ADVICE)
+    joints, motion = _read_hierarchy(path, header), rest[0]
     values, fps = _read_frames(path, motion, sum(len(joint.channels) for joint in joints))
     parents = np.array([joint.parent for joint in joints])
     offsets = np.stack([joint.offset for joint in joints])

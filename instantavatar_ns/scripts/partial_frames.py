@@ -10,6 +10,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from instantavatar_ns.errors import InputError
+
 FRAME_PATTERN = "%05d.png"
 
 
@@ -19,6 +21,9 @@ class PartialFrames:
     Args:
         output: The video, or the folder of images, to be made.
         settings: All that the frames follow from. Frames that were left by other settings are deleted.
+
+    Raises:
+        InputError: The hidden folder holds files of somebody else.
     """
 
     def __init__(self, output: Path, settings: str) -> None:
@@ -28,6 +33,9 @@ class PartialFrames:
         mark = self.folder / "settings"
         if not mark.is_file() or mark.read_text(encoding="utf8") != settings:
             if self.folder.exists():
+                if not mark.is_file() and any(path.is_file() for path in self.folder.rglob("*")):
+                    message = "expected frames of an unfinished video, found other files"
+                    raise InputError(self.folder, message, "Move them away, or give another --output")
                 shutil.rmtree(self.folder)
             self.images.mkdir(parents=True)
             # Written last: a folder without it is not continued.

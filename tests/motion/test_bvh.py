@@ -231,7 +231,7 @@ def turn_twice(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (text_file, "found neither HIERARCHY"),
+        (text_file, "found no HIERARCHY"),
         (truncate, "expected 5 frames of 84 numbers, found 168 numbers; it ends early"),
         (cut_hierarchy, "hierarchy of joints"),
         (write_nan, "NaN or infinity in frame 3"),

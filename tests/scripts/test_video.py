@@ -106,6 +106,14 @@ def test_frames_are_kept_for_the_same_settings(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".video.mp4.partial"], "nothing under the final name yet"
 
 
+def test_files_of_others_are_not_deleted(tmp_path):
+    (tmp_path / ".video.mp4.partial").mkdir()
+    (tmp_path / ".video.mp4.partial" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="found other files"):
+        PartialFrames(tmp_path / "video.mp4", "x")
+    assert (tmp_path / ".video.mp4.partial" / "notes.txt").read_text() == "mine"
+
+
 def test_frames_become_a_folder(tmp_path):
     output = tmp_path / "frames"
     output.mkdir()  # an empty folder of that name does not stand in the way
