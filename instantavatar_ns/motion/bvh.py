@@ -85,7 +85,7 @@ def _read_hierarchy(path: Path, header: str) -> list[_Joint]:
     lines = header.replace("{", "\n{\n").replace("}", "\n}\n").splitlines()
     try:
         for line in lines[1:]:
-            word, _, rest = line.strip().partition(" ")
+            word, rest = (*line.split(maxsplit=1), "", "")[:2]
             if word in ("ROOT", "JOINT"):
                 parent = open_joints[-1] if open_joints else -1
                 if parent is None or (word == "ROOT") != (parent == -1):

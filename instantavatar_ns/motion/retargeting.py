@@ -4,7 +4,7 @@ Joints are found by name (limbs, neck, head) and by their place in the tree (pel
 each bone is turned from the skeleton's rest pose; SMPL's rotations start from its T-pose. So between the two lies one
 constant rotation a joint: that which brings the T-pose into the other's rest pose. For the trunk it turns one upright
 frame into the other; for the bones of a limb, from hip or shoulder outwards, the shortest rotation follows that brings
-each one's direction into the other's.
+each one's direction into the other's. Feet rest flat on the floor in both, however steep the bone inside.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ _CONVENTIONS = (
 _ADVICE = "Give a BVH file with CMU's or Mixamo's joint names (Hips, LeftUpLeg, LeftLeg, LeftFoot, LeftArm, ...)"
 _REST_ADVICE = "Export it with a T-pose or A-pose as its rest pose"
 _BONE_ENDS = {"hip": "knee", "knee": "ankle", "ankle": "foot", "shoulder": "elbow", "elbow": "wrist"}
-_FOLLOWS = {"knee": "hip", "foot": "ankle", "elbow": "shoulder", "wrist": "elbow"}
-"""Whose turn in the rest pose a joint takes over before its own bone's is added. An ankle takes over none: feet rest
-flat on the floor, however far apart the legs. Toes and hands have no bone to go by and are straight."""
+_FOLLOWS = {"knee": "hip", "ankle": "knee", "foot": "ankle", "elbow": "shoulder", "wrist": "elbow"}
+"""Whose turn in the rest pose a joint takes over before its own bone's is added. Toes and hands have no bone to go by
+and are straight."""
 _FARTHEST_REST = np.radians(120)
+_FOOT_MOVED_ALONG = np.radians(1)
 
 
 def read_bvh_poses(path: Path) -> PoseFile:
@@ -190,15 +191,32 @@ def _rest_rotations(
         side, _, role = name.partition("_")
         offsets[name] = offsets.get(f"{side}_{_FOLLOWS.get(role)}", upright)
         end = f"{side}_{_BONE_ENDS.get(role)}"
-        if end in rest:
-            bone, target = offsets[name] @ (smpl[end] - smpl[name]), rest[end] - rest[name]
-            turn = _shortest_rotation(bone, target)
-            if turn is None or turn.magnitude() > _FARTHEST_REST:
-                found = "no length" if turn is None else "quite another direction"
-                message = f"expected a rest pose near a T-pose or A-pose, found {found} from {name} to {end}"
-                raise InputError(path, message, _REST_ADVICE)
+        if end not in rest:
+            # Without toes nothing tells where a foot points.
+            offsets[name] = upright if role == "ankle" else offsets[name]
+            continue
+        bone, target = smpl[end] - smpl[name], rest[end] - rest[name]
+        turn = _shortest_rotation(offsets[name] @ bone, target)
+        if turn is None or turn.magnitude() > _FARTHEST_REST:
+            found = "no length" if turn is None else "quite another direction"
+            message = f"expected a rest pose near a T-pose or A-pose, found {found} from {name} to {end}"
+            raise InputError(path, message, _REST_ADVICE)
+        # How steep the bone to the toes is differs with where a skeleton has its ankle and toes. Only if it points as
+        # SMPL's would, turned with the leg, the foot has left the floor with the leg.
+        if role == "ankle" and turn.magnitude() > _FOOT_MOVED_ALONG:
+            offsets[name] = _heading(upright, bone, target)
+        else:
             offsets[name] = turn.as_matrix() @ offsets[name]
     return offsets
+
+
+def _heading(
+    upright: Float[ndarray, "3 3"], bone: Float[ndarray, "3"], target: Float[ndarray, "3"]
+) -> Float[ndarray, "3 3"]:
+    """The upright frame, turned about its vertical so that a bone and its target point the same way from above."""
+    seen = upright.T @ target
+    angle = np.arctan2(seen[0], seen[2]) - np.arctan2(bone[0], bone[2])
+    return upright @ Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()
 
 
 def _shortest_rotation(source: Float[ndarray, "3"], target: Float[ndarray, "3"]) -> Rotation | None:

@@ -88,7 +88,7 @@ def write_bvh(path: Path, poses: np.ndarray, transl: np.ndarray, fps: float, sty
         columns.append(Rotation.from_matrix(local).as_euler(style.order, degrees=True))
         lines.append(f"{pad}{'ROOT' if parent < 0 else 'JOINT'} {style.prefix}{style.names[JOINT_NAMES[joint]]}")
         lines.append(pad + "{")
-        lines.append(f"{pad}\tOFFSET  " + " ".join(f"{value:.6f}" for value in offset))
+        lines.append(f"{pad}\tOFFSET\t" + "\t".join(f"{value:.6f}" for value in offset))
         lines.append(f"{pad}\tCHANNELS {len(channels)} " + " ".join(channels))
         children = [child for child, above in enumerate(PARENTS) if above == joint]
         for child in reversed(children) if style.reverse else children:

@@ -110,13 +110,17 @@ CMU_SKELETON = {
     "RightHand": ("RightForeArm", (-3.5, 0.0, 0.0)),
     "RThumb": ("RightHand", (0.0, 0.0, 0.5)),
 }
-LIMBS = [
-    *[("LeftUpLeg", "LeftLeg", "left_knee"), ("LeftLeg", "LeftFoot", "left_ankle")],
-    *[("LeftFoot", "LeftToeBase", "left_foot"), ("RightUpLeg", "RightLeg", "right_knee")],
-    *[("RightLeg", "RightFoot", "right_ankle"), ("RightFoot", "RightToeBase", "right_foot")],
-    *[("LeftArm", "LeftForeArm", "left_elbow"), ("LeftForeArm", "LeftHand", "left_wrist")],
-    *[("RightArm", "RightForeArm", "right_elbow"), ("RightForeArm", "RightHand", "right_wrist")],
-]
+LIMBS = {
+    "left_knee": ("LeftUpLeg", "LeftLeg"),
+    "left_ankle": ("LeftLeg", "LeftFoot"),
+    "right_knee": ("RightUpLeg", "RightLeg"),
+    "right_ankle": ("RightLeg", "RightFoot"),
+    "left_elbow": ("LeftArm", "LeftForeArm"),
+    "left_wrist": ("LeftForeArm", "LeftHand"),
+    "right_elbow": ("RightArm", "RightForeArm"),
+    "right_wrist": ("RightForeArm", "RightHand"),
+}
+"""Bones of the skeleton that are SMPL's up to the joint."""
 
 
 def write_skeleton(path, skeleton, angles, heights):
@@ -153,7 +157,7 @@ def test_limbs_of_another_shape_point_the_same_way(tmp_path):
     bvh, motion = read_bvh(tmp_path / "m.bvh"), load_motion(tmp_path / "m.bvh")
     read = np.concatenate([motion.global_orient, motion.body_pose], axis=1)
     places = forward(read, motion.transl.numpy())[1]
-    for start, end, joint in LIMBS:
+    for joint, (start, end) in LIMBS.items():
         bone = bvh.positions[:, bvh.names.index(end)] - bvh.positions[:, bvh.names.index(start)]
         bone /= np.linalg.norm(bone, axis=-1, keepdims=True)
         assert degrees_apart(bones(places)[:, JOINT[joint] - 1], bone).max() < 0.1, joint
@@ -163,14 +167,31 @@ def test_limbs_of_another_shape_point_the_same_way(tmp_path):
     np.testing.assert_allclose(body_hips, hips * (0.381 + 0.434) / leg, rtol=0.01, atol=0.005)
 
 
-def test_resting_skeleton_stands_in_smpls_t_pose_with_its_arms(tmp_path):
-    """Zero angles are the file's rest pose: here a T-pose with legs apart, so only the legs turn."""
+def test_resting_skeleton_stands_in_smpls_t_pose(tmp_path):
+    """Zero angles are the file's rest pose: here a T-pose with legs apart, so only the legs turn; feet stay flat."""
     write_skeleton(tmp_path / "m.bvh", CMU_SKELETON, np.zeros((2, len(CMU_SKELETON), 3)), [0.0, 0.0])
     motion = load_motion(tmp_path / "m.bvh")
     angles = np.degrees(np.linalg.norm(motion.body_pose[0].reshape(23, 3), axis=1))
     moved = {JOINT_NAMES[joint + 1] for joint in np.flatnonzero(angles > 1.0)}
     assert moved <= {f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "knee", "ankle")}
     assert angles[JOINT["left_hip"] - 1] == pytest.approx(np.degrees(np.arctan(2.4 / 6.7) - np.arctan(0.06)), abs=0.5)
+    read = np.concatenate([motion.global_orient, motion.body_pose], axis=1)
+    for name in ("left_ankle", "right_ankle"):
+        np.testing.assert_allclose(
+            forward(read, motion.transl.numpy())[0][0, JOINT[name]] @ [0, 1, 0], [0, 1, 0], atol=1e-6
+        )
+
+
+def test_feet_that_moved_with_the_legs_are_not_flat(tmp_path):
+    """A skeleton of SMPL's own shape whose legs were spread in the rest pose, and the feet with them."""
+    rest = rest_pose(0.8, 0.0).reshape(24, 3)
+    rest[JOINT["left_hip"], 2], rest[JOINT["right_hip"], 2] = 0.3, -0.3
+    poses, transl = dance()
+    write_bvh(tmp_path / "m.bvh", poses, transl, 30.0, BvhStyle(MIXAMO, rest.ravel()))
+    motion = load_motion(tmp_path / "m.bvh")
+    read = np.concatenate([motion.global_orient, motion.body_pose], axis=1)
+    apart = forward(poses, transl)[0].swapaxes(-1, -2) @ forward(read, motion.transl.numpy())[0]
+    assert np.degrees(Rotation.from_matrix(apart.reshape(-1, 3, 3)).magnitude()).max() < 0.1
 
 
 def text_file(path):
