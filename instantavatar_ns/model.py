@@ -36,7 +36,8 @@ from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.metrics import image_metrics, quantise
-from instantavatar_ns.motion.motion import load_motion, place_motion, resample
+from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prepare_motion
+from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.compositing import sample_weights
@@ -95,13 +96,10 @@ class InstantAvatarModelConfig(ModelConfig):
     density_noise_steps: int = 1000
     """Steps for which normal noise is added to the raw density."""
     motion: Path | None = None
-    """Motion file that nerfstudio's time plays, 0 its first frame and 1 its last; by default time plays the training
-    poses."""
-    motion_in_place: bool = True
-    """Move the motion to where the person stands in the first training frame; otherwise take it as given in the
-    dataset's world."""
-    motion_fps: float | None = None
-    """Frames per second to resample the motion to; by default it keeps its own."""
+    """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes
+    along (walk, dance, stretch). By default time plays the training poses."""
+    motion_options: MotionOptions = DEFAULT_OPTIONS
+    """What is made of the motion before."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
@@ -156,13 +154,10 @@ class InstantAvatarModel(Model):
         self.opening_view = OpeningView()
 
     def _load_motion(self, path: Path, poses: PoseSequence, up: Float[Tensor, "3"]) -> PoseSequence:
-        """The motion that time plays, at the wanted rate and place, with the person's shape."""
-        motion = load_motion(path)
-        if self.config.motion_fps is not None:
-            motion = resample(motion, self.config.motion_fps)
-        if self.config.motion_in_place:
-            first = self.train_pose_ids[0]
-            motion = place_motion(motion, poses.global_orient[first], poses.transl[first], up)
+        """The motion that time plays, prepared as the options say, with the person's shape."""
+        first = slice(self.train_pose_ids[0], self.train_pose_ids[0] + 1)
+        stand = Motion(poses.global_orient[first], poses.body_pose[first], poses.transl[first], DEFAULT_FPS, up)
+        motion = prepare_motion(load_motion(path), self.config.motion_options, stand)
         return PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
 
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
@@ -314,6 +309,17 @@ class InstantAvatarModel(Model):
             "space_opacity": opacity(self.field.density(points)[0]),
             "space_is_free": ~self.canonical_occupancy.occupied(points),
         }
+
+    def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
+        """The person's own colour and opacity [..., 4], of outputs on white; white where there is nothing.
+
+        nerfstudio calls this for `ns-render --rendered-output-names rgba`; its own would divide colours on white by
+        opacity.
+        """
+        alpha = outputs[output_name.replace("rgb", "accumulation")]
+        # rgb = alpha * colour + (1 - alpha)
+        colour = 1 - (1 - outputs[output_name]) / alpha.clamp_min(1e-6)
+        return torch.cat([colour.clamp(0, 1), alpha], dim=-1)
 
     # Losses and metrics
 

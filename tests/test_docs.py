@@ -1,11 +1,13 @@
 """README and docs: python blocks compile, marked blocks run, relative links lead somewhere.
 
 A block runs as a test when the line before its fence is `<!-- tested -->`. The marked blocks of one page run in order
-in one empty folder, with the environment's commands on PATH.
+in one empty folder, with the environment's commands on PATH; if one says `$RUN`, that is the folder of a small training
+run.
 """
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,8 +60,11 @@ def test_python_blocks_compile(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.tested for block in _blocks(page))], ids=_name)
-def test_marked_blocks_run(page: Path, tmp_path: Path) -> None:
+def test_marked_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    if any("$RUN" in block.code for block in _blocks(page) if block.tested):
+        environment["RUN"] = "outputs/person/instant-avatar-lite/run"
+        shutil.copytree(request.getfixturevalue("trained_run"), tmp_path / environment["RUN"])
     for block in _blocks(page):
         if block.tested:
             finished = subprocess.run(

@@ -20,6 +20,7 @@ from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStor
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig, is_densest_root
+from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from tests.avatars import body_density
 
@@ -130,8 +131,8 @@ def test_time_plays_a_motion_where_one_is_set(outputs: DataparserOutputs, demo_s
 
 def test_motion_is_resampled_and_taken_as_it_is_when_asked(outputs: DataparserOutputs, demo_subject: Path) -> None:
     motion = demo_subject / "novel" / "poses.npz"
-    twice = 2 * load_motion(motion).fps
-    as_given = build(outputs, motion=motion, motion_in_place=False, motion_fps=twice).motion
+    double = MotionOptions(place="dataset", fps=2 * load_motion(motion).fps)
+    as_given = build(outputs, motion=motion, motion_options=double).motion
     novel = InstantAvatarDataParserConfig(data=demo_subject, eval_set="novel").setup().get_dataparser_outputs("test")
     rows = novel.cameras.metadata["pose_id"].flatten()  # pyright: ignore
     expected = build(novel).poses

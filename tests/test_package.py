@@ -70,7 +70,8 @@ def test_importing_the_package_imports_no_nerfstudio() -> None:
 
 def test_package_data_is_installed() -> None:
     package = Path(instantavatar_ns.__file__).parent
-    for name in ("py.typed", "body/free_body.npz", "body/FREE_BODY_LICENSE.md"):
+    motions = [f"motion/library/{name}" for name in ("walk.npz", "dance.npz", "stretch.npz", "README.md")]
+    for name in ("py.typed", "body/free_body.npz", "body/FREE_BODY_LICENSE.md", *motions):
         assert (package / name).is_file(), name
 
 

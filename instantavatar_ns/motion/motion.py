@@ -12,7 +12,9 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.library import find_motion, library_names
 from instantavatar_ns.motion.readers import PoseFile, read_pose_file
+from instantavatar_ns.motion.retargeting import read_bvh_poses
 
 DEFAULT_FPS = 30.0
 
@@ -45,16 +47,22 @@ class Motion:
 
 
 def load_motion(path: Path, fps: float | None = None) -> Motion:
-    """Load a motion as its file gives it (`place_motion` moves it); see `readers` for the formats.
+    """Load a motion as its file gives it (`place_motion` moves it); see `readers` and `bvh` for the formats.
 
     Args:
-        path: A `.npz` or `.pkl` file.
+        path: A `.npz`, `.pkl` or `.bvh` file, or the name of a motion of the `library`.
         fps: Frames per second; by default the file's, 60 for AIST++, else 30.
 
     Raises:
         InputError: The file is missing, unreadable, empty, of another skeleton, or holds NaN.
     """
-    file = read_pose_file(path)
+    path = find_motion(path)
+    if not path.is_file():
+        advice = (
+            f"Give a .npz, .pkl or .bvh file, or the name of a motion that comes along: {', '.join(library_names())}"
+        )
+        raise InputError(path, "expected a motion, found no such file", advice)
+    file = read_bvh_poses(path) if path.suffix.lower() == ".bvh" else read_pose_file(path)
     rate = fps or file.fps or DEFAULT_FPS
     if not (np.isfinite(rate) and rate > 0):
         raise InputError(path, f"expected a positive number of frames per second, found {rate}", "Give it as fps")

@@ -1,4 +1,7 @@
-"""SMPL parameters in the files that people keep them in: pose estimates, AIST++, AMASS."""
+"""SMPL parameters in the files that people keep them in: pose estimates, AIST++, AMASS.
+
+SMPL-H and SMPL-X share SMPL's root and its first 21 body joints; what follows, fingers and face, SMPL has not.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ AIST_FPS = 60.0
 _SMPL, _SMPLH, _SMPLX = 72, 156, 165
 _ADVICE = (
     "Give an .npz with poses (T, 72) and trans (T, 3), thetas (T, 72) and transl (T, 3), or global_orient (T, 3), "
-    "body_pose (T, 69) and transl (T, 3); an AMASS .npz (SMPL-H); or an AIST++ .pkl"
+    "body_pose (T, 69) and transl (T, 3); an AMASS .npz (SMPL, SMPL-H or SMPL-X); an AIST++ .pkl; or a .bvh"
 )
 
 
@@ -27,7 +30,7 @@ class PoseFile:
 
     Attributes:
         global_orient: Axis-angle rotation of the root, radians.
-        body_pose: Axis-angle rotations of the 23 other joints, radians. The hands of SMPL-H are flattened.
+        body_pose: Axis-angle rotations of the 23 other joints, radians. The hands of SMPL-H and SMPL-X are flattened.
         transl: Translation, metres; zeros where the file has none.
         betas: Shape coefficients (mean over the frames), zeros where the file has none.
         fps: Frames per second, None where the file does not say.
@@ -98,14 +101,19 @@ def _full_pose(
             raise InputError(path, f"expected SMPL poses, found {', '.join(sorted(arrays)) or 'nothing'}", _ADVICE)
         poses = np.asarray(found, np.float64)
         poses = _rows(poses)
-    width = poses.shape[1]
-    if len(poses) and width not in (_SMPL, _SMPLH):
-        kind = " (55 joints, SMPL-X)" if width == _SMPLX else ""
-        message = f"expected poses of 72 (SMPL) or 156 (SMPL-H) numbers a frame, found {width}{kind}"
-        raise InputError(path, message, "Convert the motion to SMPL or SMPL-H")
-    if width == _SMPLH:
-        poses = np.concatenate([poses[:, :66], np.zeros((len(poses), 6))], axis=1)
     rate = _first(arrays, "mocap_framerate", "mocap_frame_rate")
+    width = poses.shape[1]
+    # 165 numbers can be joints in any order; AMASS says of its files what they are.
+    known = (_SMPL, _SMPLH) if rate is None else (_SMPL, _SMPLH, _SMPLX)
+    if len(poses) and width not in known:
+        kind = " (55 joints, SMPL-X) without the frame rate of an AMASS file" if width == _SMPLX else ""
+        message = f"expected poses of 72 (SMPL) or 156 (SMPL-H) numbers a frame, found {width}{kind}"
+        advice = "Convert the motion to SMPL or SMPL-H"
+        if width == _SMPLX:
+            advice += ", or add mocap_frame_rate if it is AMASS's SMPL-X: z up, root and 21 body joints first"
+        raise InputError(path, message, advice)
+    if width in (_SMPLH, _SMPLX):
+        poses = np.concatenate([poses[:, :66], np.zeros((len(poses), 6))], axis=1)
     if rate is not None:
         return poses, float(rate), (0.0, 0.0, 1.0)
     if "smpl_poses" in arrays:

@@ -2,85 +2,162 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
 import shlex
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import mkdtemp
-from typing import Literal
+from typing import Annotated, Literal
 
-import imageio_ffmpeg
-from nerfstudio.scripts.render import RenderCameraPath
+import mediapy
+import torch
+import tyro
+from nerfstudio.cameras.camera_paths import get_path_from_json
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.pipelines.base_pipeline import Pipeline
+from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from instantavatar_ns.motion.motion import load_motion, resample
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.motion.editing import MotionOptions, edit_motion
+from instantavatar_ns.motion.library import find_motion
+from instantavatar_ns.motion.motion import DEFAULT_FPS, load_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
-from instantavatar_ns.scripts.camera_path import camera_path_json, orbit_path, static_path
-from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+from instantavatar_ns.scripts.camera_path import (
+    camera_path_json,
+    film_motion,
+    orbit_path,
+    read_camera_path,
+    static_path,
+)
+from instantavatar_ns.scripts.partial_frames import FRAME_PATTERN, PartialFrames
+from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.scripts.video import check_output, encode, has_alpha, is_folder
 
 
 @dataclass
 class Animate:
-    """Film the avatar in a motion with nerfstudio's ns-render, and print the ns-render line that does the same.
+    """Film the avatar in a motion, and print nerfstudio's own command that gives the same frames.
 
-    Motions: AIST++ and SMPL files (poses + trans, thetas + transl, global_orient + body_pose), AMASS .npz.
+    Motions: SMPL, AIST++, AMASS and BVH files, and those that come along: walk, dance, stretch. A rendering that was
+    stopped goes on where it was when it is started again with the same options.
     """
 
     load_config: Path
     """The run's config.yml."""
     motion: Path
-    """Motion file, .npz or .pkl."""
+    """Motion: a .npz, .pkl or .bvh file, or walk, dance or stretch."""
     output: Path | None = None
-    """Video to write; by default animate/<motion>.mp4 in the run's folder."""
-    camera: Literal["static", "orbit"] = "static"
-    """The first training camera, standing still or going round the person once."""
-    in_place: bool = True
-    """Start the motion where the person stands in the first training frame; otherwise take it as given in the data's
-    world, as for a motion recorded together with the training frames."""
-    fps: float = 30.0
-    """Frames per second of the video; the motion is resampled to it."""
+    """What to write: a video .mp4 or .gif on white, a video .webm with a transparent background, or, for a name without
+    ending, a new folder of PNG images with a transparent background. By default animate/<motion>.mp4 in the run's
+    folder; an existing video is replaced once the new one is complete."""
+    camera: Literal["static", "orbit"] | Path = "static"
+    """The first training camera, standing still or going round the person once, or a camera path saved by nerfstudio's
+    viewer (.json). The path says how long the video is, and how large; where no keyframe sets a time, the motion plays
+    at its own speed."""
     size: int | None = None
-    """Height of the video, pixels; by default the training images'."""
+    """Height of the video, pixels; by default the training images', or the camera path's."""
+    motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
+    """What is made of the motion before. Unless given, fps is the camera path's, else 30."""
 
     def main(self) -> Path:
-        """Render, and return the video's path."""
-        motion = resample(load_motion(self.motion), self.fps)
-        name = f"animate/{self.motion.stem}"
-        config_path = write_variant(self.load_config, name, self._edit)
-        # The training cameras; no image is read for them.
-        dataparser = pipeline_of(load_run_config(config_path)).datamanager.dataparser.setup()
-        camera = dataparser.get_dataparser_outputs("train").cameras[0:1]
-        height = _even(self.size or int(camera.height.flatten()[0]))
-        width = _even(height * int(camera.width.flatten()[0]) / int(camera.height.flatten()[0]))
-        path = {"static": static_path, "orbit": orbit_path}[self.camera](camera, len(motion))
-        json_path = config_path.with_name(f"camera_path_{self.camera}.json")
-        json_path.write_text(json.dumps(camera_path_json(camera, path, self.fps, width, height)), encoding="utf8")
+        """Render, and return the path of what was written."""
+        output = self.output or self.load_config.parent / "animate" / f"{self.motion.stem}.mp4"
+        check_output(output)
+        if self.size is not None and self.size < 2:
+            raise InputError("--size", f"expected at least 2 pixels, found {self.size}", "Give a larger height")
+        saved_path = read_camera_path(self.camera) if isinstance(self.camera, Path) else None
+        options = self.motion_options
+        if options.fps is None:
+            fps = DEFAULT_FPS if saved_path is None else len(saved_path["camera_path"]) / float(saved_path["seconds"])
+            options = replace(options, fps=fps)
+        assert options.fps is not None
+        # Whatever is wrong with the motion is found before anything is written.
+        edit_motion(load_motion(self.motion), options)
 
-        output = self.output or config_path.parent.with_suffix(".mp4")
+        def edit(config: AvatarPipelineConfig) -> None:
+            config.model.motion, config.model.motion_options = find_motion(self.motion).resolve(), options
+
+        config_path = write_variant(self.load_config, f"animate/{self.motion.stem}", edit)
+        _, pipeline, checkpoint, _ = eval_setup(config_path, test_mode="inference")
+        path = self._camera_path(pipeline, saved_path, options)
+        name = self.camera.stem if isinstance(self.camera, Path) else self.camera
+        json_path = config_path.with_name(f"camera_path_{name}.json")
+        json_path.write_text(json.dumps(path), encoding="utf8")
+        _print_stock_command(config_path, json_path, has_alpha(output))
+
         output.parent.mkdir(parents=True, exist_ok=True)
-        make_ffmpeg_available()
-        options = ["--load-config", config_path, "--camera-path-filename", json_path, "--output-path", output]
-        CONSOLE.print(
-            "The same with nerfstudio's own command:", shlex.join(["ns-render", "camera-path", *map(str, options)])
-        )
-        RenderCameraPath(load_config=config_path, camera_path_filename=json_path, output_path=output).main()
+        settings = _fingerprint(config_path, checkpoint, _motion_bank(pipeline), json.dumps(path), has_alpha(output))
+        frames = PartialFrames(output, settings)
+        _render_missing(pipeline, get_path_from_json(path), frames, has_alpha(output))
+        if is_folder(output):
+            frames.finish(frames.images)
+        else:
+            result = frames.folder / f"video{output.suffix}"
+            with CONSOLE.status("Encoding"):
+                encode(frames.images / FRAME_PATTERN, result, options.fps)
+            frames.finish(result)
+        CONSOLE.print(f"Wrote {output}", soft_wrap=True)
         return output
 
-    def _edit(self, pipeline: AvatarPipelineConfig) -> None:
-        model = pipeline.model
-        model.motion, model.motion_in_place, model.motion_fps = self.motion.resolve(), self.in_place, self.fps
+    def _camera_path(self, pipeline: Pipeline, saved_path: dict | None, options: MotionOptions) -> dict:
+        """The cameras and times of all frames, as `ns-render camera-path` takes them."""
+        num_poses = len(_motion_bank(pipeline))
+        assert options.fps is not None
+        if saved_path is not None:
+            path = film_motion(saved_path, num_poses, options.fps, options.loop > 0)
+            width, height = path["render_width"], path["render_height"]
+            if self.size is not None:
+                path.update(render_width=max(1, round(self.size * width / height)), render_height=self.size)
+            return path
+        assert pipeline.datamanager.train_dataset is not None
+        camera = pipeline.datamanager.train_dataset.cameras[0:1]
+        height, width = int(camera.height.flatten()[0]), int(camera.width.flatten()[0])
+        wanted = _even(self.size or height)
+        matrices = {"static": static_path, "orbit": orbit_path}[str(self.camera)](camera, num_poses)
+        return camera_path_json(camera, matrices, options.fps, _even(wanted * width / height), wanted)
 
 
-def make_ffmpeg_available() -> None:
-    """Put an `ffmpeg` on the PATH of this process where there is none: ns-render refuses to start without."""
-    if shutil.which("ffmpeg") is None:
-        folder = Path(mkdtemp(prefix="ffmpeg-"))
-        (folder / "ffmpeg").symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-        os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"
+def _motion_bank(pipeline: Pipeline):
+    model = pipeline.model
+    assert isinstance(model, InstantAvatarModel) and model.motion is not None
+    return model.motion
+
+
+def _print_stock_command(config_path: Path, json_path: Path, alpha: bool) -> None:
+    options = ["--load-config", config_path, "--camera-path-filename", json_path]
+    options += ["--output-path", json_path.with_suffix(""), "--output-format", "images", "--image-format", "png"]
+    options += ["--rendered-output-names", "rgba"] if alpha else []
+    command = shlex.join(["ns-render", "camera-path", *map(str, options)])
+    CONSOLE.print(f"The same frames with nerfstudio's own command:\n{command}", soft_wrap=True, highlight=False)
+
+
+def _fingerprint(config_path: Path, checkpoint: Path, bank, path: str, alpha: bool) -> str:
+    """Differs when the frames would."""
+    digest = hashlib.sha256(config_path.read_bytes())
+    # The poses tell of the motion's file, the training poses and the body.
+    for values in (bank.world_to_root, bank.bone_transforms):
+        digest.update(values.cpu().numpy().tobytes())
+    state = checkpoint.stat()
+    digest.update(f"{checkpoint} {state.st_size} {state.st_mtime_ns} {path} {alpha}".encode())
+    return digest.hexdigest()
+
+
+@torch.no_grad()
+def _render_missing(pipeline: Pipeline, cameras: Cameras, frames: PartialFrames, alpha: bool) -> None:
+    """Render the frames that are not there yet, exactly as ns-render does."""
+    cameras = cameras.to(pipeline.device)
+    columns = (TextColumn("Rendering"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(compact=True))
+    with Progress(*columns, console=CONSOLE) as progress:
+        for index in progress.track(range(len(cameras))):
+            if not frames.has(index):
+                outputs = pipeline.model.get_outputs_for_camera(cameras[index : index + 1])
+                image = pipeline.model.get_rgba_image(outputs) if alpha else outputs["rgb"]
+                frames.write(index, mediapy.to_uint8(image.cpu().numpy()))
 
 
 def _even(pixels: float) -> int:
-    """The nearest size that H.264 can encode."""
+    """The nearest even size: H.264 encodes no other."""
     return max(2, round(pixels / 2) * 2)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
+
+from instantavatar_ns.errors import InputError
 
 
 def static_path(camera: Cameras, num_frames: int) -> Float[Tensor, "frames 4 4"]:
@@ -58,3 +63,56 @@ def camera_path_json(
         "seconds": num_frames / fps,
         "camera_path": frames,
     }
+
+
+def read_camera_path(path: Path) -> dict:
+    """Read and check a camera path that nerfstudio's viewer saved, in the form that `ns-render camera-path` takes.
+
+    Raises:
+        InputError: The file is missing, damaged, no camera path, or of a kind that one rendering a frame cannot show.
+    """
+    advice = "Save a path in the Render tab of nerfstudio's viewer, and give the .json file"
+    if not path.is_file():
+        raise InputError(path, "expected a camera path, static or orbit, found no such file", advice)
+    try:
+        content = json.loads(path.read_text(encoding="utf8"))
+        get_path_from_json(content)
+        frames, seconds = content["camera_path"], float(content["seconds"])
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(path, f"expected a camera path of nerfstudio's viewer ({reason})", advice) from error
+    if not frames or not seconds > 0:
+        raise InputError(
+            path, "expected a camera path with frames, found none", "Add keyframes to it and save it again"
+        )
+    kind = str(content.get("camera_type", "perspective")).lower()
+    if kind in ("omnidirectional", "vr180"):
+        raise InputError(path, f"expected one camera a frame, found {kind} for two eyes", "Render it with ns-render")
+    if content.get("crop") is not None:
+        raise InputError(
+            path, "expected a camera path without crop, found one", "Switch the crop off and save it again"
+        )
+    return content
+
+
+def film_motion(content: dict, num_poses: int, fps: float, loops: bool) -> dict:
+    """A camera path that shows a motion at its own speed, one pose a frame, unless it has times of its own.
+
+    Times of its own are those that differ from frame to frame: the viewer writes the same one into all frames where no
+    keyframe sets a time. A motion that is over before the path holds its last pose, or starts again if it loops; one
+    that is longer is cut.
+
+    Args:
+        content: The path, as `read_camera_path` returns it.
+        num_poses: Frames of the motion, `fps` of them a second.
+        fps: Frames per second of the video.
+        loops: Whether the motion can start again.
+    """
+    frames = content["camera_path"]
+    times = [frame.get("render_time") for frame in frames]
+    # Splines through equal times differ by rounding.
+    if None in times or max(times) - min(times) < 1e-6:
+        rows = [index % num_poses if loops else min(index, num_poses - 1) for index in range(len(frames))]
+        times = [row / max(num_poses - 1, 1) for row in rows]
+    timed = [{**frame, "render_time": time} for frame, time in zip(frames, times, strict=True)]
+    return {**content, "fps": fps, "seconds": len(frames) / fps, "camera_path": timed}

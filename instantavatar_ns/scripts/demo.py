@@ -13,6 +13,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 
+from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
 
@@ -49,8 +50,7 @@ class Demo:
             load_config=config,
             motion=data / "novel" / "poses.npz",
             output=self.output / "novel_pose.mp4",
-            in_place=False,
-            fps=15.0,
+            motion_options=MotionOptions(place="dataset", fps=15.0),
         ).main()
         CONSOLE.rule(f"Done in {monotonic() - start:.0f} s")
         print_results(results)

@@ -15,6 +15,7 @@ import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.library import find_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 
 _ADVICE = "Give the config.yml that ns-train wrote: outputs/<name>/instant-avatar/<time>/config.yml"
@@ -71,9 +72,10 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
         )
     datamanager.data = datamanager.dataparser.data = Path(data).resolve()
     model = pipeline.model
-    for option in ("motion", "lpips_backbone"):
-        if getattr(model, option) is not None:
-            setattr(model, option, getattr(model, option).resolve())
+    if model.motion is not None:
+        model.motion = find_motion(model.motion).resolve()
+    if model.lpips_backbone is not None:
+        model.lpips_backbone = model.lpips_backbone.resolve()
     edit(pipeline)
     path = run / name / "config.yml"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import pytest
 
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import read_pose_file
+from tests.motion.bvh_files import forward
 
 RANDOM = np.random.default_rng(0)
 POSES = RANDOM.normal(size=(5, 72))
@@ -69,7 +70,8 @@ def test_betas_of_each_frame_are_averaged(tmp_path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"poses": np.zeros((5, 165)), "trans": TRANSL}, "55 joints, SMPL-X"),
+        ({"poses": np.zeros((5, 165)), "trans": TRANSL}, "55 joints, SMPL-X. without the frame rate of an AMASS file"),
+        ({"poses": np.zeros((5, 165)), "surface_model_type": "smplx"}, "add mocap_frame_rate"),
         ({"poses": np.zeros((5, 66)), "trans": TRANSL}, "found 66"),
         ({"poses": np.zeros((0, 72)), "trans": np.zeros((0, 3))}, "at least one pose"),
         ({"poses": np.where(np.arange(5)[:, None] == 3, np.nan, POSES), "trans": TRANSL}, "NaN .* poses of frame 3"),
@@ -93,3 +95,36 @@ def test_text_named_npz_and_missing_file(tmp_path):
         read_pose_file(tmp_path / "m.npz")
     with pytest.raises(InputError, match=r"n\.npz: .* found no such file"):
         read_pose_file(tmp_path / "n.npz")
+
+
+@pytest.mark.parametrize(
+    ("width", "keys"),
+    [
+        (72, {"mocap_framerate": 60.0}),
+        (156, {"mocap_framerate": 120.0}),
+        (156, {"mocap_frame_rate": 120.0, "surface_model_type": "smplh"}),
+        (165, {"mocap_frame_rate": 100.0, "surface_model_type": "smplx", "gender": "neutral", "num_betas": 16}),
+    ],
+    ids=["SMPL", "SMPL-H", "SMPL-H, newer keys", "SMPL-X"],
+)
+def test_amass_poses_the_skeleton(tmp_path, width, keys):
+    """Root and body joints stand as in the file; the rest of it is fingers and face."""
+    poses = np.concatenate([POSES[:, :66], RANDOM.normal(size=(5, width - 66))], axis=1)
+    np.savez(tmp_path / "m.npz", poses=poses, trans=TRANSL, betas=np.zeros(16), **keys)
+    file = read_pose_file(tmp_path / "m.npz")
+    assert file.up == (0.0, 0.0, 1.0) and file.fps in keys.values()
+    read = np.concatenate([file.global_orient, file.body_pose], axis=1)
+    truth = np.concatenate([poses[:, :66], np.zeros((5, 6))], axis=1)
+    turns, places = forward(read, file.transl)
+    true_turns, true_places = forward(truth, TRANSL)
+    if width == 72:  # SMPL's own hands are joints of SMPL's body
+        np.testing.assert_allclose(file.body_pose, poses[:, 3:], rtol=1e-6)
+    np.testing.assert_allclose(places[:, :22], true_places[:, :22], atol=1e-4)
+    np.testing.assert_allclose(turns[:, :22], true_turns[:, :22], atol=1e-4)
+
+
+def test_aist_npz(tmp_path):
+    np.savez(tmp_path / "m.npz", smpl_poses=POSES, smpl_trans=TRANSL * 90.0, smpl_scaling=np.array([90.0]))
+    file = read_pose_file(tmp_path / "m.npz")
+    assert (file.fps, file.up) == (60.0, (0.0, 1.0, 0.0))
+    np.testing.assert_allclose(file.transl, TRANSL, rtol=1e-5)

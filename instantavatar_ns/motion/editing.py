@@ -1,0 +1,174 @@
+"""Cuts, loops and transitions: functions from motion to motion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.motion import Motion, place_motion, resample
+
+
+@dataclass(frozen=True)
+class MotionOptions:
+    """What is made of a motion before the avatar plays it, in the order of the fields."""
+
+    start_frame: int = 0
+    """First frame to play, counted from 0 in the motion's file."""
+    end_frame: int | None = None
+    """Frame to stop before; by default the motion is played to its end."""
+    fps: float | None = None
+    """Frames per second to resample the motion to; by default it keeps its own."""
+    in_place: bool = False
+    """Hold the person on the spot: the root keeps its height and turns, but does not travel."""
+    loop: float = 0.0
+    """Seconds at the end over which the motion is bent towards its first frame, so that it repeats without a jump; 0
+    leaves it as it is. A motion that travels is carried back, unless it is held in place."""
+    place: Literal["person", "dataset"] = "person"
+    """Start the motion where the person stands in the first training frame, or take it as given in the dataset's world,
+    as for a motion that was recorded together with the training frames."""
+    transition: float = 0.0
+    """Seconds to move from the first training pose to the motion's first frame."""
+
+
+DEFAULT_OPTIONS = MotionOptions()
+
+
+def prepare_motion(motion: Motion, options: MotionOptions, stand: Motion) -> Motion:
+    """Make of a motion what `options` say.
+
+    Args:
+        motion: As its file gives it.
+        options: What to do.
+        stand: The first training pose, one frame, in the dataset's world.
+
+    Raises:
+        InputError: The options do not fit the motion.
+    """
+    motion = edit_motion(motion, options)
+    if options.place == "person":
+        motion = place_motion(motion, stand.global_orient[0], stand.transl[0], stand.up)
+    return lead_in(motion, stand, options.transition)
+
+
+def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
+    """The part of `prepare_motion` that does not depend on the avatar; checks all options."""
+    _check_seconds("transition", options.transition)
+    motion = cut(motion, options.start_frame, options.end_frame)
+    if options.fps is not None:
+        if not (np.isfinite(options.fps) and options.fps > 0):
+            raise InputError("fps", f"expected a positive number, found {options.fps}", "Give frames per second")
+        motion = resample(motion, options.fps)
+    if options.in_place:
+        motion = hold_in_place(motion)
+    return loop(motion, options.loop)
+
+
+def cut(motion: Motion, start_frame: int = 0, end_frame: int | None = None) -> Motion:
+    """The frames from `start_frame` on, up to but without `end_frame`.
+
+    Raises:
+        InputError: There are no such frames.
+    """
+    end = len(motion) if end_frame is None else end_frame
+    if not 0 <= start_frame < end <= len(motion):
+        message = f"expected frames of the motion, which has {len(motion)}, found {start_frame} to {end}"
+        raise InputError("start_frame, end_frame", message, f"Give a start below the end, both from 0 to {len(motion)}")
+    rows = slice(start_frame, end)
+    return replace(
+        motion,
+        global_orient=motion.global_orient[rows],
+        body_pose=motion.body_pose[rows],
+        transl=motion.transl[rows],
+    )
+
+
+def hold_in_place(motion: Motion) -> Motion:
+    """The motion without travel: the translation keeps its height and stays level with the first frame's."""
+    rise = (motion.transl - motion.transl[0]) @ motion.up
+    return replace(motion, transl=motion.transl[0] + rise[:, None] * motion.up)
+
+
+def loop(motion: Motion, seconds: float) -> Motion:
+    """The motion with its end bent towards its start, so that it can be repeated without a jump.
+
+    The last frames are turned and moved by a growing share of what lies between the last frame and the first. The last
+    one, which then equals the first, is left out: the first follows.
+
+    Args:
+        motion: Any motion; one that already ends as it starts only loses its last frame.
+        seconds: How long the bend takes; 0 leaves the motion as it is.
+
+    Raises:
+        InputError: The motion is not longer than that.
+    """
+    _check_seconds("loop", seconds)
+    count = round(seconds * motion.fps)
+    if count == 0:
+        return motion
+    if count >= len(motion):
+        message = f"expected less than the motion's {motion.duration:.3g} s, found {seconds}"
+        raise InputError("loop", message, "Give fewer seconds, or a longer motion")
+    share = np.zeros(len(motion))
+    share[-count:] = _ease(np.arange(1, count + 1) / count)
+    rotations = _rotations(motion)
+    bend = [(joint[-1].inv() * joint[0]).as_rotvec() for joint in rotations]
+    bent = [
+        joint * Rotation.from_rotvec(share[:, None] * rotvec) for joint, rotvec in zip(rotations, bend, strict=True)
+    ]
+    shift = torch.from_numpy(share[:, None]).to(motion.transl) * (motion.transl[0] - motion.transl[-1])
+    return cut(_with_rotations(motion, bent, motion.transl + shift), 0, len(motion) - 1)
+
+
+def lead_in(motion: Motion, stand: Motion, seconds: float) -> Motion:
+    """The motion after a smooth movement from a pose to its first frame.
+
+    Args:
+        motion: Any motion, in the world of `stand`.
+        stand: One frame, the pose to begin with.
+        seconds: Duration of the movement; 0 leaves the motion as it is.
+    """
+    count = round(seconds * motion.fps)
+    if count == 0:
+        return motion
+    share = _ease(np.arange(count) / count)
+    starts, ends = _rotations(stand), _rotations(cut(motion, 0, 1))
+    turned = [
+        start * Rotation.from_rotvec(share[:, None] * (start.inv() * end).as_rotvec())
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    path = stand.transl + torch.from_numpy(share[:, None]).to(stand.transl) * (motion.transl[:1] - stand.transl)
+    before = _with_rotations(motion, turned, path.to(motion.transl))
+    return replace(
+        motion,
+        global_orient=torch.cat([before.global_orient, motion.global_orient]),
+        body_pose=torch.cat([before.body_pose, motion.body_pose]),
+        transl=torch.cat([before.transl, motion.transl]),
+    )
+
+
+def _check_seconds(option: str, seconds: float) -> None:
+    if not (np.isfinite(seconds) and seconds >= 0):
+        raise InputError(option, f"expected a duration in seconds, found {seconds}", "Give 0 or more seconds")
+
+
+def _ease(share: np.ndarray) -> np.ndarray:
+    """From 0 to 1, slow at both ends."""
+    return share**2 * (3 - 2 * share)
+
+
+def _rotations(motion: Motion) -> list[Rotation]:
+    """Each joint's rotations."""
+    rotvecs = torch.cat([motion.global_orient, motion.body_pose], dim=1).double().numpy()
+    return [Rotation.from_rotvec(joint) for joint in np.split(rotvecs, 24, axis=1)]
+
+
+def _with_rotations(motion: Motion, joints: list[Rotation], transl: Float[Tensor, "frames 3"]) -> Motion:
+    rotvecs = torch.from_numpy(np.concatenate([joint.as_rotvec() for joint in joints], axis=1)).to(motion.body_pose)
+    return replace(motion, global_orient=rotvecs[:, :3], body_pose=rotvecs[:, 3:], transl=transl)

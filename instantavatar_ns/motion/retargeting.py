@@ -1,0 +1,237 @@
+"""Other skeletons' motions on SMPL's 24 joints.
+
+Joints are found by name (limbs, neck, head) and by their place in the tree (pelvis, spine, collars). A motion says how
+each bone is turned from the skeleton's rest pose; SMPL's rotations start from its T-pose. So between the two lies one
+constant rotation a joint: that which brings the T-pose into the other's rest pose. For the trunk it turns one upright
+frame into the other; for the bones of a limb, from hip or shoulder outwards, the shortest rotation follows that brings
+each one's direction into the other's. Feet rest flat on the floor in both, however steep the bone inside.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from scipy.spatial.transform import Rotation
+
+from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_BETAS, load_body_model
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.bvh import BvhMotion, read_bvh
+from instantavatar_ns.motion.readers import PoseFile
+
+_CONVENTIONS = (
+    # CMU, Mixamo, MotionBuilder
+    dict(hip="upleg", knee="leg", ankle="foot", foot="toebase toe", shoulder="arm", elbow="forearm", wrist="hand"),
+    # Biovision, Xsens, SMPL
+    dict(hip="hip", knee="knee", ankle="ankle", foot="toe foot", shoulder="shoulder", elbow="elbow", wrist="wrist"),
+    # Poser, Daz
+    dict(hip="thigh", knee="shin", ankle="foot", foot="toe", shoulder="shldr", elbow="forearm", wrist="hand"),
+)
+"""Names of the limbs' joints behind "left" or "l", by SMPL's; several where files differ."""
+_ADVICE = "Give a BVH file with CMU's or Mixamo's joint names (Hips, LeftUpLeg, LeftLeg, LeftFoot, LeftArm, ...)"
+_REST_ADVICE = "Export it with a T-pose or A-pose as its rest pose"
+_BONE_ENDS = {"hip": "knee", "knee": "ankle", "ankle": "foot", "shoulder": "elbow", "elbow": "wrist"}
+_FOLLOWS = {"knee": "hip", "ankle": "knee", "foot": "ankle", "elbow": "shoulder", "wrist": "elbow"}
+"""Whose turn in the rest pose a joint takes over before its own bone's is added. Toes and hands have no bone to go by
+and are straight."""
+_FARTHEST_REST = np.radians(120)
+_FOOT_MOVED_ALONG = np.radians(1)
+
+
+def read_bvh_poses(path: Path) -> PoseFile:
+    """Read a BVH file as SMPL poses.
+
+    Lengths become metres by the legs' length, which is that of the free body: then the feet stay on the floor.
+
+    Raises:
+        InputError: The file is no BVH, is damaged, has not the joints of a person, or does not rest standing.
+    """
+    return retarget(path, read_bvh(path))
+
+
+def retarget(path: Path, motion: BvhMotion) -> PoseFile:
+    """Put a motion on SMPL's joints; `path` is for the errors only. See the module's docstring."""
+    sources = find_joints(path, motion)
+    smpl, parents = _smpl_skeleton()
+    rest = {name: motion.rest[joint] for name, joint in sources.items()}
+    upright = _trunk_frame(path, rest) @ _trunk_frame(path, smpl).T
+
+    turns = np.zeros((len(motion.rotations), len(JOINT_NAMES), 3, 3))
+    offsets = _rest_rotations(path, upright, rest, smpl)
+    for joint, name in enumerate(JOINT_NAMES):
+        if name in sources:
+            turns[:, joint] = motion.rotations[:, sources[name]] @ offsets[name]
+        else:
+            # A joint that the file lacks does not bend.
+            turns[:, joint] = turns[:, parents[joint]]
+    local = turns.copy()
+    local[:, 1:] = turns[:, parents[1:]].transpose(0, 1, 3, 2) @ turns[:, 1:]
+    poses = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_rotvec().reshape(len(local), -1).astype(np.float32)
+
+    scale = _leg_length(smpl) / _leg_length(rest)
+    hips = scale * motion.positions[:, [sources["left_hip"], sources["right_hip"]]].mean(axis=1)
+    # The hips fix the body's place: where in the pelvis its joint lies is a matter of convention.
+    below = (smpl["left_hip"] + smpl["right_hip"]) / 2 - smpl["pelvis"]
+    transl = (hips - turns[:, 0] @ below - smpl["pelvis"]).astype(np.float32)
+    return PoseFile(poses[:, :3], poses[:, 3:], transl, np.zeros(NUM_BETAS, np.float32), motion.fps)
+
+
+def find_joints(path: Path, motion: BvhMotion) -> dict[str, int]:
+    """The file's joint for each of SMPL's that it has.
+
+    Raises:
+        InputError: A limb's joint, or both neck and head are missing.
+    """
+    # Of joints with the same name the first counts.
+    indices = {_plain(name): joint for joint, name in reversed(list(enumerate(motion.names)))}
+    candidates = [_limb_joints(indices, names, sides) for names in _CONVENTIONS for sides in ("left right", "l r")]
+    found = max(candidates, key=len)
+    found.update({name: indices[name] for name in ("neck", "head") if name in indices})
+    wanted = [f"{side}_{role}" for side in ("left", "right") for role in _CONVENTIONS[0] if role != "foot"]
+    missing = [name for name in wanted if name not in found]
+    if "neck" not in found and "head" not in found:
+        missing.append("neck")
+    if missing:
+        names = ", ".join(motion.names[:8]) + (", ..." if len(motion.names) > 8 else "")
+        message = f"expected a person's joints, found none for {', '.join(missing[:4])} among {names}"
+        raise InputError(path, message, _ADVICE)
+    return {**found, **_trunk_joints(motion, found)}
+
+
+def _plain(name: str) -> str:
+    """`mixamorig:LeftUp_Leg` as `leftupleg`."""
+    return re.sub(r"^mixamorig\d*|[^a-z0-9]", "", name.rsplit(":", 1)[-1].lower())
+
+
+def _limb_joints(indices: dict[str, int], names: dict[str, str], sides: str) -> dict[str, int]:
+    found = {}
+    for side, prefix in zip(("left", "right"), sides.split(), strict=True):
+        for role, words in names.items():
+            spelt = [prefix + word for word in words.split() if prefix + word in indices]
+            if spelt:
+                found[f"{side}_{role}"] = indices[spelt[0]]
+    return found
+
+
+def _trunk_joints(motion: BvhMotion, found: dict[str, int]) -> dict[str, int]:
+    """Pelvis, spine, collars and neck, by where the limbs branch off."""
+    paths = {name: _path_from_root(motion, joint) for name, joint in found.items()}
+    shoulders = [paths["left_shoulder"], paths["right_shoulder"]]
+    chest = _common(shoulders)
+    pelvis = _common([paths["left_hip"], paths["right_hip"], chest])
+    trunk = {"pelvis": pelvis[-1]}
+    spine = chest[len(pelvis) :]
+    if len(spine) == 1:
+        trunk["spine2"] = spine[0]
+    elif spine:
+        trunk["spine1"], trunk["spine3"] = spine[0], spine[-1]
+        if len(spine) > 2:
+            trunk["spine2"] = spine[len(spine) // 2]
+    for side, path in zip(("left", "right"), shoulders, strict=True):
+        if len(path) > len(chest) + 1:
+            trunk[f"{side}_collar"] = path[len(chest)]
+    if "neck" not in found:
+        between = paths["head"][len(chest) : -1]
+        trunk["neck"] = between[0] if between else found["head"]
+    return trunk
+
+
+def _path_from_root(motion: BvhMotion, joint: int) -> list[int]:
+    path = [joint]
+    while motion.parents[path[0]] >= 0:
+        path.insert(0, int(motion.parents[path[0]]))
+    return path
+
+
+def _common(paths: list[list[int]]) -> list[int]:
+    """The joints that all paths from the root begin with."""
+    length = 0
+    while all(len(path) > length and path[length] == paths[0][length] for path in paths):
+        length += 1
+    return paths[0][:length]
+
+
+@lru_cache(maxsize=1)
+def _smpl_skeleton() -> tuple[dict[str, ndarray], ndarray]:
+    """Joints of the free body's T-pose, metres, by name, and the parents of all."""
+    body = load_body_model("free")
+    joints = body.rest(torch.zeros(NUM_BETAS))[1].double().numpy()
+    return dict(zip(JOINT_NAMES, joints, strict=True)), body.parents.numpy()
+
+
+def _trunk_frame(path: Path, joints: dict[str, ndarray]) -> Float[ndarray, "3 3"]:
+    """Columns: left, up and ahead of a standing person.
+
+    Up is the axis nearest to the way from hips to neck: how exactly the neck lies above the hips differs from skeleton
+    to skeleton, though all stand straight.
+    """
+    left = joints["left_hip"] - joints["right_hip"]
+    spine = joints["neck"] - (joints["left_hip"] + joints["right_hip"]) / 2
+    axis = int(np.abs(spine).argmax())
+    up = np.sign(spine[axis]) * np.eye(3)[axis]
+    ahead = np.cross(left, up)
+    size = np.linalg.norm(ahead)
+    if not size > 0.7 * np.linalg.norm(left):
+        message = "expected a rest pose that stands upright, found hips in line with the spine"
+        raise InputError(path, message, _REST_ADVICE)
+    return np.stack([np.cross(up, ahead / size), up, ahead / size], axis=1)
+
+
+def _rest_rotations(
+    path: Path, upright: Float[ndarray, "3 3"], rest: dict[str, ndarray], smpl: dict[str, ndarray]
+) -> dict[str, Float[ndarray, "3 3"]]:
+    """What brings each joint from SMPL's T-pose into the file's rest pose."""
+    offsets = {}
+    for name in JOINT_NAMES:
+        side, _, role = name.partition("_")
+        offsets[name] = offsets.get(f"{side}_{_FOLLOWS.get(role)}", upright)
+        end = f"{side}_{_BONE_ENDS.get(role)}"
+        if end not in rest:
+            # Without toes nothing tells where a foot points.
+            offsets[name] = upright if role == "ankle" else offsets[name]
+            continue
+        bone, target = smpl[end] - smpl[name], rest[end] - rest[name]
+        turn = _shortest_rotation(offsets[name] @ bone, target)
+        if turn is None or turn.magnitude() > _FARTHEST_REST:
+            found = "no length" if turn is None else "quite another direction"
+            message = f"expected a rest pose near a T-pose or A-pose, found {found} from {name} to {end}"
+            raise InputError(path, message, _REST_ADVICE)
+        # How steep the bone to the toes is differs with where a skeleton has its ankle and toes. Only if it points as
+        # SMPL's would, turned with the leg, the foot has left the floor with the leg.
+        if role == "ankle" and turn.magnitude() > _FOOT_MOVED_ALONG:
+            offsets[name] = _heading(upright, bone, target)
+        else:
+            offsets[name] = turn.as_matrix() @ offsets[name]
+    return offsets
+
+
+def _heading(
+    upright: Float[ndarray, "3 3"], bone: Float[ndarray, "3"], target: Float[ndarray, "3"]
+) -> Float[ndarray, "3 3"]:
+    """The upright frame, turned about its vertical so that a bone and its target point the same way from above."""
+    seen = upright.T @ target
+    angle = np.arctan2(seen[0], seen[2]) - np.arctan2(bone[0], bone[2])
+    return upright @ Rotation.from_rotvec([0.0, angle, 0.0]).as_matrix()
+
+
+def _shortest_rotation(source: Float[ndarray, "3"], target: Float[ndarray, "3"]) -> Rotation | None:
+    """The smallest rotation from one direction to another; None where one has no length."""
+    lengths = np.linalg.norm(source) * np.linalg.norm(target)
+    if not lengths > 0:
+        return None
+    axis = np.cross(source, target) / lengths
+    sine = np.linalg.norm(axis)
+    return Rotation.from_rotvec(axis / max(sine, 1e-12) * np.arctan2(sine, source @ target / lengths))
+
+
+def _leg_length(joints: dict[str, ndarray]) -> float:
+    """Mean length of the legs from hip to ankle."""
+    bones = [
+        (f"{side}_{a}", f"{side}_{b}") for side in ("left", "right") for a, b in (("hip", "knee"), ("knee", "ankle"))
+    ]
+    return sum(float(np.linalg.norm(joints[b] - joints[a])) for a, b in bones) / 2
