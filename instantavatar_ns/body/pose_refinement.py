@@ -1,0 +1,155 @@
+"""Corrections of given poses, found together with the avatar.
+
+A frame's correction is a rotation vector for each joint and a shift of the whole body. Rotations are composed on SO(3),
+exp(correction) R_given in the axes of the joint's parent, so that a step is the same whatever the pose. The errors of
+pose estimators drift slowly: a correction is a spline over time, whose knots every frame nearby improves, plus a
+remainder of the frame's own. A training step sees one frame; without the spline each frame would have to find its
+correction in some 25 looks.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.canonical import canonical_transforms, root_space
+from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.linalg import rigid_inverse
+
+
+class PoseRefinement(nn.Module):
+    """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
+
+    The corrections alone are parameters, and all that a checkpoint holds. At first they are zero.
+
+    Args:
+        body: The person's body.
+        poses: The given SMPL parameters, in the dataset's world.
+        times: Place of each frame in its recording, ascending, in frames.
+        world_to_dataset: Rigid transform from nerfstudio's world.
+        knot_spacing: Frames of the recording between two knots of the spline.
+    """
+
+    given_rotations: Float[Tensor, "frames 24 3 3"]
+    given_transl: Float[Tensor, "frames 3"]
+    basis: Float[Tensor, "frames knots"]
+    bending: Float[Tensor, "triples frames"]
+    joints: Float[Tensor, "24 3"]
+    ancestors: Int[Tensor, "rounds 24"]
+    canonical: Float[Tensor, "24 4 4"]
+    world_to_dataset: Float[Tensor, "4 4"]
+
+    def __init__(
+        self,
+        body: BodyModel,
+        poses: PoseSequence,
+        times: Float[Tensor, "frames"],
+        world_to_dataset: Float[Tensor, "4 4"],
+        knot_spacing: float,
+    ) -> None:
+        super().__init__()
+        axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, NUM_JOINTS, 3)
+        constants = {
+            "given_rotations": rotation_matrices(axis_angle),
+            "given_transl": poses.transl,
+            "basis": spline_basis(times, knot_spacing),
+            "bending": second_differences(times),
+            "joints": body.rest(poses.betas)[1],
+            "ancestors": body.ancestors,
+            "canonical": canonical_transforms(body, poses.betas),
+            "world_to_dataset": world_to_dataset,
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value, persistent=False)
+        # Of each frame, 24 rows are the joints' rotation vectors, radians; the last is the body's shift, metres.
+        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_JOINTS + 1, 3))
+        self.remainders = nn.Parameter(torch.zeros(len(times), NUM_JOINTS + 1, 3))
+
+    def __len__(self) -> int:
+        return len(self.remainders)
+
+    def __getitem__(self, frame: int | Int[Tensor, ""]) -> PosedBody:
+        """One frame's pose; its gradient reaches the frame's remainder and the knots around it."""
+        correction = torch.tensordot(self.basis[frame], self.knots, dims=1) + self.remainders[frame]
+        world_to_root, bones = self._pose(correction[None], self.given_rotations[frame], self.given_transl[frame])
+        return PosedBody(world_to_root[0], bones[0])
+
+    @property
+    def bone_transforms(self) -> Float[Tensor, "frames 24 4 4"]:
+        """From the canonical pose to root space, in every frame."""
+        return self._pose(self.corrections(), self.given_rotations, self.given_transl)[1]
+
+    def corrections(self) -> Float[Tensor, "frames 25 3"]:
+        """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame."""
+        return torch.tensordot(self.basis, self.knots, dims=1) + self.remainders
+
+    def corrected(self) -> tuple[Float[Tensor, "frames 24 3 3"], Float[Tensor, "frames 3"]]:
+        """Rotations of the joints relative to their parents, and translations in the dataset's world."""
+        return self._correct(self.corrections(), self.given_rotations, self.given_transl)
+
+    def prior(self, frame: Int[Tensor, ""], given_weight: float, bending_weight: float) -> Float[Tensor, ""]:
+        """How far the corrections are from none, and how unsteady; its gradient is that to one frame alone.
+
+        Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
+        """
+        fixed = self.corrections().detach()
+        live = torch.tensordot(self.basis[frame], self.knots, dims=1) + self.remainders[frame]
+        others = torch.arange(len(self), device=fixed.device) != frame
+        corrections = torch.where(others[:, None, None], fixed, live)
+        unsteady = torch.tensordot(self.bending, corrections, dims=1).square().sum()
+        return given_weight * live.square().sum() + bending_weight * unsteady
+
+    @staticmethod
+    def _correct(
+        corrections: Float[Tensor, "batch 25 3"],
+        rotations: Float[Tensor, "*batch 24 3 3"],
+        transl: Float[Tensor, "*batch 3"],
+    ) -> tuple[Float[Tensor, "batch 24 3 3"], Float[Tensor, "batch 3"]]:
+        return rotation_matrices(corrections[:, :-1]) @ rotations, transl + corrections[:, -1]
+
+    def _pose(
+        self,
+        corrections: Float[Tensor, "batch 25 3"],
+        rotations: Float[Tensor, "*batch 24 3 3"],
+        transl: Float[Tensor, "*batch 3"],
+    ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch 24 4 4"]]:
+        """World to root space, and canonical pose to root space."""
+        corrected = self._correct(corrections, rotations, transl)
+        transforms = skinning_transforms(*corrected, self.joints, self.ancestors)
+        root_to_dataset, bones = root_space(transforms, self.canonical)
+        return rigid_inverse(root_to_dataset) @ self.world_to_dataset, bones
+
+
+def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor, "frames knots"]:
+    """Uniform cubic B-splines at given times; rows sum to 1.
+
+    Args:
+        times: Ascending, frames.
+        spacing: Wanted distance of the knots, frames; it is stretched to divide the whole range evenly.
+    """
+    span = float(times[-1] - times[0])
+    pieces = max(round(span / spacing), 1)
+    knots = torch.arange(-1, pieces + 2, device=times.device)
+    distance = ((times - times[0])[:, None] * (pieces / max(span, 1.0)) - knots).abs()
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    return torch.where(distance < 1, near, (2 - distance).clamp_min(0) ** 3 / 6)
+
+
+def second_differences(times: Float[Tensor, "frames"]) -> Float[Tensor, "triples frames"]:
+    """Rows whose products with values at `times` are second derivatives, 1/frames², times the root of the time each
+    row stands for: the sum of their squares is the integral of the squared second derivative, however uneven the gaps.
+    """
+    triples = max(len(times) - 2, 0)
+    rows = times.new_zeros(triples, len(times))
+    before, after = (times[1:-1] - times[:-2], times[2:] - times[1:-1]) if triples else (times[:0], times[:0])
+    whole = before + after
+    place = torch.arange(triples, device=times.device)
+    scale = (whole / 2).sqrt()
+    rows[place, place] = scale * 2 / (before * whole)
+    rows[place, place + 1] = -scale * 2 / (before * after)
+    rows[place, place + 2] = scale * 2 / (after * whole)
+    return rows
