@@ -144,7 +144,7 @@ class InstantAvatarModel(Model):
         self.poses = PoseBank(body, poses, world_to_dataset)
         self.pose_refinement: PoseRefinement | None = None
         if config.refine_poses:
-            train, times = slice(len(self.train_pose_ids)), metadata["train_frame_numbers"].float()
+            train, times = slice(len(self.train_pose_ids)), metadata["frame_numbers"].float()
             self.pose_refinement = PoseRefinement(
                 body, poses.rows(train), times, world_to_dataset, config.pose_knot_spacing
             )
@@ -169,6 +169,7 @@ class InstantAvatarModel(Model):
         self.step = 0
         self._render_poses: OrderedDict[tuple[str, int], RenderPose] = OrderedDict()
         self._current: RenderPose | None = None
+        self._shown_poses: dict[int, PosedBody] = {}
         self.image_metrics_log: list[dict[str, float]] | None = None
         self.opening_view = OpeningView()
 
@@ -244,10 +245,24 @@ class InstantAvatarModel(Model):
         return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
 
     def posed_body(self, bank: str, row: int) -> PosedBody:
-        """A pose of a bank; of training frames the corrected one."""
-        if bank == "poses" and self.pose_refinement is not None and row < len(self.pose_refinement):
-            return self.pose_refinement[row]
+        """A pose of a bank; of training frames the corrected one, of frames that `showing_poses` names the one given there."""
+        if bank == "poses":
+            if row in self._shown_poses:
+                return self._shown_poses[row]
+            if self.pose_refinement is not None and row < len(self.pose_refinement):
+                return self.pose_refinement[row]
         return getattr(self, bank)[row]
+
+    @contextmanager
+    def showing_poses(self, poses: dict[int, PosedBody]) -> Iterator[None]:
+        """Show some rows of the data's poses otherwise, such as fitted to their images."""
+        self._shown_poses = poses
+        self._render_poses.clear()
+        try:
+            yield
+        finally:
+            self._shown_poses = {}
+            self._render_poses.clear()
 
     @torch.no_grad()
     def render_pose(self, bank: str, row: int) -> RenderPose:
