@@ -101,9 +101,9 @@ class InstantAvatarModelConfig(ModelConfig):
     """Step at which the correction of poses begins: the shape must have formed."""
     pose_knot_spacing: float = 8.0
     """Frames of the recording between two knots of the spline that carries the drift of the poses' errors."""
-    pose_given_mult: float = 1e-3
+    pose_given_mult: float = 2e-2
     """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the given pose."""
-    pose_bending_mult: float = 1e-2
+    pose_bending_mult: float = 1.0
     """Weight of the squared second derivative of the corrections over time (in frames), summed over time."""
     motion: Path | None = None
     """Motion file that nerfstudio's time plays, 0 its first frame and 1 its last; by default time plays the training
@@ -245,7 +245,7 @@ class InstantAvatarModel(Model):
         return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
 
     def posed_body(self, bank: str, row: int) -> PosedBody:
-        """A pose of a bank; of training frames the corrected one, of frames that `showing_poses` names the one given there."""
+        """A pose of a bank; of training frames the corrected one, and what `showing_poses` gives in its place."""
         if bank == "poses":
             if row in self._shown_poses:
                 return self._shown_poses[row]

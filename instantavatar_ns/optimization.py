@@ -58,10 +58,10 @@ class RowAdamConfig(OptimizerConfig):
 
     _target: type = field(default_factory=lambda: RowAdam)
     """Class to instantiate."""
-    lr: float = 5e-3
+    lr: float = 2e-3
     """Learning rate."""
-    eps: float = 1e-15
-    """Added to the root of the second moment."""
+    eps: float = 5e-2
+    """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the first and second moment, per look at a row."""
 

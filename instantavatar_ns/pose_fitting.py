@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor, nn
@@ -58,7 +59,7 @@ class FitRecipe:
 RECIPES: dict[Recipe, FitRecipe] = {
     # 20 epochs over the test frames at a constant rate of 1e-5, each frame by itself.
     "published": FitRecipe(20, 4096, 1e-5, 0.0, 1e-8, 0.0, 0.0, None),
-    "fast": FitRecipe(40, 2048, 1e-2, 1.5, 1e-2, 3e-3, 1e-1, None),
+    "fast": FitRecipe(40, 2048, 4e-3, 1.5, 5e-2, 1e-2, 0.0, None),
 }
 _SHARES = (0.6, 0.3, 0.1)  # of rays on the person, near the silhouette and anywhere
 
@@ -93,7 +94,8 @@ def fit_poses(
     with _frozen(model):
         for step in track(range(steps), description="Fitting the poses", transient=True, console=CONSOLE):
             frame = frames.frame_of_step(step, world_size=1)
-            loss = _image_loss(model, refinement[frame], frames, frame, recipe.num_rays, step)
+            drawn = frames.draw_rays(frame, recipe.num_rays, step)
+            loss = _image_loss(model, refinement[frame], drawn)
             number = torch.tensor(frame, device=model.device)
             loss = loss + refinement.prior(number, recipe.given_weight, recipe.bending_weight)
             optimizer.zero_grad()
@@ -104,11 +106,9 @@ def fit_poses(
             return {row: refinement[frame] for frame, row in enumerate(rows)}
 
 
-def _image_loss(
-    model: InstantAvatarModel, body: PosedBody, frames: FrameStore, frame: int, num_rays: int, step: int
-) -> Tensor:
+def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: tuple[RayBundle, dict[str, Tensor]]) -> Tensor:
     """Difference between an image and its rendering as it is evaluated, on white, at some of its pixels."""
-    rays, batch = frames.draw_rays(frame, num_rays, step)
+    rays, batch = drawn
     cells = pose_cells(model.canonical_occupancy, model.deformer, body.bone_transforms)
     outputs = model.render(rays, RenderPose(body, model.deformer.pose(body.bone_transforms), cells))
     image, mask = batch["image"][:, :3], batch["image"][:, 3:]

@@ -42,6 +42,7 @@ class PoseRefinement(nn.Module):
     ancestors: Int[Tensor, "rounds 24"]
     canonical: Float[Tensor, "24 4 4"]
     world_to_dataset: Float[Tensor, "4 4"]
+    coordinates: Float[Tensor, "75 75"]
 
     def __init__(
         self,
@@ -62,20 +63,20 @@ class PoseRefinement(nn.Module):
             "ancestors": body.ancestors,
             "canonical": canonical_transforms(body, poses.betas),
             "world_to_dataset": world_to_dataset,
+            "coordinates": surface_coordinates(body, poses),
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
-        # Of each frame, 24 rows are the joints' rotation vectors, radians; the last is the body's shift, metres.
-        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_JOINTS + 1, 3))
-        self.remainders = nn.Parameter(torch.zeros(len(times), NUM_JOINTS + 1, 3))
+        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], 75))
+        self.remainders = nn.Parameter(torch.zeros(len(times), 75))
 
     def __len__(self) -> int:
         return len(self.remainders)
 
     def __getitem__(self, frame: int | Int[Tensor, ""]) -> PosedBody:
         """One frame's pose; its gradient reaches the frame's remainder and the knots around it."""
-        correction = torch.tensordot(self.basis[frame], self.knots, dims=1) + self.remainders[frame]
-        world_to_root, bones = self._pose(correction[None], self.given_rotations[frame], self.given_transl[frame])
+        correction = self._correction(self.basis[frame, None] @ self.knots + self.remainders[frame])
+        world_to_root, bones = self._pose(correction, self.given_rotations[frame], self.given_transl[frame])
         return PosedBody(world_to_root[0], bones[0])
 
     @property
@@ -85,7 +86,10 @@ class PoseRefinement(nn.Module):
 
     def corrections(self) -> Float[Tensor, "frames 25 3"]:
         """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame."""
-        return torch.tensordot(self.basis, self.knots, dims=1) + self.remainders
+        return self._correction(self.basis @ self.knots + self.remainders)
+
+    def _correction(self, values: Float[Tensor, "batch 75"]) -> Float[Tensor, "batch 25 3"]:
+        return (values @ self.coordinates.T).view(-1, NUM_JOINTS + 1, 3)
 
     def corrected(self) -> tuple[Float[Tensor, "frames 24 3 3"], Float[Tensor, "frames 3"]]:
         """Rotations of the joints relative to their parents, and translations in the dataset's world."""
@@ -97,7 +101,7 @@ class PoseRefinement(nn.Module):
         Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
         """
         fixed = self.corrections().detach()
-        live = torch.tensordot(self.basis[frame], self.knots, dims=1) + self.remainders[frame]
+        live = self._correction(self.basis[frame, None] @ self.knots + self.remainders[frame])
         others = torch.arange(len(self), device=fixed.device) != frame
         corrections = torch.where(others[:, None, None], fixed, live)
         unsteady = torch.tensordot(self.bending, corrections, dims=1).square().sum()
@@ -153,3 +157,37 @@ def second_differences(times: Float[Tensor, "frames"]) -> Float[Tensor, "triples
     rows[place, place + 1] = -scale * 2 / (before * after)
     rows[place, place + 2] = scale * 2 / (after * whole)
     return rows
+
+
+def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.1) -> Float[Tensor, "75 75"]:
+    """Coordinates of corrections along which equal steps move the body's surface equally far.
+
+    A turn of the pelvis moves everything and is undone by the hips and the spine; a turn of a hand moves next to
+    nothing. Adam works coordinate by coordinate: it wants them independent of each other and alike in effect.
+
+    Args:
+        body: The body.
+        poses: Typical poses; a few of them are looked at.
+        least: Metres of surface displacement (root of its mean square) per radian at which a coordinate counts as
+            without effect; its steps are no longer than those of one with that effect.
+
+    Returns:
+        Columns are corrections (rotation vectors of the 24 joints, radians, then the shift, metres) that move the
+        surface by one metre, root of the mean square.
+    """
+    some = torch.linspace(0, len(poses) - 1, min(len(poses), 6)).round().long()
+    axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1)[some].view(len(some), NUM_JOINTS, 3)
+    rest, joints = body.rest(poses.betas)
+    stride = max(len(rest) // 500, 1)
+    weights, vertices = body.skinning_weights[::stride], rest[::stride]
+    given, transl = rotation_matrices(axis_angle), poses.transl[some]
+
+    def surface(correction: Tensor) -> Tensor:
+        turns = rotation_matrices(correction.view(NUM_JOINTS + 1, 3)[:-1]) @ given
+        transforms = skinning_transforms(turns, transl + correction[-3:], joints, body.ancestors)[..., :3, :]
+        blended = torch.einsum("vj,bjrc->bvrc", weights, transforms)
+        return torch.einsum("bvrc,vc->bvr", blended[..., :3], vertices) + blended[..., 3]
+
+    motion = torch.func.jacfwd(surface)(torch.zeros(75)).reshape(-1, 75)
+    effect, axes = torch.linalg.eigh(motion.T @ motion * (3 / len(motion)))
+    return axes / (effect.clamp_min(0) + least**2).sqrt()

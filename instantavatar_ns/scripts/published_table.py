@@ -44,8 +44,8 @@ class PublishedTable:
     """Evaluate runs on PeopleSnapshot by the published protocol, and print the published table with a row of theirs.
 
     The protocol: the published split at 540×540, poses of the test frames fitted to their images, white background,
-    8-bit, LPIPS-AlexNet of values from 0 to 1. A second row gives the figures without fitting. Subjects for which no run
-    is given are marked.
+    8-bit, LPIPS-AlexNet of values from 0 to 1. A second row gives the figures without fitting. Subjects without a run
+    are marked.
     """
 
     load_configs: tuple[Path, ...] = ()

@@ -44,7 +44,7 @@ class RefinedPoses:
     def main(self) -> list[Path]:
         """Write, and return the paths of the files."""
         config = write_variant(self.load_config, "poses", lambda pipeline: None)
-        train, test, refined = load_refined(config)
+        _, test, refined = load_refined(config)
         folder = self.output_dir or config.parent
         files = self._layout(config, refined, test)
         for name in files:
@@ -59,9 +59,20 @@ class RefinedPoses:
         paths = [folder / name for name in files]
         CONSOLE.print("Corrected poses:", *paths)
         if self.truth is not None:
-            before, after = (self._error(config, poses, self.truth) for poses in (train, refined))
-            print_errors(before, after)
+            print_errors(*self.errors(self.truth))
         return paths
+
+    def errors(self, truth: str) -> tuple[PoseError, PoseError]:
+        """How far the given and the corrected training poses are from those of a file; see `truth`."""
+        config = write_variant(self.load_config, "poses", lambda pipeline: None)
+        dataparser = pipeline_of(load_run_config(config)).datamanager.dataparser
+        if not isinstance(dataparser, InstantAvatarDataParserConfig):
+            raise InputError(self.load_config, "expected a run on InstantAvatar's layout", "Leave truth out")
+        count = len(list_images(dataparser.data))
+        numbers = choose_split(dataparser.data, count, dataparser.train_frames, dataparser.test_frames).train
+        true = joint_rotations(read_split_poses(dataparser.data, truth, "train", numbers, count))
+        given, _, refined = load_refined(config)
+        return pose_error(joint_rotations(given), true), pose_error(joint_rotations(refined), true)
 
     def _layout(self, config: Path, refined: PoseSequence, test: PoseSequence) -> dict[str, dict[str, np.ndarray]]:
         """Arrays of each file to write, by its name."""
@@ -91,16 +102,6 @@ class RefinedPoses:
         thetas = np.concatenate([values["global_orient"], values["body_pose"]], axis=1)
         transl = next((key for key in ("transl", "trans") if key in keys), "transl")
         return {"betas": values["betas"], whole: thetas, transl: values["transl"]}
-
-    @staticmethod
-    def _error(config: Path, poses: PoseSequence, truth: str) -> PoseError:
-        dataparser = pipeline_of(load_run_config(config)).datamanager.dataparser
-        if not isinstance(dataparser, InstantAvatarDataParserConfig):
-            raise InputError("truth", "expected a run on InstantAvatar's layout", "Leave the option out")
-        count = len(list_images(dataparser.data))
-        numbers = choose_split(dataparser.data, count, dataparser.train_frames, dataparser.test_frames).train
-        true = read_split_poses(dataparser.data, truth, "train", numbers, count)
-        return pose_error(joint_rotations(poses), joint_rotations(true))
 
 
 def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSequence]:
