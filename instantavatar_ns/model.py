@@ -29,7 +29,7 @@ from instantavatar_ns import losses
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
-from instantavatar_ns.body.pose_refinement import PoseRefinement
+from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning
@@ -144,9 +144,10 @@ class InstantAvatarModel(Model):
         self.poses = PoseBank(body, poses, world_to_dataset)
         self.pose_refinement: PoseRefinement | None = None
         if config.refine_poses:
-            train, times = slice(len(self.train_pose_ids)), metadata["frame_numbers"].float()
+            train, times = poses.rows(slice(len(self.train_pose_ids))), metadata["frame_numbers"].float()
+            coordinates = surface_coordinates(body, train)
             self.pose_refinement = PoseRefinement(
-                body, poses.rows(train), times, world_to_dataset, config.pose_knot_spacing
+                body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing
             )
         self.rest_pose = PoseBank(body, rest_sequence(poses, self.train_pose_ids[0]), world_to_dataset)
         self.motion: PoseBank | None = None

@@ -20,6 +20,8 @@ from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.linalg import rigid_inverse
 
+NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians, then the body's shift, metres
+
 
 class PoseRefinement(nn.Module):
     """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
@@ -31,6 +33,7 @@ class PoseRefinement(nn.Module):
         poses: The given SMPL parameters, in the dataset's world.
         times: Place of each frame in its recording, ascending, in frames.
         world_to_dataset: Rigid transform from nerfstudio's world.
+        coordinates: In which the corrections are kept; columns as `surface_coordinates` gives them.
         knot_spacing: Frames of the recording between two knots of the spline.
     """
 
@@ -50,7 +53,9 @@ class PoseRefinement(nn.Module):
         poses: PoseSequence,
         times: Float[Tensor, "frames"],
         world_to_dataset: Float[Tensor, "4 4"],
-        knot_spacing: float,
+        coordinates: Float[Tensor, "75 75"],
+        *,
+        knot_spacing: float = 8.0,
     ) -> None:
         super().__init__()
         axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, NUM_JOINTS, 3)
@@ -63,20 +68,21 @@ class PoseRefinement(nn.Module):
             "ancestors": body.ancestors,
             "canonical": canonical_transforms(body, poses.betas),
             "world_to_dataset": world_to_dataset,
-            "coordinates": surface_coordinates(body, poses),
+            "coordinates": coordinates,
         }
         for name, value in constants.items():
             self.register_buffer(name, value, persistent=False)
-        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], 75))
-        self.remainders = nn.Parameter(torch.zeros(len(times), 75))
+        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
+        self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
 
     def __len__(self) -> int:
         return len(self.remainders)
 
     def __getitem__(self, frame: int | Int[Tensor, ""]) -> PosedBody:
         """One frame's pose; its gradient reaches the frame's remainder and the knots around it."""
-        correction = self._correction(self.basis[frame, None] @ self.knots + self.remainders[frame])
-        world_to_root, bones = self._pose(correction, self.given_rotations[frame], self.given_transl[frame])
+        # One row, not a number: the host would wait to learn a number that lies on the device.
+        row = torch.as_tensor(frame, device=self.basis.device).view(1)
+        world_to_root, bones = self._pose(self._live(row), self.given_rotations[row], self.given_transl[row])
         return PosedBody(world_to_root[0], bones[0])
 
     @property
@@ -87,6 +93,10 @@ class PoseRefinement(nn.Module):
     def corrections(self) -> Float[Tensor, "frames 25 3"]:
         """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame."""
         return self._correction(self.basis @ self.knots + self.remainders)
+
+    def _live(self, row: Int[Tensor, "1"]) -> Float[Tensor, "1 25 3"]:
+        """One frame's correction."""
+        return self._correction(self.basis[row] @ self.knots + self.remainders[row])
 
     def _correction(self, values: Float[Tensor, "batch 75"]) -> Float[Tensor, "batch 25 3"]:
         return (values @ self.coordinates.T).view(-1, NUM_JOINTS + 1, 3)
@@ -101,7 +111,7 @@ class PoseRefinement(nn.Module):
         Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
         """
         fixed = self.corrections().detach()
-        live = self._correction(self.basis[frame, None] @ self.knots + self.remainders[frame])
+        live = self._live(frame.view(1))
         others = torch.arange(len(self), device=fixed.device) != frame
         corrections = torch.where(others[:, None, None], fixed, live)
         unsteady = torch.tensordot(self.bending, corrections, dims=1).square().sum()
@@ -110,16 +120,16 @@ class PoseRefinement(nn.Module):
     @staticmethod
     def _correct(
         corrections: Float[Tensor, "batch 25 3"],
-        rotations: Float[Tensor, "*batch 24 3 3"],
-        transl: Float[Tensor, "*batch 3"],
+        rotations: Float[Tensor, "batch 24 3 3"],
+        transl: Float[Tensor, "batch 3"],
     ) -> tuple[Float[Tensor, "batch 24 3 3"], Float[Tensor, "batch 3"]]:
         return rotation_matrices(corrections[:, :-1]) @ rotations, transl + corrections[:, -1]
 
     def _pose(
         self,
         corrections: Float[Tensor, "batch 25 3"],
-        rotations: Float[Tensor, "*batch 24 3 3"],
-        transl: Float[Tensor, "*batch 3"],
+        rotations: Float[Tensor, "batch 24 3 3"],
+        transl: Float[Tensor, "batch 3"],
     ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch 24 4 4"]]:
         """World to root space, and canonical pose to root space."""
         corrected = self._correct(corrections, rotations, transl)
@@ -159,7 +169,7 @@ def second_differences(times: Float[Tensor, "frames"]) -> Float[Tensor, "triples
     return rows
 
 
-def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.1) -> Float[Tensor, "75 75"]:
+def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.3) -> Float[Tensor, "75 75"]:
     """Coordinates of corrections along which equal steps move the body's surface equally far.
 
     A turn of the pelvis moves everything and is undone by the hips and the spine; a turn of a hand moves next to
@@ -188,6 +198,6 @@ def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.1
         blended = torch.einsum("vj,bjrc->bvrc", weights, transforms)
         return torch.einsum("bvrc,vc->bvr", blended[..., :3], vertices) + blended[..., 3]
 
-    motion = torch.func.jacfwd(surface)(torch.zeros(75)).reshape(-1, 75)
+    motion = torch.func.jacfwd(surface)(torch.zeros(NUM_COORDINATES)).reshape(-1, NUM_COORDINATES)
     effect, axes = torch.linalg.eigh(motion.T @ motion * (3 / len(motion)))
     return axes / (effect.clamp_min(0) + least**2).sqrt()

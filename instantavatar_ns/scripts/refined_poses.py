@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.pose_error import PoseError, joint_rotations, pose_error
-from instantavatar_ns.body.pose_refinement import PoseRefinement
+from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -128,12 +128,14 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
     poses: PoseSequence = metadata["poses"]
     count = len(metadata["train_pose_ids"])
     train = poses.rows(slice(count))
+    body, times = load_body_model(metadata["body_model"]), metadata["frame_numbers"].float()
     refinement = PoseRefinement(
-        load_body_model(metadata["body_model"]),
+        body,
         train,
-        metadata["frame_numbers"].float(),
+        times,
         metadata["world_to_dataset"],
-        pipeline.model.pose_knot_spacing,
+        surface_coordinates(body, train),
+        knot_spacing=pipeline.model.pose_knot_spacing,
     )
     refinement.load_state_dict(corrections)
     return train, poses.rows(slice(count, None)), corrected_sequence(train, refinement)

@@ -49,7 +49,7 @@ def world() -> Tensor:
 
 @pytest.fixture
 def refinement(body: BodyModel, poses: PoseSequence, world: Tensor) -> PoseRefinement:
-    return PoseRefinement(body, poses, TIMES, world, knot_spacing=8.0)
+    return PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
 
 
 def disturb(refinement: PoseRefinement, size: float = 0.02) -> None:
