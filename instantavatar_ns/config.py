@@ -9,7 +9,7 @@ from nerfstudio.plugins.types import MethodSpecification
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.model import InstantAvatarModelConfig
-from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig
+from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.trainer import AvatarTrainer
 
@@ -32,7 +32,11 @@ def _trainer_config(
             "field": {
                 "optimizer": FusedAdamConfig(),
                 "scheduler": PolynomialDecayConfig(max_steps=steps),
-            }
+            },
+            "poses": {
+                "optimizer": RowAdamConfig(),
+                "scheduler": PolynomialDecayConfig(max_steps=steps),
+            },
         },
         viewer=ViewerConfig(num_rays_per_chunk=1 << 16),
         vis="viewer",
@@ -70,6 +74,7 @@ instant_avatar_lite = MethodSpecification(
             step_size=2 / 128,
             density_noise_steps=300,
             empty_steps=150,
+            pose_start=150,
         ),
     ),
     description="InstantAvatar with a small field and few rays, for CPUs and small GPUs.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,3 +14,17 @@ def matvec(matrices: Float[Tensor, "*batch rows columns"], vectors: Float[Tensor
     slower.
     """
     return (matrices * vectors[..., None, :]).sum(dim=-1)
+
+
+def rigid_inverse(transforms: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
+    """Inverse of rotations with translations. `torch.linalg.inv` makes the host wait, to learn whether there is one."""
+    back = transforms[..., :3, :3].mT
+    upper = torch.cat([back, -(back @ transforms[..., :3, 3:])], dim=-1)
+    return torch.cat([upper, transforms[..., 3:, :]], dim=-2)
+
+
+def inverse3(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Inverses of 3x3 matrices by cofactors; see `rigid_inverse` for why."""
+    a, b, c = matrices.unbind(dim=-2)
+    cofactors = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=-1)
+    return cofactors / (a * cofactors[..., 0]).sum(dim=-1)[..., None, None]

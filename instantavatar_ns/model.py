@@ -29,6 +29,7 @@ from instantavatar_ns import losses
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
+from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning
@@ -95,6 +96,16 @@ class InstantAvatarModelConfig(ModelConfig):
     """Steps for which opacity anywhere is discouraged."""
     density_noise_steps: int = 1000
     """Steps for which normal noise is added to the raw density."""
+    refine_poses: bool = True
+    """Correct the training poses while the avatar is trained."""
+    pose_start: int = 500
+    """Step at which the correction of poses begins: the shape must have formed."""
+    pose_knot_spacing: float = 8.0
+    """Frames of the recording between two knots of the spline that carries the drift of the poses' errors."""
+    pose_given_mult: float = 2e-2
+    """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the given pose."""
+    pose_bending_mult: float = 1.0
+    """Weight of the squared second derivative of the corrections over time (in frames), summed over time."""
     motion: Path | None = None
     """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes
     along (walk, dance, stretch). By default time plays the training poses."""
@@ -129,6 +140,13 @@ class InstantAvatarModel(Model):
 
         vertices = canonical_vertices(body, poses.betas)
         self.poses = PoseBank(body, poses, world_to_dataset)
+        self.pose_refinement: PoseRefinement | None = None
+        if config.refine_poses:
+            train, times = poses.rows(slice(len(self.train_pose_ids))), metadata["frame_numbers"].float()
+            coordinates = surface_coordinates(body, train)
+            self.pose_refinement = PoseRefinement(
+                body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing
+            )
         self.rest_pose = PoseBank(body, rest_sequence(poses, self.train_pose_ids[0]), world_to_dataset)
         self.motion: PoseBank | None = None
         if config.motion is not None:
@@ -150,6 +168,7 @@ class InstantAvatarModel(Model):
         self.step = 0
         self._render_poses: OrderedDict[tuple[str, int], RenderPose] = OrderedDict()
         self._current: RenderPose | None = None
+        self._shown_poses: dict[int, PosedBody] = {}
         self.image_metrics_log: list[dict[str, float]] | None = None
         self.opening_view = OpeningView()
 
@@ -161,11 +180,16 @@ class InstantAvatarModel(Model):
         return PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
 
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
+        if self.pose_refinement is not None:
+            return self.pose_refinement.bone_transforms
         return self.poses.bone_transforms[self.train_pose_ids]
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The field is all there is to train."""
-        return {"field": list(self.field.parameters())}
+        """The field, and the corrections of the training poses."""
+        groups = {"field": list(self.field.parameters())}
+        if self.pose_refinement is not None:
+            groups["poses"] = list(self.pose_refinement.parameters())
+        return groups
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
@@ -216,12 +240,32 @@ class InstantAvatarModel(Model):
             return "motion", round(time * (len(self.motion) - 1))
         return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
 
+    def posed_body(self, bank: str, row: int) -> PosedBody:
+        """A pose of a bank; of training frames the corrected one, and what `showing_poses` gives in its place."""
+        if bank == "poses":
+            if row in self._shown_poses:
+                return self._shown_poses[row]
+            if self.pose_refinement is not None and row < len(self.pose_refinement):
+                return self.pose_refinement[row]
+        return getattr(self, bank)[row]
+
+    @contextmanager
+    def showing_poses(self, poses: dict[int, PosedBody]) -> Iterator[None]:
+        """Show some rows of the data's poses otherwise, such as fitted to their images."""
+        self._shown_poses = poses
+        self._render_poses.clear()
+        try:
+            yield
+        finally:
+            self._shown_poses = {}
+            self._render_poses.clear()
+
     @torch.no_grad()
     def render_pose(self, bank: str, row: int) -> RenderPose:
         """Skinning and occupied cells of a pose; kept until the field changes."""
         key = (bank, row)
         if key not in self._render_poses:
-            body: PosedBody = getattr(self, bank)[row]
+            body = self.posed_body(bank, row)
             skinning = self.deformer.pose(body.bone_transforms)
             cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms)
             self._render_poses[key] = RenderPose(body, skinning, cells)
@@ -246,10 +290,17 @@ class InstantAvatarModel(Model):
         if not self.training:
             pose = self._current or self.render_pose(*self.resolve_pose(ray_bundle.times, ray_bundle.metadata))
             return self.render(ray_bundle, pose)
-        body = self.poses[ray_bundle.metadata["pose_id"].flatten()[0]]
+        pose_id, refinement = ray_bundle.metadata["pose_id"].flatten()[0], self.pose_refinement
+        with torch.set_grad_enabled(self.step >= self.config.pose_start):
+            body = self.poses[pose_id] if refinement is None else refinement[pose_id]
         pose = RenderPose(body, self.deformer.pose(body.bone_transforms), self.union_grid.cells)
         outputs = self.render(ray_bundle, pose)
         outputs.update(self._occupancy_samples(len(ray_bundle)))
+        if refinement is not None:
+            # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
+            outputs["pose_prior"] = refinement.prior(
+                pose_id, self.config.pose_given_mult, self.config.pose_bending_mult
+            )
         return outputs
 
     def render(self, ray_bundle: RayBundle, pose: RenderPose) -> dict[str, Tensor]:
@@ -266,7 +317,9 @@ class InstantAvatarModel(Model):
         samples = sample_rays(origins, directions, pose.cells, self.config.step_size, stratified=self.training)
         rays, middles = samples.ray_indices, (samples.t_starts + samples.t_ends) / 2
 
-        density, rgb = self.shade(origins[rays] + directions[rays] * middles[:, None], pose.skinning)
+        # Moved to root space as points: the gradient to a pose is one product then, not a sum over each ray's samples.
+        points = ray_bundle.origins[rays] + ray_bundle.directions[rays] * middles[:, None]
+        density, rgb = self.shade(points @ rotation.T + translation, pose.skinning)
         if not self.training:
             alpha = -torch.expm1(-density * (samples.t_ends - samples.t_starts))
             density = torch.where(alpha < _EVAL_LEAST_ALPHA, 0.0, density)
@@ -351,6 +404,8 @@ class InstantAvatarModel(Model):
             loss_dict["hard_surface_loss"] = config.hard_surface_loss_mult * surface
             outside = (outputs["space_opacity"] * outputs["space_is_free"]).mean()
             loss_dict["occupancy_loss"] = config.occupancy_loss_mult * outside
+            if "pose_prior" in outputs:
+                loss_dict["pose_prior"] = outputs["pose_prior"]
             if self.step < config.empty_steps:
                 loss_dict["empty_loss"] = config.empty_loss_mult * outputs["space_opacity"].mean()
         return loss_dict

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nerfstudio.engine.optimizers import AdamOptimizerConfig
+import torch
+from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
 from nerfstudio.engine.schedulers import Scheduler, SchedulerConfig
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
@@ -48,3 +50,54 @@ class PolynomialDecay(Scheduler):
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LRScheduler:
         """Return the scheduler."""
         return PolynomialLR(optimizer, total_iters=self.config.max_steps, power=self.config.power)
+
+
+@dataclass
+class RowAdamConfig(OptimizerConfig):
+    """Adam for tables of which a step sees some rows only."""
+
+    _target: type = field(default_factory=lambda: RowAdam)
+    """Class to instantiate."""
+    lr: float = 1e-3
+    """Learning rate."""
+    eps: float = 5e-2
+    """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the first and second moment, per look at a row."""
+
+
+class RowAdam(Optimizer):
+    """Adam whose moments and step count belong to the rows of a parameter; rows without gradient rest.
+
+    Between two looks at a row, torch's Adam goes on moving it by its momentum, and forgets its second moment, so that
+    each look ends as a jump of the same length whatever the gradient. `SparseAdam` counts steps per parameter, takes
+    sparse gradients only, and waits for the device to learn which rows they have.
+    """
+
+    def __init__(self, params, lr: float, betas: tuple[float, float], eps: float) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps})
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Update the rows that have gradient."""
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self._update(parameter, parameter.grad, group)
+
+    def _update(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
+        state = self.state[parameter]
+        if not state:
+            rows = (-1, *[1] * (parameter.dim() - 1))
+            state["steps"] = parameter.new_zeros(len(parameter)).view(rows)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        seen = gradient.flatten(1).ne(0).any(dim=1).view(state["steps"].shape)
+        first, second = group["betas"]
+        state["steps"] += seen
+        state["exp_avg"].lerp_(gradient, (1 - first) * seen.to(gradient.dtype).expand_as(gradient))
+        state["exp_avg_sq"].lerp_(gradient.square(), (1 - second) * seen.to(gradient.dtype).expand_as(gradient))
+        steps = state["steps"].clamp_min(1)
+        mean = state["exp_avg"] / (1 - first**steps)
+        spread = (state["exp_avg_sq"] / (1 - second**steps)).sqrt() + group["eps"]
+        parameter.sub_(group["lr"] * seen * mean / spread)

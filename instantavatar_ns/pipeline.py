@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from time import monotonic
+from typing import Literal, cast
 
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
+from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
 
 
 @dataclass
@@ -22,19 +25,49 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     """Frames and how rays are drawn from them."""
     model: InstantAvatarModelConfig = field(default_factory=InstantAvatarModelConfig)
     """The avatar."""
+    fit_poses: Literal["off", "published", "fast"] = "off"
+    """Fit the poses of evaluated frames to their images, for figures that ns-eval adds as `<metric>_fitted`: by the
+    recipe of the published tables, or a faster one that moves them farther."""
 
 
 class AvatarPipeline(VanillaPipeline):
-    """A `VanillaPipeline` whose `ns-eval` writes a list `frames` next to the averages."""
+    """A `VanillaPipeline` whose `ns-eval` writes a list `frames` next to the averages, and figures of fitted poses."""
+
+    config: AvatarPipelineConfig
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ):
         """Averages over the evaluation images; with `get_std`, as `ns-eval` asks, each image's metrics too."""
-        with cast(InstantAvatarModel, self.model).logging_image_metrics() as frames:
+        model = cast(InstantAvatarModel, self.model)
+        with model.logging_image_metrics() as frames:
             metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
-        if get_std:  # during training the averages go to a writer of scalars
-            assert self.datamanager.eval_dataset is not None
-            names = [path.name for path in self.datamanager.eval_dataset.image_filenames]
-            metrics["frames"] = [{"image": name, **values} for name, values in zip(names, frames, strict=True)]
+        if not get_std:  # during training the averages go to a writer of scalars
+            return metrics
+        recipe = self.config.fit_poses
+        if recipe != "off":
+            folder = output_path / "fitted" if output_path else None
+            fitted, fitted_frames = self._fitted_metrics(RECIPES[recipe], step, folder)
+            metrics.update(fitted)
+            for values, more in zip(frames, fitted_frames, strict=True):
+                values.update({f"{key}_fitted": value for key, value in more.items()})
+        names = [path.name for path in self._eval_dataset.image_filenames]
+        metrics["frames"] = [{"image": name, **values} for name, values in zip(names, frames, strict=True)]
         return metrics
+
+    @property
+    def _eval_dataset(self) -> AvatarDataset:
+        return cast(AvatarDataset, self.datamanager.eval_dataset)
+
+    def _fitted_metrics(
+        self, recipe: FitRecipe, step: int | None, output_path: Path | None
+    ) -> tuple[dict[str, float], list[dict[str, float]]]:
+        """Averages and each frame's metrics in poses that are fitted to the images."""
+        model, start = cast(InstantAvatarModel, self.model), monotonic()
+        poses = fit_poses(model, self._eval_dataset, self.config.datamanager, recipe)
+        result = {"fit_seconds": monotonic() - start}
+        with model.showing_poses(poses), model.logging_image_metrics() as frames:
+            metrics = super().get_average_eval_image_metrics(step, output_path, get_std=True)
+        for key in frames[0]:
+            result[f"{key}_fitted"], result[f"{key}_fitted_std"] = metrics[key], metrics[f"{key}_std"]
+        return result, frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from nerfstudio.engine.optimizers import Optimizers
 
 from instantavatar_ns.config import instant_avatar, instant_avatar_lite
-from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig
+from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 
 
 def build(max_steps: int = 10) -> tuple[torch.nn.Parameter, Optimizers]:
@@ -79,3 +80,53 @@ def test_methods_decay_over_their_own_steps(method) -> None:
     scheduler = method.config.optimizers["field"]["scheduler"]
     assert isinstance(scheduler, PolynomialDecayConfig)
     assert scheduler.max_steps == method.config.max_num_iterations
+
+
+def test_row_adam_is_adam_for_rows_that_are_always_seen() -> None:
+    random = torch.Generator().manual_seed(0)
+    ours, theirs = (torch.nn.Parameter(torch.ones(4, 3)) for _ in range(2))
+    row_adam = RowAdamConfig(lr=0.1).setup([ours])
+    adam = torch.optim.Adam([theirs], lr=0.1, betas=(0.9, 0.99), eps=RowAdamConfig().eps)
+    for _ in range(10):
+        gradient = torch.randn(4, 3, generator=random)
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        row_adam.step()
+        adam.step()
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_row_adam_lets_unseen_rows_rest_and_forgets_nothing_of_them() -> None:
+    """A row seen every third step moves as if the steps between had not been."""
+    random = torch.Generator().manual_seed(0)
+    seldom, always = torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(1, 2))
+    optimizers = [RowAdamConfig(lr=0.1).setup([parameter]) for parameter in (seldom, always)]
+    for step in range(12):
+        row = step % 3
+        gradient = torch.randn(2, generator=random)
+        seldom.grad = torch.zeros(3, 2)
+        seldom.grad[row] = gradient
+        before = seldom.detach().clone()
+        optimizers[0].step()
+        unseen = [other for other in range(3) if other != row]
+        assert torch.equal(seldom[unseen], before[unseen])
+        if row == 1:
+            always.grad = gradient[None].clone()
+            optimizers[1].step()
+    torch.testing.assert_close(seldom[1], always[0])
+
+
+def test_row_adam_state_survives_a_checkpoint() -> None:
+    gradient = torch.tensor([[1.0, -2.0], [0.0, 0.0]])
+    one, other = (torch.nn.Parameter(torch.zeros(2, 2)) for _ in range(2))
+    first, second = (RowAdamConfig().setup([parameter]) for parameter in (one, other))
+    one.grad = gradient.clone()
+    first.step()
+    other.data.copy_(one.data)
+    second.load_state_dict(deepcopy(first.state_dict()))
+    for parameter, optimizer in ((one, first), (other, second)):
+        parameter.grad = gradient.clone()
+        optimizer.step()
+    torch.testing.assert_close(one, other)
+    # Without the step count, the second step would be the length of a first one's.
+    assert one[0].ne(0).all() and one[1].eq(0).all()
+    assert torch.equal(second.state[other]["steps"].flatten(), torch.tensor([2.0, 0.0]))

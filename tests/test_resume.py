@@ -46,8 +46,8 @@ def test_killed_run_resumes_from_its_checkpoint(demo_subject, tmp_path):
     resumed = torch.load(last, map_location="cpu", weights_only=True)
     assert resumed["step"] == state["step"] + 3
     # Adam counts its steps, and what it had learnt is still there.
-    (group,) = resumed["optimizers"].values()
-    assert {int(entry["step"]) for entry in group["state"].values()} == {state["step"] + 1 + 3}
+    field = resumed["optimizers"]["field"]
+    assert {int(entry["step"]) for entry in field["state"].values()} == {state["step"] + 1 + 3}
     table = max((name for name in state["pipeline"]), key=lambda name: state["pipeline"][name].numel())
     before, after = state["pipeline"][table].float(), resumed["pipeline"][table].float()
     assert 0 < (after - before).norm() < 0.5 * before.norm()

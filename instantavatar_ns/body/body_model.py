@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from smplx.utils import Struct
 from torch import Tensor, nn
 
+from instantavatar_ns.body.kinematics import ancestor_table, skinning_transforms
 from instantavatar_ns.body.unpickle import load_plain_pickle
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.npz import read_npz
@@ -57,6 +58,7 @@ class BodyModel(nn.Module):
     """
 
     faces: Int[Tensor, "faces 3"]
+    ancestors: Int[Tensor, "rounds 24"]
     smpl: Any
 
     def __init__(self, data: dict[str, np.ndarray]) -> None:
@@ -74,6 +76,7 @@ class BodyModel(nn.Module):
                 create_transl=False,
             )
         self.register_buffer("faces", torch.from_numpy(data["f"].astype(np.int64)), persistent=False)
+        self.register_buffer("ancestors", ancestor_table(self.smpl.parents), persistent=False)
         self.requires_grad_(False)
 
     @property
@@ -106,13 +109,8 @@ class BodyModel(nn.Module):
             body_pose: Axis-angle rotations of the 23 other joints relative to their parents, radians.
             transl: Translation of the whole body, metres.
         """
-        joints = self.rest(betas)[1]
-        rotations = _lbs.batch_rodrigues(torch.cat([global_orient, body_pose], dim=-1).reshape(-1, 3))
-        rotations = rotations.view(-1, NUM_JOINTS, 3, 3)
-        relative = _lbs.batch_rigid_transform(rotations, joints.expand(len(rotations), -1, -1), self.parents)[1]
-        offset = torch.zeros_like(relative)
-        offset[..., :3, 3] = transl[:, None]
-        return relative + offset
+        rotations = rotation_matrices(torch.cat([global_orient, body_pose], dim=-1).view(-1, NUM_JOINTS, 3))
+        return skinning_transforms(rotations, transl, self.rest(betas)[1], self.ancestors)
 
     def vertices(
         self,
@@ -129,6 +127,11 @@ class BodyModel(nn.Module):
         transforms = self.transforms(betas, global_orient, body_pose, transl)
         blended = torch.einsum("vj,bjmn->bvmn", self.skinning_weights, transforms[:, :, :3])
         return (blended[..., :3] @ (rest_vertices + offsets)[..., None])[..., 0] + blended[..., 3]
+
+
+def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
+    """Rotations by axis-angle vectors, radians: the exponential map of SO(3), differentiable at zero too."""
+    return _lbs.batch_rodrigues(axis_angle.reshape(-1, 3)).view(*axis_angle.shape, 3)
 
 
 def load_body_model(path: Path | str) -> BodyModel:

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel
+from instantavatar_ns.linalg import rigid_inverse
 
 # body_pose index: radians. An A-pose: hips opened, arms lowered.
 _A_POSE = {2: 0.2, 5: -0.2, 47: -0.8, 50: 0.8}
@@ -45,5 +46,5 @@ def root_space(
         `root_to_world` = A_0, and `bone_transforms` = A_0^-1 A_j canonical_j^-1, from the canonical pose to root space.
     """
     root_to_world = transforms[..., 0, :, :]
-    inverse = torch.linalg.inv(root_to_world)[..., None, :, :]
-    return root_to_world, inverse @ transforms @ torch.linalg.inv(canonical)
+    inverse = rigid_inverse(root_to_world)[..., None, :, :]
+    return root_to_world, inverse @ transforms @ rigid_inverse(canonical)

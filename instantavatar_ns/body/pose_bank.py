@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from instantavatar_ns.body.body_model import BodyModel
 from instantavatar_ns.body.canonical import canonical_body_pose, canonical_transforms, root_space
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.linalg import rigid_inverse
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class PoseBank(nn.Module):
         super().__init__()
         transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
         root_to_dataset, bone_transforms = root_space(transforms, canonical_transforms(body, poses.betas))
-        self.register_buffer("world_to_root", torch.linalg.inv(root_to_dataset) @ world_to_dataset, persistent=False)
+        self.register_buffer("world_to_root", rigid_inverse(root_to_dataset) @ world_to_dataset, persistent=False)
         self.register_buffer("bone_transforms", bone_transforms, persistent=False)
 
     def __len__(self) -> int:

@@ -36,3 +36,7 @@ class PoseSequence:
             torch.cat([self.body_pose, other.body_pose]),
             torch.cat([self.transl, other.transl]),
         )
+
+    def rows(self, rows: slice) -> PoseSequence:
+        """Some of the frames."""
+        return PoseSequence(self.betas, self.global_orient[rows], self.body_pose[rows], self.transl[rows])

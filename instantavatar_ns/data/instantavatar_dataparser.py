@@ -42,6 +42,8 @@ class InstantAvatarDataParserConfig(DataParserConfig):
     poses: str = "auto"
     """Poses to start from: "auto" for the folder's best (poses/anim_nerf_*, poses/*, poses_optimized, poses),
     "anim_nerf", or a file of the folder that covers all frames, such as "poses" or "truth"."""
+    heldout_poses: str | None = None
+    """Poses of the held-out frames, named as `poses`; by default the same."""
     train_frames: tuple[int, int, int] | None = None
     """Training frames: start, end (not included) and step. By default subject.json's, else the split published for the
     PeopleSnapshot subject of that name, else all but the last fifth."""
@@ -67,7 +69,7 @@ class InstantAvatarDataParser(DataParser):
         frame_split = choose_split(config.data, len(image_filenames), config.train_frames, config.test_frames)
         parts = {
             "train": read_frames(config.data, frame_split.train, "train", config.poses),
-            "heldout": read_frames(config.data, frame_split.test, "test", config.poses),
+            "heldout": read_frames(config.data, frame_split.test, "test", config.heldout_poses or config.poses),
         }
         if config.eval_set == "novel":
             novel = config.data / "novel"

@@ -45,9 +45,9 @@ class PeopleSnapshotDataParserConfig(DataParserConfig):
     body_model: str = "auto"
     """Body model: a path to SMPL_MALE.pkl or SMPL_FEMALE.pkl (licensed, from smpl.is.tue.mpg.de), "auto" for the one in
     <data>/body, or "free" for the body of this package, which fits the subject's shape only roughly."""
-    poses: Literal["auto", "anim_nerf", "reconstructed"] = "auto"
-    """Poses to start from: Anim-NeRF's (poses/anim_nerf_*.npz), those of the dataset (reconstructed_poses.hdf5), or
-    "auto" for the former where they exist."""
+    poses: Literal["auto", "anim_nerf", "refined", "reconstructed"] = "auto"
+    """Poses to start from: Anim-NeRF's (poses/anim_nerf_*.npz), those of `instant-avatar refined-poses`
+    (poses/refined_*.npz), those of the dataset (reconstructed_poses.hdf5), or "auto" for the first or the last."""
     train_frames: tuple[int, int, int] | None = None
     """Training frames: start, end (not included) and step. By default those of the published split, for the other
     subjects all but the last fifth."""
@@ -98,8 +98,10 @@ class PeopleSnapshotDataParser(DataParser):
 
     def _read_poses(self, split: Literal["train", "test"], numbers: range, num_frames: int) -> PoseSequence:
         data, choice = self.config.data, self.config.poses
-        if choice == "anim_nerf" or (choice == "auto" and (data / "poses" / "anim_nerf_train.npz").is_file()):
-            return read_split_poses(data, "anim_nerf", split, numbers, num_frames)
+        if choice == "auto" and (data / "poses" / "anim_nerf_train.npz").is_file():
+            choice = "anim_nerf"
+        if choice in ("anim_nerf", "refined"):
+            return read_split_poses(data, choice, split, numbers, num_frames)
         path = data / "reconstructed_poses.hdf5"
         file = read_reconstructed_poses(path)
         # Poses beyond the last mask do no harm; too few are an error.

@@ -41,11 +41,11 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
     names = ["anim_nerf", "", "poses_optimized", "poses"] if name == "auto" else [name.removesuffix(".npz")]
     for candidate in names:
         own = data / "poses" / f"{candidate}_{split}.npz" if candidate else data / "poses" / f"{split}.npz"
-        whole = data / f"{candidate}.npz"
         if split and own.is_file():
             return own, True
-        if candidate and whole.is_file():
-            return whole, False
+        for whole in (data / f"{candidate}.npz", data / "poses" / f"{candidate}.npz"):
+            if candidate and whole.is_file():
+                return whole, False
     stem = "poses" if name == "auto" else names[0]
     wanted = f"{stem}.npz or poses/{'anim_nerf' if name == 'auto' else stem}_{split or 'train'}.npz"
     advice = "Estimate the SMPL parameters of every frame first, or name the poses to use with the option poses"

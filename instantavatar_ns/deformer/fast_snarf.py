@@ -16,7 +16,7 @@ from instantavatar_ns.deformer.voxels import (
     interpolate,
     weighted_rows,
 )
-from instantavatar_ns.linalg import matvec
+from instantavatar_ns.linalg import inverse3, matvec
 
 
 class FastSnarfDeformer(nn.Module):
@@ -74,7 +74,7 @@ class FastSnarfDeformer(nn.Module):
             return roots
         canonical = roots.canonical
         mismatch = points[roots.point] - self.skin(canonical, posed.bone_transforms)
-        inverse = torch.linalg.inv(skinning_jacobian(canonical, posed))
+        inverse = inverse3(skinning_jacobian(canonical, posed))
         moved = canonical + matvec(inverse, mismatch - mismatch.detach())
         return Roots(moved, roots.point)
 

@@ -24,8 +24,9 @@ COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_published": 
 class Evaluate:
     """Run nerfstudio's ns-eval on each set of frames and print one table.
 
-    Metrics are those of the published tables: whole image on white, 8-bit, without fitting the poses. Each set's JSON
-    holds ns-eval's averages and, under `frames`, every image's values.
+    Metrics are those of the published tables: whole image on white, 8-bit. Each set's JSON holds ns-eval's averages
+    and, under `frames`, every image's values. With `fit`, poses are fitted to the evaluated images besides, and the
+    figures that come of it stand in a row and under names of their own (`psnr_fitted`).
     """
 
     load_config: Path
@@ -34,6 +35,10 @@ class Evaluate:
     """Frames to evaluate: "heldout", "novel" (the data's novel/ folder). By default both, where there is a novel/."""
     output_dir: Path | None = None
     """Where to write <set>.json and the images; by default eval/ in the run's folder."""
+    fit: Literal["off", "published", "fast"] = "off"
+    """Evaluate fitted poses too: by the published tables' recipe, or a faster one that moves them farther."""
+    heldout_poses: str | None = None
+    """Name of the poses of the held-out frames, such as "truth"; by default those the run was configured with."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
@@ -59,6 +64,8 @@ class Evaluate:
         dataparser = pipeline.datamanager.dataparser
         if isinstance(dataparser, InstantAvatarDataParserConfig):
             dataparser.eval_set = name
+            dataparser.heldout_poses = self.heldout_poses or dataparser.heldout_poses
+        pipeline.fit_poses = self.fit
         if self.lpips_backbone is not None:
             pipeline.model.lpips_backbone = self.lpips_backbone.resolve()
 
@@ -67,6 +74,8 @@ def print_results(results: dict[str, dict]) -> None:
     """Print a table of the averages of each set."""
     table = Table("frames", *COLUMNS.values())
     for name, values in results.items():
-        cells = [f"{values[key]:.4g}" if key in values else "-" for key in COLUMNS]
-        table.add_row(f"{name} ({len(values['frames'])})", *cells)
+        for suffix, note in (("", ""), ("_fitted", ", poses fitted to the images")):
+            cells = [f"{values[key + suffix]:.4g}" if key + suffix in values else "-" for key in COLUMNS]
+            if f"psnr{suffix}" in values:
+                table.add_row(f"{name} ({len(values['frames'])}){note}", *cells)
     CONSOLE.print(table)

@@ -10,11 +10,15 @@ from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.scripts.published_table import PublishedTable
+from instantavatar_ns.scripts.refined_poses import RefinedPoses
 
 Command = (
     Annotated[DemoData, tyro.conf.subcommand("demo-data")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
+    | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]
     | Annotated[Animate, tyro.conf.subcommand("animate")]
 )
 

@@ -1,0 +1,129 @@
+"""Poses of held-out frames, fitted to their images with the avatar frozen.
+
+The tables that papers publish are made so (InstantAvatar section 4.1, after Anim-NeRF): the poses of test frames are
+estimates too, and a few pixels of misalignment would hide how good the avatar is. It looks at the test image, so its
+figures only ever stand beside those without.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.progress import track
+from torch import Tensor, nn
+
+from instantavatar_ns import losses
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.body.pose_refinement import NUM_COORDINATES, PoseRefinement, surface_coordinates
+from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.model import InstantAvatarModel, RenderPose
+from instantavatar_ns.occupancy.posed_grid import pose_cells
+from instantavatar_ns.optimization import RowAdam
+
+Recipe = Literal["published", "fast"]
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """How poses are fitted.
+
+    Attributes:
+        looks: Steps that each frame gets.
+        num_rays: Rays of a step.
+        lr: Learning rate at first.
+        decay: Exponent of the rate's decay to zero; 0 keeps it.
+        eps: Added to the root of Adam's second moment: coordinates with far less gradient hardly move.
+        given_weight: Of the squared corrections, the prior to the given pose.
+        surface: Adam's coordinates are those of `surface_coordinates`; otherwise rotation vectors and shift.
+    """
+
+    looks: int
+    num_rays: int
+    lr: float
+    decay: float
+    eps: float
+    given_weight: float
+    surface: bool
+
+
+RECIPES: dict[Recipe, FitRecipe] = {
+    # 20 epochs over the test frames at a rate of 1e-5: a pose moves by a hundredth of a degree.
+    "published": FitRecipe(20, 4096, 1e-5, 0.0, 1e-8, 0.0, surface=False),
+    "fast": FitRecipe(40, 2048, 4e-3, 1.5, 5e-2, 1e-2, surface=True),
+}
+_SHARES = (0.6, 0.3, 0.1)  # of rays on the person, near the silhouette and anywhere
+
+
+def fit_poses(
+    model: InstantAvatarModel, dataset: AvatarDataset, config: AvatarDataManagerConfig, recipe: FitRecipe
+) -> dict[int, PosedBody]:
+    """Fit the poses of a dataset's frames to their images.
+
+    Args:
+        model: The avatar; it stays as it is.
+        dataset: The frames, whose poses are rows of the model's poses.
+        config: How rays are drawn, but for their shares.
+        recipe: How to fit.
+
+    Returns:
+        The fitted pose of each row, for `InstantAvatarModel.showing_poses`.
+    """
+    frames = FrameStore(dataset, model.device, replace(config, sampling="pixels", pixel_shares=_SHARES), rank=0)
+    rows: list[int] = dataset.cameras.metadata["pose_id"].flatten().tolist()  # pyright: ignore[reportOptionalSubscript]
+    body = load_body_model(dataset.metadata["body_model"])
+    poses: PoseSequence = dataset.metadata["poses"].rows(slice(rows[0], rows[-1] + 1))
+    coordinates = surface_coordinates(body, poses) if recipe.surface else torch.eye(NUM_COORDINATES)
+    times = dataset.metadata["frame_numbers"].float()
+    refinement = PoseRefinement(body, poses, times, dataset.metadata["world_to_dataset"], coordinates)
+    refinement = refinement.to(model.device)
+    # Each frame by itself, so that the figures do not depend on which others are evaluated: no knots.
+    optimizer = RowAdam([refinement.remainders], lr=recipe.lr, betas=(0.9, 0.99), eps=recipe.eps)
+    steps = recipe.looks * len(frames)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, recipe.decay)
+    with _frozen(model):
+        for step in track(range(steps), description="Fitting the poses", transient=True, console=CONSOLE):
+            frame = frames.frame_of_step(step, world_size=1)
+            drawn = frames.draw_rays(frame, recipe.num_rays, step)
+            loss = _image_loss(model, refinement[frame], drawn)
+            loss = loss + recipe.given_weight * refinement.corrections()[frame].square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            scheduler.step()
+        with torch.no_grad():
+            return {row: refinement[frame] for frame, row in enumerate(rows)}
+
+
+def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: tuple[RayBundle, dict[str, Tensor]]) -> Tensor:
+    """Difference between an image and its rendering as it is evaluated, on white, at some of its pixels."""
+    rays, batch = drawn
+    cells = pose_cells(model.canonical_occupancy, model.deformer, body.bone_transforms)
+    outputs = model.render(rays, RenderPose(body, model.deformer.pose(body.bone_transforms), cells))
+    image, mask = batch["image"][:, :3], batch["image"][:, 3:]
+    color = nn.functional.mse_loss(outputs["rgb"], image * mask + 1 - mask)
+    return color + model.config.mask_loss_mult * losses.mask_loss(outputs["accumulation"], mask)
+
+
+@contextmanager
+def _frozen(model: InstantAvatarModel) -> Iterator[None]:
+    """The model in evaluation, its parameters without gradient, gradients themselves on."""
+    training, trained = model.training, [value for value in model.parameters() if value.requires_grad]
+    model.eval()
+    for value in trained:
+        value.requires_grad_(False)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        model.train(training)
+        for value in trained:
+            value.requires_grad_(True)

@@ -1,0 +1,165 @@
+"""`instant-avatar refined-poses`: the corrected training poses of a run, as files that load again."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.table import Table
+from scipy.spatial.transform import Rotation
+
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.pose_error import PoseError, joint_rotations, pose_error
+from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.data.folder import list_images
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
+from instantavatar_ns.data.splits import choose_split
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.npz import read_npz
+from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+
+
+@dataclass
+class RefinedPoses:
+    """Write a run's corrected poses in the layout of the poses it was given.
+
+    Poses of all images of the recording (poses.npz) become refined.npz, in which frames that were not trained on keep
+    the given pose; poses of a split become refined_train.npz and refined_test.npz. Put into the recording's folder
+    poses/, they are used by `--poses refined`.
+    """
+
+    load_config: Path
+    """The run's config.yml."""
+    output_dir: Path | None = None
+    """Folder to write to; by default poses/ in the run's folder. Elsewhere no file is replaced."""
+    truth: str | None = None
+    """Name of true poses in the recording's folder: print how far the given and the corrected poses are from them."""
+
+    def main(self) -> list[Path]:
+        """Write, and return the paths of the files."""
+        config = write_variant(self.load_config, "poses", lambda pipeline: None)
+        _, test, refined = load_refined(config)
+        folder = self.output_dir or config.parent
+        files = self._layout(config, refined, test)
+        for name in files:
+            if self.output_dir is not None and (folder / name).exists():
+                raise InputError(folder / name, "expected no such file yet", "Give another output-dir, or move it away")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, arrays in files.items():
+            partial = folder / f".{name}.partial"
+            with partial.open("wb") as file:
+                np.savez(file, **arrays)
+            os.replace(partial, folder / name)
+        paths = [folder / name for name in files]
+        CONSOLE.print("Corrected poses:", *paths)
+        if self.truth is not None:
+            print_errors(*self.errors(self.truth))
+        return paths
+
+    def errors(self, truth: str) -> tuple[PoseError, PoseError]:
+        """How far the given and the corrected training poses are from those of a file; see `truth`."""
+        config = write_variant(self.load_config, "poses", lambda pipeline: None)
+        dataparser = pipeline_of(load_run_config(config)).datamanager.dataparser
+        if not isinstance(dataparser, InstantAvatarDataParserConfig):
+            raise InputError(self.load_config, "expected a run on InstantAvatar's layout", "Leave truth out")
+        count = len(list_images(dataparser.data))
+        numbers = choose_split(dataparser.data, count, dataparser.train_frames, dataparser.test_frames).train
+        true = joint_rotations(read_split_poses(dataparser.data, truth, "train", numbers, count))
+        given, _, refined = load_refined(config)
+        return pose_error(joint_rotations(given), true), pose_error(joint_rotations(refined), true)
+
+    def _layout(self, config: Path, refined: PoseSequence, test: PoseSequence) -> dict[str, dict[str, np.ndarray]]:
+        """Arrays of each file to write, by its name."""
+        dataparser = pipeline_of(load_run_config(config)).datamanager.dataparser
+        if isinstance(dataparser, InstantAvatarDataParserConfig):
+            source, covers_split = find_pose_file(dataparser.data, dataparser.poses, "train")
+            if not covers_split:
+                return {"refined.npz": self._whole(dataparser, source, refined)}
+        return {"refined_train.npz": _arrays(refined), "refined_test.npz": _arrays(test)}
+
+    @staticmethod
+    def _whole(dataparser: InstantAvatarDataParserConfig, source: Path, refined: PoseSequence) -> dict[str, np.ndarray]:
+        """The given file's arrays, with the training frames' rows replaced."""
+        data = dataparser.data
+        count = len(list_images(data))
+        numbers = choose_split(data, count, dataparser.train_frames, dataparser.test_frames).train
+        given = read_split_poses(data, source.stem, None, range(count), count)
+        parts = {"global_orient": refined.global_orient, "body_pose": refined.body_pose, "transl": refined.transl}
+        values = {"betas": given.betas.numpy()[None]}
+        for name, part in parts.items():
+            values[name] = getattr(given, name).numpy().copy()
+            values[name][list(numbers)] = part.numpy()
+        keys = read_npz(source, "SMPL poses", "Give an .npz") if source.suffix == ".npz" else {}
+        whole = next((key for key in ("thetas", "poses", "smpl_poses", "pose") if key in keys), None)
+        if whole is None or "global_orient" in keys:
+            return values
+        thetas = np.concatenate([values["global_orient"], values["body_pose"]], axis=1)
+        transl = next((key for key in ("transl", "trans") if key in keys), "transl")
+        return {"betas": values["betas"], whole: thetas, transl: values["transl"]}
+
+
+def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSequence]:
+    """Given poses of the training frames, those of the held-out frames, and the corrected ones of the training frames.
+
+    Args:
+        config_path: A run's configuration, with the data's absolute path.
+
+    Raises:
+        InputError: The run has no checkpoint, or its poses were not corrected.
+    """
+    config = load_run_config(config_path)
+    pipeline = pipeline_of(config)
+    folder = config.get_checkpoint_dir()
+    checkpoints = sorted(folder.glob("step-*.ckpt"))
+    if not checkpoints:
+        raise InputError(folder, "expected a checkpoint, found none", "Train the run first")
+    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)["pipeline"]
+    corrections = {key.rpartition(".")[2]: value for key, value in state.items() if ".pose_refinement." in key}
+    if not corrections:
+        advice = "Train with --pipeline.model.refine-poses True, which is the default"
+        raise InputError(config_path, "expected a run whose poses were corrected, found one without", advice)
+    metadata = pipeline.datamanager.dataparser.setup().get_dataparser_outputs("train").metadata
+    poses: PoseSequence = metadata["poses"]
+    count = len(metadata["train_pose_ids"])
+    train = poses.rows(slice(count))
+    body, times = load_body_model(metadata["body_model"]), metadata["frame_numbers"].float()
+    refinement = PoseRefinement(
+        body,
+        train,
+        times,
+        metadata["world_to_dataset"],
+        surface_coordinates(body, train),
+        knot_spacing=pipeline.model.pose_knot_spacing,
+    )
+    refinement.load_state_dict(corrections)
+    return train, poses.rows(slice(count, None)), corrected_sequence(train, refinement)
+
+
+def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseSequence:
+    """The corrected poses as SMPL parameters."""
+    with torch.no_grad():
+        rotations, transl = refinement.corrected()
+    vectors = Rotation.from_matrix(rotations.double().reshape(-1, 3, 3).numpy()).as_rotvec()
+    thetas = torch.from_numpy(vectors).float().view(len(transl), -1)
+    return PoseSequence(given.betas, thetas[:, :3], thetas[:, 3:], transl)
+
+
+def print_errors(before: PoseError, after: PoseError) -> None:
+    """Print how far given and corrected poses are from the truth."""
+    table = Table("mean over joints and frames, degrees", "given", "corrected")
+    labels = ("error", "error without drift", "drift (constant per joint)")
+    for label, given, corrected in zip(labels, before, after, strict=True):
+        table.add_row(label, f"{given:.2f}", f"{corrected:.2f}")
+    CONSOLE.print(table)
+
+
+def _arrays(poses: PoseSequence) -> dict[str, np.ndarray]:
+    """InstantAvatar's layout of a split's poses."""
+    names = ("global_orient", "body_pose", "transl")
+    return {"betas": poses.betas.numpy()[None], **{name: getattr(poses, name).numpy() for name in names}}

@@ -1,0 +1,207 @@
+"""Corrections of poses: how they compose, what holds them, and what follows from them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from instantavatar_ns.body.body_model import BodyModel, load_body_model
+from instantavatar_ns.body.kinematics import ancestor_table, skinning_transforms
+from instantavatar_ns.body.pose_bank import PoseBank
+from instantavatar_ns.body.pose_error import joint_rotations, pose_error
+from instantavatar_ns.body.pose_refinement import (
+    PoseRefinement,
+    second_differences,
+    spline_basis,
+    surface_coordinates,
+)
+from instantavatar_ns.data.frames import PoseSequence
+
+FRAMES = 6
+TIMES = torch.tensor([0.0, 4.0, 8.0, 12.0, 40.0, 44.0])
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return load_body_model("free")
+
+
+@pytest.fixture(scope="module")
+def poses() -> PoseSequence:
+    random = torch.Generator().manual_seed(0)
+    orient = torch.tensor([math.pi - 0.2, 0.1, 0.0]) + 0.2 * torch.randn(FRAMES, 3, generator=random)
+    body_pose = 0.3 * torch.randn(FRAMES, 69, generator=random)
+    transl = torch.tensor([0.0, 0.0, 3.0]) + 0.1 * torch.randn(FRAMES, 3, generator=random)
+    return PoseSequence(0.5 * torch.randn(10, generator=random), orient, body_pose, transl)
+
+
+@pytest.fixture
+def world() -> Tensor:
+    transform = torch.eye(4)
+    transform[:3, :3] = torch.from_numpy(Rotation.from_rotvec([0.3, -0.2, 0.5]).as_matrix())
+    transform[:3, 3] = torch.tensor([0.1, -0.4, 2.0])
+    return transform
+
+
+@pytest.fixture
+def refinement(body: BodyModel, poses: PoseSequence, world: Tensor) -> PoseRefinement:
+    return PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
+
+
+def disturb(refinement: PoseRefinement, size: float = 0.02) -> None:
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for values in refinement.parameters():
+            values.copy_(size * torch.randn(values.shape, generator=random))
+
+
+def test_without_corrections_poses_are_those_of_the_bank(
+    body: BodyModel, poses: PoseSequence, world: Tensor, refinement: PoseRefinement
+) -> None:
+    bank = PoseBank(body, poses, world)
+    assert len(refinement) == len(bank)
+    torch.testing.assert_close(refinement.bone_transforms, bank.bone_transforms, atol=1e-5, rtol=0)
+    for frame in range(FRAMES):
+        torch.testing.assert_close(refinement[frame].world_to_root, bank[frame].world_to_root, atol=1e-5, rtol=0)
+        torch.testing.assert_close(refinement[frame].bone_transforms, bank[frame].bone_transforms, atol=1e-5, rtol=0)
+
+
+def test_corrections_are_composed_not_added(
+    body: BodyModel, poses: PoseSequence, world: Tensor, refinement: PoseRefinement
+) -> None:
+    """The bank of the poses that scipy composes is the bank of the corrections."""
+    disturb(refinement)
+    corrections = refinement.corrections().detach()
+    assert corrections[:, :-1].norm(dim=-1).mean() > 0.05, "large enough that adding would differ"
+    given = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, 3)
+    turned = Rotation.from_rotvec(corrections[:, :-1].reshape(-1, 3)) * Rotation.from_rotvec(given)
+    thetas = torch.from_numpy(turned.as_rotvec()).float().view(FRAMES, 72)
+    composed = PoseSequence(poses.betas, thetas[:, :3], thetas[:, 3:], poses.transl + corrections[:, -1])
+    bank = PoseBank(body, composed, world)
+    torch.testing.assert_close(refinement.bone_transforms.detach(), bank.bone_transforms, atol=2e-5, rtol=0)
+    torch.testing.assert_close(refinement[3].world_to_root.detach(), bank[3].world_to_root, atol=2e-5, rtol=0)
+    added = thetas - (given + corrections[:, :-1].reshape(-1, 3)).view(FRAMES, 72)
+    assert added.abs().max() > 1e-3
+
+
+def test_one_frame_is_its_row_of_the_bank(refinement: PoseRefinement) -> None:
+    disturb(refinement)
+    for frame in (0, torch.tensor(4)):
+        torch.testing.assert_close(
+            refinement[frame].bone_transforms, refinement.bone_transforms[int(frame)], atol=1e-5, rtol=0
+        )
+
+
+def test_gradient_reaches_a_frames_remainder_and_the_knots_around_it(refinement: PoseRefinement) -> None:
+    posed = refinement[1]
+    (posed.bone_transforms.square().sum() + posed.world_to_root.sum()).backward()
+    assert refinement.remainders.grad is not None and refinement.knots.grad is not None
+    assert refinement.remainders.grad.ne(0).any(dim=1).tolist() == [False, True, False, False, False, False]
+    near = refinement.basis[1] > 0
+    assert refinement.knots.grad.ne(0).any(dim=1).tolist() == near.tolist() and 0 < near.sum() < len(near)
+
+
+def test_kinematics_are_those_of_a_walk_down_the_joints(body: BodyModel, poses: PoseSequence) -> None:
+    joints, rotations = body.rest(poses.betas)[1], joint_rotations(poses)
+    found = skinning_transforms(rotations, poses.transl, joints, ancestor_table(body.parents))
+    world = [torch.cat([rotations[:, 0], joints[0].expand(FRAMES, 3)[..., None]], dim=-1)]
+    for joint, parent in enumerate(body.parents.tolist()[1:], start=1):
+        above = world[parent]
+        place = above[..., :3] @ (joints[joint] - joints[parent])[:, None] + above[..., 3:]
+        world.append(torch.cat([above[..., :3] @ rotations[:, joint], place], dim=-1))
+    for joint, expected in enumerate(world):
+        moved = found[:, joint, :3, :3] @ joints[joint] + found[:, joint, :3, 3]
+        torch.testing.assert_close(found[:, joint, :3, :3], expected[..., :3], atol=1e-5, rtol=0)
+        torch.testing.assert_close(moved, expected[..., 3] + poses.transl, atol=1e-5, rtol=0)
+
+
+# Time
+
+
+def test_bending_is_the_integral_of_the_squared_second_derivative_whatever_the_gaps() -> None:
+    times = torch.tensor([0.0, 1.0, 2.0, 5.0, 6.0, 10.0])
+    straight, curved = 2 * times - 1, 0.5 * times**2
+    bending = second_differences(times)
+    torch.testing.assert_close(bending @ straight, torch.zeros(4), atol=1e-5, rtol=0)
+    # The second derivative is 1 everywhere; each triple stands for half the time it spans.
+    expected = (times[2:] - times[:-2]).sum() / 2
+    torch.testing.assert_close((bending @ curved).square().sum(), expected)
+    # The same wobble costs less across a gap.
+    wobble = torch.tensor([0.0, 1.0, 0.0])
+    close, far = (second_differences(gap * torch.arange(3.0)) @ wobble for gap in (1, 4))
+    assert close.square().sum() == pytest.approx(64 * float(far.square().sum()))
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_too_few_frames_have_no_bending_and_still_a_spline(frames: int) -> None:
+    times = torch.arange(frames).float()
+    assert second_differences(times).shape == (0, frames)
+    torch.testing.assert_close(spline_basis(times, 8.0).sum(dim=1), torch.ones(frames))
+
+
+def test_splines_sum_to_one_and_hold_straight_lines() -> None:
+    basis = spline_basis(TIMES, 8.0)
+    assert basis.shape == (FRAMES, 6 + 3), "44 frames in pieces of about 8"
+    torch.testing.assert_close(basis.sum(dim=1), torch.ones(FRAMES))
+    knots = torch.arange(-1.0, 8.0) * 44 / 6
+    torch.testing.assert_close(basis @ knots, TIMES, atol=1e-4, rtol=0)
+
+
+def test_prior_has_the_gradient_of_the_whole_to_one_frame(refinement: PoseRefinement) -> None:
+    disturb(refinement)
+    refinement.prior(torch.tensor(2), 0.7, 30.0).backward()
+    assert refinement.remainders.grad is not None
+    corrections = refinement.corrections().detach().requires_grad_(True)
+    whole = 0.7 * corrections.square().sum()
+    whole = whole + 30.0 * torch.tensordot(refinement.bending, corrections, dims=1).square().sum()
+    (gradient,) = torch.autograd.grad(whole, corrections)
+    torch.testing.assert_close(
+        refinement.remainders.grad[2], gradient[2].flatten() @ refinement.coordinates, rtol=1e-4, atol=1e-5
+    )
+    assert refinement.remainders.grad[[0, 1, 3, 4, 5]].eq(0).all()
+
+
+# Coordinates and errors
+
+
+def test_coordinates_move_the_surface_equally_far_unless_they_do_next_to_nothing(
+    body: BodyModel, poses: PoseSequence
+) -> None:
+    coordinates = surface_coordinates(body, poses, least=0.01)
+    rest = body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
+    given = joint_rotations(poses)
+    moved = []
+    for column in (1e-3 * coordinates).T:
+        correction = column.view(25, 3)
+        turned = Rotation.from_rotvec(correction[:-1].repeat(FRAMES, 1)) * Rotation.from_matrix(given.view(-1, 3, 3))
+        thetas = torch.from_numpy(turned.as_rotvec()).float().view(FRAMES, 72)
+        after = body.vertices(poses.betas, thetas[:, :3], thetas[:, 3:], poses.transl + correction[-1])
+        moved.append((after - rest).square().sum(dim=-1).mean().sqrt())
+    far = torch.stack(moved)
+    assert far.max() < 1.2e-3
+    assert (far > 0.8e-3).sum() > 40
+
+
+def test_error_without_drift_leaves_out_what_is_constant_per_joint(poses: PoseSequence) -> None:
+    true = joint_rotations(poses)
+    drift = torch.from_numpy(Rotation.from_rotvec([[0.02 * joint, 0, 0.01] for joint in range(24)]).as_matrix())
+    found = pose_error(true.double() @ drift, true)
+    angles = Rotation.from_matrix(drift.numpy()).magnitude()
+    assert found.mean_deg == pytest.approx(math.degrees(angles.mean()), rel=1e-4)
+    assert found.drift_deg == pytest.approx(found.mean_deg, rel=1e-4)
+    assert found.aligned_deg < 1e-4
+    exact = pose_error(true, true)
+    assert max(exact) < 1e-4
+
+
+def test_error_of_changing_turns_is_not_taken_for_drift(poses: PoseSequence) -> None:
+    true = joint_rotations(poses).double()
+    signs = torch.tensor([1.0, -1.0] * (FRAMES // 2))
+    turns = Rotation.from_rotvec(signs[:, None].repeat_interleave(24, 0).numpy() * [[math.radians(3), 0, 0]])
+    found = pose_error(true @ torch.from_numpy(turns.as_matrix()).view(FRAMES, 24, 3, 3), true)
+    assert found.mean_deg == pytest.approx(3, rel=1e-3) and found.aligned_deg == pytest.approx(3, rel=1e-3)
+    assert found.drift_deg < 1e-3
