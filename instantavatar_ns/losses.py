@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 _HARD_SURFACE_MINIMUM = math.log(1 + math.exp(-1))  # of the prior, reached at 0 and 1
@@ -17,8 +17,15 @@ def mask_loss(accumulation: Float[Tensor, "rays 1"], mask: Float[Tensor, "rays 1
     return F.mse_loss(accumulation, mask)
 
 
-def hard_surface_loss(opacity: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Prior that opacities are 0 or 1 (eq. 12): -log(e^-a + e^(a-1)), less its minimum; zero of nothing."""
+def hard_surface_loss(opacity: Float[Tensor, "*n"], count: Num[Tensor, "1"] | None = None) -> Float[Tensor, ""]:
+    """Prior that opacities are 0 or 1 (eq. 12): -log(e^-a + e^(a-1)), less its minimum; zero of nothing.
+
+    Args:
+        opacity: Of rays or samples.
+        count: How many there are, if the others are zeros that fill a buffer; at most as many as it holds.
+    """
     opacity = opacity.clamp(0, 1)
     prior = _HARD_SURFACE_MINIMUM - torch.log(torch.exp(-opacity) + torch.exp(opacity - 1))
-    return prior.sum() / max(prior.numel(), 1)
+    if count is None:
+        return prior.sum() / max(prior.numel(), 1)
+    return prior.sum() / count.clamp(1, max(prior.numel(), 1))[0]

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int
-from nerfacc import accumulate_along_rays
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.model_components import renderers
 from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
@@ -32,7 +32,6 @@ from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
-from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
@@ -40,10 +39,10 @@ from instantavatar_ns.metrics import image_metrics, quantise
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prepare_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
-from instantavatar_ns.occupancy.cells import OccupiedCells
-from instantavatar_ns.occupancy.compositing import sample_weights
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
-from instantavatar_ns.occupancy.traversal import sample_rays
+from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+from instantavatar_ns.rendering.packed import render_packed
+from instantavatar_ns.rendering.render_buffers import RenderBuffers
 from instantavatar_ns.viewer.opening_view import OpeningView
 
 # Metres of clothes and hair that may stand out from the body.
@@ -67,6 +66,9 @@ class InstantAvatarModelConfig(ModelConfig):
     """Rays that are rendered at once; fewer take less memory."""
     implementation: Literal["auto", "tcnn", "torch"] = "auto"
     """What computes the field: tiny-cuda-nn, plain PyTorch, or the first where it imports. Checkpoints fit both."""
+    renderer: Literal["torch", "triton"] = "torch"
+    """What takes samples, searches roots and composites: PyTorch, with nerfacc where it can be used, or Triton kernels
+    in buffers of a fixed size."""
     hash_levels: int = 16
     """Levels of the hash encoding."""
     log2_hash_entries: int = 19
@@ -115,15 +117,6 @@ class InstantAvatarModelConfig(ModelConfig):
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
 
-@dataclass(frozen=True)
-class RenderPose:
-    """A pose, prepared for rendering: its skinning and where the person is."""
-
-    body: PosedBody
-    skinning: PosedSkinning
-    cells: OccupiedCells
-
-
 class InstantAvatarModel(Model):
     """See the module's docstring. `metadata` is what this package's data parsers hand over."""
 
@@ -163,6 +156,7 @@ class InstantAvatarModel(Model):
         edge = cell_edge(self.canonical_occupancy)
         self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge)
         self.renderer_rgb = RGBRenderer(background_color=config.background_color)
+        self.render_buffers = RenderBuffers()
 
         self.density_noise = 1.0
         self.step = 0
@@ -213,6 +207,7 @@ class InstantAvatarModel(Model):
     @torch.no_grad()
     def refresh_occupancy(self, step: int) -> None:
         """Look where the field is dense, and skin that into all training poses."""
+        self.render_buffers.check()
         if step < self.config.occupancy_warmup:
             return
         self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
@@ -308,51 +303,47 @@ class InstantAvatarModel(Model):
 
         Returns:
             `rgb` [rays, 3], `accumulation` [rays, 1], `depth` [rays, 1] (metres along the ray, the far side of the
-            person where nothing is hit), and in training `sample_weights` [samples].
+            person where nothing is hit), and in training `sample_weights` [samples] and `num_samples` [1].
         """
-        num_rays = len(ray_bundle)
-        rotation, translation = pose.body.world_to_root[:3, :3], pose.body.world_to_root[:3, 3]
-        origins = ray_bundle.origins @ rotation.T + translation
-        directions = ray_bundle.directions @ rotation.T
-        samples = sample_rays(origins, directions, pose.cells, self.config.step_size, stratified=self.training)
-        rays, middles = samples.ray_indices, (samples.t_starts + samples.t_ends) / 2
+        rays = Rays(ray_bundle.origins, ray_bundle.directions)
+        avatar = Avatar(self.deformer, self.canonical_occupancy, self.field)
+        if self.training:
+            rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
+        else:
+            rules = SampleRules(
+                self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
+            )
+        if self.config.renderer == "triton":
+            pixels, num_samples = self.render_buffers.render(rays, pose, avatar, rules)
+        else:
+            pixels = render_packed(rays, pose, avatar, rules)
+            num_samples = torch.full((1,), len(pixels.weights), device=self.device)
 
-        # Moved to root space as points: the gradient to a pose is one product then, not a sum over each ray's samples.
-        points = ray_bundle.origins[rays] + ray_bundle.directions[rays] * middles[:, None]
-        density, rgb = self.shade(points @ rotation.T + translation, pose.skinning)
-        if not self.training:
-            alpha = -torch.expm1(-density * (samples.t_ends - samples.t_starts))
-            density = torch.where(alpha < _EVAL_LEAST_ALPHA, 0.0, density)
-        weights, transmittance = sample_weights(samples, density, num_rays)
-        if not self.training:
-            weights = torch.where(transmittance < _EVAL_LEAST_TRANSMITTANCE, 0.0, weights)
-
-        background = self.config.background_color if self.training else "white"
-        accumulation = accumulate_along_rays(weights, None, rays, num_rays)
-        depth = accumulate_along_rays(weights, middles[:, None], rays, num_rays) / accumulation.clamp_min(1e-6)
-        farthest = origins.norm(dim=-1, keepdim=True) + _BEHIND_PELVIS
+        accumulation = pixels.accumulation[:, None]
+        depth = pixels.depth[:, None] / accumulation.clamp_min(1e-6)
+        farthest = rays.in_root_space(pose.body)[0].norm(dim=-1, keepdim=True) + _BEHIND_PELVIS
         outputs = {
-            "rgb": self.renderer_rgb(rgb, weights[:, None], rays, num_rays, background),
+            "rgb": self._on_background(pixels.rgb, accumulation),
             "accumulation": accumulation,
             "depth": torch.where(accumulation > 0.5, depth, farthest),
         }
         if self.training:
-            outputs["sample_weights"] = weights
+            outputs |= {"sample_weights": pixels.weights, "num_samples": num_samples}
         return outputs
 
-    def shade(
-        self, points: Float[Tensor, "n 3"], skinning: PosedSkinning
-    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        """Density and colour of posed points, those of the densest of each point's canonical roots; else nothing."""
-        roots = self.deformer(points, skinning)
-        # Reads the number of roots that are left on the host; dropping the others saves most of the field's work.
-        keep = self.canonical_occupancy.occupied(roots.canonical.detach())
-        canonical, point = roots.canonical[keep], roots.point[keep]
-        noise = self.density_noise if self.training else 0.0
-        root_density, root_rgb = self.field(canonical, noise)
-        chosen = is_densest_root(root_density.detach(), point, len(points)).to(root_density.dtype)
-        density = root_density.new_zeros(len(points)).index_add(0, point, root_density * chosen)
-        return density, root_rgb.new_zeros(len(points), 3).index_add(0, point, root_rgb * chosen[:, None])
+    def _on_background(self, rgb: Float[Tensor, "rays 3"], accumulation: Float[Tensor, "rays 1"]) -> Tensor:
+        """Colours in front of black, put before the background: in training the configured one, else white.
+
+        Random colours are blended where the loss is computed. nerfstudio's viewer may ask for another background.
+        """
+        background = renderers.BACKGROUND_COLOR_OVERRIDE
+        if background is None:
+            background = self.config.background_color if self.training else "white"
+        if isinstance(background, str) and background == "random":
+            return rgb
+        color = self.renderer_rgb.get_background_color(background, shape=(3,), device=rgb.device)
+        rgb = rgb + color * (1 - accumulation)
+        return rgb if self.training else rgb.clamp(0, 1)
 
     def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
         """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""
@@ -382,7 +373,7 @@ class InstantAvatarModel(Model):
         truth = self.renderer_rgb.blend_background(image)
         metrics = {"psnr": -10 * torch.log10(torch.mean((outputs["rgb"].detach() - truth) ** 2))}
         if "sample_weights" in outputs:
-            metrics["samples_per_ray"] = torch.tensor(len(outputs["sample_weights"]) / len(image))
+            metrics["samples_per_ray"] = outputs["num_samples"] / len(image)
         return metrics
 
     def get_loss_dict(
@@ -400,7 +391,7 @@ class InstantAvatarModel(Model):
         }
         if self.training:
             surface = losses.hard_surface_loss(outputs["accumulation"])
-            surface = surface + losses.hard_surface_loss(outputs["sample_weights"])
+            surface = surface + losses.hard_surface_loss(outputs["sample_weights"], outputs["num_samples"])
             loss_dict["hard_surface_loss"] = config.hard_surface_loss_mult * surface
             outside = (outputs["space_opacity"] * outputs["space_is_free"]).mean()
             loss_dict["occupancy_loss"] = config.occupancy_loss_mult * outside
@@ -434,14 +425,3 @@ class InstantAvatarModel(Model):
             yield self.image_metrics_log
         finally:
             self.image_metrics_log = None
-
-
-def is_densest_root(
-    density: Float[Tensor, "roots"], point: Int[Tensor, "roots"], num_points: int
-) -> Bool[Tensor, "roots"]:
-    """Whether a root is its point's densest; of equals, the last."""
-    highest = density.new_full((num_points,), -1.0).scatter_reduce(0, point, density, "amax")
-    order = torch.arange(len(point), device=point.device)
-    rows = torch.where(density == highest[point], order, -1)
-    best = torch.full((num_points,), -1, device=point.device).scatter_reduce(0, point, rows, "amax")
-    return best[point] == order

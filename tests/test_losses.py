@@ -26,5 +26,12 @@ def test_hard_surface_prior_is_a_mean_and_zero_of_nothing() -> None:
     assert loss == 0
 
 
+def test_hard_surface_prior_of_a_buffer_is_that_of_what_it_holds() -> None:
+    values = torch.rand(7, generator=torch.Generator().manual_seed(0))
+    buffer = torch.cat([values, torch.zeros(5)])
+    torch.testing.assert_close(hard_surface_loss(buffer, torch.tensor([7])), hard_surface_loss(values))
+    assert hard_surface_loss(torch.zeros(5), torch.tensor([0])).item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_mask_loss_is_the_mean_square() -> None:
     assert mask_loss(torch.tensor([[0.2], [1.0]]), torch.tensor([[0.0], [0.5]])).item() == pytest.approx(0.145)

@@ -19,9 +19,11 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig, is_densest_root
+from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.rendering import packed
+from instantavatar_ns.rendering.packed import is_densest_root
 from tests.avatars import body_density
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
@@ -181,6 +183,7 @@ def test_losses_of_known_outputs(model: InstantAvatarModel, monkeypatch: pytest.
         "rgb": torch.tensor([[0.2, 0.4, 0.3], [1.0, 1.0, 0.9]]),
         "accumulation": torch.tensor([[1.0], [0.5]]),
         "sample_weights": torch.tensor([1.0, 0.5, 0.0]),
+        "num_samples": torch.tensor([3]),
         "space_opacity": torch.tensor([0.4, 0.8]),
         "space_is_free": torch.tensor([True, False]),
     }
@@ -277,7 +280,7 @@ def test_thin_and_hidden_samples_are_left_out(
     """An opacity under 0.01 counts as none, and what lies behind a transmittance of 1e-4 as hidden."""
     density = -math.log(1 - alpha) / TINY.step_size
     monkeypatch.setattr(
-        body_model, "shade", lambda points, _: (torch.full_like(points[:, 0], density), torch.ones_like(points))
+        packed, "shade", lambda points, *_: (torch.full_like(points[:, 0], density), torch.ones_like(points))
     )
     camera, mask = camera_and_mask(heldout, 1)
     inside = body_model.get_outputs_for_camera(camera)["accumulation"][..., 0][mask]

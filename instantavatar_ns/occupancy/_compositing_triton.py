@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int32
@@ -11,25 +10,10 @@ from torch import Tensor
 
 from instantavatar_ns.kernels.compositing import composite_backward_kernel, composite_kernel
 from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.occupancy.compositing import Pixels
 from instantavatar_ns.occupancy.traversal import SampleBuffer
 
 _LANES = 64
-
-
-class Pixels(NamedTuple):
-    """What a ray sees, and how much of it each sample gave.
-
-    Attributes:
-        rgb: Colour in front of black.
-        accumulation: Opacity of the ray.
-        depth: Sum of the weights times the distances of the samples, metres.
-        weights: Share of each sample in its pixel; zero in the unused part of the buffer.
-    """
-
-    rgb: Float[Tensor, "rays 3"]
-    accumulation: Float[Tensor, "rays"]
-    depth: Float[Tensor, "rays"]
-    weights: Float[Tensor, "samples"]
 
 
 def composite_triton(

@@ -1,6 +1,8 @@
-"""Weights of packed samples along their rays: nerfacc on CUDA, its twin in torch elsewhere."""
+"""Pixels, and the weights of packed samples in them: nerfacc on CUDA, its twin in torch elsewhere."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +11,22 @@ from torch import Tensor
 
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 from instantavatar_ns.occupancy.traversal import Samples
+
+
+class Pixels(NamedTuple):
+    """What a ray sees, and how much of it each sample gave.
+
+    Attributes:
+        rgb: Colour in front of black.
+        accumulation: Opacity of the ray.
+        depth: Sum of the weights times the distances of the samples, metres.
+        weights: Share of each sample in its pixel; zero in the unused part of the buffer.
+    """
+
+    rgb: Float[Tensor, "rays 3"]
+    accumulation: Float[Tensor, "rays"]
+    depth: Float[Tensor, "rays"]
+    weights: Float[Tensor, "samples"]
 
 
 def sample_weights(

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.occupancy._compositing_triton import Pixels, composite_triton
-from instantavatar_ns.occupancy.compositing import sample_weights, sample_weights_torch
+from instantavatar_ns.occupancy._compositing_triton import composite_triton
+from instantavatar_ns.occupancy.compositing import Pixels, sample_weights, sample_weights_torch
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 from instantavatar_ns.occupancy.traversal import SampleBuffer, Samples
 

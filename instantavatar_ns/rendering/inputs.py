@@ -1,0 +1,88 @@
+"""What the renderers take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
+from instantavatar_ns.deformer.search import PosedSkinning
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+from instantavatar_ns.occupancy.cells import OccupiedCells
+
+
+@dataclass(frozen=True)
+class RenderPose:
+    """A pose, prepared for rendering.
+
+    Attributes:
+        body: Where the root stands, and its bones.
+        skinning: What the deformer inverts.
+        cells: Where samples are taken.
+    """
+
+    body: PosedBody
+    skinning: PosedSkinning
+    cells: OccupiedCells
+
+
+class Avatar(NamedTuple):
+    """The canonical person.
+
+    Attributes:
+        deformer: Finds the canonical roots of posed points.
+        occupancy: Where the person is; roots in free cells are left out.
+        field: Density and colour, a `CanonicalField`.
+    """
+
+    deformer: FastSnarfDeformer
+    occupancy: CanonicalOccupancy
+    field: nn.Module
+
+
+@dataclass(frozen=True)
+class SampleRules:
+    """Where samples lie, and which of them count.
+
+    Attributes:
+        step: Distance between samples, metres.
+        stratified: Shift each ray's samples by a random part of a step.
+        noise: Standard deviation of noise on the raw density.
+        least_alpha: Opacity under which a sample counts as empty; for rendering only.
+        least_transmittance: Samples behind less than this are not seen; for rendering only.
+    """
+
+    step: float
+    stratified: bool = False
+    noise: float = 0.0
+    least_alpha: float = 0.0
+    least_transmittance: float = 0.0
+
+
+class Rays(NamedTuple):
+    """Rays that all see one pose.
+
+    Attributes:
+        origins: Where they start, metres, in the world.
+        directions: Unit vectors.
+    """
+
+    origins: Float[Tensor, "rays 3"]
+    directions: Float[Tensor, "rays 3"]
+
+    def in_root_space(self, body: PosedBody) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+        """Origins and directions in the root space of a pose, without gradient."""
+        rotation, translation = body.world_to_root[:3, :3].detach(), body.world_to_root[:3, 3].detach()
+        return self.origins @ rotation.T + translation, self.directions @ rotation.T
+
+    def points(self, body: PosedBody, ray: Tensor, distance: Float[Tensor, "samples"]) -> Float[Tensor, "samples 3"]:
+        """Points on rays in the root space of a pose.
+
+        They are moved there as points: so the gradient to the pose is one product, not a sum over each ray's samples.
+        """
+        points = self.origins[ray] + self.directions[ray] * distance[:, None]
+        return points @ body.world_to_root[:3, :3].T + body.world_to_root[:3, 3]

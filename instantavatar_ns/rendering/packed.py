@@ -1,0 +1,61 @@
+"""Rendering with tensors as long as there are samples: PyTorch, and nerfacc's CUDA functions where they can be used.
+
+The reference of `buffered`, and the path of CPUs. On a GPU the host waits for the number of samples and of roots.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from nerfacc import accumulate_along_rays
+from torch import Tensor
+
+from instantavatar_ns.deformer.search import PosedSkinning
+from instantavatar_ns.occupancy.compositing import Pixels, sample_weights
+from instantavatar_ns.occupancy.traversal import sample_rays
+from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+
+
+def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> Pixels:
+    """Render rays; differentiable to the field, and to the pose where it asks for it."""
+    num_rays = len(rays.origins)
+    samples = sample_rays(*rays.in_root_space(pose.body), pose.cells, rules.step, rules.stratified)
+    ray, middles = samples.ray_indices, (samples.t_starts + samples.t_ends) / 2
+    density, rgb = shade(rays.points(pose.body, ray, middles), pose.skinning, avatar, rules.noise)
+    if rules.least_alpha:
+        alpha = -torch.expm1(-density * (samples.t_ends - samples.t_starts))
+        density = torch.where(alpha < rules.least_alpha, 0.0, density)
+    weights, transmittance = sample_weights(samples, density, num_rays)
+    if rules.least_transmittance:
+        weights = torch.where(transmittance < rules.least_transmittance, 0.0, weights)
+    return Pixels(
+        rgb=accumulate_along_rays(weights, rgb, ray, num_rays),
+        accumulation=accumulate_along_rays(weights, None, ray, num_rays)[:, 0],
+        depth=accumulate_along_rays(weights, middles[:, None], ray, num_rays)[:, 0],
+        weights=weights,
+    )
+
+
+def shade(
+    points: Float[Tensor, "n 3"], skinning: PosedSkinning, avatar: Avatar, noise: float = 0.0
+) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+    """Density and colour of posed points, those of the densest of each point's canonical roots; else nothing."""
+    roots = avatar.deformer(points, skinning)
+    # Reads the number of roots that are left on the host; dropping the others saves most of the field's work.
+    keep = avatar.occupancy.occupied(roots.canonical.detach())
+    canonical, point = roots.canonical[keep], roots.point[keep]
+    root_density, root_rgb = avatar.field(canonical, noise)
+    chosen = is_densest_root(root_density.detach(), point, len(points)).to(root_density.dtype)
+    density = root_density.new_zeros(len(points)).index_add(0, point, root_density * chosen)
+    return density, root_rgb.new_zeros(len(points), 3).index_add(0, point, root_rgb * chosen[:, None])
+
+
+def is_densest_root(
+    density: Float[Tensor, "roots"], point: Int[Tensor, "roots"], num_points: int
+) -> Bool[Tensor, "roots"]:
+    """Whether a root is its point's densest; of equals, the last."""
+    highest = density.new_full((num_points,), -1.0).scatter_reduce(0, point, density, "amax")
+    order = torch.arange(len(point), device=point.device)
+    rows = torch.where(density == highest[point], order, -1)
+    best = torch.full((num_points,), -1, device=point.device).scatter_reduce(0, point, rows, "amax")
+    return best[point] == order
