@@ -63,8 +63,9 @@ class InstantAvatarModelConfig(ModelConfig):
     """Near and far planes are not used: samples lie in occupied cells only."""
     eval_num_rays_per_chunk: int = 1 << 16
     """Rays that are rendered at once; fewer take less memory."""
-    implementation: Literal["auto", "tcnn", "torch"] = "auto"
-    """What computes the field: tiny-cuda-nn, plain PyTorch, or the first where it imports. Checkpoints fit both."""
+    implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
+    """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
+    fit all."""
     hash_levels: int = 16
     """Levels of the hash encoding."""
     log2_hash_entries: int = 19
