@@ -50,16 +50,16 @@ def evaluate_field(
 
 
 def check_sizes(density_head: MLP) -> None:
-    """Tiles have powers of two along each side.
+    """Tiles have powers of two along each side, and must fit into registers and shared memory.
 
     Raises:
         InputError: The networks have other sizes.
     """
     for size in density_head.shapes[0]:
-        if size not in (16, 32, 64, 128):
+        if size not in (16, 32, 64):
             raise InputError(
                 "implementation 'triton'",
-                f"widths of 16, 32, 64 or 128 were expected, and a network has {size}",
+                f"widths of 16, 32 or 64 were expected, and a network has {size}",
                 "Change hidden-width or hash-levels, or use 'auto' or 'torch'",
             )
 

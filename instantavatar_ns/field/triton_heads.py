@@ -23,10 +23,8 @@ class HeadLaunch(Launch):
 
     programs: int
     """Of a multiprocessor: as many as fit, each with its own copy of the weights."""
-    forward: str
-    """Precision of products from inputs to outputs (see the kernels)."""
-    backward: str
-    """Precision of products from gradients of outputs to other gradients."""
+    stages: int
+    """Tiles that are loaded or worked on at a time."""
 
 
 def _pairs() -> str:
@@ -37,19 +35,16 @@ def _pairs() -> str:
     return "bf16x3" if known else "tf32x3"
 
 
-# Half precision alone puts one hidden unit in 2,000 on the wrong side of its ReLU, which makes an error of 2 to 3 % in
-# the gradient. Pairs of bfloat16 on the way forward bring that below 0.5 %; the way back has nothing of the kind.
-# Sizes were chosen by the compiler's report for compute capability 9.0: the forward kernel takes 140 registers a lane
-# for three programs of a multiprocessor, the backward kernel, which holds 9,216 sums besides, all 255, and spills 90.
-FORWARD: dict[Precision, HeadLaunch] = {
-    "half": HeadLaunch(64, 4, 3, _pairs(), "half"),
-    "float": HeadLaunch(64, 4, 2, "tf32x3", "tf32x3"),
-}
-BACKWARD: dict[Precision, HeadLaunch] = {
-    "half": HeadLaunch(128, 8, 1, _pairs(), "half"),
-    "float": HeadLaunch(32, 4, 1, "tf32x3", "tf32x3"),
-}
-_STAGES = 2  # a tile is loaded while the one before is worked on
+# Precision of products on the way forward and on the way back. Half precision alone puts one hidden unit in 2,000 on
+# the wrong side of its ReLU: an error of 2 to 3 % in the gradient. Pairs of bfloat16 bring that below 0.5 %.
+PRODUCTS: dict[Precision, tuple[str, str]] = {"half": (_pairs(), "half"), "float": ("tf32x3", "tf32x3")}
+
+# Chosen by the compiler's report for compute capability 9.0: the forward kernel takes 144 registers a lane for three
+# programs of a multiprocessor; the backward kernel, which holds 9,216 sums besides, takes all 255 and spills 100, and
+# 150 kB of shared memory, which other devices do not have.
+FORWARD = HeadLaunch(64, 4, 3, 2)
+BACKWARD: dict[Precision, HeadLaunch] = {"half": HeadLaunch(128, 8, 1, 2), "float": HeadLaunch(32, 4, 1, 1)}
+SMALL_BACKWARD = HeadLaunch(64, 8, 1, 1)
 
 
 class HeadParams(NamedTuple):
@@ -105,8 +100,7 @@ def evaluate_heads(
     density = make((num_points,))
     color = make((num_points, 3)) if with_color else None
     features = None if with_color else make((15, num_points))
-    launch = FORWARD[precision]
-    forward_kernel[(_programs(launch, encoded),)](
+    forward_kernel[(_programs(FORWARD, encoded),)](
         encoded,
         params.density,
         params.color,
@@ -116,7 +110,7 @@ def evaluate_heads(
         features,
         count,
         num_points,
-        **_constants(params, encoded, launch),
+        **_constants(params, encoded, FORWARD, precision),
     )
     return HeadOutputs(density, color, features)
 
@@ -146,6 +140,8 @@ def heads_gradient(
     with_color = gradient.color is not None
     color_gradient = torch.zeros_like(params.color) if with_color else None
     launch = BACKWARD[precision]
+    if precision == "half" and not _has_large_shared_memory(encoded.device):
+        launch = SMALL_BACKWARD
     backward_kernel[(_programs(launch, encoded),)](
         encoded,
         params.density,
@@ -160,21 +156,21 @@ def heads_gradient(
         color_gradient,
         count,
         num_points,
-        **_constants(params, encoded, launch),
-        BACKWARD=launch.backward,  # pyright: ignore[reportArgumentType]
+        **_constants(params, encoded, launch, precision),
+        BACKWARD=PRODUCTS[precision][1],  # pyright: ignore[reportArgumentType]
     )
     return HeadGradients(encoded_gradient, density_gradient, color_gradient)
 
 
-def _constants(params: HeadParams, encoded: Tensor, launch: HeadLaunch) -> dict[str, Any]:
+def _constants(params: HeadParams, encoded: Tensor, launch: HeadLaunch, precision: Precision) -> dict[str, Any]:
     return {
         "FEATURES": len(encoded),
         "INPUTS": params.inputs,
         "WIDTH": params.width,
-        "FORWARD": launch.forward,
+        "FORWARD": PRODUCTS[precision][0],
         "BLOCK": launch.block,
         "num_warps": launch.warps,
-        "num_stages": _STAGES,
+        "num_stages": launch.stages,
     }
 
 
@@ -186,3 +182,9 @@ def _programs(launch: HeadLaunch, encoded: Tensor) -> int:
 @cache
 def _multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+@cache
+def _has_large_shared_memory(device: torch.device) -> bool:
+    """Whether a program can have 227 kB, as from Hopper on in data centres."""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
