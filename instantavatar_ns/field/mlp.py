@@ -64,10 +64,15 @@ class MLP(nn.Module):
         if self._native is not None and inputs.is_cuda and len(inputs):  # tiny-cuda-nn refuses empty batches
             return self._native[0](inputs).float()
         hidden = F.pad(inputs, (0, _padded(self.num_inputs) - self.num_inputs), value=1.0)
-        *first, last = self.params.split([math.prod(shape) for shape in self.shapes])
-        for flat, shape in zip(first, self.shapes[:-1], strict=True):
-            hidden = F.linear(hidden, flat.view(shape)).relu()
-        return F.linear(hidden, last.view(self.shapes[-1])[: self.num_outputs])
+        *first, last = self.layers()
+        for layer in first:
+            hidden = F.linear(hidden, layer).relu()
+        return F.linear(hidden, last[: self.num_outputs])
+
+    def layers(self) -> list[Float[Tensor, "_ _"]]:
+        """The matrices in the parameters, [outputs, inputs], padded."""
+        flat = self.params.split([math.prod(shape) for shape in self.shapes])
+        return [weights.view(shape) for weights, shape in zip(flat, self.shapes, strict=True)]
 
 
 def _padded(size: int) -> int:
