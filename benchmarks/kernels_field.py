@@ -37,7 +37,6 @@ SAMPLES, STEP = 64, 2 / 256  # of a ray, and metres between them
 PATCH, PIXEL = 32, 0.004  # rays along an edge of a patch, and metres between them at the body
 COPY_BANDWIDTH = 3.0e12  # bytes a second, measured on an H100
 HALF_OPERATIONS = 8.0e14  # a second, dense
-KINK = 1e-5  # of a layer's spread: nearer to zero, the sign is a matter of rounding
 
 Clock = Callable[[Callable[[], Any]], float]
 
@@ -162,16 +161,16 @@ def kernel_runs(field: CanonicalField, points: Tensor) -> dict[str, Callable[[],
     table = encoding.params.detach()
     encoded, slopes = encode(encoding, table, unit, slopes_kind=torch.float16)
     assert slopes is not None
-    outputs = evaluate_heads(params, encoded, with_color=True, precision="half")
+    outputs = evaluate_heads(params, encoded, len(points), with_color=True, precision="half")
     gradient = HeadOutputs(torch.rand_like(points[:, 0]), torch.rand_like(points), None)
     grads = heads_gradient(params, encoded, outputs, gradient, precision="half")
     return {
         "gather": lambda: encode(encoding, table, unit),
         "gather_slopes": lambda: encode(encoding, table, unit, slopes_kind=torch.float16),
-        "heads_forward": lambda: evaluate_heads(params, encoded, with_color=True, precision="half"),
+        "heads_forward": lambda: evaluate_heads(params, encoded, len(points), with_color=True, precision="half"),
         "heads_backward": lambda: heads_gradient(params, encoded, outputs, gradient, precision="half"),
         "scatter": lambda: table_gradient(encoding, unit, grads.encoding, exact=False),
-        "points": lambda: points_gradient(encoding, grads.encoding, slopes),
+        "points": lambda: points_gradient(encoding, grads.encoding, slopes, len(points)),
     }
 
 
@@ -249,8 +248,14 @@ def gradient_error(
 
 
 @torch.no_grad()
-def away_from_kinks(field: CanonicalField, points: Tensor) -> Tensor:
-    """Whether no ReLU's input is near zero [n], where the gradient jumps."""
+def away_from_kinks(field: CanonicalField, points: Tensor, margin: float = 1e-5) -> Tensor:
+    """Whether no ReLU's input is near zero [n], where the gradient jumps and the sign is a matter of rounding.
+
+    Args:
+        field: A field of the torch version, in float64.
+        points: Points, metres.
+        margin: What counts as near, in standard deviations of the layer.
+    """
     density_1, density_2 = field.density_head.layers()
     color_1, color_2, _ = field.color_head.layers()
     encoded = field.encoding(points)
@@ -261,7 +266,7 @@ def away_from_kinks(field: CanonicalField, points: Tensor) -> Tensor:
     color_hidden_2 = color_hidden_1.relu() @ color_2.T
     away = torch.ones(len(points), dtype=torch.bool, device=points.device)
     for layer in (hidden, outputs[:, :1], color_hidden_1, color_hidden_2):
-        away &= (layer.abs() > KINK * layer.std()).all(dim=1)
+        away &= (layer.abs() > margin * layer.std()).all(dim=1)
     return away
 
 

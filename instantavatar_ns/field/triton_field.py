@@ -43,10 +43,7 @@ def evaluate_field(
     slopes_kind = None
     if points.requires_grad and torch.is_grad_enabled():
         slopes_kind = torch.float16 if precision == "half" else torch.float32
-    density, second = _Field.apply(
-        points.float().contiguous(), *params, noise, count, modules, with_color, precision, slopes_kind
-    )
-    return density, second if with_color else second.t()
+    return _Field.apply(points.float().contiguous(), *params, noise, count, modules, with_color, precision, slopes_kind)
 
 
 def check_sizes(density_head: MLP) -> None:
@@ -82,7 +79,9 @@ class _Field(torch.autograd.Function):
         encoding, density_head, _ = modules
         params = HeadParams(density_params, color_params, *density_head.shapes[0])
         encoded, slopes = encode(encoding, table, points, count=count, slopes_kind=slopes_kind)
-        outputs = evaluate_heads(params, encoded, with_color=with_color, precision=precision, noise=noise, count=count)
+        outputs = evaluate_heads(
+            params, encoded, len(points), with_color=with_color, precision=precision, noise=noise, count=count
+        )
         ctx.save_for_backward(points, encoded, slopes, outputs.density, outputs.color, *params[:2], count)
         ctx.modules, ctx.precision = modules, precision
         ctx.set_materialize_grads(False)
@@ -106,7 +105,7 @@ class _Field(torch.autograd.Function):
         )
         points_grad = table_grad = None
         if ctx.needs_input_grad[0]:
-            points_grad = points_gradient(encoding, grads.encoding, slopes, count)
+            points_grad = points_gradient(encoding, grads.encoding, slopes, len(points), count)
         if ctx.needs_input_grad[1]:
             exact = ctx.precision == "float"
             table_grad = table_gradient(encoding, points, grads.encoding, exact=exact, count=count)

@@ -1,7 +1,7 @@
 """Launches the hash encoding's Triton kernels (`kernels/hash_encoding.py`) and their gradients.
 
-Everything is laid out with the points innermost: encodings are [features, n]. All is single precision but the
-derivatives that are kept for the gradient to the points, which may be half.
+Everything is laid out with the points innermost: encodings are [features, stride], the first n columns of which count.
+All is single precision but the derivatives that are kept for the gradient to the points, which may be half.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ class Launch:
     warps: int
 
 
+_ALIGNMENT = 16
+
 # Chosen by the compiler's report for compute capability 9.0: no spilt register, 40 to 56 of them in the gather (which
 # leaves room for ten programs on a multiprocessor, each with eight loads a lane under way), 40 in the plain scatter.
 GATHER = Launch(128, 4)
@@ -43,7 +45,7 @@ def encode(
     *,
     count: Int[Tensor, "1"] | None = None,
     slopes_kind: torch.dtype | None = None,
-) -> tuple[Float[Tensor, "features n"], Float[Tensor, "slopes n"] | None]:
+) -> tuple[Float[Tensor, "features stride"], Float[Tensor, "slopes stride"] | None]:
     """Encode points of the unit cube.
 
     Args:
@@ -57,10 +59,11 @@ def encode(
         The encoding, and its derivatives for `points_gradient`.
     """
     num_points, levels = len(points), encoding.grid.levels
-    encoded = points.new_empty((levels * FEATURES, num_points))
+    stride = -(-num_points // _ALIGNMENT) * _ALIGNMENT
+    encoded = points.new_empty((levels * FEATURES, stride))
     slopes = None
     if slopes_kind is not None:
-        slopes = points.new_empty((levels * FEATURES * 3, num_points), dtype=slopes_kind)
+        slopes = points.new_empty((levels * FEATURES * 3, stride), dtype=slopes_kind)
     gather_kernel[(-(-num_points // GATHER.block), levels)](
         points,
         table.detach().view(torch.int64),
@@ -69,6 +72,7 @@ def encode(
         count,
         *_levels(encoding),
         num_points,
+        stride,
         encoding.num_dense,
         BLOCK=GATHER.block,
         num_warps=GATHER.warps,  # pyright: ignore[reportCallIssue]
@@ -79,7 +83,7 @@ def encode(
 def table_gradient(
     encoding: HashEncoding,
     points: Float[Tensor, "n 3"],
-    gradient: Float[Tensor, "features n"],
+    gradient: Float[Tensor, "features stride"],
     *,
     exact: bool,
     count: Int[Tensor, "1"] | None = None,
@@ -106,6 +110,7 @@ def table_gradient(
             count,
             *_levels(encoding),
             len(points),
+            gradient.shape[1],
             encoding.num_dense,
             first,
             MERGE=first < merged,
@@ -118,12 +123,12 @@ def table_gradient(
 
 def points_gradient(
     encoding: HashEncoding,
-    gradient: Float[Tensor, "features n"],
-    slopes: Float[Tensor, "slopes n"],
+    gradient: Float[Tensor, "features stride"],
+    slopes: Float[Tensor, "slopes stride"],
+    num_points: int,
     count: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "n 3"]:
     """Gradient to the points, from that to their encoding and what `encode` kept."""
-    num_points = gradient.shape[1]
     points_gradient = gradient.new_empty((num_points, 3))
     points_kernel[(-(-num_points // POINTS.block),)](
         gradient,
@@ -132,6 +137,7 @@ def points_gradient(
         count,
         encoding.level_scale,
         num_points,
+        gradient.shape[1],
         LEVELS=encoding.grid.levels,
         BLOCK=POINTS.block,
         num_warps=POINTS.warps,  # pyright: ignore[reportCallIssue]

@@ -64,21 +64,22 @@ class HeadOutputs(NamedTuple):
     """Density after the ReLU, 1/metres."""
     color: Float[Tensor, "n 3"] | None
     """Colour, 0 to 1, if it was asked for ..."""
-    features: Float[Tensor, "15 n"] | None
+    features: Float[Tensor, "n 15"] | None
     """... and otherwise what it follows from."""
 
 
 class HeadGradients(NamedTuple):
     """Gradients to what the networks take."""
 
-    encoding: Float[Tensor, "features n"]
+    encoding: Float[Tensor, "features stride"]
     density_params: Float[Tensor, "density_params"]
     color_params: Float[Tensor, "color_params"] | None
 
 
 def evaluate_heads(
     params: HeadParams,
-    encoded: Float[Tensor, "features n"],
+    encoded: Float[Tensor, "features stride"],
+    num_points: int,
     *,
     with_color: bool,
     precision: Precision,
@@ -90,16 +91,16 @@ def evaluate_heads(
     Args:
         params: Both networks.
         encoded: Encoding.
+        num_points: How many there are.
         with_color: Colour, or the features that it follows from.
         precision: Of the products.
         noise: Added to the raw density.
         count: Number of rows that count.
     """
-    num_points = encoded.shape[1]
     make = encoded.new_empty if count is None else encoded.new_zeros
     density = make((num_points,))
     color = make((num_points, 3)) if with_color else None
-    features = None if with_color else make((15, num_points))
+    features = None if with_color else make((num_points, 15))
     forward_kernel[(_programs(FORWARD, encoded),)](
         encoded,
         params.density,
@@ -110,6 +111,7 @@ def evaluate_heads(
         features,
         count,
         num_points,
+        encoded.shape[1],
         **_constants(params, encoded, FORWARD, precision),
     )
     return HeadOutputs(density, color, features)
@@ -117,7 +119,7 @@ def evaluate_heads(
 
 def heads_gradient(
     params: HeadParams,
-    encoded: Float[Tensor, "features n"],
+    encoded: Float[Tensor, "features stride"],
     outputs: HeadOutputs,
     gradient: HeadOutputs,
     *,
@@ -134,7 +136,7 @@ def heads_gradient(
         precision: Of the products.
         count: Number of rows that count.
     """
-    num_points = encoded.shape[1]
+    num_points = len(outputs.density)
     encoded_gradient = torch.empty_like(encoded)
     density_gradient = torch.zeros_like(params.density)
     with_color = gradient.color is not None
@@ -156,6 +158,7 @@ def heads_gradient(
         color_gradient,
         count,
         num_points,
+        encoded.shape[1],
         **_constants(params, encoded, launch, precision),
         BACKWARD=PRODUCTS[precision][1],  # pyright: ignore[reportArgumentType]
     )

@@ -3,9 +3,10 @@
 Activations never leave the chip: the backward kernel computes them again, which costs fewer bytes than keeping them. A
 program holds the weights, and in the backward kernel their gradients, while it works through its share of the tiles.
 
-Encodings are [FEATURES, n]; densities [n], colours [n, 3], all single precision. Weights are [outputs, inputs] matrices
-as in `MLP`: density INPUTS -> WIDTH -> 16, colour 16 -> WIDTH -> WIDTH -> 16, of whose outputs 3 are used. The colour
-network takes the 15 features and a one; here that one stands first, where the density is among the outputs before.
+Encodings are [FEATURES, stride] (see `hash_encoding`), densities [n], colours [n, 3], all single precision. Weights are
+[outputs, inputs] matrices as in `MLP`: density INPUTS -> WIDTH -> 16, colour 16 -> WIDTH -> WIDTH -> 16, of whose
+outputs 3 are used. The colour network takes the 15 features and a one; here that one stands first, where the density is
+among the outputs before.
 
 Products have a precision: "half" rounds the factors, "bf16x3" and "tf32x3" split each in two and sum three products.
 """
@@ -41,12 +42,12 @@ def _matrix(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROLL: tl.constex
 
 
 @triton.jit
-def _feature_rows(pointer, n, point, feature):
-    """Pointers to [points, features] of a tensor [features, n]."""
-    return pointer + feature.to(tl.int64) * n + point[:, None]
+def _encoded(pointer, stride, point, feature):
+    """Pointers to [points, features] of an encoding."""
+    return pointer + feature.to(tl.int64) * stride + point[:, None]
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def forward_kernel(
     encoding_ptr,
     density_weights_ptr,
@@ -54,9 +55,10 @@ def forward_kernel(
     noise_ptr,  # added to the raw density, or None
     density_ptr,
     color_ptr,  # or None: no colour
-    features_ptr,  # [15, n], or None
+    features_ptr,  # [n, 15], or None
     count_ptr,
     n,
+    stride,
     FEATURES: tl.constexpr,
     INPUTS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -77,7 +79,7 @@ def forward_kernel(
         point = tile * BLOCK + tl.arange(0, BLOCK)
         valid = point < rows
         # Padded inputs are one.
-        pointers = _feature_rows(encoding_ptr, n, point, feature)
+        pointers = _encoded(encoding_ptr, stride, point, feature)
         inputs = tl.load(pointers, mask=valid[:, None] & (feature < FEATURES), other=1.0)
         hidden = tl.maximum(_product(inputs, tl.trans(density_1), FORWARD), 0.0)
         outputs = _product(hidden, tl.trans(density_2), FORWARD)
@@ -86,7 +88,7 @@ def forward_kernel(
             raw += tl.load(noise_ptr + point, mask=valid, other=0.0)
         tl.store(density_ptr + point, tl.maximum(raw, 0.0), mask=valid)
         if features_ptr is not None:
-            pointers = _feature_rows(features_ptr, n, point, column - 1)
+            pointers = features_ptr + 15 * point[:, None] + column - 1
             tl.store(pointers, outputs, mask=valid[:, None] & (column > 0))
         if color_ptr is not None:
             inputs = tl.where(column == 0, 1.0, outputs)
@@ -96,7 +98,7 @@ def forward_kernel(
             tl.store(color_ptr + 3 * point[:, None] + column, color, mask=valid[:, None] & (column < 3))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def backward_kernel(
     encoding_ptr,
     density_weights_ptr,
@@ -105,12 +107,13 @@ def backward_kernel(
     color_ptr,  # or None: no gradient to the colour
     density_grad_ptr,
     color_grad_ptr,
-    features_grad_ptr,  # [15, n], or None; only without colour
+    features_grad_ptr,  # [n, 15], or None; only without colour
     encoding_grad_ptr,
     density_weights_grad_ptr,  # zeros at first
     color_weights_grad_ptr,
     count_ptr,
     n,
+    stride,
     FEATURES: tl.constexpr,
     INPUTS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -141,7 +144,7 @@ def backward_kernel(
     for tile in range(tl.program_id(0), tl.cdiv(rows, BLOCK), tl.num_programs(0)):
         point = tile * BLOCK + tl.arange(0, BLOCK)
         valid = point < rows
-        pointers = _feature_rows(encoding_ptr, n, point, feature)
+        pointers = _encoded(encoding_ptr, stride, point, feature)
         inputs = tl.load(pointers, mask=valid[:, None] & (feature < FEATURES), other=1.0)
         hidden = tl.maximum(_product(inputs, tl.trans(density_1), FORWARD), 0.0)
         outputs = _product(hidden, tl.trans(density_2), FORWARD)
@@ -157,7 +160,7 @@ def backward_kernel(
             color_grad *= color * (1.0 - color)
             largest = tl.maximum(largest, tl.max(tl.abs(color_grad), axis=1))
         if features_grad_ptr is not None:
-            pointers = _feature_rows(features_grad_ptr, n, point, column - 1)
+            pointers = features_grad_ptr + 15 * point[:, None] + column - 1
             features_grad = tl.load(pointers, mask=valid[:, None] & (column > 0), other=0.0)
             largest = tl.maximum(largest, tl.max(tl.abs(features_grad), axis=1))
         tile_largest = tl.max(largest, axis=0)
@@ -185,7 +188,7 @@ def backward_kernel(
         grad = tl.where(hidden > 0.0, _product(grad, density_2, BACKWARD), 0.0)
         density_1_grad += tile_largest * _product(tl.trans(grad * share), inputs, BACKWARD)
         grad = largest[:, None] * _product(grad, density_1, BACKWARD)
-        pointers = _feature_rows(encoding_grad_ptr, n, point, feature)
+        pointers = _encoded(encoding_grad_ptr, stride, point, feature)
         tl.store(pointers, grad, mask=valid[:, None] & (feature < FEATURES))
 
     tl.atomic_add(_matrix(density_weights_grad_ptr, WIDTH, INPUTS, 0), density_1_grad, sem="relaxed")

@@ -4,7 +4,8 @@ A program serves a block of points on one level, and consecutive programs serve 
 table (4 MB) stays in the second-level cache. The eight vertices of a point are worked on by neighbouring lanes: the two
 along x mostly share a 32-byte sector, which is then fetched, or added to, once.
 
-Points are [n, 3] in the unit cube, encodings [features, n] (levels outermost, two features each), the table [rows, 2].
+Points are [n, 3] in the unit cube, encodings [features, stride] (levels outermost, two features each), the table
+[rows, 2]. The stride is a multiple of 16 from `n` on, so that kernels are compiled once for all `n`.
 `scale`, `stride`, `entries` and `offset` are the buffers of `HashEncoding`. Rows beyond `count` are left out.
 """
 
@@ -55,18 +56,19 @@ def _side(place, corner, axis: tl.constexpr):
     return tl.where((corner >> axis & 1) == 1, place[None, :], 1.0 - place[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def gather_kernel(
     points_ptr,
     table_ptr,  # pairs of float32 as 64-bit words: a pair is one load
     encoding_ptr,
-    jacobian_ptr,  # [levels, 2, 3, n] in cells, or None
+    jacobian_ptr,  # [levels, 2, 3, stride] in cells, or None
     count_ptr,
     scale_ptr,
     stride_ptr,
     entries_ptr,
     offset_ptr,
     n,
+    stride,
     num_dense,
     BLOCK: tl.constexpr,
 ):
@@ -88,11 +90,11 @@ def gather_kernel(
     second = (pair >> 32).to(tl.int32).to(tl.float32, bitcast=True)
     side_x, side_y, side_z = _side(place_x, corner, 0), _side(place_y, corner, 1), _side(place_z, corner, 2)
     weight = side_x * side_y * side_z
-    out = encoding_ptr + 2 * level.to(tl.int64) * n + point
+    out = encoding_ptr + 2 * level.to(tl.int64) * stride + point
     tl.store(out, tl.sum(weight * first, axis=0), mask=valid)
-    tl.store(out + n, tl.sum(weight * second, axis=0), mask=valid)
+    tl.store(out + stride, tl.sum(weight * second, axis=0), mask=valid)
     if jacobian_ptr is not None:
-        out = jacobian_ptr + 6 * level.to(tl.int64) * n + point
+        out = jacobian_ptr + 6 * level.to(tl.int64) * stride + point
         for axis in tl.static_range(3):
             if axis == 0:
                 raw, face = raw_x, side_y * side_z
@@ -102,11 +104,11 @@ def gather_kernel(
                 raw, face = raw_z, side_x * side_y
             slope = tl.where((corner >> axis & 1) == 1, face, -face)
             inside = (raw >= 0.0) & (raw <= 1.0)
-            tl.store(out + axis * n, tl.where(inside, tl.sum(slope * first, axis=0), 0.0), mask=valid)
-            tl.store(out + (3 + axis) * n, tl.where(inside, tl.sum(slope * second, axis=0), 0.0), mask=valid)
+            tl.store(out + axis * stride, tl.where(inside, tl.sum(slope * first, axis=0), 0.0), mask=valid)
+            tl.store(out + (3 + axis) * stride, tl.where(inside, tl.sum(slope * second, axis=0), 0.0), mask=valid)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def scatter_kernel(
     points_ptr,
     encoding_grad_ptr,  # float32
@@ -117,6 +119,7 @@ def scatter_kernel(
     entries_ptr,
     offset_ptr,
     n,
+    stride,
     num_dense,
     first_level,
     MERGE: tl.constexpr,
@@ -142,9 +145,9 @@ def scatter_kernel(
     _, z, place_z = _axis(points_ptr, point, valid, level, scale_ptr, 2)
     row = _rows(x, y, z, corner, level, stride_ptr, entries_ptr, offset_ptr, num_dense)
     weight = _side(place_x, corner, 0) * _side(place_y, corner, 1) * _side(place_z, corner, 2)
-    grads = encoding_grad_ptr + 2 * level.to(tl.int64) * n + point
+    grads = encoding_grad_ptr + 2 * level.to(tl.int64) * stride + point
     first = tl.load(grads, mask=valid, other=0.0)[None, :]
-    second = tl.load(grads + n, mask=valid, other=0.0)[None, :]
+    second = tl.load(grads + stride, mask=valid, other=0.0)[None, :]
     grad = tl.join(weight * first, weight * second)
     if MERGE:
         cell = x | y << 10 | z << 20  # up to 1024 cells along an edge
@@ -160,7 +163,7 @@ def scatter_kernel(
     tl.atomic_add(out, grad, mask=valid[None, :, None], sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def points_kernel(
     encoding_grad_ptr,  # float32
     jacobian_ptr,
@@ -168,6 +171,7 @@ def points_kernel(
     count_ptr,
     scale_ptr,
     n,
+    stride,
     LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -183,10 +187,10 @@ def points_kernel(
         for _ in tl.static_range(2):
             grad = scale * tl.load(grads, mask=valid, other=0.0)
             x += grad * tl.load(slopes, mask=valid, other=0.0).to(tl.float32)
-            y += grad * tl.load(slopes + n, mask=valid, other=0.0).to(tl.float32)
-            z += grad * tl.load(slopes + 2 * n, mask=valid, other=0.0).to(tl.float32)
-            grads += n
-            slopes += 3 * n
+            y += grad * tl.load(slopes + stride, mask=valid, other=0.0).to(tl.float32)
+            z += grad * tl.load(slopes + 2 * stride, mask=valid, other=0.0).to(tl.float32)
+            grads += stride
+            slopes += 3 * stride
     tl.store(points_grad_ptr + 3 * point, x, mask=point < n)
     tl.store(points_grad_ptr + 3 * point + 1, y, mask=point < n)
     tl.store(points_grad_ptr + 3 * point + 2, z, mask=point < n)

@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from instantavatar_ns.field import triton_heads
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.field.triton_field import evaluate_field
+from instantavatar_ns.field.triton_field import Precision, evaluate_field
 
 _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
@@ -58,14 +58,15 @@ def resources(kernel: Any) -> dict[str, int]:
 
 
 def compiled_launches(launch: Callable[[], None], capability: int = 90) -> dict[str, dict[str, int]]:
-    """Resources of the kernels that `launch` would launch, by name and number."""
-    kernels: dict[str, dict[str, int]] = {}
+    """Resources of the different kernels that `launch` would launch, by name and number."""
+    kernels: dict[str, Any] = {}
     run = JITFunction.run
 
     def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
-        name = self.__name__
-        kernels[f"{name}_{sum(known.startswith(name) for known in kernels)}"] = resources(kernel)
+        if all(kernel.hash != known.hash for known in kernels.values()):
+            name = self.__name__
+            kernels[f"{name}_{sum(known.startswith(name) for known in kernels)}"] = kernel
         return kernel
 
     driver.set_active(NoDevice(capability))  # pyright: ignore[reportArgumentType]
@@ -74,39 +75,35 @@ def compiled_launches(launch: Callable[[], None], capability: int = 90) -> dict[
         launch()
     finally:
         JITFunction.run = run
-    return kernels
+    return {name: resources(kernel) for name, kernel in kernels.items()}
 
 
-def launch_all(precision: str, grid: HashGrid, width: int, count: bool) -> None:
-    """Launch every kernel with tensors of the CPU."""
+def launch_all(precision: Precision, grid: HashGrid, width: int, with_count: bool, colors: tuple[bool, ...]) -> None:
+    """Launch the kernels with tensors of the CPU, of different lengths."""
     middle, half = torch.full((3,), 0.5), torch.tensor(0.5)
     field = CanonicalField(middle, half, grid, width, "torch")
     modules = (field.encoding, field.density_head, field.color_head)
-    points = torch.rand(1024, 3, requires_grad=True)
-    rows = torch.tensor([1000], dtype=torch.int32) if count else None
-    for with_color in (True, False):
-        noise = torch.zeros(1024) if with_color else None
-        density, second = evaluate_field(
-            modules,
-            points,
-            with_color=with_color,
-            precision=precision,  # pyright: ignore[reportArgumentType]
-            noise=noise,
-            count=rows,
-        )
-        (density.sum() + second.sum()).backward()
-    with torch.no_grad():
-        evaluate_field(modules, points, with_color=True, precision=precision)  # pyright: ignore[reportArgumentType]
+    for num_points in (1024, 1000, 1):
+        points, noise = torch.rand(num_points, 3, requires_grad=True), torch.zeros(num_points)
+        count = torch.tensor([900], dtype=torch.int32) if with_count else None
+        for with_color in colors:
+            density, second = evaluate_field(
+                modules, points, with_color=with_color, precision=precision, noise=noise, count=count
+            )
+            (density.sum() + second.sum()).backward()
+            with torch.no_grad():
+                evaluate_field(modules, points, with_color=with_color, precision=precision, noise=noise, count=count)
 
 
 def main() -> None:
     """Compile for compute capabilities 9.0 and 8.6, and in single precision for the sizes of the small method."""
+    small = HashGrid(12, 16)
     kernels = {
-        "half": compiled_launches(lambda: launch_all("half", HashGrid(), 64, count=True)),
-        "float": compiled_launches(lambda: launch_all("float", HashGrid(12, 16), 32, count=False)),
+        "half": compiled_launches(lambda: launch_all("half", HashGrid(), 64, True, (True, False))),
+        "float": compiled_launches(lambda: launch_all("float", small, 32, False, (True,))),
     }
     triton_heads._has_large_shared_memory = lambda device: False
-    kernels["half, 8.6"] = compiled_launches(lambda: launch_all("half", HashGrid(), 64, count=False), 86)
+    kernels["half, 8.6"] = compiled_launches(lambda: launch_all("half", HashGrid(), 64, False, (True,)), 86)
     print(json.dumps(kernels, indent=2))
 
 

@@ -35,6 +35,13 @@ def test_every_kernel_compiles(kernels: dict[str, dict[str, dict[str, int]]], pr
     assert all(used["shared"] <= SHARED_MEMORY[precision] for used in kernels[precision].values())
 
 
+def test_kernels_are_compiled_once_for_all_numbers_of_points(kernels: dict[str, dict[str, dict[str, int]]]) -> None:
+    names = [name.rsplit("_", 1)[0] for name in kernels["half, 8.6"]]
+    assert sorted(names) == sorted([*MOST_SPILT, "scatter_kernel", "gather_kernel"]), (
+        "merging or not, keeping slopes or not"
+    )
+
+
 def test_kernels_keep_to_their_registers(kernels: dict[str, dict[str, dict[str, int]]]) -> None:
     for name, used in kernels["half"].items():
         assert used["spilt"] <= MOST_SPILT[name.rsplit("_", 1)[0]], name
