@@ -40,8 +40,8 @@ def _pairs() -> str:
 PRODUCTS: dict[Precision, tuple[str, str]] = {"half": (_pairs(), "half"), "float": ("tf32x3", "tf32x3")}
 
 # Chosen by the compiler's report for compute capability 9.0: the forward kernel takes 144 registers a lane for three
-# programs of a multiprocessor; the backward kernel, which holds 9,216 sums besides, takes all 255 and spills 100, and
-# 150 kB of shared memory, which other devices do not have.
+# programs of a multiprocessor; the backward kernel, which holds 9,216 sums besides, takes all 255, spills 88, and has
+# 150 kB of shared memory, which others do not offer.
 FORWARD = HeadLaunch(64, 4, 3, 2)
 BACKWARD: dict[Precision, HeadLaunch] = {"half": HeadLaunch(128, 8, 1, 2), "float": HeadLaunch(32, 4, 1, 1)}
 SMALL_BACKWARD = HeadLaunch(64, 8, 1, 1)

@@ -35,6 +35,14 @@ def _kept(activation, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def _normalised(grad):
+    """Gradients of points [points, 16] over the largest of each; these, their share of the tile's largest, and that."""
+    largest = tl.max(tl.abs(grad), axis=1)[:, None]
+    tile_largest = tl.max(tl.max(largest, axis=1), axis=0)
+    return grad / tl.maximum(largest, 1e-30), largest, largest / tl.maximum(tile_largest, 1e-30), tile_largest
+
+
+@triton.jit
 def _matrix(pointer, ROWS: tl.constexpr, COLUMNS: tl.constexpr, ROLL: tl.constexpr):
     """Pointers to a matrix, its last column first with ROLL = 1."""
     column = (tl.arange(0, COLUMNS) + COLUMNS - ROLL) % COLUMNS
@@ -124,8 +132,8 @@ def backward_kernel(
     """Gradients to the encoding and the weights. Rows of the encoding's beyond `count` are not written.
 
     Half precision would lose small gradients. All layers are linear in the gradient, so each point's is divided by its
-    largest value on the way in and multiplied by it on the way out, as good for any size of the loss. Sums over the
-    points of a tile weigh each point by its share of the largest.
+    largest value on its way into a network and multiplied by it on the way out, as good for any size of the loss. Sums
+    over the points of a tile weigh each point by its share of the largest.
     """
     rows = num_rows(n, count_ptr)
     column = tl.arange(0, 16)[None, :]
@@ -150,44 +158,35 @@ def backward_kernel(
         outputs = _product(hidden, tl.trans(density_2), FORWARD)
         inputs, hidden = _kept(inputs, BACKWARD), _kept(hidden, BACKWARD)
 
-        density = tl.load(density_ptr + point, mask=valid, other=0.0)
-        raw_grad = tl.load(density_grad_ptr + point, mask=valid & (density > 0.0), other=0.0)
-        largest = tl.abs(raw_grad)
-        if color_ptr is not None:
-            mask = valid[:, None] & (column < 3)
-            color = tl.load(color_ptr + 3 * point[:, None] + column, mask=mask, other=0.0)
-            color_grad = tl.load(color_grad_ptr + 3 * point[:, None] + column, mask=mask, other=0.0)
-            color_grad *= color * (1.0 - color)
-            largest = tl.maximum(largest, tl.max(tl.abs(color_grad), axis=1))
+        grad = tl.zeros([BLOCK, 16], tl.float32)
         if features_grad_ptr is not None:
             pointers = features_grad_ptr + 15 * point[:, None] + column - 1
-            features_grad = tl.load(pointers, mask=valid[:, None] & (column > 0), other=0.0)
-            largest = tl.maximum(largest, tl.max(tl.abs(features_grad), axis=1))
-        tile_largest = tl.max(largest, axis=0)
-        scale = 1.0 / tl.maximum(largest, 1e-30)
-        share = (largest / tl.maximum(tile_largest, 1e-30))[:, None]
-
-        outputs_grad = tl.zeros([BLOCK, 16], tl.float32)
-        if features_grad_ptr is not None:
-            outputs_grad = features_grad * scale[:, None]
+            grad = tl.load(pointers, mask=valid[:, None] & (column > 0), other=0.0)
         if color_ptr is not None:
             color_inputs = tl.where(column == 0, 1.0, outputs)
             color_hidden_1 = tl.maximum(_product(color_inputs, tl.trans(color_1), FORWARD), 0.0)
             color_hidden_2 = tl.maximum(_product(color_hidden_1, tl.trans(color_2), FORWARD), 0.0)
             color_inputs, color_hidden_1 = _kept(color_inputs, BACKWARD), _kept(color_hidden_1, BACKWARD)
             color_hidden_2 = _kept(color_hidden_2, BACKWARD)
-            grad = color_grad * scale[:, None]
+
+            mask = valid[:, None] & (column < 3)
+            color = tl.load(color_ptr + 3 * point[:, None] + column, mask=mask, other=0.0)
+            grad = tl.load(color_grad_ptr + 3 * point[:, None] + column, mask=mask, other=0.0)
+            grad, largest, share, tile_largest = _normalised(grad * color * (1.0 - color))
             color_3_grad += tile_largest * _product(tl.trans(grad * share), color_hidden_2, BACKWARD)
             grad = tl.where(color_hidden_2 > 0.0, _product(grad, color_3, BACKWARD), 0.0)
             color_2_grad += tile_largest * _product(tl.trans(grad * share), color_hidden_1, BACKWARD)
             grad = tl.where(color_hidden_1 > 0.0, _product(grad, color_2, BACKWARD), 0.0)
             color_1_grad += tile_largest * _product(tl.trans(grad * share), color_inputs, BACKWARD)
-            outputs_grad = _product(grad, color_1, BACKWARD)
-        grad = tl.where(column == 0, (raw_grad * scale)[:, None], outputs_grad)
+            grad = largest * _product(grad, color_1, BACKWARD)
+
+        density = tl.load(density_ptr + point, mask=valid, other=0.0)
+        raw_grad = tl.load(density_grad_ptr + point, mask=valid & (density > 0.0), other=0.0)
+        grad, largest, share, tile_largest = _normalised(tl.where(column == 0, raw_grad[:, None], grad))
         density_2_grad += tile_largest * _product(tl.trans(grad * share), hidden, BACKWARD)
         grad = tl.where(hidden > 0.0, _product(grad, density_2, BACKWARD), 0.0)
         density_1_grad += tile_largest * _product(tl.trans(grad * share), inputs, BACKWARD)
-        grad = largest[:, None] * _product(grad, density_1, BACKWARD)
+        grad = largest * _product(grad, density_1, BACKWARD)
         pointers = _encoded(encoding_grad_ptr, stride, point, feature)
         tl.store(pointers, grad, mask=valid[:, None] & (feature < FEATURES))
 

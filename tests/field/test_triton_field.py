@@ -125,6 +125,17 @@ def test_points_of_very_different_gradients_are_equally_good() -> None:
     assert error.quantile(0.95) < 1e-2
 
 
+def test_colour_is_trained_where_density_has_far_larger_gradients() -> None:
+    field = make_field()
+    grads = []
+    for model in (field, reference(field)):
+        density, color = model(points_along_rays().to(model.encoding.params.dtype))
+        smooth = smooth_points(field)
+        (1e9 * (density * smooth[:, 0]).sum() + (color * smooth).sum()).backward()
+        grads.append(model.color_head.params.grad)
+    assert (grads[0] - grads[1]).norm() < 1e-2 * grads[1].norm()
+
+
 @pytest.mark.parametrize(("method", "filled"), [("forward", 0), ("forward", 70), ("density", 70)])
 def test_rows_beyond_count_are_zero_and_have_no_gradient(method: str, filled: int) -> None:
     field = make_field()
