@@ -25,7 +25,8 @@ class CanonicalField(nn.Module):
         width: Width of both networks.
         implementation: "tcnn", "triton", "torch", or "auto". On a CPU all compute in torch.
         precision: Of products in the Triton kernels: half where that costs little accuracy, or single throughout,
-            which is slow. Parameters, gradients and sums are single precision always.
+            which is slow and at width 64 fits compute capability 9.0 alone. Parameters, gradients and sums are single
+            precision always.
 
     Raises:
         InputError: The Triton kernels are asked for and cannot work with these sizes.

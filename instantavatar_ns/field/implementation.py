@@ -15,7 +15,8 @@ from instantavatar_ns.field.tcnn import tinycudann
 Chosen = Literal["tcnn", "triton", "torch"]
 Implementation = Literal["auto"] | Chosen
 
-# What "auto" takes the first usable of, the fastest first. Only what has been measured stands here.
+# What "auto" takes the first usable of, the fastest first. Only what has been measured stands here. Kernels are never
+# interpreted unless they are asked for by name.
 AUTO_ORDER: tuple[Chosen, ...] = ("tcnn", "torch")
 
 _NAMES = {"tcnn": "tiny-cuda-nn", "triton": "Triton kernels", "torch": "plain PyTorch"}
@@ -54,7 +55,8 @@ def choose_implementation(wanted: Implementation) -> Chosen:
         RuntimeError: An implementation is asked for by name and cannot be used.
     """
     if wanted == "auto":
-        chosen: Chosen = next(implementation for implementation in AUTO_ORDER if _usable(implementation))
+        ways = [way for way in AUTO_ORDER if not (way == "triton" and interpreting())]
+        chosen: Chosen = next(way for way in ways if _usable(way))
     elif _usable(wanted):
         chosen = wanted
     else:

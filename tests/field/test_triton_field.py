@@ -274,8 +274,14 @@ def test_triton_by_name_where_it_cannot_run_says_what_to_do(monkeypatch: pytest.
 
 def test_auto_takes_the_first_of_its_list_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(implementation, "tinycudann", lambda: None)
-    for order, chosen in ((("tcnn", "triton", "torch"), "triton"), (("tcnn", "torch", "triton"), "torch")):
+    monkeypatch.setattr(implementation, "triton_usable", lambda: True)
+    for order, interpreted, chosen in (
+        (("tcnn", "triton", "torch"), False, "triton"),
+        (("tcnn", "torch", "triton"), False, "torch"),
+        (("tcnn", "triton", "torch"), True, "torch"),
+    ):
         monkeypatch.setattr(implementation, "AUTO_ORDER", order)
+        monkeypatch.setattr(implementation, "interpreting", lambda interpreted=interpreted: interpreted)
         choose_implementation.cache_clear()
         assert choose_implementation("auto") == chosen
     choose_implementation.cache_clear()
