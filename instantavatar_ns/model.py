@@ -64,8 +64,9 @@ class InstantAvatarModelConfig(ModelConfig):
     """Near and far planes are not used: samples lie in occupied cells only."""
     eval_num_rays_per_chunk: int = 1 << 16
     """Rays that are rendered at once; fewer take less memory."""
-    implementation: Literal["auto", "tcnn", "torch"] = "auto"
-    """What computes the field: tiny-cuda-nn, plain PyTorch, or the first where it imports. Checkpoints fit both."""
+    implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
+    """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
+    fit all."""
     renderer: Literal["torch", "triton"] = "torch"
     """What takes samples, searches roots and composites: PyTorch, with nerfacc where it can be used, or Triton kernels
     in buffers of a fixed size."""

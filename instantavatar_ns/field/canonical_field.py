@@ -1,14 +1,16 @@
-"""Density and colour of the person in the canonical pose."""
+"""Density and colour of points in the canonical pose."""
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from instantavatar_ns.field.hash_encoding import HashEncoding, HashGrid
+from instantavatar_ns.field.implementation import Implementation, choose_implementation, interpreting
 from instantavatar_ns.field.mlp import MLP
-from instantavatar_ns.field.tcnn import Implementation
 
 GEOMETRY_FEATURES = 15
 
@@ -21,7 +23,14 @@ class CanonicalField(nn.Module):
         half_edge: Half its edge, metres.
         grid: Sizes of the encoding.
         width: Width of both networks.
-        implementation: "tcnn", "torch", or "auto".
+        implementation: "tcnn", "triton", "torch", or "auto". On a CPU all compute in torch.
+        precision: Of products in the Triton kernels: half where that costs little accuracy, or single throughout,
+            which is slow and at width 64 fits compute capability 9.0 alone. Parameters, gradients and sums are single
+            precision always.
+
+    Raises:
+        InputError: The Triton kernels are asked for and cannot work with these sizes.
+        RuntimeError: An implementation is asked for by name and cannot be used here.
     """
 
     lower: Float[Tensor, "3"]
@@ -34,36 +43,85 @@ class CanonicalField(nn.Module):
         grid: HashGrid,
         width: int = 64,
         implementation: Implementation = "auto",
+        *,
+        precision: Literal["half", "float"] = "half",
     ) -> None:
         super().__init__()
         self.register_buffer("lower", centre - half_edge, persistent=False)
         self.register_buffer("edge", 2 * half_edge, persistent=False)
-        self.encoding = HashEncoding(grid, implementation)
-        self.density_head = MLP(grid.num_outputs, 1 + GEOMETRY_FEATURES, width, 1, implementation)
-        self.color_head = MLP(GEOMETRY_FEATURES, 3, width, 2, implementation)
+        chosen = choose_implementation(implementation)
+        modules = "tcnn" if chosen == "tcnn" else "torch"
+        self.encoding = HashEncoding(grid, modules)
+        self.density_head = MLP(grid.num_outputs, 1 + GEOMETRY_FEATURES, width, 1, modules)
+        self.color_head = MLP(GEOMETRY_FEATURES, 3, width, 2, modules)
+        self.precision: Literal["half", "float"] = precision
+        self.has_kernels = chosen == "triton"
+        if self.has_kernels:
+            from instantavatar_ns.field.triton_field import check_sizes
+
+            check_sizes(self.density_head)
 
     def density(
-        self, points: Float[Tensor, "n 3"], noise: float = 0.0
+        self, points: Float[Tensor, "n 3"], noise: float = 0.0, count: Int[Tensor, "1"] | None = None
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 15"]]:
         """Density, 1/metres, and the features from which `color` follows.
 
         Args:
             points: Canonical points, metres.
             noise: Standard deviation of noise on the raw density: early in training it keeps the ReLU from dying.
+            count: Number of rows that count, on the device: buffers of fixed capacity need not be full. Others give
+                zeros and no gradient.
         """
-        outputs = self.density_head(self.encoding((points - self.lower) / self.edge)).float()
+        if self._uses_kernels(points):
+            return self._by_kernels(points, noise, count, with_color=False)
+        is_row, points = self._filled(points, count)
+        outputs = self.density_head(self.encoding((points - self.lower) / self.edge))
+        if is_row is not None:
+            outputs = torch.where(is_row, outputs, 0.0)
         raw = outputs[:, 0]
         if noise:
             raw = raw + noise * torch.randn_like(raw)
+            raw = raw if is_row is None else torch.where(is_row[:, 0], raw, 0.0)
         return raw.relu(), outputs[:, 1:]
 
     def color(self, features: Float[Tensor, "n 15"]) -> Float[Tensor, "n 3"]:
         """Colour, 0 to 1."""
-        return self.color_head(features).float().sigmoid()
+        return self.color_head(features).sigmoid()
 
     def forward(
-        self, points: Float[Tensor, "n 3"], noise: float = 0.0
+        self, points: Float[Tensor, "n 3"], noise: float = 0.0, count: Int[Tensor, "1"] | None = None
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        """Density, 1/metres, and colour of canonical points."""
-        density, features = self.density(points, noise)
-        return density, self.color(features)
+        """Density, 1/metres, and colour of canonical points; arguments are those of `density`."""
+        if self._uses_kernels(points):
+            return self._by_kernels(points, noise, count, with_color=True)
+        density, features = self.density(points, noise, count)
+        is_row, _ = self._filled(points, count)
+        color = self.color(features)
+        return density, color if is_row is None else torch.where(is_row, color, 0.0)
+
+    def _filled(
+        self, points: Float[Tensor, "n 3"], count: Int[Tensor, "1"] | None
+    ) -> tuple[Tensor | None, Float[Tensor, "n 3"]]:
+        """Which rows count, [n, 1], and the points, without what may be no numbers in other rows."""
+        if count is None:
+            return None, points
+        is_row = torch.arange(len(points), device=points.device)[:, None] < count
+        return is_row, torch.where(is_row, points, self.lower)
+
+    def _uses_kernels(self, points: Float[Tensor, "n 3"]) -> bool:
+        has_rows = len(points) > 0 and self.encoding.params.dtype == torch.float32
+        return self.has_kernels and has_rows and (points.is_cuda or interpreting())
+
+    def _by_kernels(
+        self, points: Float[Tensor, "n 3"], noise: float, count: Int[Tensor, "1"] | None, with_color: bool
+    ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n outputs"]]:
+        from instantavatar_ns.field.triton_field import evaluate_field
+
+        return evaluate_field(
+            (self.encoding, self.density_head, self.color_head),
+            (points - self.lower) / self.edge,
+            with_color=with_color,
+            precision=self.precision,
+            noise=noise * torch.randn_like(points[:, 0]) if noise else None,
+            count=count,
+        )

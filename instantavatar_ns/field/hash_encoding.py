@@ -8,6 +8,7 @@ makes it about ten times faster on a CPU than gathering.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from instantavatar_ns.field.tcnn import Implementation, choose_implementation, share_parameters, tinycudann
+from instantavatar_ns.field.tcnn import share_parameters, tinycudann
 
 FEATURES = 2  # per level and entry
 _PRIMES = (1, 2654435761 - 2**32, 805459861)  # as 32-bit integers
@@ -57,7 +58,7 @@ class HashEncoding(nn.Module):
 
     Args:
         grid: Sizes.
-        implementation: "tcnn", "torch", or "auto".
+        implementation: "tcnn" or "torch".
     """
 
     level_scale: Float[Tensor, "levels 1"]
@@ -65,7 +66,7 @@ class HashEncoding(nn.Module):
     level_entries: Int[Tensor, "levels 1"]
     level_offset: Int[Tensor, "levels 1"]
 
-    def __init__(self, grid: HashGrid, implementation: Implementation = "auto") -> None:
+    def __init__(self, grid: HashGrid, implementation: Literal["tcnn", "torch"] = "torch") -> None:
         super().__init__()
         self.grid = grid
         self.params = nn.Parameter(torch.empty(sum(grid.entries) * FEATURES).uniform_(-1e-4, 1e-4))
@@ -80,7 +81,7 @@ class HashEncoding(nn.Module):
         }.items():
             self.register_buffer(name, value, persistent=False)
         self._native = None
-        if choose_implementation(implementation) == "tcnn":
+        if implementation == "tcnn":
             config = {
                 "otype": "HashGrid",
                 "n_levels": grid.levels,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from instantavatar_ns.field.tcnn import Implementation, choose_implementation, share_parameters, tinycudann
+from instantavatar_ns.field.tcnn import share_parameters, tinycudann
 
 _MULTIPLE = 16  # tiny-cuda-nn pads inputs (with ones) and outputs to it
 
@@ -27,7 +28,7 @@ class MLP(nn.Module):
         num_outputs: Length of the output.
         width: Length of the hidden layers.
         hidden_layers: How many there are.
-        implementation: "tcnn", "torch", or "auto".
+        implementation: "tcnn" or "torch".
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class MLP(nn.Module):
         num_outputs: int,
         width: int = 64,
         hidden_layers: int = 1,
-        implementation: Implementation = "auto",
+        implementation: Literal["tcnn", "torch"] = "torch",
     ) -> None:
         super().__init__()
         self.num_inputs, self.num_outputs = num_inputs, num_outputs
@@ -47,7 +48,7 @@ class MLP(nn.Module):
             nn.init.xavier_uniform_(layer)
         self.params = nn.Parameter(torch.cat([layer.flatten() for layer in layers]))
         self._native = None
-        if choose_implementation(implementation) == "tcnn":
+        if implementation == "tcnn":
             config = {
                 "otype": "FullyFusedMLP" if width in (16, 32, 64, 128) else "CutlassMLP",
                 "activation": "ReLU",
@@ -61,12 +62,17 @@ class MLP(nn.Module):
     def forward(self, inputs: Float[Tensor, "n inputs"]) -> Float[Tensor, "n outputs"]:
         """Evaluate the network."""
         if self._native is not None and inputs.is_cuda and len(inputs):  # tiny-cuda-nn refuses empty batches
-            return self._native[0](inputs)
+            return self._native[0](inputs).float()
         hidden = F.pad(inputs, (0, _padded(self.num_inputs) - self.num_inputs), value=1.0)
-        *first, last = self.params.split([math.prod(shape) for shape in self.shapes])
-        for flat, shape in zip(first, self.shapes[:-1], strict=True):
-            hidden = F.linear(hidden, flat.view(shape)).relu()
-        return F.linear(hidden, last.view(self.shapes[-1])[: self.num_outputs])
+        *first, last = self.layers()
+        for layer in first:
+            hidden = F.linear(hidden, layer).relu()
+        return F.linear(hidden, last[: self.num_outputs])
+
+    def layers(self) -> list[Float[Tensor, "_ _"]]:
+        """The matrices in the parameters, [outputs, inputs], padded."""
+        flat = self.params.split([math.prod(shape) for shape in self.shapes])
+        return [weights.view(shape) for weights, shape in zip(flat, self.shapes, strict=True)]
 
 
 def _padded(size: int) -> int:

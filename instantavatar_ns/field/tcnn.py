@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import Literal
 
 import torch
-from nerfstudio.utils.rich_utils import CONSOLE
 from torch import nn
-
-Implementation = Literal["auto", "tcnn", "torch"]
 
 
 @cache
@@ -23,24 +19,6 @@ def tinycudann() -> ModuleType | None:
     except (ImportError, OSError):  # EnvironmentError: built for another GPU
         return None
     return module
-
-
-@cache
-def choose_implementation(wanted: Implementation) -> Literal["tcnn", "torch"]:
-    """Resolve "auto", and say once what was chosen.
-
-    Raises:
-        RuntimeError: tiny-cuda-nn is asked for by name and cannot be used.
-    """
-    if wanted == "tcnn" and tinycudann() is None:
-        raise RuntimeError(
-            "The field is set to implementation 'tcnn', but tinycudann does not import here or finds no GPU. Install "
-            "it (https://github.com/NVlabs/tiny-cuda-nn), or use 'auto' or 'torch': checkpoints are the same for both."
-        )
-    chosen = "torch" if wanted == "torch" or tinycudann() is None else "tcnn"
-    if torch.cuda.is_available():
-        CONSOLE.print(f"Canonical field: {'tiny-cuda-nn' if chosen == 'tcnn' else 'plain PyTorch'}")
-    return chosen
 
 
 def share_parameters(native: nn.Module, params: nn.Parameter) -> tuple[nn.Module]:

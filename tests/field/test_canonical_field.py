@@ -7,10 +7,11 @@ import copy
 import pytest
 import torch
 
-from instantavatar_ns.field import tcnn
+from instantavatar_ns.field import implementation
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.field.tcnn import choose_implementation, share_parameters, tinycudann
+from instantavatar_ns.field.implementation import choose_implementation
+from instantavatar_ns.field.tcnn import share_parameters, tinycudann
 
 SMALL = HashGrid(levels=4, log2_entries=8, base_resolution=4, growth=1.6)
 CENTRE, HALF = torch.tensor([0.0, -0.2, 0.1]), torch.tensor(1.1)
@@ -72,7 +73,7 @@ def test_state_holds_the_parameters_alone() -> None:
 
 
 def test_tcnn_by_name_without_tcnn_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tcnn, "tinycudann", lambda: None)
+    monkeypatch.setattr(implementation, "tinycudann", lambda: None)
     choose_implementation.cache_clear()
     with pytest.raises(RuntimeError, match="'auto' or 'torch'"):
         CanonicalField(CENTRE, HALF, SMALL, implementation="tcnn")

@@ -28,7 +28,11 @@ def report() -> dict[str, tuple[int, int]]:
 
 
 def test_all_kernels_are_compiled() -> None:
-    sources = [path.read_text(encoding="utf8") for path in Path(kernels.__path__[0]).glob("*.py")]
+    """Those of the field have a test of their own."""
+    paths = [
+        path for path in Path(kernels.__path__[0]).glob("*.py") if path.stem not in ("field_heads", "hash_encoding")
+    ]
+    sources = [path.read_text(encoding="utf8") for path in paths]
     defined = {name for source in sources for name in re.findall(r"^def (\w+_kernel)\(", source, re.MULTILINE)}
     assert defined == {kernel.__name__ for kernel, *_ in KERNELS}
 

@@ -1,0 +1,69 @@
+"""What computes the field: tiny-cuda-nn, Triton kernels or plain PyTorch."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from typing import Literal
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from instantavatar_ns.field.tcnn import tinycudann
+
+Chosen = Literal["tcnn", "triton", "torch"]
+Implementation = Literal["auto"] | Chosen
+
+# What "auto" takes the first usable of, the fastest first. Only what has been measured stands here. Kernels are never
+# interpreted unless they are asked for by name.
+AUTO_ORDER: tuple[Chosen, ...] = ("tcnn", "torch")
+
+_NAMES = {"tcnn": "tiny-cuda-nn", "triton": "Triton kernels", "torch": "plain PyTorch"}
+_NEEDS = {
+    "tcnn": "tinycudann does not import here or finds no GPU. Install it (https://github.com/NVlabs/tiny-cuda-nn)",
+    "triton": "there is no triton, or no NVIDIA GPU of compute capability 8.0 or later. Install them",
+}
+
+
+def interpreting() -> bool:
+    """Whether Triton's kernels are run by its interpreter, on CPU tensors (for tests)."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def triton_usable() -> bool:
+    """Whether the field's Triton kernels run here."""
+    if find_spec("triton") is None:
+        return False
+    if not torch.cuda.is_available():
+        return interpreting()
+    return torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
+
+
+def _usable(implementation: Chosen) -> bool:
+    if implementation == "tcnn":
+        return tinycudann() is not None
+    return implementation == "torch" or triton_usable()
+
+
+@cache
+def choose_implementation(wanted: Implementation) -> Chosen:
+    """Resolve "auto", and say once what was chosen.
+
+    Raises:
+        RuntimeError: An implementation is asked for by name and cannot be used.
+    """
+    if wanted == "auto":
+        ways = [way for way in AUTO_ORDER if not (way == "triton" and interpreting())]
+        chosen: Chosen = next(way for way in ways if _usable(way))
+    elif _usable(wanted):
+        chosen = wanted
+    else:
+        raise RuntimeError(
+            f"The field is set to implementation '{wanted}', but {_NEEDS[wanted]}, or use 'auto' or 'torch': "
+            "checkpoints are the same for all."
+        )
+    if torch.cuda.is_available():
+        CONSOLE.print(f"Canonical field: {_NAMES[chosen]}")
+    return chosen
