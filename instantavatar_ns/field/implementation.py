@@ -55,7 +55,7 @@ def choose_implementation(wanted: Implementation) -> Chosen:
         RuntimeError: An implementation is asked for by name and cannot be used.
     """
     if wanted == "auto":
-        ways = [way for way in AUTO_ORDER if not (way == "triton" and interpreting())]
+        ways: list[Chosen] = [way for way in AUTO_ORDER if not (way == "triton" and interpreting())]
         chosen: Chosen = next(way for way in ways if _usable(way))
     elif _usable(wanted):
         chosen = wanted

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.skipif(not triton_usable(), reason="needs triton, and a
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # Dense and hashed levels, merged ones and others. Resolutions stay low, because the interpreter rounds each product
-# where the GPU fuses, which is felt where coordinates are large; 12 features are padded to 16.
-GRID = HashGrid(levels=6, log2_entries=10, base_resolution=4, growth=2.0)
+# where the GPU fuses, which is felt where coordinates are large; 10 features are padded to 16.
+GRID = HashGrid(levels=5, log2_entries=10, base_resolution=4, growth=2.0)
 CENTRE, HALF = torch.tensor([0.5, 0.5, 0.5]), torch.tensor(0.5)
 POINTS = 150  # no multiple of any block
 
@@ -99,7 +99,7 @@ def test_outputs_and_gradients_are_those_of_float64(precision: str, tolerance: f
 
 def test_sizes_of_the_default_networks() -> None:
     """32 features without padding, width 64."""
-    field = make_field(width=64, grid=HashGrid(16, 9, 4, 1.25))
+    field = make_field(width=64, grid=HashGrid(16, 9, 4, 1.2))
     assert max(errors(evaluate(field), evaluate(reference(field))).values()) < 1e-2
 
 
