@@ -34,7 +34,7 @@ def search_roots_triton(
         posed: The pose.
         settings: When to stop.
         capacity: Roots that the buffer holds; of those that do not fit, only their number is kept.
-        num_points: How many of the points there are, on the device; by default all.
+        num_points: How many of the points count, on the device; by default, and at most, all.
         occupied: Cells of the canonical box; roots in others are left out.
     """
     device, box = points.device, posed.box
@@ -60,6 +60,7 @@ def search_roots_triton(
         first,
         number,
         count,
+        len(points),
         capacity,
         *box.resolution,
         settings.converged,

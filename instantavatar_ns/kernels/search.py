@@ -88,7 +88,7 @@ def _apart(found, ax, ay, az, bx, by, bz, same_root_squared):
 @triton.jit
 def search_kernel(
     points,  # [points, 3] float32, root space
-    num_points,  # [1] int32: points beyond are left out
+    num_points,  # [1] int32: points beyond are left out; may be more than there are rows
     table,  # [cells] int32: bits of the candidate bones
     posed_box,  # [6] float32: lower corner and edges of a cell
     starts,  # [bones, 3, 4] float32: inverse bone transforms
@@ -100,6 +100,7 @@ def search_kernel(
     first,  # [points] int32, written
     number,  # [points] int32, written
     count,  # [1] int32, added to
+    rows,
     capacity,
     nx,
     ny,
@@ -114,7 +115,7 @@ def search_kernel(
 ):
     """Broyden's method from each candidate bone of a point; up to four distinct roots are kept and written together."""
     begin = tl.program_id(0) * LANES
-    end = tl.load(num_points)
+    end = tl.minimum(tl.load(num_points), rows)
     if begin < end:
         point = begin + tl.arange(0, LANES)
         valid = point < end

@@ -26,6 +26,8 @@ class BufferSizes:
 
     def grown(self, num_samples: int, num_roots: int) -> BufferSizes:
         """Sizes that hold so many with something to spare; never smaller than these."""
+        # Samples that were left out had no chance to have roots.
+        num_roots = round(num_roots * max(1.0, num_samples / self.samples))
         return BufferSizes(_with_spare(self.samples, num_samples), _with_spare(self.roots, num_roots))
 
     def hold(self, num_samples: int, num_roots: int) -> bool:

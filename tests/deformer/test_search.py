@@ -153,6 +153,8 @@ def test_points_beyond_the_count_have_no_roots(posed_points: tuple[Tensor, Posed
     number = torch.tensor([100], dtype=torch.int32, device=DEVICE)
     some = search_roots_triton(*posed_points, SETTINGS, 1024, num_points=number)
     assert torch.equal(some.number[:100], roots.number[:100]) and not some.number[100:].any()
+    more = search_roots_triton(*posed_points, SETTINGS, 1024, num_points=100 * number)
+    assert torch.equal(more.number, roots.number), "as of a buffer of samples that overflowed"
 
 
 def test_roots_in_free_cells_are_left_out(posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer) -> None:

@@ -42,7 +42,7 @@ KERNELS = [
     (components.count_kernel, [FLAGS, INTS, INTS, "i32"], {"BLOCK": 256}, 4),
     (
         search.search_kernel,
-        [FLOATS, INTS, INTS, *[FLOATS] * 4, FLAGS, FLOATS, *[INTS] * 4, *["i32"] * 4, *["fp32"] * 3],
+        [FLOATS, INTS, INTS, *[FLOATS] * 4, FLAGS, FLOATS, *[INTS] * 4, *["i32"] * 5, *["fp32"] * 3],
         {"MAX_STEPS": 10, "RESOLUTION": 40, "HAS_OCCUPIED": True, "LANES": 32},
         1,
     ),
