@@ -180,7 +180,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
     truth = model.render_pose("poses", 0)
     with torch.no_grad():
         target = model.render(rays, truth)["rgb"]
-    turned, degrees = [0, 1, 16], 5.0
+    turned, degrees = [1, 16, 17], 8.0  # left hip, shoulders: about the viewing axis
     true = refinement.given_rotations[:1].clone()
     wrong = torch.from_numpy(Rotation.from_rotvec([0, 0, np.radians(degrees)]).as_matrix()).float()
     refinement.given_rotations[0, turned] = wrong @ refinement.given_rotations[0, turned]
@@ -192,7 +192,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
         return nn.functional.mse_loss(model.render(rays, pose)["rgb"], target)
 
     steps = 30
-    optimizer = RowAdamConfig(lr=4e-3, eps=1e-3).setup([refinement.remainders])
+    optimizer = RowAdamConfig(lr=8e-3, eps=1e-3).setup([refinement.remainders])
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, 1.0)
     first = mismatch().detach()
     for _ in range(steps):
@@ -202,7 +202,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
         scheduler.step()
     assert mismatch().detach() < 0.2 * first
     after = pose_error(refinement.corrected()[0].detach()[:1, turned], true[:, turned])
-    assert after.mean_deg < 0.5 * degrees
+    assert after.mean_deg < 0.5 * degrees, "the spine, pelvis and collars may take a share"
     shift = refinement.corrected()[1][0] - outputs.metadata["poses"].transl[0]
     assert shift.norm() < 0.01
 
@@ -289,7 +289,7 @@ def test_published_recipe_hardly_moves_a_pose_and_leaves_the_avatar_alone(output
 
 
 def test_run_without_corrections_has_none_to_write(corrected_run: Path, tmp_path: Path) -> None:
-    run = tmp_path / "a" / "b" / "run"
+    run = tmp_path / "a" / "instant-avatar-lite" / "run"
     (run / "nerfstudio_models").mkdir(parents=True)
     (run / "config.yml").write_text((corrected_run / "config.yml").read_text())
     command = RefinedPoses(load_config=run / "config.yml")
