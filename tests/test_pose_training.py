@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from instantavatar_ns import model as model_module
 from instantavatar_ns.body.pose_bank import PosedBody
-from instantavatar_ns.body.pose_error import pose_error
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -181,7 +180,16 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
     with torch.no_grad():
         target = model.render(rays, truth)["rgb"]
     turned, degrees = [1, 16, 17], 8.0  # left hip, shoulders: about the viewing axis
-    true = refinement.given_rotations[:1].clone()
+
+    def surface() -> Tensor:
+        """The blobs in the world, metres."""
+        body = refinement[0]
+        assert isinstance(model.field, Blobs)
+        posed = model.deformer.skin(model.field.centres, body.bone_transforms.detach())
+        back = torch.linalg.inv(body.world_to_root.detach())
+        return posed @ back[:3, :3].T + back[:3, 3]
+
+    true = surface()
     wrong = torch.from_numpy(Rotation.from_rotvec([0, 0, np.radians(degrees)]).as_matrix()).float()
     refinement.given_rotations[0, turned] = wrong @ refinement.given_rotations[0, turned]
     refinement.given_transl[0, 0] += 0.02
@@ -191,6 +199,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
         pose = RenderPose(body, model.deformer.pose(body.bone_transforms), model.union_grid.cells)
         return nn.functional.mse_loss(model.render(rays, pose)["rgb"], target)
 
+    before = (surface() - true).norm(dim=1).mean()
     steps = 30
     optimizer = RowAdamConfig(lr=8e-3, eps=1e-3).setup([refinement.remainders])
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, 1.0)
@@ -201,10 +210,9 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
         optimizer.step()
         scheduler.step()
     assert mismatch().detach() < 0.2 * first
-    after = pose_error(refinement.corrected()[0].detach()[:1, turned], true[:, turned])
-    assert after.mean_deg < 0.5 * degrees, "the spine, pelvis and collars may take a share"
-    shift = refinement.corrected()[1][0] - outputs.metadata["poses"].transl[0]
-    assert shift.norm() < 0.01
+    # Rotations are not compared: pelvis, spine and collars may take a share of what others were turned by.
+    assert before > 0.02
+    assert (surface() - true).norm(dim=1).mean() < 0.4 * before
 
 
 # Commands
