@@ -74,7 +74,8 @@ class Foundation:
             command += ["--machine.device-type", "cpu"]
         if self.steps is not None:
             command += ["--max-num-iterations", str(self.steps)]
-            command += ["--optimizers.field.scheduler.max-steps", str(self.steps)]
+            for group in ("field", "poses"):
+                command += [f"--optimizers.{group}.scheduler.max-steps", str(self.steps)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         run = self.runs / subject.name / "instant-avatar" / "run"
         (checkpoint,) = (run / "nerfstudio_models").glob("*.ckpt")

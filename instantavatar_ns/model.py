@@ -136,7 +136,7 @@ class InstantAvatarModel(Model):
         self.poses = PoseBank(body, poses, world_to_dataset)
         self.pose_refinement: PoseRefinement | None = None
         if config.refine_poses:
-            train, times = poses.rows(slice(len(self.train_pose_ids))), metadata["frame_numbers"].float()
+            train, times = poses.rows(slice(len(self.train_pose_ids))), metadata["train_frame_numbers"].float()
             coordinates = surface_coordinates(body, train)
             self.pose_refinement = PoseRefinement(
                 body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing

@@ -58,7 +58,7 @@ class RowAdamConfig(OptimizerConfig):
 
     _target: type = field(default_factory=lambda: RowAdam)
     """Class to instantiate."""
-    lr: float = 1e-3
+    lr: float = 2e-3
     """Learning rate."""
     eps: float = 5e-2
     """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves."""

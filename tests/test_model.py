@@ -162,12 +162,12 @@ def test_training_step_gives_finite_losses_and_gradients_to_the_whole_field(
     assert result["rgb"].shape == (256, 3) and result["accumulation"].shape == result["depth"].shape == (256, 1)
     metrics = model.get_metrics_dict(result, batch)
     loss_dict = model.get_loss_dict(result, batch, metrics)
-    expected = {"rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss"}
+    expected = {"rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss", "pose_prior"}
     assert set(loss_dict) == expected | ({"empty_loss"} if step < model.config.empty_steps else set())
     assert all(torch.isfinite(loss) for loss in loss_dict.values())
     assert metrics["samples_per_ray"] > 1 and 0 < metrics["psnr"] < 40
     sum(loss_dict.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
-    (parameters,) = model.get_param_groups().values()
+    parameters = model.get_param_groups()["field"]
     assert sum(p.numel() for p in parameters) == sum(p.numel() for p in model.parameters()), "nothing else is trained"
     for name, parameter in model.field.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name

@@ -79,6 +79,7 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
             "poses": poses,
             "body_model": body_model,
             "train_pose_ids": torch.arange(len(train.numbers)),
+            "train_frame_numbers": torch.tensor(train.numbers),
             "frame_numbers": torch.tensor(frames.numbers),
             "foreground_masks": frames.mask_filenames,
             "world_to_dataset": world_to_dataset.float(),

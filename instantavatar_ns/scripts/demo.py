@@ -69,7 +69,8 @@ class Demo:
             command += ["--data", str(data), "--output-dir", str(self.output), "--experiment-name", "avatar"]
             command += ["--timestamp", "run", "--vis", "tensorboard", "--max-num-iterations", str(remaining)]
             command += ["--machine.device-type", "cuda" if gpu else "cpu", "--steps-per-save", "200"]
-            command += ["--optimizers.field.scheduler.max-steps", str(self.steps)]
+            for group in ("field", "poses"):
+                command += [f"--optimizers.{group}.scheduler.max-steps", str(self.steps)]
             if done:
                 command += ["--load-dir", str(run / "nerfstudio_models")]
             subprocess.run(command, check=True)

@@ -128,7 +128,7 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
     poses: PoseSequence = metadata["poses"]
     count = len(metadata["train_pose_ids"])
     train = poses.rows(slice(count))
-    body, times = load_body_model(metadata["body_model"]), metadata["frame_numbers"].float()
+    body, times = load_body_model(metadata["body_model"]), metadata["train_frame_numbers"].float()
     refinement = PoseRefinement(
         body,
         train,
