@@ -7,9 +7,10 @@ deformed to the canonical body, shaded there and composited. `render` reads in t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,13 +37,16 @@ from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.metrics import image_metrics, quantise
-from instantavatar_ns.motion.motion import load_motion, place_motion, resample
+from instantavatar_ns.motion.motion import DEFAULT_FPS, load_motion, place_motion, resample
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.compositing import sample_weights
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.occupancy.traversal import sample_rays
+from instantavatar_ns.viewer.controls import ViewerControls
+from instantavatar_ns.viewer.motion_controls import Clip
 from instantavatar_ns.viewer.opening_view import OpeningView
+from instantavatar_ns.viewer.scene_overlays import ShownPose
 
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
@@ -133,6 +137,7 @@ class InstantAvatarModel(Model):
         self.poses = PoseBank(body, poses, world_to_dataset)
         self.rest_pose = PoseBank(body, rest_sequence(poses, self.train_pose_ids[0]), world_to_dataset)
         self.motion: PoseBank | None = None
+        self._motion_fps = DEFAULT_FPS
         if config.motion is not None:
             self.motion = PoseBank(
                 body, self._load_motion(config.motion, poses, world_to_dataset[:3, 2]), world_to_dataset
@@ -150,10 +155,18 @@ class InstantAvatarModel(Model):
 
         self.density_noise = 1.0
         self.step = 0
-        self._render_poses: OrderedDict[tuple[str, int], RenderPose] = OrderedDict()
+        self._render_poses: OrderedDict[tuple[str, Hashable], RenderPose] = OrderedDict()
         self._current: RenderPose | None = None
         self.image_metrics_log: list[dict[str, float]] | None = None
         self.opening_view = OpeningView()
+        self.viewer_controls = ViewerControls(
+            body,
+            poses,
+            world_to_dataset,
+            self.train_pose_ids,
+            run_motion=None if self.motion is None else Clip(self.motion, self._motion_fps),
+            posed_body=self.posed_body,
+        )
 
     def _load_motion(self, path: Path, poses: PoseSequence, up: Float[Tensor, "3"]) -> PoseSequence:
         """The motion that time plays, at the wanted rate and place, with the person's shape."""
@@ -163,6 +176,7 @@ class InstantAvatarModel(Model):
         if self.config.motion_in_place:
             first = self.train_pose_ids[0]
             motion = place_motion(motion, poses.global_orient[first], poses.transl[first], up)
+        self._motion_fps = motion.fps
         return PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
 
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
@@ -221,12 +235,16 @@ class InstantAvatarModel(Model):
             return "motion", round(time * (len(self.motion) - 1))
         return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
 
+    def posed_body(self, bank: str, row: Hashable) -> PosedBody:
+        """A pose of a bank."""
+        return getattr(self, bank)[row]
+
     @torch.no_grad()
-    def render_pose(self, bank: str, row: int) -> RenderPose:
+    def render_pose(self, bank: str, row: Hashable) -> RenderPose:
         """Skinning and occupied cells of a pose; kept until the field changes."""
         key = (bank, row)
         if key not in self._render_poses:
-            body: PosedBody = getattr(self, bank)[row]
+            body = self.posed_body(bank, row)
             skinning = self.deformer.pose(body.bone_transforms)
             cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms)
             self._render_poses[key] = RenderPose(body, skinning, cells)
@@ -240,9 +258,18 @@ class InstantAvatarModel(Model):
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """Render a camera's image; its pose is resolved once, not per chunk of rays."""
-        self._current = self.render_pose(*self.resolve_pose(camera.times, camera.metadata))
+        viewer = self.viewer_controls if self.viewer_controls.asks(camera) else None
+        bank, row = self.resolve_pose(camera.times, camera.metadata)
+        if viewer is not None:
+            bank, row = viewer.choose(bank, row)
+        render = partial(super().get_outputs_for_camera, camera, obb_box)
         try:  # the viewer interrupts renderings by exceptions
-            return super().get_outputs_for_camera(camera, obb_box)
+            self._current = pose = self.render_pose(bank, row)
+            if viewer is None:
+                return render()
+            # The grids change together, whenever the occupancy is refreshed.
+            key = (bank, row, self.union_grid.binaries._version)
+            return viewer.render(render, ShownPose(key, pose.body, pose.cells, self.union_grid.cells))
         finally:
             self._current = None
 
