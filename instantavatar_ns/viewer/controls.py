@@ -24,18 +24,21 @@ from instantavatar_ns.viewer.scene_overlays import CanonicalBody, SceneOverlays,
 
 # Metres by which the person's surface is drawn back where overlays lie within the person.
 _BEHIND = 1.0
+_BANKS = {FRAME: "poses", REST: "rest_pose", RUN_MOTION: "motion"}
 
 
 class ViewerPose(NamedTuple):
     """A pose that only the viewer shows.
 
     Attributes:
-        clip: The clip that was loaded in the viewer, or a bank of the model.
-        row: Its frame.
+        bank: One of the model's banks; None for a clip that was loaded in the viewer.
+        clip: That clip.
+        row: The frame of the bank or the clip.
         angles: Of the joint sliders, degrees; () for none.
     """
 
-    clip: str
+    bank: str | None
+    clip: Clip | None
     row: int
     angles: tuple[float, ...]
 
@@ -96,20 +99,20 @@ class ViewerControls(nn.Module):
             bank: The bank that nerfstudio's time leads to.
             row: Its row.
         """
-        name, row = self.motion.shown() or (bank, row)
-        banks = {FRAME: "poses", REST: "rest_pose", RUN_MOTION: "motion", bank: bank}
-        if name == FRAME:
-            row = self._train_pose_ids[row]
-        angles = self.pose.angles()
-        if name in banks and not angles:
-            return banks[name], row
-        return "viewer_controls", ViewerPose(banks.get(name, name), row, angles)
+        shown, angles = self.motion.shown(), self.pose.angles()
+        if shown is not None:
+            name, row = shown
+            if name not in _BANKS:
+                return "viewer_controls", ViewerPose(None, self.motion.clip(name), row, angles)
+            bank, row = _BANKS[name], self._train_pose_ids[row] if name == FRAME else row
+        return ("viewer_controls", ViewerPose(bank, None, row, angles)) if angles else (bank, row)
 
     def __getitem__(self, pose: ViewerPose) -> PosedBody:
-        if pose.clip in ("poses", "rest_pose", "motion"):
-            body = self._posed_body(pose.clip, pose.row)
+        if pose.clip is not None:
+            body = pose.clip.poses[pose.row]
         else:
-            body = self.motion.clip(pose.clip).poses[pose.row]
+            assert pose.bank is not None
+            body = self._posed_body(pose.bank, pose.row)
         return bend(body, self._skeleton, joint_turns(pose.angles)) if pose.angles else body
 
     def render(self, render: Callable[[], dict[str, Tensor]], pose: ShownPose) -> dict[str, Tensor]:

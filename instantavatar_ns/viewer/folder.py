@@ -8,6 +8,9 @@ from nerfstudio.viewer.viewer_elements import ViewerElement
 from torch import nn
 from viser import GuiMarkdownHandle, ViserServer
 
+# Characters of a message; a path may be as long as a user likes.
+_LONGEST = 500
+
 Element = TypeVar("Element", bound=ViewerElement)
 
 
@@ -55,5 +58,6 @@ class Message(ViewerElement[str]):
             return
         self._text = text
         if self._handle is not None:
-            # As code: underscores and stars in the names of files are no emphasis.
-            self._handle.content = f"`{text.replace('`', chr(39))}`" if text else ""
+            # As code, since the names of files are no markup; viser looks for pictures in code, too, and reads them.
+            text = text[:_LONGEST].replace("`", "'").replace("![", "! [")
+            self._handle.content = f"`{text}`" if text else ""

@@ -135,8 +135,9 @@ class MotionControls(Folder):
         if not text:
             self._message.text = "Write the path of a motion file into the field above."
             return
-        path = Path(text).expanduser()
-        name = path.stem if path.stem and path.stem not in (*self._clips, TIME, FRAME, REST) else str(path)
+        path = Path(text)
+        taken = (*self._clips, TIME, FRAME, REST, RUN_MOTION)
+        name = str(path) if path.stem in taken else path.stem
         if self._read(name, path):
             self._message.text = ""
             self._shown.set_options([TIME, FRAME, REST, *self._clips])
@@ -147,7 +148,7 @@ class MotionControls(Folder):
     def _read(self, name: str, path: Path) -> bool:
         """Load a clip; if that cannot be done, say so."""
         try:
-            self._clips[name] = self._load(path)
+            self._clips[name] = self._load(path.expanduser())
         except InputError as error:
             self._message.text = str(error)
             return False

@@ -19,8 +19,8 @@ from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.viewer.folder import Folder
 
 _BONE_RADIUS, _EDGE_RADIUS = 0.012, 0.004  # metres
-_BODY, _SKELETON, _BOX = "Body mesh", "Skeleton", "Pose-union box"
-_UNION_CELLS, _POSE_CELLS = "Occupied cells of all poses", "Occupied cells of this pose"
+_BODY, _SKELETON, _BOX = "Body mesh", "Skeleton", "Union box"
+_UNION_CELLS, _POSE_CELLS = "Union cells", "Pose cells"
 _WHITE = (255, 255, 255)
 
 
@@ -78,7 +78,14 @@ class SceneOverlays(Folder):
             _UNION_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.union, pose.body, (255, 150, 60)),
             _POSE_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.cells, pose.body, (110, 220, 110)),
         }
-        self._boxes = {name: self.add(ViewerCheckbox(name, False)) for name in self._drawers}
+        hints = {
+            _BODY: "The body model in this pose",
+            _SKELETON: "Its 24 joints",
+            _BOX: "The box of the training poses' grid, which moves with the pelvis",
+            _UNION_CELLS: "What is occupied in any training pose",
+            _POSE_CELLS: "What is occupied in this pose, and is rendered",
+        }
+        self._boxes = {name: self.add(ViewerCheckbox(name, False, hint=hints[name])) for name in self._drawers}
         self._cameras = self.add(ViewerCheckbox("Training cameras", True, cb_hook=self._show_cameras))
         self._background = self.add(ViewerRGB("Background", _WHITE))
         self._nodes: dict[str, tuple[object, SceneNodeHandle]] = {}
@@ -151,8 +158,8 @@ def _draw_cells(
     size = torch.tensor(cells.binaries.shape, device=cells.aabb.device)
     edges = (cells.aabb[3:] - cells.aabb[:3]) / size
     points = to_scene(cells.aabb[:3] + (surface.nonzero() + 0.5) * edges, body)
-    # A third of a cell, so that the person remains visible in between.
-    size = float(edges.min()) / 3 * VISER_NERFSTUDIO_SCALE_RATIO
+    # Small, so that the person remains visible in between.
+    size = float(edges.min()) / 12 * VISER_NERFSTUDIO_SCALE_RATIO
     return scene.add_point_cloud(name, points, color, point_size=size)
 
 
