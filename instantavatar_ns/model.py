@@ -229,8 +229,8 @@ class InstantAvatarModel(Model):
             return "poses", int(metadata["pose_id"].flatten()[0])
         if times is None:
             return "rest_pose", 0
-        # The viewer's splines overshoot between keyframes.
-        time = min(max(float(times.flatten()[0]), 0.0), 1.0)
+        # The viewer's splines overshoot between keyframes, and its slider gives NaN for a word. In this order 0 stays.
+        time = min(max(0.0, float(times.flatten()[0])), 1.0)
         if self.motion is not None:
             return "motion", round(time * (len(self.motion) - 1))
         return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import TypeVar
 
 from nerfstudio.viewer.viewer_elements import ViewerElement
@@ -30,6 +31,11 @@ class Folder(nn.Module):
         setattr(self, f"element{self._count:03}", element)
         self._count += 1
         return element
+
+
+def finite(value: float, default: float, lowest: float, highest: float) -> float:
+    """A number from the panel within its range; `default` for NaN, which viser gives where no number was typed."""
+    return default if isnan(value) else min(max(value, lowest), highest)
 
 
 class Message(ViewerElement[str]):

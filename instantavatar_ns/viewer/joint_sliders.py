@@ -16,7 +16,7 @@ from torch import Tensor
 from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel
 from instantavatar_ns.body.canonical import canonical_transforms
 from instantavatar_ns.body.pose_bank import PosedBody
-from instantavatar_ns.viewer.folder import Folder
+from instantavatar_ns.viewer.folder import Folder, finite
 
 Vector = tuple[float, float, float]
 
@@ -104,7 +104,7 @@ class JointSliders(Folder):
 
     def angles(self) -> tuple[float, ...]:
         """Angles in the order of `LIMBS`, degrees, within their ranges; () where all are zero."""
-        angles = tuple(min(max(float(slider.value), slider.min), slider.max) for slider in self._sliders.values())
+        angles = tuple(finite(slider.value, 0.0, slider.min, slider.max) for slider in self._sliders.values())
         return angles if any(angles) else ()
 
     def reset(self, _: object = None) -> None:

@@ -21,7 +21,7 @@ import instantavatar_ns.motion
 from instantavatar_ns.body.pose_bank import PoseBank
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.motion import DEFAULT_FPS
-from instantavatar_ns.viewer.folder import Folder, Message
+from instantavatar_ns.viewer.folder import Folder, Message, finite
 from instantavatar_ns.viewer.playback import Playback
 
 TIME = "time (nerfstudio's slider)"
@@ -46,7 +46,7 @@ class Clip:
 
     def row(self, position: float) -> int:
         """The frame at a position from 0, the first, to 1, the last."""
-        return round(min(max(position, 0.0), 1.0) * (len(self.poses) - 1))
+        return round(position * (len(self.poses) - 1))
 
     @property
     def seconds(self) -> float:
@@ -76,8 +76,11 @@ class MotionControls(Folder):
         self._before = TIME
 
         self._shown = self.add(ViewerDropdown("Show", TIME, [TIME, FRAME, REST, *self._clips], cb_hook=self._choose))
-        last = max(num_train - 1, 1)
-        self._frame = self.add(ViewerSlider("Training frame", 0, 0, last, step=1, visible=False, cb_hook=self._moved))
+        # All numbers are floats: viser cannot turn NaN, which it gets for a word, into an integer.
+        last = max(num_train - 1.0, 1.0)
+        self._frame = self.add(
+            ViewerSlider("Training frame", 0.0, 0.0, last, step=1.0, visible=False, cb_hook=self._moved)
+        )
         self._position = self.add(
             ViewerSlider("Position", 0.0, 0.0, 1.0, step=0.001, visible=False, cb_hook=self._moved)
         )
@@ -102,12 +105,12 @@ class MotionControls(Folder):
         """Name of the clip, or FRAME or REST, and the frame of it; None where nerfstudio's time is to decide."""
         name = self._shown.value
         if name == FRAME:
-            return FRAME, min(max(int(self._frame.value), 0), self._num_train - 1)
+            return FRAME, int(finite(self._frame.value, 0, 0, self._num_train - 1))
         if name == REST:
             return REST, 0
         clip = self._clips.get(name)
         if isinstance(clip, Clip):
-            return name, clip.row(self._position.value)
+            return name, clip.row(finite(self._position.value, 0.0, 0.0, 1.0))
         return None
 
     def clip(self, name: str) -> Clip:
@@ -185,21 +188,23 @@ class MotionControls(Folder):
 
     def _advance(self, seconds: float) -> bool:
         """Move what is shown; False once the viewer is gone."""
-        name, step = self._shown.value, seconds * self._speed.value
+        name, step = self._shown.value, seconds * finite(self._speed.value, 1.0, self._speed.min, self._speed.max)
         try:
             if name == TIME:
                 clip, panel = self._run_motion, self._control.viewer.control_panel
                 duration = self._num_train / DEFAULT_FPS if clip is None else clip.seconds
-                panel.time = (panel.time + step / duration) % 1.0
+                panel.time = (finite(panel.time, 0.0, 0.0, 1.0) + step / duration) % 1.0
             elif name == FRAME:
-                if int(self._exact_frame) != self._frame.value:  # a user moved the slider
-                    self._exact_frame = float(self._frame.value)
+                frame = finite(self._frame.value, 0.0, 0.0, self._frame.max)
+                if int(self._exact_frame) != frame:  # a user moved the slider
+                    self._exact_frame = frame
                 self._exact_frame = (self._exact_frame + step * DEFAULT_FPS) % self._num_train
                 self._moving = True
-                self._frame.value = int(self._exact_frame)
+                self._frame.value = float(int(self._exact_frame))
             elif isinstance(clip := self._clips.get(name), Clip):
                 self._moving = True
-                self._position.value = (self._position.value + step / clip.seconds) % 1.0
+                position = finite(self._position.value, 0.0, 0.0, 1.0)
+                self._position.value = (position + step / clip.seconds) % 1.0
         except RuntimeError:  # viser takes no more values: the viewer was shut down
             return False
         return True

@@ -16,12 +16,13 @@ from viser import SceneApi, SceneNodeHandle
 
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.occupancy.cells import OccupiedCells
-from instantavatar_ns.viewer.folder import Folder
+from instantavatar_ns.viewer.folder import Folder, finite
 
 _BONE_RADIUS, _EDGE_RADIUS = 0.012, 0.004  # metres
 _BODY, _SKELETON, _BOX = "Body mesh", "Skeleton", "Union box"
 _UNION_CELLS, _POSE_CELLS = "Union cells", "Pose cells"
-_WHITE = (255, 255, 255)
+# Floats, although viser says integers: it gets NaN for a word, and cannot make an integer of it.
+_WHITE = (255.0, 255.0, 255.0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ class SceneOverlays(Folder):
         }
         self._boxes = {name: self.add(ViewerCheckbox(name, False, hint=hints[name])) for name in self._drawers}
         self._cameras = self.add(ViewerCheckbox("Training cameras", True, cb_hook=self._show_cameras))
-        self._background = self.add(ViewerRGB("Background", _WHITE))
+        self._background = self.add(ViewerRGB("Background", _WHITE))  # pyright: ignore[reportArgumentType]
         self._nodes: dict[str, tuple[object, SceneNodeHandle]] = {}
 
     @property
@@ -97,7 +98,8 @@ class SceneOverlays(Folder):
 
     def background(self, device: torch.device) -> Float[Tensor, "3"]:
         """Colour behind the person, 0 to 1."""
-        return torch.tensor(self._background.value, dtype=torch.float32).clamp(0, 255).to(device) / 255
+        values = [finite(value, 255.0, 0.0, 255.0) / 255 for value in self._background.value]
+        return torch.tensor(values, device=device)
 
     def draw(self, pose: ShownPose) -> None:
         """Bring the scene up to date. What has not changed is not sent again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,7 @@ def test_viewers_cameras_see_what_the_panel_shows(model, scene, viewer_camera) -
 
 def test_time_is_nerfstudios_until_something_else_is_chosen(model, scene, viewer_camera) -> None:
     sequence = [rgb(model, viewer_camera(time)) for time in (0.0, 0.5)]
+    assert torch.equal(rgb(model, viewer_camera(math.nan)), sequence[0]), "a word is no time"
     model.viewer_controls.control = ViewerControl()
     assert all(torch.equal(rgb(model, viewer_camera(t)), image) for t, image in zip((0.0, 0.5), sequence, strict=True))
 
@@ -119,6 +121,8 @@ def test_background_has_the_chosen_colour(model, scene, viewer_camera) -> None:
     image = model.get_outputs_for_camera(viewer_camera())
     empty = image["accumulation"][..., 0] == 0
     assert empty.any() and torch.equal(image["rgb"][empty].unique(dim=0), torch.tensor([[1.0, 0.0, 0.2]]))
+    model.viewer_controls.scene._background.value = (math.nan, 0.0, 0.0)
+    assert torch.equal(rgb(model, viewer_camera())[empty][0], torch.tensor([1.0, 0.0, 0.0])), "a word is no colour"
     with renderers.background_color_override_context(torch.tensor([0.0, 1.0, 0.0])):
         image = rgb(model, viewer_camera())
     assert torch.equal(image[empty].unique(dim=0), torch.tensor([[0.0, 1.0, 0.0]])), "a cropped view has its own"

@@ -98,3 +98,9 @@ def test_angles_stay_within_their_ranges_and_reset_turns_all_back() -> None:
     assert max(sliders.angles()) == 150.0
     sliders.reset()
     assert sliders.angles() == ()
+
+
+def test_no_number_is_no_turn() -> None:
+    sliders = JointSliders()
+    sliders.slider("left arm", "Elbow, bend").value = float("nan")
+    assert sliders.angles() == ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from types import SimpleNamespace
@@ -50,10 +51,12 @@ def load_file(controls, path):
 def test_time_decides_until_something_else_is_chosen(controls) -> None:
     assert controls.shown() is None
     controls._shown.value = FRAME
-    controls._frame.value = 3
+    controls._frame.value = 3.0
     assert controls.shown() == (FRAME, 3)
-    controls._frame.value = 900
+    controls._frame.value = 900.0
     assert controls.shown() == (FRAME, TRAIN - 1)
+    controls._frame.value = math.nan
+    assert controls.shown() == (FRAME, 0)
     controls._shown.value = REST
     assert controls.shown() == (REST, 0)
 
@@ -65,6 +68,9 @@ def test_motion_file_is_shown_once_loaded(controls, motion_file) -> None:
     assert controls.shown() == ("poses", 15)
     controls._position.value = 7.0
     assert controls.shown() == ("poses", 30)
+    controls._position.value = math.nan
+    assert controls.shown() == ("poses", 0)
+    controls._position.value = 1.0
     assert controls.clip("poses").seconds == pytest.approx(2.0)
     load_file(controls, motion_file)
     assert controls.shown() == (str(motion_file), 30), "the name is taken, the whole path is not"
@@ -123,7 +129,7 @@ def test_steps_move_what_is_shown_at_its_own_speed(controls, motion_file) -> Non
     assert controls._advance(0.875) and controls._position.value == pytest.approx(0.125), "it begins again"
     controls._shown.value = FRAME
     assert controls._advance(0.05) and controls._frame.value == 3
-    controls._frame.value = 6
+    controls._frame.value = 6.0
     assert controls._advance(0.05) and controls._frame.value == 1, "from where the slider was put, and again from 0"
     controls._shown.value = TIME
     panel = SimpleNamespace(time=0.9)
