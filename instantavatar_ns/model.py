@@ -261,6 +261,7 @@ class InstantAvatarModel(Model):
         viewer = self.viewer_controls if self.viewer_controls.asks(camera) else None
         bank, row = self.resolve_pose(camera.times, camera.metadata)
         if viewer is not None:
+            viewer.mend(camera)
             bank, row = viewer.choose(bank, row)
         render = partial(super().get_outputs_for_camera, camera, obb_box)
         try:  # the viewer interrupts renderings by exceptions

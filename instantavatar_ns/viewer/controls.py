@@ -92,6 +92,17 @@ class ViewerControls(nn.Module):
         metadata = camera.metadata or {}
         return hasattr(self.control, "viewer") and "cam_idx" in metadata and "pose_id" not in metadata
 
+    @staticmethod
+    def mend(camera: Cameras) -> None:
+        """Give a camera of the viewer at least one pixel, in place.
+
+        nerfstudio's field for the resolution takes zero and less, and its rendering thread would die of that. Reads the
+        size on the host, as nerfstudio does after each rendering.
+        """
+        if int(camera.height) < 1 or int(camera.width) < 1:
+            for name in ("height", "width", "fx", "fy", "cx", "cy"):
+                getattr(camera, name).fill_(1)
+
     def choose(self, bank: str, row: int) -> tuple[str, int | ViewerPose]:
         """Bank and row of what the panel shows; `self[row]` where the bank is "viewer_controls".
 

@@ -145,6 +145,14 @@ def test_interrupted_rendering_leaves_nothing_behind(model, scene, viewer_camera
     assert list(scene.nodes) == ["/avatar/Body mesh"]
 
 
+@pytest.mark.parametrize("size", [0, -7])
+def test_resolution_of_nothing_is_one_pixel(model, scene, viewer_camera, size) -> None:
+    camera = viewer_camera(size=size)
+    outputs = model.get_outputs_for_camera(camera)
+    assert outputs["rgb"].shape == (1, 1, 3) and outputs["depth"].shape == (1, 1, 1)
+    assert outputs["rgb"].isfinite().all() and (int(camera.height), int(camera.width)) == (1, 1)
+
+
 @pytest.mark.parametrize("state", ["training", "paused"])
 def test_playing_leaves_time_to_a_training_that_runs(model, scene, viewer_camera, monkeypatch, state) -> None:
     model.viewer_controls.control.viewer.trainer = SimpleNamespace(training_state=state)

@@ -228,8 +228,8 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
 
 
 # One of the things in the panel that can be clicked, or an option of a dropdown that is open, as [x, y, width, height,
-# "ours", "text" or ""]; scrolled into view. Words are typed into this package's fields only, since some of nerfstudio's
-# integers do not bear them.
+# "ours", "text" or ""]; scrolled into view. Words and wrong colours are typed into this package's fields only, since
+# viser makes NaN of them and then fails to make integers, which nerfstudio's are, of NaN.
 PICK = """number => {
     const all = [...document.querySelectorAll(
         "[role=tabpanel] :is(input, button, .mantine-Slider-root), [role=option]")].filter(e => e.offsetParent);
@@ -241,7 +241,7 @@ PICK = """number => {
     const title = [...document.querySelectorAll("div")].find(
         e => e.childNodes.length && e.childNodes[0].nodeValue == "viewer_controls");
     const ours = title && title.compareDocumentPosition(e) & Node.DOCUMENT_POSITION_FOLLOWING;
-    return [r.x, r.y, r.width, r.height, text ? (ours ? "ours" : "text") : ""];
+    return [r.x, r.y, r.width, r.height, !text ? "" : ours ? "ours" : e.value[0] == "#" ? "" : "text"];
 }"""
 
 
