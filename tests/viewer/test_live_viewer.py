@@ -228,8 +228,8 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
 
 
 # One of the things in the panel that can be clicked, or an option of a dropdown that is open, as [x, y, width, height,
-# whether to type into it]; scrolled into view. Only into this package's fields is typed: nerfstudio's own take words and
-# numbers beyond their range, of which its render thread dies.
+# whether to type into it]; scrolled into view. Only into this package's fields is typed: nerfstudio's own take words
+# and numbers beyond their range, of which its render thread dies.
 PICK = """number => {
     const all = [...document.querySelectorAll(
         "[role=tabpanel] :is(input, button, .mantine-Slider-root), [role=option]")].filter(e => e.offsetParent);
