@@ -7,9 +7,10 @@ deformed to the canonical body, shaded there and composited. `render` reads in t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -43,7 +44,10 @@ from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.render_buffers import RenderBuffers
+from instantavatar_ns.viewer.controls import ViewerControls
+from instantavatar_ns.viewer.motion_controls import Clip
 from instantavatar_ns.viewer.opening_view import OpeningView
+from instantavatar_ns.viewer.scene_overlays import ShownPose
 
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
@@ -143,6 +147,7 @@ class InstantAvatarModel(Model):
             )
         self.rest_pose = PoseBank(body, rest_sequence(poses, self.train_pose_ids[0]), world_to_dataset)
         self.motion: PoseBank | None = None
+        self._motion_fps = DEFAULT_FPS
         if config.motion is not None:
             self.motion = PoseBank(
                 body, self._load_motion(config.motion, poses, world_to_dataset[:3, 2]), world_to_dataset
@@ -161,17 +166,26 @@ class InstantAvatarModel(Model):
 
         self.density_noise = 1.0
         self.step = 0
-        self._render_poses: OrderedDict[tuple[str, int], RenderPose] = OrderedDict()
+        self._render_poses: OrderedDict[tuple[str, Hashable], RenderPose] = OrderedDict()
         self._current: RenderPose | None = None
         self._shown_poses: dict[int, PosedBody] = {}
         self.image_metrics_log: list[dict[str, float]] | None = None
         self.opening_view = OpeningView()
+        self.viewer_controls = ViewerControls(
+            body,
+            poses,
+            world_to_dataset,
+            self.train_pose_ids,
+            run_motion=None if self.motion is None else Clip(self.motion, self._motion_fps),
+            posed_body=self.posed_body,
+        )
 
     def _load_motion(self, path: Path, poses: PoseSequence, up: Float[Tensor, "3"]) -> PoseSequence:
         """The motion that time plays, prepared as the options say, with the person's shape."""
         first = slice(self.train_pose_ids[0], self.train_pose_ids[0] + 1)
         stand = Motion(poses.global_orient[first], poses.body_pose[first], poses.transl[first], DEFAULT_FPS, up)
         motion = prepare_motion(load_motion(path), self.config.motion_options, stand)
+        self._motion_fps = motion.fps
         return PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
 
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
@@ -230,15 +244,20 @@ class InstantAvatarModel(Model):
             return "poses", int(metadata["pose_id"].flatten()[0])
         if times is None:
             return "rest_pose", 0
-        # The viewer's splines overshoot between keyframes.
-        time = min(max(float(times.flatten()[0]), 0.0), 1.0)
+        # The viewer's splines overshoot between keyframes, and its slider gives NaN for a word. In this order 0 stays.
+        time = min(max(0.0, float(times.flatten()[0])), 1.0)
         if self.motion is not None:
             return "motion", round(time * (len(self.motion) - 1))
         return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
 
-    def posed_body(self, bank: str, row: int) -> PosedBody:
-        """A pose of a bank; of training frames the corrected one, and what `showing_poses` gives in its place."""
-        if bank == "poses":
+    def posed_body(self, bank: str, row: Hashable) -> PosedBody:
+        """A pose of a bank; of training frames the corrected one, and what `showing_poses` gives in its place.
+
+        Args:
+            bank: "poses", "rest_pose" or "motion", whose rows are numbers, or "viewer_controls".
+            row: Row of the bank.
+        """
+        if bank == "poses" and isinstance(row, int):
             if row in self._shown_poses:
                 return self._shown_poses[row]
             if self.pose_refinement is not None and row < len(self.pose_refinement):
@@ -257,7 +276,7 @@ class InstantAvatarModel(Model):
             self._render_poses.clear()
 
     @torch.no_grad()
-    def render_pose(self, bank: str, row: int) -> RenderPose:
+    def render_pose(self, bank: str, row: Hashable) -> RenderPose:
         """Skinning and occupied cells of a pose; kept until the field changes."""
         key = (bank, row)
         if key not in self._render_poses:
@@ -275,9 +294,19 @@ class InstantAvatarModel(Model):
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """Render a camera's image; its pose is resolved once, not per chunk of rays."""
-        self._current = self.render_pose(*self.resolve_pose(camera.times, camera.metadata))
+        viewer = self.viewer_controls if self.viewer_controls.asks(camera) else None
+        bank, row = self.resolve_pose(camera.times, camera.metadata)
+        if viewer is not None:
+            viewer.mend(camera)
+            bank, row = viewer.choose(bank, row)
+        render = partial(super().get_outputs_for_camera, camera, obb_box)
         try:  # the viewer interrupts renderings by exceptions
-            return super().get_outputs_for_camera(camera, obb_box)
+            self._current = pose = self.render_pose(bank, row)
+            if viewer is None:
+                return render()
+            # The grids change together, whenever the occupancy is refreshed.
+            key = (bank, row, self.union_grid.binaries._version)
+            return viewer.render(render, ShownPose(key, pose.body, pose.cells, self.union_grid.cells))
         finally:
             self._current = None
 

@@ -69,7 +69,9 @@ def find_bone_candidates(
     weight, bone = skinning_weights.view(*box.resolution, -1)[thin].reshape(len(posed), -1).topk(BONES_PER_VOXEL)
 
     lower = posed.amin(dim=0)
-    cell = (posed.amax(dim=0) - lower) / RESOLUTION
+    # Along the thin axis of a flat pose, such as the canonical one, a share of the box would be less than the distance
+    # between two of the voxels, and the cells between them would be empty.
+    cell = torch.maximum((posed.amax(dim=0) - lower) / RESOLUTION, stride * (box.upper - box.lower) / box.cells)
     # The 2x2x2 cells nearest to a voxel: what is skinned to between two voxels is then named by one of them.
     corner = torch.arange(8, device=posed.device)
     offsets = torch.stack([corner & 1, corner >> 1 & 1, corner >> 2], dim=-1)

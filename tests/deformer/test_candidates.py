@@ -18,6 +18,16 @@ def test_the_bone_that_explains_a_point_is_named(avatar: Avatar, pose: int) -> N
     assert candidates.gather(1, main_bone[:, None]).float().mean() > 0.999
 
 
+@pytest.mark.parametrize("body", ["avatar", "small_avatar"])
+def test_the_bone_is_named_in_a_flat_pose_too(body: str, request: pytest.FixtureRequest) -> None:
+    """The canonical pose is half a metre thick: a fortieth of that is less than the distance between voxels."""
+    person: Avatar = request.getfixturevalue(body)
+    points = points_near(person.vertices, 3000)
+    main_bone = interpolate(person.deformer.skinning_weights, points, person.deformer.box).argmax(dim=-1)
+    candidates = person.deformer.pose(torch.eye(4).repeat(24, 1, 1)).candidates.of(points)
+    assert candidates.gather(1, main_bone[:, None]).float().mean() > 0.999
+
+
 def test_few_bones_are_named(avatar: Avatar) -> None:
     """Else the search would be as slow as from all of them."""
     bones = random_bones(avatar.body, 1)[0]

@@ -1,0 +1,210 @@
+"""What the viewer shows: the training frames, the rest pose or a motion, standing or playing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from nerfstudio.viewer.viewer import Viewer
+from nerfstudio.viewer.viewer_elements import (
+    ViewerButton,
+    ViewerCheckbox,
+    ViewerControl,
+    ViewerDropdown,
+    ViewerSlider,
+    ViewerText,
+)
+
+import instantavatar_ns.motion
+from instantavatar_ns.body.pose_bank import PoseBank
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.motion import DEFAULT_FPS
+from instantavatar_ns.viewer.folder import Folder, Message, finite
+from instantavatar_ns.viewer.playback import Playback
+
+TIME = "time (nerfstudio's slider)"
+FRAME = "training frame"
+REST = "rest pose"
+RUN_MOTION = "the run's motion"
+
+LIBRARY = Path(instantavatar_ns.motion.__file__).parent / "library"
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A motion that can be shown: its poses and their rate.
+
+    Attributes:
+        poses: The poses.
+        fps: Frames per second.
+    """
+
+    poses: PoseBank
+    fps: float
+
+    def row(self, position: float) -> int:
+        """The frame at a position from 0, the first, to 1, the last."""
+        return round(position * (len(self.poses) - 1))
+
+    @property
+    def seconds(self) -> float:
+        """From the first frame to the last; of a single frame, one frame's time."""
+        return max(len(self.poses) - 1, 1) / self.fps
+
+
+class MotionControls(Folder):
+    """Chooses a pose and moves it.
+
+    Args:
+        num_train: Number of training frames.
+        run_motion: The motion that the run's configuration names, which nerfstudio's time plays.
+        load: Reads a motion file and places it where the person stands; raises InputError.
+        control: Leads to nerfstudio's viewer once there is one.
+    """
+
+    def __init__(
+        self, num_train: int, run_motion: Clip | None, load: Callable[[Path], Clip], control: ViewerControl
+    ) -> None:
+        super().__init__()
+        self._num_train, self._load, self._control = num_train, load, control
+        self._clips: dict[str, Clip | Path] = {path.stem: path for path in sorted(LIBRARY.glob("*.npz"))}
+        if run_motion is not None:
+            self._clips = {RUN_MOTION: run_motion, **self._clips}
+        self._run_motion = run_motion
+        self._before = TIME
+
+        self._shown = self.add(ViewerDropdown("Show", TIME, [TIME, FRAME, REST, *self._clips], cb_hook=self._choose))
+        # All numbers are floats: viser cannot turn NaN, which it gets for a word, into an integer.
+        last = max(num_train - 1.0, 1.0)
+        self._frame = self.add(
+            ViewerSlider("Training frame", 0.0, 0.0, last, step=1.0, visible=False, cb_hook=self._moved)
+        )
+        self._position = self.add(
+            ViewerSlider("Position", 0.0, 0.0, 1.0, step=0.001, visible=False, cb_hook=self._moved)
+        )
+        self._play = self.add(ViewerCheckbox("Play", False, cb_hook=self._play_or_pause))
+        self._speed = self.add(ViewerSlider("Speed", 1.0, 0.1, 4.0, step=0.1))
+        hint = "A .npz, .pkl or .bvh on the machine that runs the viewer"
+        self._file = self.add(ViewerText("Motion file", "", hint=hint))
+        self.add(ViewerButton("Load motion file", cb_hook=self._load_file))
+        self._message = self.add(Message())
+
+        self._playback = Playback(self._advance, self._busy)
+        self._moving = False  # a step of the playback waits for its callback
+        self._exact_frame = 0.0  # where the playback is between two training frames
+        self._pause_until = 0.0  # on the monotonic clock
+
+    @property
+    def message(self) -> str:
+        """What the user is told."""
+        return self._message.text
+
+    def shown(self) -> tuple[str, int] | None:
+        """Name of the clip, or FRAME or REST, and the frame of it; None where nerfstudio's time is to decide."""
+        name = self._shown.value
+        if name == FRAME:
+            return FRAME, int(finite(self._frame.value, 0, 0, self._num_train - 1))
+        if name == REST:
+            return REST, 0
+        clip = self._clips.get(name)
+        if isinstance(clip, Clip):
+            return name, clip.row(finite(self._position.value, 0.0, 0.0, 1.0))
+        return None
+
+    def clip(self, name: str) -> Clip:
+        """A clip that `shown` named."""
+        clip = self._clips[name]
+        assert isinstance(clip, Clip)
+        return clip
+
+    # What a user does; under nerfstudio's lock, and followed by a rendering
+
+    def _choose(self, _: object) -> None:
+        name = self._shown.value
+        if isinstance(path := self._clips.get(name), Path) and not self._read(name, path):
+            self._shown.value = self._before
+            return
+        if name != self._before:  # else it was set back by a file that could not be read, whose message must stay
+            self._before, self._message.text = name, ""
+        if self._shown.gui_handle is not None:
+            self._frame.set_visible(name == FRAME)
+            self._position.set_visible(name in self._clips)
+        self._play_or_pause(None)
+
+    def _load_file(self, _: object) -> None:
+        text = self._file.value.strip().strip("'\"")
+        if not text:
+            self._message.text = "Write the path of a motion file into the field above."
+            return
+        path = Path(text)
+        taken = (*self._clips, TIME, FRAME, REST, RUN_MOTION)
+        name = str(path) if path.stem in taken else path.stem
+        if self._read(name, path):
+            self._message.text = ""
+            self._shown.set_options([TIME, FRAME, REST, *self._clips])
+            self._shown.value = name
+            if self._shown.gui_handle is None:
+                self._choose(None)
+
+    def _read(self, name: str, path: Path) -> bool:
+        """Load a clip; if that cannot be done, say so."""
+        try:
+            self._clips[name] = self._load(path.expanduser())
+        except InputError as error:
+            self._message.text = str(error)
+            return False
+        except Exception as error:  # a file may hold anything, and the viewer must live on
+            self._message.text = f"{path}: this motion cannot be shown ({type(error).__name__}: {error})."
+            return False
+        return True
+
+    def _play_or_pause(self, _: object) -> None:
+        if not self._play.value:
+            self._playback.pause()
+        elif self._shown.value == REST:
+            self._playback.pause()
+            self._message.text = "The rest pose does not move. Show a motion, time or the training frames to play them."
+        else:
+            self._message.text = ""
+            self._playback.play()
+
+    def _moved(self, _: object) -> None:
+        self._moving = False
+
+    # Playing; in a thread of its own
+
+    def leave_time(self, seconds: float) -> None:
+        """Play on after so many seconds only."""
+        self._pause_until = monotonic() + seconds
+
+    def _busy(self) -> bool:
+        viewer: Viewer | None = getattr(self._control, "viewer", None)
+        if viewer is None or not viewer.viser_server.get_clients() or monotonic() < self._pause_until:
+            return True
+        machines = list(viewer.render_statemachines.values())
+        return self._moving or any(machine.next_action is not None for machine in machines)
+
+    def _advance(self, seconds: float) -> bool:
+        """Move what is shown; False once the viewer is gone."""
+        name, step = self._shown.value, seconds * finite(self._speed.value, 1.0, self._speed.min, self._speed.max)
+        try:
+            if name == TIME:
+                clip, panel = self._run_motion, self._control.viewer.control_panel
+                duration = self._num_train / DEFAULT_FPS if clip is None else clip.seconds
+                panel.time = (finite(panel.time, 0.0, 0.0, 1.0) + step / duration) % 1.0
+            elif name == FRAME:
+                frame = finite(self._frame.value, 0.0, 0.0, self._frame.max)
+                if int(self._exact_frame) != frame:  # a user moved the slider
+                    self._exact_frame = frame
+                self._exact_frame = (self._exact_frame + step * DEFAULT_FPS) % self._num_train
+                self._moving = True
+                self._frame.value = float(int(self._exact_frame))
+            elif isinstance(clip := self._clips.get(name), Clip):
+                self._moving = True
+                position = finite(self._position.value, 0.0, 0.0, 1.0)
+                self._position.value = (position + step / clip.seconds) % 1.0
+        except RuntimeError:  # viser takes no more values: the viewer was shut down
+            return False
+        return True
