@@ -10,12 +10,14 @@ from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.scripts.export import Export
 
 Command = (
     Annotated[DemoData, tyro.conf.subcommand("demo-data")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
 )
 
 
