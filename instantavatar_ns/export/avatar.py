@@ -18,7 +18,7 @@ from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
 from instantavatar_ns.export.skeleton import Clip, make_clip, make_skeleton, strongest_bones
-from instantavatar_ns.export.surface import extract_surface
+from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colours, unwrap
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.motion import load_motion, place_motion
@@ -42,10 +42,8 @@ class NamedMotion:
     fps: float
 
 
-class AvatarMesh:
-    """The surface of a trained avatar, and what is needed to write it to a file.
-
-    The upright world is nerfstudio's, with y up and the floor, the lowest point of the rest pose, at y = 0.
+def model_surface(model: InstantAvatarModel, voxel_size: float, max_faces: int) -> Surface:
+    """Surface of a trained model.
 
     Args:
         model: A trained model.
@@ -55,16 +53,27 @@ class AvatarMesh:
     Raises:
         InputError: The model has not been trained enough to have a surface.
     """
+    return extract_surface(
+        lambda points: model.field.density(points)[0], model.canonical_occupancy, voxel_size, max_faces
+    )
 
-    def __init__(self, model: InstantAvatarModel, voxel_size: float, max_faces: int) -> None:
-        self.model = model
+
+class AvatarMesh:
+    """The surface of a trained avatar, and what is needed to write it to a file.
+
+    The upright world is nerfstudio's, with y up and the floor, the lowest point of the rest pose, at y = 0.
+
+    Args:
+        model: A trained model.
+        surface: Its surface, from `model_surface`.
+    """
+
+    def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
+        self.model, self.surface = model, surface
         metadata = model.kwargs["metadata"]
         self.train_poses: PoseSequence = metadata["poses"]
         self.world_to_dataset: Float[Tensor, "4 4"] = metadata["world_to_dataset"]
         self.body = load_body_model(metadata["body_model"])
-        self.surface = extract_surface(
-            lambda points: model.field.density(points)[0], model.canonical_occupancy, voxel_size, max_faces
-        )
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
         self._world_to_upright[1, 3] = -float(self.posed_vertices(model.rest_pose[0])[:, 1].min())
 

@@ -174,9 +174,7 @@ def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     """
     vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
     if len(faces) > max_faces:
-        vertices, faces = fast_simplification.simplify(
-            vertices, faces, target_count=max_faces, agg=_AGGRESSIVENESS
-        )
+        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces, agg=_AGGRESSIVENESS)
     mesh = split_pinches(trimesh.Trimesh(vertices, faces, process=False))
     labels = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
     mesh.update_faces(labels == np.bincount(labels).argmax())

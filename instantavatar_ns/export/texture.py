@@ -124,7 +124,9 @@ def rasterise(
     point = np.stack([columns, rows], axis=1)
     area = _cross(b - a, c - a)
     area = np.where(np.abs(area) < 1e-12, 1e-12, area)
-    barycentric = np.stack([_cross(b - point, c - point), _cross(c - point, a - point), _cross(a - point, b - point)], 1)
+    barycentric = np.stack(
+        [_cross(b - point, c - point), _cross(c - point, a - point), _cross(a - point, b - point)], 1
+    )
     barycentric = (barycentric / area[:, None]).clip(0.0, 1.0)
     places = np.zeros((size, size, 3), np.float32)
     places[rows, columns] = barycentric / barycentric.sum(axis=1, keepdims=True).clip(1e-9)

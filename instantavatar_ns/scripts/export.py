@@ -11,7 +11,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.export.avatar import AvatarMesh, NamedMotion
+from instantavatar_ns.export.avatar import AvatarMesh, NamedMotion, model_surface
 from instantavatar_ns.export.mesh_files import write_whole
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.scripts.run_folder import write_variant
@@ -56,7 +56,7 @@ class Export:
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
         output = self.output or config_path.with_name(f"avatar.{self.format}")
         model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
-        avatar = AvatarMesh(model, self.voxel_size, self.max_faces)
+        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
         motions = [avatar.load_motion(path, self.in_place) for path in self.motion]
         if self.format == "glb":
             files = {output.name: avatar.glb(motions, self.texture_size)}
@@ -89,8 +89,12 @@ class Export:
 
     def _check_output(self, output: Path) -> None:
         if output.suffix != f".{self.format}":
-            raise InputError(output, f"expected a name that ends in .{self.format}", "Give another --output or --format")
-        written = [output.with_suffix(suffix) for suffix in (".obj", ".mtl", ".png")] if self.format == "obj" else [output]
+            raise InputError(
+                output, f"expected a name that ends in .{self.format}", "Give another --output or --format"
+            )
+        written = (
+            [output.with_suffix(suffix) for suffix in (".obj", ".mtl", ".png")] if self.format == "obj" else [output]
+        )
         for path in written:
             if path.exists():
                 raise InputError(path, "expected no such file yet", "Give another --output, or delete the file")
