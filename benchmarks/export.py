@@ -4,8 +4,8 @@
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/export.json
 
 The data set needs a `novel/` folder. Its exact poses become a clip of the GLB; the file is read back by a reader that
-knows the glTF specification only (tests/export/glb.py), posed, and ray-cast from the recording's camera, unlit, with 2x2
-samples a pixel, on white. `neural_novel_psnr` is that of `instant-avatar evaluate` on the same frames.
+knows the glTF specification only (tests/export/glb.py), posed, and ray-cast from the recording's camera, unlit, with
+2x2 samples a pixel, on white. `neural_novel_psnr` is that of `instant-avatar evaluate` on the same frames.
 """
 
 from __future__ import annotations

@@ -2,44 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import load_body_model
-from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
+from instantavatar_ns.body.pose_bank import PosedBody, rest_sequence
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
-from instantavatar_ns.export.skeleton import Clip, make_clip, make_skeleton, strongest_bones
+from instantavatar_ns.export.motions import NamedMotion
+from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colours, unwrap
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.motion.motion import load_motion, place_motion
 
 # From nerfstudio's world, z up, to glTF's, y up.
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
-
-
-@dataclass(frozen=True)
-class NamedMotion:
-    """A motion of the person, in the dataset's world.
-
-    Attributes:
-        name: The file's, without ending.
-        poses: One per frame.
-        fps: Frames per second.
-    """
-
-    name: str
-    poses: PoseSequence
-    fps: float
 
 
 def model_surface(model: InstantAvatarModel, voxel_size: float, max_faces: int) -> Surface:
@@ -82,27 +63,6 @@ class AvatarMesh:
         """Rigid transform from the dataset's world to the upright one."""
         return (self._world_to_upright.double() @ torch.linalg.inv(self.world_to_dataset.double().cpu())).numpy()
 
-    def load_motion(self, path: Path, in_place: bool) -> NamedMotion:
-        """Load a motion, and place it as the model does.
-
-        Args:
-            path: Motion file.
-            in_place: Start where the person stands in the first training frame; else leave it in the dataset's world.
-
-        Raises:
-            InputError: The file cannot be used.
-        """
-        motion, poses, first = load_motion(path), self.train_poses, self.model.train_pose_ids[0]
-        if in_place:
-            up = self.world_to_dataset[:3, 2]
-            motion = place_motion(motion, poses.global_orient[first], poses.transl[first], up)
-        sequence = PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
-        return NamedMotion(path.stem, sequence, motion.fps)
-
-    def motion_pose(self, motion: NamedMotion, frame: int) -> PosedBody:
-        """One frame of a motion."""
-        return PoseBank(self.body, motion.poses, self.world_to_dataset)[frame]
-
     @torch.no_grad()
     def posed_vertices(self, pose: PosedBody) -> Float[ndarray, "vertices 3"]:
         """The surface's vertices in a pose, in the upright world, metres."""
@@ -130,9 +90,16 @@ class AvatarMesh:
         )
         skeleton = make_skeleton(self.body, self.train_poses.betas)
         stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
-        rest: Clip = make_clip("rest", stand, 1.0, skeleton)
+        rest = make_clip("rest", stand, 1.0, skeleton)
         clips = [make_clip(motion.name, motion.poses, motion.fps, skeleton) for motion in motions]
-        return glb_bytes(mesh, png_bytes(texture), skeleton, rest, clips, self.dataset_to_upright)
+        return glb_bytes(
+            mesh,
+            texture_png=png_bytes(texture),
+            skeleton=skeleton,
+            rest=rest,
+            clips=clips,
+            dataset_to_upright=self.dataset_to_upright,
+        )
 
     def ply(self, pose: PosedBody) -> bytes:
         """A PLY file of one pose, with a colour per vertex."""

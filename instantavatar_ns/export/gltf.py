@@ -45,6 +45,7 @@ class SkinnedMesh:
 
 def glb_bytes(
     mesh: SkinnedMesh,
+    *,
     texture_png: bytes,
     skeleton: Skeleton,
     rest: Clip,
@@ -91,7 +92,7 @@ def glb_bytes(
 class _File:
     """A glTF document whose binary buffer grows."""
 
-    gltf: gl.GLTF2 = field(default_factory=gl.GLTF2)
+    gltf: gl.GLTF2 = field(default_factory=lambda: gl.GLTF2())  # noqa: PLW0108 (pyright)
     blob: bytearray = field(default_factory=bytearray)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 from numpy import ndarray
 from PIL import Image
 from trimesh.exchange.obj import export_obj
+from trimesh.exchange.ply import export_ply
 from trimesh.visual.material import SimpleMaterial
 from trimesh.visual.texture import TextureVisuals
 
@@ -27,7 +28,7 @@ def ply_bytes(
 ) -> bytes:
     """A mesh with a colour per vertex as a binary PLY file."""
     mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colours, process=False)
-    return trimesh.exchange.ply.export_ply(mesh, vertex_normal=False)
+    return export_ply(mesh, vertex_normal=False)
 
 
 def obj_files(
@@ -48,7 +49,7 @@ def obj_files(
     """
     material = SimpleMaterial(name=name, image=Image.fromarray(texture), diffuse=[255] * 3, ambient=[255] * 3)
     mesh = trimesh.Trimesh(vertices, faces, visual=TextureVisuals(uv, material=material), process=False)
-    text, others = export_obj(mesh, return_texture=True, mtl_name=f"{name}.mtl", include_normals=False, header=None)
+    text, others = export_obj(mesh, return_texture=True, mtl_name=f"{name}.mtl", include_normals=False, header="")
     return {**{file: bytes(content) for file, content in others.items()}, f"{name}.obj": text.encode()}
 
 

@@ -71,8 +71,9 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
     axes = lattice.axes(1)
     everywhere = np.ones([len(axis) for axis in axes], bool)
     coarse = largest_solid(sample_opacity(density, occupancy, axes, everywhere, "coarsely"))
-    inner = ndimage.binary_erosion(coarse, iterations=_BAND)
-    outer = ndimage.binary_dilation(coarse, iterations=_BAND)
+    neighbours = ndimage.generate_binary_structure(3, 3)
+    inner = np.asarray(ndimage.binary_erosion(coarse, neighbours, iterations=_BAND), bool)
+    outer = np.asarray(ndimage.binary_dilation(coarse, neighbours, iterations=_BAND), bool)
     band, core = (_refined(cells) for cells in (outer & ~inner, inner))
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
@@ -163,7 +164,7 @@ def largest_solid(grid: Float32[ndarray, "x y z"]) -> Bool[ndarray, "x y z"]:
         raise _untrained(f"{THICKNESS * 100:g} cm of it are at most {grid.max():.0%} opaque")
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # what is not solid
-    return ndimage.binary_fill_holes(labels == sizes.argmax())
+    return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
 
 
 def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
@@ -172,9 +173,9 @@ def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
     Raises:
         InputError: So few triangles do not hold the surface together.
     """
-    vertices, faces = np.asarray(mesh.vertices, np.float32), np.asarray(mesh.faces)
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
     if len(faces) > max_faces:
-        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces, agg=_AGGRESSIVENESS)
+        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces, agg=_AGGRESSIVENESS)[:2]
     mesh = split_pinches(trimesh.Trimesh(vertices, faces, process=False))
     labels = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
     mesh.update_faces(labels == np.bincount(labels).argmax())
@@ -192,7 +193,7 @@ def split_pinches(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     through edges of two triangles; every fan gets a vertex of its own.
     """
     # Pairs of faces with the edge that they share, for the edges that are shared by two.
-    rows = trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2)
+    rows = np.asarray(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2))
     pairs, edges = mesh.edges_face[rows], mesh.edges_sorted[rows[:, 0]]
     links = []
     for end in range(2):

@@ -118,7 +118,7 @@ def rasterise(
     face = np.full((size, size), -1, np.int32)
     fixed = np.round(texels * (1 << _SUBTEXEL_BITS)).astype(np.int32)
     for index, triangle in enumerate(fixed[unwrapped.faces]):
-        cv2.fillConvexPoly(face, triangle, index, lineType=cv2.LINE_8, shift=_SUBTEXEL_BITS)
+        cv2.fillConvexPoly(face, triangle, (index,), lineType=cv2.LINE_8, shift=_SUBTEXEL_BITS)
     rows, columns = np.nonzero(face >= 0)
     a, b, c = (texels[unwrapped.faces[face[rows, columns], corner]].astype(np.float64) for corner in range(3))
     point = np.stack([columns, rows], axis=1)

@@ -11,9 +11,11 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.export.avatar import AvatarMesh, NamedMotion, model_surface
+from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.mesh_files import write_whole
+from instantavatar_ns.export.motions import NamedMotion, place, posed_body
 from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
@@ -53,17 +55,19 @@ class Export:
             InputError: An option, the run or a motion cannot be used; nothing is written then.
         """
         self._check()
+        loaded = [(path.stem, load_motion(path)) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
         output = self.output or config_path.with_name(f"avatar.{self.format}")
         model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
+        motions = [place(name, motion, model, self.in_place) for name, motion in loaded]
+        pose = self._pose(model, motions)
         avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
-        motions = [avatar.load_motion(path, self.in_place) for path in self.motion]
         if self.format == "glb":
             files = {output.name: avatar.glb(motions, self.texture_size)}
         elif self.format == "ply":
-            files = {output.name: avatar.ply(self._pose(avatar, motions))}
+            files = {output.name: avatar.ply(pose)}
         else:
-            files = avatar.obj(output.stem, self._pose(avatar, motions), self.texture_size)
+            files = avatar.obj(output.stem, pose, self.texture_size)
         write_whole(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
@@ -89,22 +93,17 @@ class Export:
 
     def _check_output(self, output: Path) -> None:
         if output.suffix != f".{self.format}":
-            raise InputError(
-                output, f"expected a name that ends in .{self.format}", "Give another --output or --format"
-            )
-        written = (
-            [output.with_suffix(suffix) for suffix in (".obj", ".mtl", ".png")] if self.format == "obj" else [output]
-        )
-        for path in written:
-            if path.exists():
-                raise InputError(path, "expected no such file yet", "Give another --output, or delete the file")
+            raise InputError(output, f"expected a name ending in .{self.format}", "Give another --output or --format")
+        for suffix in (".mtl", ".png", ".obj") if self.format == "obj" else (output.suffix,):
+            if output.with_suffix(suffix).exists():
+                advice = "Give another --output, or delete the file if you no longer need it"
+                raise InputError(output.with_suffix(suffix), "expected no such file yet", advice)
 
-    def _pose(self, avatar: AvatarMesh, motions: list[NamedMotion]) -> PosedBody:
+    def _pose(self, model: InstantAvatarModel, motions: list[NamedMotion]) -> PosedBody:
         """The pose that a PLY or OBJ shows."""
-        model = avatar.model
         if self.frame is None:
             return model.rest_pose[0]
         count = len(motions[0].poses) if motions else len(model.train_pose_ids)
         if not 0 <= self.frame < count:
             raise InputError("--frame", f"expected 0 to {count - 1}, found {self.frame}", "Give a frame that exists")
-        return avatar.motion_pose(motions[0], self.frame) if motions else model.poses[model.train_pose_ids[self.frame]]
+        return posed_body(motions[0], self.frame, model) if motions else model.poses[model.train_pose_ids[self.frame]]
