@@ -2,7 +2,8 @@
 
 Where the occupancy allows any density, it is sampled: coarsely everywhere, finely near the surface. It is turned into
 opacity and smoothed by a voxel; the surface is where two centimetres are half opaque. (Of thicknesses from 1 to 4 cm
-this one gave the silhouettes that overlap the truth's most.) Inside, a trained field is noisy, for no ray gets there,
+this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut at a
+share of its own opacity. Inside, a trained field is noisy, for no ray gets there,
 so whatever lies deeper than the sampled band is solid.
 """
 
@@ -30,6 +31,7 @@ from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 
 POINTS_AT_A_TIME = 1 << 16
 THICKNESS = 0.02  # metres that are half opaque at the surface
+_SHARE_OF_FOG, _LEAST_OPACITY = 0.6, 0.1
 _COARSE = 2  # voxels between the coarse samples
 _BAND = 2  # coarse samples to each side of the surface near which the density is sampled finely
 _SMOOTHING = 1.0  # standard deviation, voxels
@@ -70,17 +72,19 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
     lattice = _Lattice.around(occupancy, _COARSE * voxel_size)
     axes = lattice.axes(1)
     everywhere = np.ones([len(axis) for axis in axes], bool)
-    coarse = largest_solid(sample_opacity(density, occupancy, axes, everywhere, "coarsely"))
+    sampled = sample_opacity(density, occupancy, axes, everywhere, "coarsely")
+    level = surface_level(sampled)
+    coarse = largest_solid(sampled, level)
     neighbours = ndimage.generate_binary_structure(3, 3)
     inner = np.asarray(ndimage.binary_erosion(coarse, neighbours, iterations=_BAND), bool)
     outer = np.asarray(ndimage.binary_dilation(coarse, neighbours, iterations=_BAND), bool)
     band, core = (_refined(cells) for cells in (outer & ~inner, inner))
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
-    solid = largest_solid(grid)
+    solid = largest_solid(grid, level)
     # Other parts and cavities go; the slopes on both sides of the surface stay.
-    grid = np.where(solid, np.maximum(grid, 0.5), np.where(grid >= 0.5, 0.0, grid))
-    vertices, faces, _, _ = marching_cubes(grid, 0.5, spacing=(voxel_size,) * 3, gradient_direction="ascent")
+    grid = np.where(solid, np.maximum(grid, level), np.where(grid >= level, 0.0, grid))
+    vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
     trimesh.smoothing.filter_taubin(mesh, **_TAUBIN)
     mesh = decimate(mesh, max_faces)
@@ -114,7 +118,7 @@ class _Lattice:
         x, y, z = (((upper - lower) / spacing).ceil().int() + 1).tolist()
         return cls(lower, (x, y, z), spacing)
 
-    def axes(self, subdivision: int) -> list[Float[Tensor, "n"]]:
+    def axes(self, subdivision: int) -> list[Float[Tensor, "_"]]:
         """Coordinates along x, y and z, with every interval divided; none beyond the last point."""
         step = self.spacing / subdivision
         device = self.lower.device
@@ -128,7 +132,7 @@ class _Lattice:
 def sample_opacity(
     density: Density,
     occupancy: CanonicalOccupancy,
-    axes: list[Float[Tensor, "n"]],
+    axes: list[Float[Tensor, "_"]],
     wanted: Bool[ndarray, "x y z"],
     where: str,
 ) -> Float32[ndarray, "x y z"]:
@@ -153,13 +157,25 @@ def sample_opacity(
     return grid
 
 
-def largest_solid(grid: Float32[ndarray, "x y z"]) -> Bool[ndarray, "x y z"]:
-    """Cells of the largest part that is at least half opaque, with its cavities.
+def surface_level(grid: Float32[ndarray, "x y z"]) -> float:
+    """Opacity of `THICKNESS` at the surface: a half, or less in fog.
 
     Raises:
-        InputError: Nothing is half opaque.
+        InputError: Hardly anything is opaque.
     """
-    labels, count = ndimage.label(grid >= 0.5)  # pyright: ignore[reportGeneralTypeIssues]
+    dense = float(np.quantile(grid[grid > 0], 0.95)) if (grid > 0).any() else 0.0
+    if dense < _LEAST_OPACITY:
+        raise _untrained(f"{THICKNESS * 100:g} cm of it are at most {dense:.0%} opaque")
+    return min(0.5, _SHARE_OF_FOG * dense)
+
+
+def largest_solid(grid: Float32[ndarray, "x y z"], level: float) -> Bool[ndarray, "x y z"]:
+    """Cells of the largest part that is at least as opaque as `level`, with its cavities.
+
+    Raises:
+        InputError: Nothing is.
+    """
+    labels, count = ndimage.label(grid >= level)  # pyright: ignore[reportGeneralTypeIssues]
     if count == 0:
         raise _untrained(f"{THICKNESS * 100:g} cm of it are at most {grid.max():.0%} opaque")
     sizes = np.bincount(labels.ravel())

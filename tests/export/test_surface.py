@@ -44,7 +44,7 @@ def test_surface_is_where_two_centimetres_are_half_opaque(occupancy):
     """A density that falls off slowly is cut at the level, not somewhere in its slope."""
     level = np.log(2) / THICKNESS
     surface = extract_surface(
-        lambda points: level * (1 + (RADIUS - points.norm(dim=-1)) / 0.1).clamp_min(0), occupancy, VOXEL, 4000
+        lambda points: level * (1 + (RADIUS - points.norm(dim=-1)) / 0.04).clamp_min(0), occupancy, VOXEL, 4000
     )
     radii = np.linalg.norm(surface.vertices, axis=1)
     assert np.abs(radii - RADIUS).max() < 0.3 * VOXEL
@@ -64,7 +64,7 @@ def test_surface_of_a_body(small_avatar):
 
 
 def test_nothing_opaque_is_an_error(occupancy):
-    with pytest.raises(InputError, match="trained avatar.*at most 0% opaque"):
+    with pytest.raises(InputError, match=r"trained avatar.*at most 0% opaque"):
         extract_surface(lambda points: torch.zeros(len(points)), occupancy, VOXEL, 100)
 
 
