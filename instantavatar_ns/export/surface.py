@@ -2,9 +2,9 @@
 
 Where the occupancy allows any density, it is sampled: coarsely everywhere, finely near the surface. It is turned into
 opacity and smoothed by a voxel; the surface is where two centimetres are half opaque. (Of thicknesses from 1 to 4 cm
-this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut at a
-share of its own opacity. Inside, a trained field is noisy, for no ray gets there,
-so whatever lies deeper than the sampled band is solid.
+this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
+at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
+sampled band is solid.
 """
 
 from __future__ import annotations
