@@ -10,6 +10,7 @@ from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.scripts.published_table import PublishedTable
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
 
@@ -20,6 +21,7 @@ Command = (
     | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
     | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]
     | Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Annotated[Export, tyro.conf.subcommand("export")]
 )
 
 

@@ -1,0 +1,125 @@
+"""Export a trained avatar and measure the file: as it looks beside the truth, how large it is, how long it took.
+
+    python benchmarks/export.py --load-config outputs/dev-male/instant-avatar/run/config.yml \
+        --lpips-backbone path/to/alex_features.pth --output benchmarks/results/export.json
+
+The data set needs a `novel/` folder. Its exact poses become a clip of the GLB; the file is read back by a reader that
+knows the glTF specification only (tests/export/glb.py), posed, and ray-cast from the recording's camera, unlit, with
+2x2 samples a pixel, on white. `neural_novel_psnr` is that of `instant-avatar evaluate` on the same frames.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from time import monotonic, process_time
+
+import numpy as np
+import torch
+import tyro
+from embreex.mesh_construction import TriangleMesh
+from embreex.rtcore_scene import EmbreeScene
+from PIL import Image
+
+from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.scripts.export import Export
+from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
+from tests.export.glb import Glb
+
+SAMPLES = 2  # a pixel, along each axis
+CLIP = "poses"
+
+
+@dataclass
+class ExportBenchmark:
+    """Benchmark of the exported GLB."""
+
+    load_config: Path
+    """A run whose data has a novel/ folder."""
+    output: Path = Path("benchmarks/results/export.json")
+    """JSON to write."""
+    lpips_backbone: Path | None = None
+    """AlexNet's convolutions, on machines without network."""
+    pictures: Path | None = None
+    """Folder for pictures: the truth, the ray-cast GLB."""
+
+    def main(self) -> None:
+        """Export, evaluate and write the figures."""
+        datamanager = pipeline_of(load_run_config(self.load_config)).datamanager
+        novel = Path(datamanager.data or datamanager.dataparser.data) / "novel"
+        start, busy = monotonic(), process_time()
+        path = Export(load_config=self.load_config, motion=(novel / f"{CLIP}.npz",), in_place=False).main()
+        seconds, cpu_seconds = monotonic() - start, process_time() - busy
+        psnrs = self.compare(Glb(path), novel)
+        neural = Evaluate(load_config=self.load_config, sets=("novel",), lpips_backbone=self.lpips_backbone).main()
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
+        result = {
+            "date": date.today().isoformat(),
+            "device": device,
+            "commit": os.environ.get("COMMIT")
+            or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
+            "command": "python " + " ".join(["benchmarks/export.py", *sys.argv[1:]]),
+            "glb_novel_psnr": float(np.mean(psnrs)),
+            "neural_novel_psnr": neural["novel"]["psnr"],
+            "glb_mb": path.stat().st_size / 1e6,
+            "export_s": seconds,
+            "export_cpu_s": cpu_seconds,
+        }
+        self.output.parent.mkdir(parents=True, exist_ok=True)
+        self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
+        print(json.dumps(result, indent=2))
+
+    def compare(self, glb: Glb, novel: Path) -> list[float]:
+        """PSNR of every frame of a folder, whole image on white, 8-bit."""
+        cameras = np.load(novel / "cameras.npz")
+        psnrs = []
+        for index, time in enumerate(glb.clip_times(CLIP)):
+            truth = on_white(novel, index)
+            image = render(glb, float(time), cameras["intrinsic"], cameras["extrinsic"], truth.shape[:2])
+            psnrs.append(-10 * np.log10(np.mean((np.round(image * 255) / 255 - truth) ** 2)))
+            if self.pictures is not None:
+                self.pictures.mkdir(parents=True, exist_ok=True)
+                both = np.concatenate([truth, image], axis=1)
+                Image.fromarray(np.round(both * 255).astype(np.uint8)).save(self.pictures / f"{index:04d}.png")
+        return psnrs
+
+
+def on_white(folder: Path, index: int) -> np.ndarray:
+    """A frame of the data with its background replaced by white, 0 to 1."""
+    image = np.array(Image.open(folder / "images" / f"image_{index:04d}.png").convert("RGB")) / 255.0
+    alpha = np.array(Image.open(folder / "masks" / f"mask_{index:04d}.png").convert("L"))[..., None] / 255.0
+    return image * alpha + 1 - alpha
+
+
+def render(
+    glb: Glb, time: float, intrinsics: np.ndarray, world_to_camera: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Ray-cast a moment of the clip on white from an OpenCV camera in the recording's world, 0 to 1.
+
+    The file's node `avatar` holds the transform from the recording's world to the scene.
+    """
+    scene_to_world = np.linalg.inv(glb.local_transforms()[0])
+    scene_to_camera = world_to_camera @ scene_to_world
+    vertices = glb.posed(CLIP, time) @ scene_to_camera[:3, :3].T + scene_to_camera[:3, 3]
+    height, width = size
+    rows, columns = np.mgrid[: height * SAMPLES, : width * SAMPLES]
+    pixels = np.stack([(columns + 0.5) / SAMPLES, (rows + 0.5) / SAMPLES, np.ones(rows.shape)], axis=-1).reshape(-1, 3)
+    directions = np.ascontiguousarray(pixels @ np.linalg.inv(intrinsics).T, np.float32)
+    scene = EmbreeScene()
+    TriangleMesh(scene, vertices.astype(np.float32), glb.faces.astype(np.int32))
+    hits = scene.run(np.zeros_like(directions), directions, output=1)
+    hit = hits["primID"] >= 0
+    u, v = hits["u"][hit, None], hits["v"][hit, None]
+    a, b, c = glb.uv[glb.faces[hits["primID"][hit]]].swapaxes(0, 1)
+    colours = np.ones((len(directions), 3))
+    colours[hit] = glb.sample_texture(a * (1 - u - v) + b * u + c * v)
+    return colours.reshape(height, SAMPLES, width, SAMPLES, 3).mean(axis=(1, 3))
+
+
+if __name__ == "__main__":
+    tyro.cli(ExportBenchmark).main()

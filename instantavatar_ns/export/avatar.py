@@ -1,0 +1,120 @@
+"""A trained model as a mesh: its surface, skin, colours and poses, in an upright world."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor
+
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.pose_bank import PosedBody, rest_sequence
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.deformer.voxels import interpolate
+from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
+from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
+from instantavatar_ns.export.motions import NamedMotion
+from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
+from instantavatar_ns.export.surface import Surface, extract_surface
+from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colours, unwrap
+from instantavatar_ns.model import InstantAvatarModel
+
+# From nerfstudio's world, z up, to glTF's, y up.
+_Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
+
+
+def model_surface(model: InstantAvatarModel, voxel_size: float, max_faces: int) -> Surface:
+    """Surface of a trained model.
+
+    Args:
+        model: A trained model.
+        voxel_size: Distance of the density's samples, metres.
+        max_faces: Triangles to keep.
+
+    Raises:
+        InputError: The model has not been trained enough to have a surface.
+    """
+    return extract_surface(
+        lambda points: model.field.density(points)[0], model.canonical_occupancy, voxel_size, max_faces
+    )
+
+
+class AvatarMesh:
+    """The surface of a trained avatar, and what is needed to write it to a file.
+
+    The upright world is nerfstudio's, with y up and the floor, the lowest point of the rest pose, at y = 0.
+
+    Args:
+        model: A trained model.
+        surface: Its surface, from `model_surface`.
+    """
+
+    def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
+        self.model, self.surface = model, surface
+        metadata = model.kwargs["metadata"]
+        self.train_poses: PoseSequence = metadata["poses"]
+        self.world_to_dataset: Float[Tensor, "4 4"] = metadata["world_to_dataset"]
+        self.body = load_body_model(metadata["body_model"])
+        self._world_to_upright = _Z_UP_TO_Y_UP.clone()
+        self._world_to_upright[1, 3] = -float(self.posed_vertices(model.rest_pose[0])[:, 1].min())
+
+    @property
+    def dataset_to_upright(self) -> Float[ndarray, "4 4"]:
+        """Rigid transform from the dataset's world to the upright one."""
+        return (self._world_to_upright.double() @ torch.linalg.inv(self.world_to_dataset.double().cpu())).numpy()
+
+    @torch.no_grad()
+    def posed_vertices(self, pose: PosedBody) -> Float[ndarray, "vertices 3"]:
+        """The surface's vertices in a pose, in the upright world, metres."""
+        device = self.model.device
+        canonical = torch.from_numpy(self.surface.vertices).to(device)
+        vertices = self.model.deformer.skin(canonical, pose.bone_transforms.to(device)).cpu()
+        transform = self._world_to_upright @ torch.linalg.inv(pose.world_to_root.cpu())
+        return (vertices @ transform[:3, :3].T + transform[:3, 3]).numpy()
+
+    def glb(self, motions: list[NamedMotion], texture_size: int) -> bytes:
+        """A GLB file: the canonical mesh with skin, texture, and a clip per motion."""
+        surface = self.surface
+        canonical = torch.from_numpy(surface.vertices).to(self.model.device)
+        weights = interpolate(self.model.deformer.skinning_weights, canonical, self.model.deformer.box)
+        joints, shares = strongest_bones(weights.cpu().numpy())
+        unwrapped, texture = self._textured(texture_size)
+        source = unwrapped.source
+        mesh = SkinnedMesh(
+            surface.vertices[source],
+            surface.normals[source],
+            unwrapped.uv,
+            joints[source],
+            shares[source],
+            unwrapped.faces,
+        )
+        skeleton = make_skeleton(self.body, self.train_poses.betas)
+        stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
+        rest = make_clip("rest", stand, 1.0, skeleton)
+        clips = [make_clip(motion.name, motion.poses, motion.fps, skeleton) for motion in motions]
+        return glb_bytes(
+            mesh,
+            texture_png=png_bytes(texture),
+            skeleton=skeleton,
+            rest=rest,
+            clips=clips,
+            dataset_to_upright=self.dataset_to_upright,
+        )
+
+    def ply(self, pose: PosedBody) -> bytes:
+        """A PLY file of one pose, with a colour per vertex."""
+        colours, _ = surface_colours(self._shade, self.surface.vertices, self.surface.normals)
+        return ply_bytes(self.posed_vertices(pose), self.surface.faces, colours)
+
+    def obj(self, name: str, pose: PosedBody, texture_size: int) -> dict[str, bytes]:
+        """The files of an OBJ of one pose: its material, its texture, and the mesh."""
+        unwrapped, texture = self._textured(texture_size)
+        vertices = self.posed_vertices(pose)[unwrapped.source]
+        return obj_files(name, vertices, unwrapped.faces, unwrapped.uv, texture)
+
+    def _textured(self, size: int) -> tuple[UnwrappedSurface, UInt8[ndarray, "size size 3"]]:
+        unwrapped = unwrap(self.surface, size)
+        return unwrapped, bake(self._shade, self.surface, unwrapped, size)
+
+    def _shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        return self.model.field(points.to(self.model.device))

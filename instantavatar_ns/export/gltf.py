@@ -1,0 +1,169 @@
+"""glTF 2.0 in one binary file: a skinned mesh with an unlit texture, its skeleton, and animations.
+
+The mesh is in the canonical pose, in which it is bound. The node `avatar`, above the root joint, turns the dataset's
+world upright: y is up, and the floor lies at y = 0. Colours have the light of the recording in them, so the material is
+unlit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pygltflib as gl
+from jaxtyping import Float, Float32, Int, UInt8
+from numpy import ndarray
+from scipy.spatial.transform import Rotation
+
+import instantavatar_ns
+from instantavatar_ns.export.skeleton import Clip, Skeleton
+
+_COMPONENT = {"float32": gl.FLOAT, "uint8": gl.UNSIGNED_BYTE, "uint32": gl.UNSIGNED_INT}
+_TYPE = {(): gl.SCALAR, (2,): gl.VEC2, (3,): gl.VEC3, (4,): gl.VEC4, (4, 4): gl.MAT4}
+
+
+@dataclass(frozen=True)
+class SkinnedMesh:
+    """What glTF keeps of a mesh, in the canonical pose.
+
+    Attributes:
+        positions: Metres.
+        normals: Of unit length.
+        uv: Texture coordinates, v upwards.
+        joints: Four bones per vertex.
+        weights: Their shares, which sum to 1.
+        faces: Triangles.
+    """
+
+    positions: Float32[ndarray, "vertices 3"]
+    normals: Float32[ndarray, "vertices 3"]
+    uv: Float32[ndarray, "vertices 2"]
+    joints: UInt8[ndarray, "vertices 4"]
+    weights: Float32[ndarray, "vertices 4"]
+    faces: Int[ndarray, "faces 3"]
+
+
+def glb_bytes(
+    mesh: SkinnedMesh,
+    *,
+    texture_png: bytes,
+    skeleton: Skeleton,
+    rest: Clip,
+    clips: list[Clip],
+    dataset_to_upright: Float[ndarray, "4 4"],
+) -> bytes:
+    """The content of a GLB file.
+
+    Args:
+        mesh: The mesh.
+        texture_png: Its texture, a PNG file.
+        skeleton: The joints.
+        rest: The pose, of one frame, that is shown where no clip plays.
+        clips: Motions.
+        dataset_to_upright: Rigid transform from the world of `rest` and `clips`.
+    """
+    file = _File()
+    # Node 0 is `avatar`, 1 to 24 are the joints, 25 is the mesh.
+    joint_nodes = [1 + joint for joint in range(len(skeleton.names))]
+    file.gltf.nodes = _joint_nodes(skeleton, rest, dataset_to_upright)
+    file.gltf.nodes.append(gl.Node(name="body", mesh=0, skin=0))
+    file.gltf.scenes = [gl.Scene(name="scene", nodes=[0, len(joint_nodes) + 1])]
+    file.gltf.scene = 0
+    attributes = gl.Attributes(
+        POSITION=file.accessor(mesh.positions, gl.ARRAY_BUFFER, bounds=True),
+        NORMAL=file.accessor(mesh.normals, gl.ARRAY_BUFFER),
+        # glTF's v runs downwards.
+        TEXCOORD_0=file.accessor(np.stack([mesh.uv[:, 0], 1 - mesh.uv[:, 1]], axis=1), gl.ARRAY_BUFFER),
+        JOINTS_0=file.accessor(mesh.joints, gl.ARRAY_BUFFER),
+        WEIGHTS_0=file.accessor(mesh.weights, gl.ARRAY_BUFFER),
+    )
+    indices = file.accessor(mesh.faces.astype(np.uint32).reshape(-1), gl.ELEMENT_ARRAY_BUFFER)
+    primitive = gl.Primitive(attributes=attributes, indices=indices, material=0)
+    file.gltf.meshes = [gl.Mesh(name="body", primitives=[primitive])]
+    # Column-major, as glTF stores matrices.
+    inverse_bind = file.accessor(skeleton.inverse_bind.transpose(0, 2, 1).astype(np.float32))
+    file.gltf.skins = [gl.Skin(name="skeleton", joints=joint_nodes, inverseBindMatrices=inverse_bind, skeleton=1)]
+    file.add_material(texture_png)
+    file.gltf.animations = [_animation(file, clip, joint_nodes) for clip in clips]
+    return file.content()
+
+
+@dataclass
+class _File:
+    """A glTF document whose binary buffer grows."""
+
+    gltf: gl.GLTF2 = field(default_factory=lambda: gl.GLTF2())  # noqa: PLW0108 (pyright)
+    blob: bytearray = field(default_factory=bytearray)
+
+    def __post_init__(self) -> None:
+        self.gltf.asset = gl.Asset(version="2.0", generator=f"instantavatar-ns {instantavatar_ns.__version__}")
+
+    def view(self, data: bytes, target: int | None = None) -> int:
+        """Append bytes at a multiple of four; the index of their buffer view."""
+        self.blob.extend(bytes(-len(self.blob) % 4))
+        view = gl.BufferView(buffer=0, byteOffset=len(self.blob), byteLength=len(data), target=target)
+        self.gltf.bufferViews.append(view)
+        self.blob.extend(data)
+        return len(self.gltf.bufferViews) - 1
+
+    def accessor(self, values: ndarray, target: int | None = None, *, bounds: bool = False) -> int:
+        """Append an array; the index of its accessor."""
+        accessor = gl.Accessor(
+            bufferView=self.view(np.ascontiguousarray(values).tobytes(), target),
+            componentType=_COMPONENT[values.dtype.name],
+            type=_TYPE[values.shape[1:]],
+            count=len(values),
+        )
+        if bounds:
+            flat = values.reshape(len(values), -1)
+            accessor.min, accessor.max = flat.min(axis=0).tolist(), flat.max(axis=0).tolist()
+        self.gltf.accessors.append(accessor)
+        return len(self.gltf.accessors) - 1
+
+    def add_material(self, texture_png: bytes) -> None:
+        """The one material: an unlit texture."""
+        self.gltf.images = [gl.Image(name="texture", bufferView=self.view(texture_png), mimeType="image/png")]
+        wrap = gl.CLAMP_TO_EDGE
+        sampler = gl.Sampler(magFilter=gl.LINEAR, minFilter=gl.LINEAR_MIPMAP_LINEAR, wrapS=wrap, wrapT=wrap)
+        self.gltf.samplers = [sampler]
+        self.gltf.textures = [gl.Texture(sampler=0, source=0)]
+        surface = gl.PbrMetallicRoughness(
+            baseColorTexture=gl.TextureInfo(index=0), metallicFactor=0.0, roughnessFactor=1.0
+        )
+        unlit = "KHR_materials_unlit"
+        self.gltf.extensionsUsed = [unlit]
+        self.gltf.materials = [
+            gl.Material(name="skin and clothes", pbrMetallicRoughness=surface, extensions={unlit: {}}, alphaCutoff=None)
+        ]
+
+    def content(self) -> bytes:
+        """The document and its buffer in one."""
+        self.gltf.buffers = [gl.Buffer(byteLength=len(self.blob))]
+        self.gltf.set_binary_blob(bytes(self.blob))
+        return b"".join(self.gltf.save_to_bytes())
+
+
+def _joint_nodes(skeleton: Skeleton, rest: Clip, dataset_to_upright: Float[ndarray, "4 4"]) -> list[gl.Node]:
+    """Node `avatar` and the joints below it, in the rest pose."""
+    turn = Rotation.from_matrix(dataset_to_upright[:3, :3]).as_quat()
+    root = gl.Node(name="avatar", rotation=turn.tolist(), translation=dataset_to_upright[:3, 3].tolist(), children=[1])
+    nodes = [root]
+    for joint, name in enumerate(skeleton.names):
+        place = rest.root[0] if joint == 0 else skeleton.offsets[joint]
+        children = [1 + int(child) for child in np.flatnonzero(skeleton.parents == joint)]
+        rotation = rest.rotations[0, joint].astype(float).tolist()
+        nodes.append(gl.Node(name=name, rotation=rotation, translation=place.astype(float).tolist(), children=children))
+    return nodes
+
+
+def _animation(file: _File, clip: Clip, joint_nodes: list[int]) -> gl.Animation:
+    """Channels of one clip: every joint's rotation, the root's translation."""
+    animation = gl.Animation(name=clip.name)
+    times = file.accessor(clip.times, bounds=True)
+    tracks = [(node, "rotation", clip.rotations[:, joint]) for joint, node in enumerate(joint_nodes)]
+    for node, path, values in [*tracks, (joint_nodes[0], "translation", clip.root)]:
+        sampler = gl.AnimationSampler(input=times, output=file.accessor(values), interpolation=gl.ANIM_LINEAR)
+        target = gl.AnimationChannelTarget(node=node, path=path)
+        animation.channels.append(gl.AnimationChannel(sampler=len(animation.samplers), target=target))
+        animation.samplers.append(sampler)
+    return animation

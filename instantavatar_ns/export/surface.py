@@ -1,0 +1,235 @@
+"""A watertight mesh of the canonical density: what a camera takes for the person's surface.
+
+Where the occupancy allows any density, it is sampled: coarsely everywhere, finely near the surface. It is turned into
+opacity and smoothed by a voxel; the surface is where two centimetres are half opaque. (Of thicknesses from 1 to 4 cm
+this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
+at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
+sampled band is solid.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import fast_simplification
+import numpy as np
+import torch
+import trimesh
+from jaxtyping import Bool, Float, Float32, Int
+from nerfstudio.utils.rich_utils import CONSOLE
+from numpy import ndarray
+from rich.progress import track
+from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from skimage.measure import marching_cubes
+from torch import Tensor
+
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+
+POINTS_AT_A_TIME = 1 << 16
+THICKNESS = 0.02  # metres that are half opaque at the surface
+_SHARE_OF_FOG, _LEAST_OPACITY = 0.6, 0.1
+_COARSE = 2  # voxels between the coarse samples
+_BAND = 2  # coarse samples to each side of the surface near which the density is sampled finely
+_SMOOTHING = 1.0  # standard deviation, voxels
+# Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
+_TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
+_AGGRESSIVENESS = 4.0  # of quadric decimation: higher is faster and rougher; below 3 it stops before the target
+
+Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A closed triangle mesh in the canonical pose.
+
+    Attributes:
+        vertices: Positions, metres.
+        faces: Triangles, counter-clockwise seen from outside.
+        normals: Unit normals at the vertices, outwards.
+    """
+
+    vertices: Float[ndarray, "vertices 3"]
+    faces: Int[ndarray, "faces 3"]
+    normals: Float[ndarray, "vertices 3"]
+
+
+def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size: float, max_faces: int) -> Surface:
+    """Mesh the largest solid part of a density.
+
+    Args:
+        density: Density, 1/metres, of canonical points.
+        occupancy: Where it may be above zero.
+        voxel_size: Distance of the samples, metres.
+        max_faces: Triangles to keep.
+
+    Raises:
+        InputError: Nothing is opaque: the field has not been trained enough.
+    """
+    lattice = _Lattice.around(occupancy, _COARSE * voxel_size)
+    axes = lattice.axes(1)
+    everywhere = np.ones([len(axis) for axis in axes], bool)
+    sampled = sample_opacity(density, occupancy, axes, everywhere, "coarsely")
+    level = surface_level(sampled)
+    coarse = largest_solid(sampled, level)
+    neighbours = ndimage.generate_binary_structure(3, 3)
+    inner = np.asarray(ndimage.binary_erosion(coarse, neighbours, iterations=_BAND), bool)
+    outer = np.asarray(ndimage.binary_dilation(coarse, neighbours, iterations=_BAND), bool)
+    band, core = (_refined(cells) for cells in (outer & ~inner, inner))
+    grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
+    grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
+    solid = largest_solid(grid, level)
+    # Other parts and cavities go; the slopes on both sides of the surface stay.
+    grid = np.where(solid, np.maximum(grid, level), np.where(grid >= level, 0.0, grid))
+    vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
+    mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
+    trimesh.smoothing.filter_taubin(mesh, **_TAUBIN)
+    mesh = decimate(mesh, max_faces)
+    vertices, normals = mesh.vertices.astype(np.float32), mesh.vertex_normals.astype(np.float32)
+    return Surface(vertices, mesh.faces.astype(np.int32), normals)
+
+
+@dataclass(frozen=True)
+class _Lattice:
+    """Points at regular distances.
+
+    Attributes:
+        lower: The first one, metres.
+        counts: How many there are along x, y and z.
+        spacing: Between them, metres.
+    """
+
+    lower: Float[Tensor, "3"]
+    counts: tuple[int, int, int]
+    spacing: float
+
+    @classmethod
+    def around(cls, occupancy: CanonicalOccupancy, spacing: float) -> _Lattice:
+        """Around the occupied cells, with a border that no surface reaches."""
+        centres = occupancy.occupied_centres()
+        if len(centres) == 0:
+            raise _untrained("nothing is occupied")
+        cell = (occupancy.aabbs[0, 3:] - occupancy.aabbs[0, :3]) / occupancy.resolution
+        border = cell / 2 + (_BAND + 1) * spacing
+        lower, upper = centres.amin(dim=0) - border, centres.amax(dim=0) + border
+        x, y, z = (((upper - lower) / spacing).ceil().int() + 1).tolist()
+        return cls(lower, (x, y, z), spacing)
+
+    def axes(self, subdivision: int) -> list[Float[Tensor, "_"]]:
+        """Coordinates along x, y and z, with every interval divided; none beyond the last point."""
+        step = self.spacing / subdivision
+        device = self.lower.device
+        return [
+            self.lower[axis] + step * torch.arange((count - 1) * subdivision + 1, device=device)
+            for axis, count in enumerate(self.counts)
+        ]
+
+
+@torch.no_grad()
+def sample_opacity(
+    density: Density,
+    occupancy: CanonicalOccupancy,
+    axes: list[Float[Tensor, "_"]],
+    wanted: Bool[ndarray, "x y z"],
+    where: str,
+) -> Float32[ndarray, "x y z"]:
+    """Opacity of `THICKNESS` on a lattice, 0 where it is not wanted or not occupied.
+
+    Args:
+        density: Density, 1/metres, of canonical points.
+        occupancy: Where it may be above zero.
+        axes: Coordinates of the lattice, metres.
+        wanted: Which points to sample.
+        where: Names them to the user.
+    """
+    grid = np.zeros(wanted.shape, np.float32)
+    y, z = torch.meshgrid(axes[1], axes[2], indexing="ij")
+    slices = track(enumerate(axes[0]), f"Sampling the density {where}", len(axes[0]), transient=True, console=CONSOLE)
+    for index, x in slices:
+        points = torch.stack([x.expand_as(y), y, z], dim=-1)[torch.from_numpy(wanted[index]).to(x.device)]
+        inside = occupancy.occupied(points)
+        values = torch.zeros(len(points), device=x.device)
+        values[inside] = -torch.expm1(-THICKNESS * density(points[inside]).float())
+        grid[index][wanted[index]] = values.cpu().numpy()
+    return grid
+
+
+def surface_level(grid: Float32[ndarray, "x y z"]) -> float:
+    """Opacity of `THICKNESS` at the surface: a half, or less in fog.
+
+    Raises:
+        InputError: Hardly anything is opaque.
+    """
+    dense = float(np.quantile(grid[grid > 0], 0.95)) if (grid > 0).any() else 0.0
+    if dense < _LEAST_OPACITY:
+        raise _untrained(f"{THICKNESS * 100:g} cm of it are at most {dense:.0%} opaque")
+    return min(0.5, _SHARE_OF_FOG * dense)
+
+
+def largest_solid(grid: Float32[ndarray, "x y z"], level: float) -> Bool[ndarray, "x y z"]:
+    """Cells of the largest part that is at least as opaque as `level`, with its cavities.
+
+    Raises:
+        InputError: Nothing is.
+    """
+    labels, count = ndimage.label(grid >= level)  # pyright: ignore[reportGeneralTypeIssues]
+    if count == 0:
+        raise _untrained(f"{THICKNESS * 100:g} cm of it are at most {grid.max():.0%} opaque")
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0  # what is not solid
+    return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
+
+
+def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
+    """Collapse edges by their quadric error until few enough triangles are left; the mesh stays closed.
+
+    Raises:
+        InputError: So few triangles do not hold the surface together.
+    """
+    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
+    if len(faces) > max_faces:
+        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces, agg=_AGGRESSIVENESS)[:2]
+    mesh = split_pinches(trimesh.Trimesh(vertices, faces, process=False))
+    labels = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
+    mesh.update_faces(labels == np.bincount(labels).argmax())
+    mesh.remove_unreferenced_vertices()
+    if not mesh.is_watertight:
+        message = f"expected enough triangles to keep the surface closed, found {max_faces}"
+        raise InputError("--max-faces", message, "Allow more triangles")
+    return mesh
+
+
+def split_pinches(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+    """Part the sheets of a closed mesh that meet in an edge or a vertex only, by repeating its vertices.
+
+    Decimation leaves a few edges with four triangles. At each vertex the triangles are grouped into fans, neighbours
+    through edges of two triangles; every fan gets a vertex of its own.
+    """
+    # Pairs of faces with the edge that they share, for the edges that are shared by two.
+    rows = np.asarray(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2))
+    pairs, edges = mesh.edges_face[rows], mesh.edges_sorted[rows[:, 0]]
+    links = []
+    for end in range(2):
+        corners = (mesh.faces[pairs] == edges[:, end, None, None]).argmax(axis=-1)
+        links.append(3 * pairs + corners)
+    links = np.concatenate(links)
+    num_corners = 3 * len(mesh.faces)
+    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(num_corners, num_corners))
+    count, fan = connected_components(graph, directed=False)
+    vertices = np.empty((count, 3))
+    vertices[fan] = mesh.vertices[mesh.faces.reshape(-1)]
+    return trimesh.Trimesh(vertices, fan.reshape(-1, 3), process=False)
+
+
+def _refined(cells: Bool[ndarray, "x y z"]) -> Bool[ndarray, "x2 y2 z2"]:
+    """Flags of coarse samples, passed on to the finer ones from each to the next; one layer too many is cut off."""
+    for axis in range(3):
+        cells = cells.repeat(_COARSE, axis=axis)
+    return cells[tuple(slice(size - _COARSE + 1) for size in cells.shape)]
+
+
+def _untrained(found: str) -> InputError:
+    return InputError("--load-config", f"expected a trained avatar, found that {found}", "Train it for more steps")

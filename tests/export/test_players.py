@@ -1,0 +1,125 @@
+"""What others make of the GLB: Khronos' validator, and three.js in a browser, which plays a clip."""
+
+import io
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from instantavatar_ns.scripts.export import Export
+from tests.viewer.test_live_viewer import CHROMIUM, FLAGS
+
+VALIDATE = """
+const validator = require("gltf-validator"), fs = require("fs");
+validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
+  .then((report) => console.log(JSON.stringify(report.issues)));
+"""
+PAGE = """<!doctype html><style>body { margin: 0 }</style><script type="importmap">
+{"imports": {"three": "/three/build/three.module.js", "three/addons/": "/three/examples/jsm/"}}</script>
+<script type="module">
+import * as THREE from "three";
+import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
+const gltf = await new GLTFLoader().loadAsync("/avatar.glb");
+const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(35, 1, 0.1, 20);
+scene.background = new THREE.Color("white");
+scene.add(gltf.scene);
+camera.position.set(0, 1, 4);
+camera.lookAt(0, 0.9, 0);
+const renderer = new THREE.WebGLRenderer({ antialias: true, preserveDrawingBuffer: true });
+renderer.setSize(400, 400);
+document.body.append(renderer.domElement);
+const mixer = new THREE.AnimationMixer(gltf.scene);
+window.show = (time) => {
+  if (time !== null) { mixer.clipAction(gltf.animations[0]).play(); mixer.setTime(time); }
+  renderer.render(scene, camera);
+};
+let skinned = 0;
+gltf.scene.traverse((object) => { if (object.isSkinnedMesh) skinned += object.skeleton.bones.length; });
+window.info = { bones: skinned, clips: gltf.animations.map((clip) => [clip.name, clip.duration]) };
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """Folder with the npm packages three and gltf-validator."""
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        pytest.skip("no node and npm on PATH (Debian: apt-get install nodejs npm)")
+    folder = tmp_path_factory.mktemp("npm")
+    (folder / "package.json").write_text("{}")
+    wanted = ["three@0.180", "gltf-validator@2.0.0-dev.3.10"]
+    command = ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", *wanted]
+    try:
+        finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        pytest.skip("npm could not fetch three and gltf-validator within two minutes")
+    if finished.returncode != 0:
+        pytest.skip(f"npm could not fetch three and gltf-validator: {finished.stderr[-300:]}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def glb(trained_run, demo_subject, tmp_path_factory):
+    return Export(
+        load_config=trained_run / "config.yml",
+        output=tmp_path_factory.mktemp("glb") / "avatar.glb",
+        motion=(demo_subject / "novel" / "poses.npz",),
+        voxel_size=0.02,
+        max_faces=4000,
+        texture_size=256,
+    ).main()
+
+
+def test_validator_finds_nothing(packages, glb):
+    finished = subprocess.run(
+        ["node", "-e", VALIDATE, glb], cwd=packages, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    issues = json.loads(finished.stdout)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+
+
+def test_three_plays_the_clip(packages, glb, tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (pip install playwright)")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on PATH (Debian: apt-get install chromium)")
+
+    def serve(route):
+        path = route.request.url.removeprefix("http://avatar.test/")
+        if path == "":
+            route.fulfill(body=PAGE, content_type="text/html")
+        elif path.startswith("three/"):
+            route.fulfill(path=packages / "node_modules" / path, content_type="text/javascript")
+        elif path == "avatar.glb":
+            route.fulfill(path=glb, content_type="model/gltf-binary")
+        else:
+            route.fulfill(status=204)
+
+    errors = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        page = browser.new_page(viewport={"width": 400, "height": 400})
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(f"uncaught: {error}"))
+        page.route("http://avatar.test/**", serve)
+        page.goto("http://avatar.test/")
+        page.wait_for_function("window.info !== undefined", timeout=120_000)
+        info = page.evaluate("window.info")
+        duration = info["clips"][0][1]
+        pictures = []
+        for time in (None, 0.0, 0.6 * duration):
+            page.evaluate("time => window.show(time)", time)
+            picture = page.screenshot(path=tmp_path / f"three_{len(pictures)}.png", timeout=120_000)
+            pictures.append(np.array(Image.open(io.BytesIO(picture)).convert("L")).astype(float))
+        browser.close()
+    assert errors == []
+    assert info["bones"] == 24 and info["clips"][0][0] == "poses" and duration > 0
+    for picture in pictures:
+        person = picture < 240
+        assert 0.03 < person.mean() < 0.4  # a whole person, and the white around
+        rows = np.flatnonzero(person.any(axis=1))
+        assert rows[-1] - rows[0] > 150
+    for first, second in ((0, 1), (1, 2)):
+        assert (np.abs(pictures[first] - pictures[second]) > 30).mean() > 0.004

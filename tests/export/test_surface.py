@@ -1,0 +1,88 @@
+"""The surface of known densities."""
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.export.surface import THICKNESS, decimate, extract_surface, split_pinches
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+from tests.avatars import body_density
+
+RADIUS = 0.2
+VOXEL = 0.01
+
+
+@pytest.fixture(scope="module")
+def occupancy():
+    """A cube of half a metre, occupied everywhere."""
+    return CanonicalOccupancy(VoxelBox(torch.full((3,), -0.3), torch.full((3,), 0.3), (16, 16, 16)))
+
+
+def _ball_with_cavity_and_speck(points):
+    """Dense in a ball, but not at its centre, and in a small ball far away."""
+    distance = points.norm(dim=-1)
+    speck = (points - 0.25).norm(dim=-1) < 0.04
+    return 200.0 * (((distance > 0.06) & (distance < RADIUS)) | speck).float()
+
+
+def test_surface_is_closed_and_where_the_density_is(occupancy):
+    surface = extract_surface(_ball_with_cavity_and_speck, occupancy, VOXEL, 2000)
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    assert len(surface.faces) <= 2000
+    assert mesh.is_watertight and mesh.is_winding_consistent and mesh.body_count == 1
+    # The samples lie a voxel apart, so the edge of a step is known to half a voxel.
+    assert np.abs(np.linalg.norm(surface.vertices, axis=1) - RADIUS).max() < 0.6 * VOXEL
+    assert mesh.volume == pytest.approx(4 / 3 * np.pi * RADIUS**3, rel=0.06)
+    outwards = surface.vertices / np.linalg.norm(surface.vertices, axis=1, keepdims=True)
+    assert ((surface.normals * outwards).sum(axis=1) > 0.9).all()
+
+
+def test_surface_is_where_two_centimetres_are_half_opaque(occupancy):
+    """A density that falls off slowly is cut at the level, not somewhere in its slope."""
+    level = np.log(2) / THICKNESS
+    surface = extract_surface(
+        lambda points: level * (1 + (RADIUS - points.norm(dim=-1)) / 0.04).clamp_min(0), occupancy, VOXEL, 4000
+    )
+    radii = np.linalg.norm(surface.vertices, axis=1)
+    assert np.abs(radii - RADIUS).max() < 0.3 * VOXEL
+
+
+def test_surface_of_a_body(small_avatar):
+    """What has a body's shape is closed, keeps its volume, and lies a centimetre outside, as the density does."""
+    density = body_density(small_avatar.vertices, small_avatar.body.faces)
+    occupancy = CanonicalOccupancy(small_avatar.deformer.box)
+    occupancy.refresh(density)
+    surface = extract_surface(density, occupancy, 0.012, 6000)
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    assert mesh.is_watertight and mesh.volume > 0
+    body = trimesh.Trimesh(small_avatar.vertices.numpy(), small_avatar.body.faces.numpy(), process=False)
+    _, distance, _ = trimesh.proximity.closest_point(body, surface.vertices[::20])
+    assert distance.mean() == pytest.approx(0.01, abs=0.004)
+
+
+def test_nothing_opaque_is_an_error(occupancy):
+    with pytest.raises(InputError, match=r"trained avatar.*at most 0% opaque"):
+        extract_surface(lambda points: torch.zeros(len(points)), occupancy, VOXEL, 100)
+
+
+def test_decimation_keeps_to_its_budget_and_the_shape():
+    ball = trimesh.creation.icosphere(5, RADIUS)
+    mesh = decimate(ball, 1000)
+    assert len(mesh.faces) <= 1000 and mesh.is_watertight
+    assert mesh.volume == pytest.approx(ball.volume, rel=0.02)
+    assert len(decimate(trimesh.creation.icosphere(2), 10_000).faces) == 320
+
+
+def test_sheets_that_meet_in_an_edge_or_a_vertex_are_parted():
+    first = trimesh.creation.box()
+    along_edge = trimesh.creation.box(transform=trimesh.transformations.translation_matrix([1, 1, 0]))
+    at_corner = trimesh.creation.box(transform=trimesh.transformations.translation_matrix([-1, -1, -1]))
+    pinched = trimesh.util.concatenate([first, along_edge, at_corner])
+    pinched.merge_vertices()
+    assert len(pinched.vertices) == 24 - 3 and not pinched.is_watertight
+    parted = split_pinches(pinched)
+    assert len(parted.vertices) == 24 and parted.is_watertight and parted.body_count == 3
+    assert parted.volume == pytest.approx(3)
