@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.deformer.search import Roots, SearchSettings, search_roots
+from instantavatar_ns.deformer._search_torch import search_roots_torch
+from instantavatar_ns.deformer.search import Roots, SearchSettings
 from tests.avatars import Avatar, points_near, random_bones
 
 POSES, POINTS_PER_POSE = 10, 2000
@@ -75,7 +76,7 @@ def test_one_rigid_motion_is_inverted_exactly(small_avatar: Avatar) -> None:
 def test_roots_that_are_near_one_another_count_as_one(avatar: Avatar) -> None:
     bones = random_bones(avatar.body, 9)[8]
     points = avatar.deformer.skin(points_near(avatar.vertices, 1000), bones)
-    roots = search_roots(points, avatar.deformer.pose(bones), SearchSettings(same_root=10.0))
+    roots = search_roots_torch(points, avatar.deformer.pose(bones), SearchSettings(same_root=10.0))
     assert len(roots.point.unique()) == len(roots.point)
 
 

@@ -1,0 +1,1 @@
+"""Triton kernels: nothing but functions of `triton.jit`, launched from the folders that own their concepts."""
