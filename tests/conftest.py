@@ -1,5 +1,6 @@
 """Fixtures shared by all tests, and the check of annotated shapes while they run."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 # cannot compile a wrapped kernel; not in modules with nerfstudio configs, whose inherited annotations are not exact.
 TENSOR_PACKAGES = ("body", "deformer", "field", "losses", "motion", "occupancy")
 if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before anything imports triton
     install_import_hook([f"instantavatar_ns.{name}" for name in TENSOR_PACKAGES], "beartype.beartype")
 
 
