@@ -33,6 +33,7 @@ from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
+from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
@@ -153,7 +154,8 @@ class InstantAvatarModel(Model):
                 body, self._load_motion(config.motion, poses, world_to_dataset[:3, 2]), world_to_dataset
             )
 
-        self.deformer = FastSnarfDeformer(vertices, body.skinning_weights, config.skinning_resolution)
+        search = SearchSettings(implementation=config.renderer)
+        self.deformer = FastSnarfDeformer(vertices, body.skinning_weights, config.skinning_resolution, search)
         centre, half_edge = canonical_box(vertices)
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
         self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)

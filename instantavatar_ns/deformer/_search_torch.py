@@ -10,16 +10,25 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from instantavatar_ns.deformer.search import PosedSkinning, Roots, SearchSettings
+from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.linalg import matvec
 
 
 @torch.no_grad()
 def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, settings: SearchSettings) -> Roots:
-    """See `search.search_roots`."""
+    """Find every canonical point that is skinned to each posed point.
+
+    Args:
+        points: Posed points in root space, metres.
+        posed: The pose.
+        settings: When to stop.
+
+    Returns:
+        The roots, without gradient; see `FastSnarfDeformer` for the gradient to the pose.
+    """
     point, bone = posed.candidates.of(points).nonzero(as_tuple=True)
-    to_canonical = posed.starts[bone]
+    to_canonical = posed.to_canonical.transpose(1, 2)[bone, :3]
     x = matvec(to_canonical[..., :3], points[point]) + to_canonical[..., 3]
     residual, rotation = _skin(x, points[point], posed)
     inverse_jacobian = rotation.transpose(1, 2)
@@ -78,3 +87,15 @@ def _first_of_each_root(roots: Float[Tensor, "n 3"], point: Int[Tensor, "n"], sa
         near = (roots[gap:] - roots[:-gap]).norm(dim=-1) < same_root
         distinct[gap:] &= ~(same_point & near)
     return distinct
+
+
+def pack_roots(roots: Roots, num_points: int, capacity: int) -> RootBuffer:
+    """Put roots into buffers of fixed size; differentiable to the canonical positions."""
+    kept = min(len(roots.point), capacity)
+    canonical = torch.nn.functional.pad(roots.canonical[:kept], (0, 0, 0, capacity - kept))
+    point = torch.nn.functional.pad(roots.point[:kept].int(), (0, capacity - kept))
+    found = torch.bincount(roots.point, minlength=num_points)
+    first = found.cumsum(dim=0) - found
+    number = found.minimum((capacity - first).clamp_min(0))
+    count = torch.full((1,), len(roots.point), dtype=torch.int32, device=point.device)
+    return RootBuffer(canonical, point, count, first.int(), number.int())

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from instantavatar_ns.deformer.candidates import find_bone_candidates
-from instantavatar_ns.deformer.search import PosedSkinning, Roots, SearchSettings, search_roots
+from instantavatar_ns.deformer._search_torch import pack_roots, search_roots_torch
+from instantavatar_ns.deformer.candidates import find_bone_candidates, main_bones
+from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings
 from instantavatar_ns.deformer.skinning_grid import build_skinning_grid, skinning_box
 from instantavatar_ns.deformer.voxels import (
     corner_weight_slopes,
     corner_weights,
     corners,
+    in_marked_cell,
     interpolate,
     weighted_rows,
 )
@@ -28,10 +30,11 @@ class FastSnarfDeformer(nn.Module):
         vertices: Canonical body, metres.
         skinning_weights: Its skinning weights.
         resolution: Voxels along x, y, z.
-        settings: When the search ends.
+        settings: When the search ends, and what computes it.
     """
 
     skinning_weights: Float[Tensor, "voxels 24"]
+    main_bones: Int[Tensor, "thin_voxels 2"]
 
     def __init__(
         self,
@@ -45,15 +48,20 @@ class FastSnarfDeformer(nn.Module):
         self.box = skinning_box(vertices, resolution)
         weights = build_skinning_grid(vertices, skinning_weights, self.box)
         self.register_buffer("skinning_weights", weights, persistent=False)
+        self.register_buffer("main_bones", main_bones(weights, self.box), persistent=False)
 
     def pose(self, bone_transforms: Float[Tensor, "24 4 4"]) -> PosedSkinning:
         """Blend one pose's bone transforms (canonical pose to root space) per voxel."""
+        if self.settings.implementation == "triton":
+            from instantavatar_ns.deformer._search_triton import pose_triton
+
+            return pose_triton(bone_transforms, self.skinning_weights, self.main_bones, self.box)
         with torch.no_grad():
+            # Not `inv`, which reads on the host whether a matrix was singular.
+            to_canonical = torch.linalg.inv_ex(bone_transforms).inverse.transpose(1, 2).contiguous()
             blended = self.skinning_weights @ bone_transforms[:, :3].reshape(-1, 12)
-            candidates = find_bone_candidates(self.skinning_weights, blended, self.box)
-            # inv_ex and not inv, which waits for the device to tell whether a matrix is singular; none is.
-            starts = torch.linalg.inv_ex(bone_transforms).inverse[:, :3].contiguous()
-        return PosedSkinning(bone_transforms, starts, blended, self.box, candidates)
+            candidates = find_bone_candidates(self.main_bones, blended, self.box)
+        return PosedSkinning(bone_transforms, to_canonical, blended, self.box, candidates)
 
     def skin(
         self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch 24 4 4"]
@@ -64,12 +72,12 @@ class FastSnarfDeformer(nn.Module):
         return matvec(transforms[..., :3], canonical) + transforms[..., 3]
 
     def forward(self, points: Float[Tensor, "n 3"], posed: PosedSkinning) -> Roots:
-        """Canonical correspondences of posed points, differentiable to the points and the bone transforms.
+        """Canonical correspondences of posed points, differentiable to the points and the bone transforms; in torch.
 
         The gradient is that of the implicit function (InstantAvatar eq. 9): with d(x) the skinning of x, a root x* of
         d(x) = x_d moves by J^-1 (change of x_d - change of d), J being the derivative of d to x at x*.
         """
-        roots = search_roots(points.detach(), posed, self.settings)
+        roots = search_roots_torch(points.detach(), posed, self.settings)
         if not torch.is_grad_enabled() or not (posed.bone_transforms.requires_grad or points.requires_grad):
             return roots
         canonical = roots.canonical
@@ -77,6 +85,47 @@ class FastSnarfDeformer(nn.Module):
         inverse = inverse3(skinning_jacobian(canonical, posed))
         moved = canonical + matvec(inverse, mismatch - mismatch.detach())
         return Roots(moved, roots.point)
+
+    def fill(
+        self,
+        points: Float[Tensor, "n 3"],
+        posed: PosedSkinning,
+        capacity: int,
+        num_points: Int[Tensor, "1"] | None = None,
+        occupied: Bool[Tensor, "x y z"] | None = None,
+    ) -> RootBuffer:
+        """Canonical correspondences in buffers of fixed size; differentiable as those of `forward`.
+
+        Args:
+            points: Posed points in root space, metres.
+            posed: The pose.
+            capacity: Rows of the buffers.
+            num_points: How many of the points count, by default all.
+            occupied: Cells that divide the canonical box; roots in others are dropped.
+
+        Raises:
+            InputError: Where the implementation cannot run.
+        """
+        if self.settings.implementation == "triton":
+            from instantavatar_ns.deformer._search_triton import find_roots
+
+            return find_roots(
+                points,
+                posed,
+                self.skinning_weights,
+                self.settings,
+                capacity=capacity,
+                num_points=num_points,
+                occupied=occupied,
+            )
+        if num_points is not None:
+            counts = torch.arange(len(points), device=points.device) < num_points
+            points = torch.where(counts[:, None], points, torch.nan)  # has no candidates
+        roots = self(points, posed)
+        if occupied is not None:
+            keep = in_marked_cell(roots.canonical.detach(), occupied, self.box)
+            roots = Roots(roots.canonical[keep], roots.point[keep])
+        return pack_roots(roots, len(points), capacity)
 
 
 @torch.no_grad()

@@ -1,14 +1,15 @@
-"""Interface of the correspondence search: what it takes, what it gives, and which implementation serves a device.
+"""Interface of the correspondence search: what it takes, and what it gives.
 
-`search_roots` is the only entry. An implementation is a function of the same signature; `_search_torch` is the
-reference.
+`FastSnarfDeformer` is the only entry. `_search_torch` is the reference and serves every device; `_search_triton` serves
+CUDA, fills buffers of fixed size and never waits for the GPU. `SearchSettings.implementation` chooses.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from jaxtyping import Float, Int, Int32
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from instantavatar_ns.deformer.candidates import BoneCandidates
@@ -21,14 +22,14 @@ class PosedSkinning:
 
     Attributes:
         bone_transforms: From the canonical pose to root space.
-        starts: Back from root space, the upper three rows: where each bone takes a posed point.
+        to_canonical: Their inverses, transposed.
         blended: The upper three rows of the transforms, blended per voxel.
         box: The canonical voxels.
         candidates: Which bones are worth a start where; its box is the posed box.
     """
 
     bone_transforms: Float[Tensor, "24 4 4"]
-    starts: Float[Tensor, "24 3 4"]
+    to_canonical: Float[Tensor, "24 4 4"]
     blended: Float[Tensor, "voxels 12"]
     box: VoxelBox
     candidates: BoneCandidates
@@ -49,26 +50,27 @@ class Roots:
 
 @dataclass(frozen=True)
 class RootBuffer:
-    """Canonical correspondences in buffers of a fixed size, so that no host needs to know how many there are.
+    """Canonical correspondences in buffers of fixed size. The roots of one point follow one another.
 
     Attributes:
         canonical: Canonical positions, metres.
         point: Index of the posed point that each belongs to.
-        first: Row of each point's first root. The roots of one point lie together.
-        number: How many roots of each point are in the buffer.
-        count: How many roots there are; what exceeds the buffer is not in it.
+        count: Roots that were found. More than the capacity is an overflow: those beyond it were dropped. Rows from
+            `count` on hold nothing.
+        first: Row of each point's first root.
+        number: Roots of each point that are in the buffers.
     """
 
     canonical: Float[Tensor, "capacity 3"]
-    point: Int32[Tensor, "capacity"]
-    first: Int32[Tensor, "points"]
-    number: Int32[Tensor, "points"]
-    count: Int32[Tensor, "1"]
+    point: Int[Tensor, "capacity"]
+    count: Int[Tensor, "1"]
+    first: Int[Tensor, "n"]
+    number: Int[Tensor, "n"]
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """When Broyden's iteration ends (Fast-SNARF section 3.3).
+    """When Broyden's iteration ends (Fast-SNARF section 3.3), and what computes it.
 
     The release gives up at 0.1 m; starts that begin farther off converge often enough in bent joints to be worth it.
     """
@@ -77,19 +79,4 @@ class SearchSettings:
     converged: float = 1e-5  # metres between the skinned root and the point
     diverged: float = 0.3  # metres
     same_root: float = 1e-4  # metres between two roots that count as one
-
-
-def search_roots(points: Float[Tensor, "n 3"], posed: PosedSkinning, settings: SearchSettings) -> Roots:
-    """Find every canonical point that is skinned to each posed point.
-
-    Args:
-        points: Posed points in root space, metres.
-        posed: The pose.
-        settings: When to stop.
-
-    Returns:
-        The roots, without gradient; see `FastSnarfDeformer` for the gradient to the pose.
-    """
-    from instantavatar_ns.deformer._search_torch import search_roots_torch
-
-    return search_roots_torch(points, posed, settings)
+    implementation: Literal["torch", "triton"] = "torch"

@@ -1,330 +1,253 @@
-"""The correspondence search of Fast-SNARF, and its implicit gradient; launched by `deformer/_search_triton.py`.
+"""Fast-SNARF's correspondence search and its gradient.
 
-A lane is a point, or a root. Transforms are read four numbers at a time, a row (r0, r1, r2, t) of a voxel's or a bone's
-3x4 matrix, so vectors are kept as [lanes, 4] where rows are multiplied and as separate coordinates elsewhere.
+Four neighbouring lanes share a point. Lane r loads row r of a voxel's transform, 16 bytes, so that the four fetch a
+voxel from its one or two sectors at once; it holds component r of the residual and column r of the inverse Jacobian.
+Shapes are [lanes, points, 4]: what varies along the last axis lies in one lane's registers, and the compiler takes
+lanes from the first axis first. Positions are homogeneous, (x, y, z, 1), and the same in all four lanes.
+
+Broyden's update needs no product but `shift`, the old inverse Jacobian B times the new residual: with the last move m,
+B times the change of the residual is shift + m, and so the next move is -shift |m|^2 / (|m|^2 + m.shift).
 """
 
 import triton
 import triton.language as tl
 
-
-@triton.jit
-def _homogeneous(x, y, z):
-    """[lanes, 4] of (x, y, z, 1)."""
-    column = tl.arange(0, 4)[None, :]
-    rest = tl.where(column == 2, z[:, None], 1.0)
-    return tl.where(column == 0, x[:, None], tl.where(column == 1, y[:, None], rest))
+from instantavatar_ns.kernels.voxels import blend_rows, box_scale, vector
 
 
-@triton.jit
-def _column(rows, index: tl.constexpr):
-    """A column of [lanes, 4]."""
-    return tl.sum(tl.where(tl.arange(0, 4)[None, :] == index, rows, 0.0), axis=1)
-
-
-@triton.jit
-def _along(value, lower, upper, samples):
-    """Lower sample of a voxel grid along an axis, and the place between it and the next; outside is clamped."""
-    place = (value - lower) * ((samples - 1) / (upper - lower))
-    place = tl.minimum(tl.maximum(place, 0.0), samples - 1.0)
-    base = tl.minimum(tl.floor(place), samples - 2.0)
-    return base.to(tl.int32), place - base
-
-
-@triton.jit
-def _blend(blended, box, x, y, z, valid, nx, ny, nz):
-    """Rows of the blended transform at canonical points."""
-    i, u = _along(x, tl.load(box), tl.load(box + 3), nx)
-    j, v = _along(y, tl.load(box + 1), tl.load(box + 4), ny)
-    k, w = _along(z, tl.load(box + 2), tl.load(box + 5), nz)
-    voxel = (i * ny + j) * nz + k
-    column = tl.arange(0, 4)[None, :]
-    row0 = tl.zeros((x.shape[0], 4), tl.float32)
-    row1 = tl.zeros((x.shape[0], 4), tl.float32)
-    row2 = tl.zeros((x.shape[0], 4), tl.float32)
-    for corner in tl.static_range(8):
-        a, b, c = corner & 1, (corner >> 1) & 1, corner >> 2
-        share = (u if a else 1 - u) * (v if b else 1 - v) * (w if c else 1 - w)
-        rows = blended + (voxel + (a * ny + b) * nz + c)[:, None] * 12 + column
-        row0 += share[:, None] * tl.load(rows, mask=valid[:, None], other=0.0)
-        row1 += share[:, None] * tl.load(rows + 4, mask=valid[:, None], other=0.0)
-        row2 += share[:, None] * tl.load(rows + 8, mask=valid[:, None], other=0.0)
-    return row0, row1, row2
-
-
-@triton.jit
-def _candidates(table, posed_box, x, y, z, valid, RESOLUTION: tl.constexpr):
-    """Bits of the bones that are worth a start at posed points; none outside the posed box."""
-    i = tl.floor((x - tl.load(posed_box)) / tl.load(posed_box + 3))
-    j = tl.floor((y - tl.load(posed_box + 1)) / tl.load(posed_box + 4))
-    k = tl.floor((z - tl.load(posed_box + 2)) / tl.load(posed_box + 5))
-    inside = valid & (i >= 0) & (i < RESOLUTION) & (j >= 0) & (j < RESOLUTION) & (k >= 0) & (k < RESOLUTION)
-    cell = (i.to(tl.int32) * RESOLUTION + j.to(tl.int32)) * RESOLUTION + k.to(tl.int32)
-    return tl.load(table + cell, mask=inside, other=0)
-
-
-@triton.jit
-def _accepted(x, y, z, box, occupied, nx, ny, nz, HAS_OCCUPIED: tl.constexpr):
-    """Whether canonical points lie in the box and, where there are cells, in an occupied one."""
-    lx, ly, lz = tl.load(box), tl.load(box + 1), tl.load(box + 2)
-    ux, uy, uz = tl.load(box + 3), tl.load(box + 4), tl.load(box + 5)
-    inside = (x >= lx) & (x <= ux) & (y >= ly) & (y <= uy) & (z >= lz) & (z <= uz)
-    if HAS_OCCUPIED:
-        i = tl.floor((x - lx) / (ux - lx) * nx).to(tl.int32)
-        j = tl.floor((y - ly) / (uy - ly) * ny).to(tl.int32)
-        k = tl.floor((z - lz) / (uz - lz) * nz).to(tl.int32)
-        inside = inside & (i < nx) & (j < ny) & (k < nz)
-        inside = inside & (tl.load(occupied + (i * ny + j) * nz + k, mask=inside, other=0) != 0)
-    return inside
-
-
-@triton.jit
-def _apart(found, ax, ay, az, bx, by, bz, same_root_squared):
-    """Whether two roots are distinct, or the second is not there."""
-    dx, dy, dz = ax - bx, ay - by, az - bz
-    return (dx * dx + dy * dy + dz * dz >= same_root_squared) | (found == 0)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["n", "capacity", "max_steps"])
 def search_kernel(
-    points,  # [points, 3] float32, root space
-    num_points,  # [1] int32: points beyond are left out; may be more than there are rows
-    table,  # [cells] int32: bits of the candidate bones
-    posed_box,  # [6] float32: lower corner and edges of a cell
-    starts,  # [bones, 3, 4] float32: inverse bone transforms
-    blended,  # [voxels, 3, 4] float32
-    box,  # [6] float32: the canonical voxels
-    occupied,  # [nx, ny, nz] uint8: cells whose roots are kept, if HAS_OCCUPIED
-    canonical,  # [capacity, 3] float32, written
-    point_of_root,  # [capacity] int32, written
-    first,  # [points] int32, written
-    number,  # [points] int32, written
-    count,  # [1] int32, added to
-    rows,
+    points_ptr,  # [n, 3]
+    num_points_ptr,  # [1], or None: all n
+    blended_ptr,  # [voxels, 12]
+    to_canonical_ptr,  # [bones, 4, 4], transposed
+    masks_ptr,  # [posed cells]: bit b is bone b
+    posed_lower_ptr,  # [3]
+    posed_cell_ptr,  # [3]
+    lower_ptr,  # [3], canonical box
+    upper_ptr,
+    occupied_ptr,  # [cells] bytes, or None: all
+    canonical_ptr,  # [capacity, 3]
+    point_ptr,  # [capacity]
+    count_ptr,  # [1], zero at first
+    first_ptr,  # [n]
+    number_ptr,  # [n]
+    n,
     capacity,
-    nx,
-    ny,
-    nz,
-    converged,
-    diverged,
-    same_root,
-    MAX_STEPS: tl.constexpr,
-    RESOLUTION: tl.constexpr,
-    HAS_OCCUPIED: tl.constexpr,
-    LANES: tl.constexpr,
+    max_steps,
+    converged_squared,
+    diverged_squared,
+    same_squared,
+    passed_squared,
+    NX: tl.constexpr,  # canonical voxels
+    NY: tl.constexpr,
+    NZ: tl.constexpr,
+    OX: tl.constexpr,  # canonical cells that are occupied or free
+    OY: tl.constexpr,
+    OZ: tl.constexpr,
+    POSED: tl.constexpr,  # posed cells along an axis
+    SLOTS: tl.constexpr,  # most roots of a point
+    BLOCK: tl.constexpr,
 ):
-    """Broyden's method from each candidate bone of a point; up to four distinct roots are kept and written together."""
-    begin = tl.program_id(0) * LANES
-    end = tl.minimum(tl.load(num_points), rows)
-    if begin < end:
-        point = begin + tl.arange(0, LANES)
-        valid = point < end
-        px = tl.load(points + 3 * point, mask=valid, other=0.0)
-        py = tl.load(points + 3 * point + 1, mask=valid, other=0.0)
-        pz = tl.load(points + 3 * point + 2, mask=valid, other=0.0)
-        target = _homogeneous(px, py, pz)
-        column = tl.arange(0, 4)[None, :]
-        bits = _candidates(table, posed_box, px, py, pz, valid, RESOLUTION)
+    """Find all roots of a block of points and append them to the buffers.
 
-        found = tl.zeros((LANES,), tl.int32)
-        ax, ay, az = tl.zeros((LANES,), tl.float32), tl.zeros((LANES,), tl.float32), tl.zeros((LANES,), tl.float32)
-        bx, by, bz, cx, cy, cz, dx, dy, dz = ax, ax, ax, ax, ax, ax, ax, ax, ax
-        while tl.max(bits, axis=0) > 0:
-            active = bits != 0
-            lowest = bits & -bits
-            bits = bits ^ lowest
-            bone = tl.log2(tl.where(active, lowest, 1).to(tl.float32) + 0.25).to(tl.int32)
-            start = starts + bone[:, None] * 12 + column
-            x = tl.sum(tl.load(start, mask=active[:, None], other=0.0) * target, axis=1)
-            y = tl.sum(tl.load(start + 4, mask=active[:, None], other=0.0) * target, axis=1)
-            z = tl.sum(tl.load(start + 8, mask=active[:, None], other=0.0) * target, axis=1)
+    A point works through its candidate bones; when a start ends, by a root or without, the next begins in the same
+    iteration, so that points wait for each other at the end of the block only. A start that comes near a root that is
+    found already ends too: nearly always it would find the same one.
+    """
+    point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :, None]
+    rows = n
+    if num_points_ptr is not None:
+        rows = tl.minimum(tl.load(num_points_ptr), n)
+    if tl.program_id(0) * BLOCK >= rows:
+        tl.store(first_ptr + point, 0, mask=point < n)
+        tl.store(number_ptr + point, 0, mask=point < n)
+        return
+    valid = point < rows
+    lane = tl.arange(0, 4)[:, None, None]
+    axis = tl.arange(0, 4)[None, None, :]
 
-            row0, row1, row2 = _blend(blended, box, x, y, z, active, nx, ny, nz)
-            at = _homogeneous(x, y, z)
-            ex, ey, ez = tl.sum(row0 * at, axis=1) - px, tl.sum(row1 * at, axis=1) - py, tl.sum(row2 * at, axis=1) - pz
-            # The inverse Jacobian begins as the transpose of the blended rotation.
-            j00, j10, j20 = _column(row0, 0), _column(row0, 1), _column(row0, 2)
-            j01, j11, j21 = _column(row1, 0), _column(row1, 1), _column(row1, 2)
-            j02, j12, j22 = _column(row2, 0), _column(row2, 1), _column(row2, 2)
-            error = tl.sqrt(ex * ex + ey * ey + ez * ez)
-            done = active & (error < converged)
-            going = active & (error >= converged) & (error < diverged)
-            step = 0
-            while (step < MAX_STEPS) & (tl.max(going.to(tl.int32), axis=0) > 0):
-                mx = -(j00 * ex + j01 * ey + j02 * ez)
-                my = -(j10 * ex + j11 * ey + j12 * ez)
-                mz = -(j20 * ex + j21 * ey + j22 * ez)
-                x, y, z = tl.where(going, x + mx, x), tl.where(going, y + my, y), tl.where(going, z + mz, z)
-                row0, row1, row2 = _blend(blended, box, x, y, z, going, nx, ny, nz)
-                at = _homogeneous(x, y, z)
-                fx = tl.sum(row0 * at, axis=1) - px
-                fy = tl.sum(row1 * at, axis=1) - py
-                fz = tl.sum(row2 * at, axis=1) - pz
-                # Broyden's good update of the inverse Jacobian.
-                gx, gy, gz = fx - ex, fy - ey, fz - ez
-                rx = j00 * mx + j10 * my + j20 * mz
-                ry = j01 * mx + j11 * my + j21 * mz
-                rz = j02 * mx + j12 * my + j22 * mz
-                scale = rx * gx + ry * gy + rz * gz
-                scale = tl.where(tl.abs(scale) < 1e-12, 1e-12, scale)
-                qx = (mx - (j00 * gx + j01 * gy + j02 * gz)) / scale
-                qy = (my - (j10 * gx + j11 * gy + j12 * gz)) / scale
-                qz = (mz - (j20 * gx + j21 * gy + j22 * gz)) / scale
-                j00, j01, j02 = j00 + qx * rx, j01 + qx * ry, j02 + qx * rz
-                j10, j11, j12 = j10 + qy * rx, j11 + qy * ry, j12 + qy * rz
-                j20, j21, j22 = j20 + qz * rx, j21 + qz * ry, j22 + qz * rz
-                ex, ey, ez = fx, fy, fz
-                error = tl.sqrt(ex * ex + ey * ey + ez * ez)
-                done = done | (going & (error < converged))
-                going = going & (error >= converged) & (error < diverged)
-                step += 1
+    target = tl.load(points_ptr + 3 * point + lane, mask=valid & (lane < 3), other=0.0)
+    posed_lower = tl.load(posed_lower_ptr + lane, mask=lane < 3, other=0.0)
+    posed_cell = tl.load(posed_cell_ptr + lane, mask=lane < 3, other=1.0)
+    cell = tl.floor((target - posed_lower) / posed_cell)
+    outside = tl.where((cell >= 0.0) & (cell < POSED), 0, 1)
+    stride = vector(lane, POSED * POSED, POSED, 1)
+    known = valid & (tl.max(outside, axis=0, keep_dims=True) == 0)
+    place = tl.sum(tl.where(outside == 0, cell, 0.0).to(tl.int32) * stride, axis=0, keep_dims=True)
+    pending = tl.load(masks_ptr + place, mask=known, other=0)
 
-            new = done & _accepted(x, y, z, box, occupied, nx, ny, nz, HAS_OCCUPIED)
-            near = same_root * same_root
-            new = new & _apart(found, x, y, z, ax, ay, az, near)
-            new = new & _apart(tl.maximum(found - 1, 0), x, y, z, bx, by, bz, near)
-            new = new & _apart(tl.maximum(found - 2, 0), x, y, z, cx, cy, cz, near)
-            new = new & _apart(tl.maximum(found - 3, 0), x, y, z, dx, dy, dz, near) & (found < 4)
-            ax, ay, az = (
-                tl.where(new & (found == 0), x, ax),
-                tl.where(new & (found == 0), y, ay),
-                tl.where(new & (found == 0), z, az),
-            )
-            bx, by, bz = (
-                tl.where(new & (found == 1), x, bx),
-                tl.where(new & (found == 1), y, by),
-                tl.where(new & (found == 1), z, bz),
-            )
-            cx, cy, cz = (
-                tl.where(new & (found == 2), x, cx),
-                tl.where(new & (found == 2), y, cy),
-                tl.where(new & (found == 2), z, cz),
-            )
-            dx, dy, dz = (
-                tl.where(new & (found == 3), x, dx),
-                tl.where(new & (found == 3), y, dy),
-                tl.where(new & (found == 3), z, dz),
-            )
-            found += new.to(tl.int32)
+    lower = tl.load(lower_ptr + axis, mask=axis < 3, other=0.0)
+    upper = tl.load(upper_ptr + axis, mask=axis < 3, other=1.0)
+    box = box_scale(axis, lower, upper, NX, NY, NZ)
+    occupied_scale = vector(axis, OX, OY, OZ).to(tl.float32) / (upper - lower)
 
-        total = tl.sum(found, axis=0)
-        if total > 0:
-            row = tl.atomic_add(count, total, sem="relaxed") + tl.cumsum(found, axis=0) - found
-            tl.store(first + point, tl.minimum(row, capacity), mask=valid)
-            tl.store(number + point, tl.maximum(tl.minimum(found, capacity - row), 0), mask=valid)
-            for slot in tl.static_range(4):
-                if slot == 0:
-                    x, y, z = ax, ay, az
-                elif slot == 1:
-                    x, y, z = bx, by, bz
-                elif slot == 2:
-                    x, y, z = cx, cy, cz
-                else:
-                    x, y, z = dx, dy, dz
-                fits = (found > slot) & (row + slot < capacity)
-                root = row + slot
-                tl.store(canonical + 3 * root, x, mask=fits)
-                tl.store(canonical + 3 * root + 1, y, mask=fits)
-                tl.store(canonical + 3 * root + 2, z, mask=fits)
-                tl.store(point_of_root + root, point, mask=fits)
+    x = tl.zeros([1, BLOCK, 4], tl.float32)
+    move = tl.zeros([1, BLOCK, 4], tl.float32)
+    inverse = tl.zeros([4, BLOCK, 4], tl.float32)
+    residual = tl.zeros([4, BLOCK, 1], tl.float32)
+    steps = tl.zeros([1, BLOCK, 1], tl.int32)
+    fresh = pending != 0
+    slot = tl.arange(0, SLOTS)[:, None, None]
+    found = tl.full([SLOTS, BLOCK, 4], 1e18, tl.float32)  # far from every root
+    number = tl.zeros([1, BLOCK, 1], tl.int32)
+
+    while tl.max(tl.reshape(pending, BLOCK), axis=0) != 0:
+        active = pending != 0
+        # The exponent of the lowest bit is the bone's number.
+        bit = (pending & -pending).to(tl.float32)
+        bone = (bit.to(tl.int32, bitcast=True) >> 23) - 127
+        start = tl.load(to_canonical_ptr + bone * 16 + lane * 4 + axis, mask=active & fresh, other=0.0)
+        factor = tl.where(fresh, tl.where(lane < 3, target, 1.0), residual)
+        shift = tl.sum(tl.where(fresh, start, inverse) * factor, axis=0, keep_dims=True)
+
+        squared = tl.sum(move * move, axis=2, keep_dims=True)
+        scale = squared + tl.sum(move * shift, axis=2, keep_dims=True)
+        scale = 1.0 / tl.where(tl.abs(scale) < 1e-12, 1e-12, scale)
+        is_first = steps == 0
+        row = tl.sum(move * inverse, axis=2, keep_dims=True)
+        inverse = tl.where(is_first, inverse, inverse - row * (shift * scale))
+        move = tl.where(fresh, 0.0, -shift * tl.where(is_first, 1.0, squared * scale))
+        x = tl.where(fresh, shift, x + move)
+
+        transform = blend_rows(blended_ptr, x, lane, axis, active, lower, box, NX, NY, NZ, BLOCK)
+        residual = tl.where(lane < 3, tl.sum(transform * x, axis=2, keep_dims=True) - target, 0.0)
+        error = tl.sum(residual * residual, axis=0, keep_dims=True)
+        inverse = tl.where(fresh, tl.where((axis < 3) & (lane < 3), transform, 0.0), inverse)
+        steps = tl.where(fresh, 0, steps + 1)
+
+        converged = active & (error < converged_squared)
+        beyond = tl.where((axis < 3) & ((x < lower) | (x > upper)), 1, 0)
+        keep = converged & (tl.max(beyond, axis=2, keep_dims=True) == 0)
+        if occupied_ptr is not None:
+            inner = tl.minimum(tl.maximum(tl.floor((x - lower) * occupied_scale), 0.0), 1e6).to(tl.int32)
+            at = tl.sum(inner * vector(axis, OY * OZ, OZ, 1), axis=2, keep_dims=True)
+            over = tl.where((axis < 3) & (inner >= vector(axis, OX, OY, OZ)), 1, 0)
+            keep = keep & (tl.max(over, axis=2, keep_dims=True) == 0)
+            keep = keep & (tl.load(occupied_ptr + at, mask=keep, other=0) != 0)
+        gap = found - x
+        nearest = tl.min(tl.sum(gap * gap, axis=2, keep_dims=True), axis=0, keep_dims=True)
+        keep = keep & (nearest >= same_squared) & (number < SLOTS)
+        found = tl.where(keep & (slot == number), x, found)
+        number += keep.to(tl.int32)
+
+        # Not "error >= diverged": what is not a number must end too.
+        fresh = converged | ~(error < diverged_squared) | (steps >= max_steps) | (nearest < passed_squared)
+        pending = tl.where(fresh, pending & (pending - 1), pending)
+
+    flat = tl.reshape(number, BLOCK)
+    before = tl.reshape(tl.cumsum(flat, axis=0) - flat, 1, BLOCK, 1)
+    first = tl.atomic_add(count_ptr, tl.sum(flat, axis=0), sem="relaxed") + before
+    written = tl.minimum(number, tl.maximum(capacity - first, 0))
+    tl.store(first_ptr + point, first, mask=point < n)
+    tl.store(number_ptr + point, written, mask=point < n)
+    out = first + slot
+    tl.store(point_ptr + out, point + tl.zeros([SLOTS, 1, 1], tl.int32), mask=slot < written)
+    tl.store(canonical_ptr + 3 * out + axis, found, mask=(slot < written) & (axis < 3))
+
+
+@triton.jit(do_not_specialize=["capacity"])
+def gradient_kernel(
+    canonical_ptr,  # [capacity, 3]
+    point_ptr,  # [capacity]
+    count_ptr,  # [1]
+    canonical_grad_ptr,  # [capacity, 3]
+    blended_ptr,  # [voxels, 12]
+    weights_ptr,  # [voxels, BONES]
+    lower_ptr,
+    upper_ptr,
+    points_grad_ptr,  # [n, 3], zeros at first
+    bones_grad_ptr,  # [BONES, 4, 4], zeros at first
+    capacity,
+    NX: tl.constexpr,
+    NY: tl.constexpr,
+    NZ: tl.constexpr,
+    BONES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Gradient of the implicit function (InstantAvatar eq. 9) to the posed points and the bone transforms.
+
+    With y = J^-T times a root's gradient, the point's is y, and that of bone b is -w_b y (x, y, z, 1)^T. A program sums
+    the bones' gradients over its share of the roots before it adds them.
+    """
+    count = tl.minimum(tl.load(count_ptr), capacity)
+    if tl.program_id(0) * BLOCK >= count:
+        return
+    axis = tl.arange(0, 4)[None, :]
+    bone = tl.arange(0, 32)[None, :]
+    entry = tl.arange(0, 16)[None, :]
+    lower = tl.load(lower_ptr + axis, mask=axis < 3, other=0.0)
+    upper = tl.load(upper_ptr + axis, mask=axis < 3, other=1.0)
+    box = box_scale(axis, lower, upper, NX, NY, NZ)
+    total = tl.zeros([32, 16], tl.float32)
+    for start in range(tl.program_id(0) * BLOCK, count, tl.num_programs(0) * BLOCK):
+        root = start + tl.arange(0, BLOCK)[:, None]
+        valid = root < count
+        x = tl.load(canonical_ptr + 3 * root + axis, mask=valid & (axis < 3), other=1.0)
+        grad = tl.load(canonical_grad_ptr + 3 * root + axis, mask=valid & (axis < 3), other=0.0)
+        unit = tl.minimum(tl.maximum((x - lower) * box, 0.0), vector(axis, NX - 1, NY - 1, NZ - 1).to(tl.float32))
+        base = tl.minimum(tl.floor(unit).to(tl.int32), vector(axis, NX - 2, NY - 2, NZ - 2))
+        place = unit - base.to(tl.float32)
+        row = tl.sum(base * vector(axis, NY * NZ, NZ, 1), axis=1, keep_dims=True)
+
+        # Rows of the Jacobian: the blended rotation, and what the weights' slopes move.
+        jacobian_0 = tl.zeros([BLOCK, 4], tl.float32)
+        jacobian_1 = tl.zeros([BLOCK, 4], tl.float32)
+        jacobian_2 = tl.zeros([BLOCK, 4], tl.float32)
+        weights = tl.zeros([BLOCK, 32], tl.float32)
+        for corner in tl.static_range(8):
+            up = vector(axis, corner & 1, corner >> 1 & 1, corner >> 2)
+            side = tl.where(axis < 3, tl.where(up == 1, place, 1.0 - place), 1.0)
+            side_x = tl.sum(tl.where(axis == 0, side, 0.0), axis=1, keep_dims=True)
+            side_y = tl.sum(tl.where(axis == 1, side, 0.0), axis=1, keep_dims=True)
+            side_z = tl.sum(tl.where(axis == 2, side, 0.0), axis=1, keep_dims=True)
+            weight = side_x * side_y * side_z
+            face = tl.where(axis == 0, side_y * side_z, tl.where(axis == 1, side_x * side_z, side_x * side_y))
+            slope = tl.where(up == 1, face, -face) * box
+            voxel = row + (corner & 1) * (NY * NZ) + (corner >> 1 & 1) * NZ + (corner >> 2)
+            source = blended_ptr + 12 * voxel + axis
+            transform = tl.load(source, mask=valid, other=0.0)
+            jacobian_0 += weight * transform + slope * tl.sum(transform * x, axis=1, keep_dims=True)
+            transform = tl.load(source + 4, mask=valid, other=0.0)
+            jacobian_1 += weight * transform + slope * tl.sum(transform * x, axis=1, keep_dims=True)
+            transform = tl.load(source + 8, mask=valid, other=0.0)
+            jacobian_2 += weight * transform + slope * tl.sum(transform * x, axis=1, keep_dims=True)
+            skinning = tl.load(weights_ptr + BONES * voxel + bone, mask=valid & (bone < BONES), other=0.0)
+            weights += weight * skinning
+
+        # Columns of the cofactors solve J^T y = grad.
+        cofactor_0, cofactor_1 = _cross(jacobian_1, jacobian_2, axis), _cross(jacobian_2, jacobian_0, axis)
+        cofactor_2 = _cross(jacobian_0, jacobian_1, axis)
+        determinant = tl.sum(tl.where(axis < 3, jacobian_0 * cofactor_0, 0.0), axis=1, keep_dims=True)
+        scale = tl.where(valid, 1.0 / determinant, 0.0)
+        y_0 = scale * tl.sum(cofactor_0 * grad, axis=1, keep_dims=True)
+        y_1 = scale * tl.sum(cofactor_1 * grad, axis=1, keep_dims=True)
+        y_2 = scale * tl.sum(cofactor_2 * grad, axis=1, keep_dims=True)
+        y = tl.where(axis == 0, y_0, tl.where(axis == 1, y_1, y_2))
+        point = tl.load(point_ptr + root, mask=valid, other=0)
+        tl.atomic_add(points_grad_ptr + 3 * point + axis, y, mask=valid & (axis < 3), sem="relaxed")
+
+        y = tl.where(entry < 4, y_0, tl.where(entry < 8, y_1, tl.where(entry < 12, y_2, 0.0)))
+        x_0 = tl.sum(tl.where(axis == 0, x, 0.0), axis=1, keep_dims=True)
+        x_1 = tl.sum(tl.where(axis == 1, x, 0.0), axis=1, keep_dims=True)
+        x_2 = tl.sum(tl.where(axis == 2, x, 0.0), axis=1, keep_dims=True)
+        along = entry & 3
+        x_all = tl.where(along == 0, x_0, tl.where(along == 1, x_1, tl.where(along == 2, x_2, 1.0)))
+        total += tl.dot(tl.trans(weights), y * x_all, input_precision="ieee")
+    number = tl.arange(0, 32)[:, None]
+    tl.atomic_add(bones_grad_ptr + 16 * number + entry, -total, mask=(number < BONES) & (entry < 12), sem="relaxed")
 
 
 @triton.jit
-def implicit_gradient_kernel(
-    canonical,  # [capacity, 3] float32
-    point_of_root,  # [capacity] int32
-    count,  # [1] int32: roots, of which the first `capacity` are there
-    grad_canonical,  # [capacity, 3] float32
-    blended,  # [voxels, 3, 4] float32
-    weights,  # [voxels, BONES] float32
-    box,  # [6] float32
-    grad_points,  # [points, 3] float32, added to
-    grad_bones,  # [BONES, 3, 4] float32, added to
-    capacity,
-    nx,
-    ny,
-    nz,
-    BONES: tl.constexpr,
-    BONES_PADDED: tl.constexpr,
-    LANES: tl.constexpr,
-):
-    """Gradients to the posed points and the bone transforms, from those to the roots.
-
-    A root x of d(x) = p moves by J^-1 (dp - dd), J being the derivative of the skinning d to x. With v = J^-T g its
-    point gets v, and bone j, of weight w_j at x, gets -w_j v (x, y, z, 1)^T.
-    """
-    column = tl.arange(0, 4)[None, :]
-    bone = tl.arange(0, BONES_PADDED)[None, :]
-    end = tl.minimum(tl.load(count), capacity)
-    sum0 = tl.zeros((BONES_PADDED, 4), tl.float32)
-    sum1 = tl.zeros((BONES_PADDED, 4), tl.float32)
-    sum2 = tl.zeros((BONES_PADDED, 4), tl.float32)
-    for begin in range(tl.program_id(0) * LANES, end, tl.num_programs(0) * LANES):
-        root = begin + tl.arange(0, LANES)
-        valid = root < end
-        x = tl.load(canonical + 3 * root, mask=valid, other=0.0)
-        y = tl.load(canonical + 3 * root + 1, mask=valid, other=0.0)
-        z = tl.load(canonical + 3 * root + 2, mask=valid, other=0.0)
-        gx = tl.load(grad_canonical + 3 * root, mask=valid, other=0.0)
-        gy = tl.load(grad_canonical + 3 * root + 1, mask=valid, other=0.0)
-        gz = tl.load(grad_canonical + 3 * root + 2, mask=valid, other=0.0)
-        i, u = _along(x, tl.load(box), tl.load(box + 3), nx)
-        j, v = _along(y, tl.load(box + 1), tl.load(box + 4), ny)
-        k, w = _along(z, tl.load(box + 2), tl.load(box + 5), nz)
-        per_x = (nx - 1) / (tl.load(box + 3) - tl.load(box))
-        per_y = (ny - 1) / (tl.load(box + 4) - tl.load(box + 1))
-        per_z = (nz - 1) / (tl.load(box + 5) - tl.load(box + 2))
-        voxel = (i * ny + j) * nz + k
-        at = _homogeneous(x, y, z)
-
-        j00, j01, j02 = tl.zeros((LANES,), tl.float32), tl.zeros((LANES,), tl.float32), tl.zeros((LANES,), tl.float32)
-        j10, j11, j12, j20, j21, j22 = j00, j00, j00, j00, j00, j00
-        shares = tl.zeros((LANES, BONES_PADDED), tl.float32)
-        for corner in tl.static_range(8):
-            a, b, c = corner & 1, (corner >> 1) & 1, corner >> 2
-            fu, fv, fw = (u if a else 1 - u), (v if b else 1 - v), (w if c else 1 - w)
-            share = fu * fv * fw
-            slope_x = fv * fw * (per_x if a else -per_x)
-            slope_y = fu * fw * (per_y if b else -per_y)
-            slope_z = fu * fv * (per_z if c else -per_z)
-            here = voxel + (a * ny + b) * nz + c
-            rows = blended + here[:, None] * 12 + column
-            row0 = tl.load(rows, mask=valid[:, None], other=0.0)
-            row1 = tl.load(rows + 4, mask=valid[:, None], other=0.0)
-            row2 = tl.load(rows + 8, mask=valid[:, None], other=0.0)
-            moved0, moved1, moved2 = tl.sum(row0 * at, axis=1), tl.sum(row1 * at, axis=1), tl.sum(row2 * at, axis=1)
-            j00 += share * _column(row0, 0) + slope_x * moved0
-            j01 += share * _column(row0, 1) + slope_y * moved0
-            j02 += share * _column(row0, 2) + slope_z * moved0
-            j10 += share * _column(row1, 0) + slope_x * moved1
-            j11 += share * _column(row1, 1) + slope_y * moved1
-            j12 += share * _column(row1, 2) + slope_z * moved1
-            j20 += share * _column(row2, 0) + slope_x * moved2
-            j21 += share * _column(row2, 1) + slope_y * moved2
-            j22 += share * _column(row2, 2) + slope_z * moved2
-            known = valid[:, None] & (bone < BONES)
-            shares += share[:, None] * tl.load(weights + here[:, None] * BONES + bone, mask=known, other=0.0)
-
-        # v = J^-T g by cofactors.
-        c00, c01, c02 = j11 * j22 - j12 * j21, j12 * j20 - j10 * j22, j10 * j21 - j11 * j20
-        c10, c11, c12 = j02 * j21 - j01 * j22, j00 * j22 - j02 * j20, j01 * j20 - j00 * j21
-        c20, c21, c22 = j01 * j12 - j02 * j11, j02 * j10 - j00 * j12, j00 * j11 - j01 * j10
-        determinant = j00 * c00 + j01 * c01 + j02 * c02
-        scale = tl.where(valid, 1 / tl.where(determinant == 0.0, 1.0, determinant), 0.0)
-        vx = (c00 * gx + c01 * gy + c02 * gz) * scale
-        vy = (c10 * gx + c11 * gy + c12 * gz) * scale
-        vz = (c20 * gx + c21 * gy + c22 * gz) * scale
-
-        point = tl.load(point_of_root + root, mask=valid, other=0)
-        tl.atomic_add(grad_points + 3 * point, vx, mask=valid, sem="relaxed")
-        tl.atomic_add(grad_points + 3 * point + 1, vy, mask=valid, sem="relaxed")
-        tl.atomic_add(grad_points + 3 * point + 2, vz, mask=valid, sem="relaxed")
-        sum0 -= tl.sum(shares[:, :, None] * (vx[:, None] * at)[:, None, :], axis=0)
-        sum1 -= tl.sum(shares[:, :, None] * (vy[:, None] * at)[:, None, :], axis=0)
-        sum2 -= tl.sum(shares[:, :, None] * (vz[:, None] * at)[:, None, :], axis=0)
-
-    entry = grad_bones + tl.arange(0, BONES_PADDED)[:, None] * 12 + column
-    known = tl.arange(0, BONES_PADDED)[:, None] < BONES
-    tl.atomic_add(entry, sum0, mask=known, sem="relaxed")
-    tl.atomic_add(entry + 4, sum1, mask=known, sem="relaxed")
-    tl.atomic_add(entry + 8, sum2, mask=known, sem="relaxed")
+def _cross(left, right, axis):
+    """Cross product of rows [n, 4], of which the first three components count; the fourth is zero."""
+    left_0 = tl.sum(tl.where(axis == 0, left, 0.0), axis=1, keep_dims=True)
+    left_1 = tl.sum(tl.where(axis == 1, left, 0.0), axis=1, keep_dims=True)
+    left_2 = tl.sum(tl.where(axis == 2, left, 0.0), axis=1, keep_dims=True)
+    right_0 = tl.sum(tl.where(axis == 0, right, 0.0), axis=1, keep_dims=True)
+    right_1 = tl.sum(tl.where(axis == 1, right, 0.0), axis=1, keep_dims=True)
+    right_2 = tl.sum(tl.where(axis == 2, right, 0.0), axis=1, keep_dims=True)
+    cross_0 = left_1 * right_2 - left_2 * right_1
+    cross_1 = left_2 * right_0 - left_0 * right_2
+    cross_2 = left_0 * right_1 - left_1 * right_0
+    return tl.where(axis == 0, cross_0, tl.where(axis == 1, cross_1, tl.where(axis == 2, cross_2, 0.0)))

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 from jaxtyping import Int32
 from torch import Tensor
 
-from instantavatar_ns.deformer._search_triton import follow_roots, search_roots_triton
 from instantavatar_ns.occupancy._compositing_triton import composite_triton
 from instantavatar_ns.occupancy._traversal_triton import sample_rays_triton
 from instantavatar_ns.occupancy.compositing import Pixels
@@ -34,13 +32,8 @@ def render_buffered(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleR
     origins, directions = rays.in_root_space(pose.body)
     samples = sample_rays_triton(origins, directions, pose.cells, rules.step, rules.stratified, sizes.samples)
     points = rays.points(pose.body, samples.ray_indices, samples.t_starts + rules.step / 2)
-    roots = search_roots_triton(
-        points.detach(), pose.skinning, deformer.settings, sizes.roots, samples.count, occupancy.binaries[0]
-    )
-    canonical = roots.canonical
-    if torch.is_grad_enabled() and (points.requires_grad or pose.skinning.bone_transforms.requires_grad):
-        canonical = follow_roots(roots, points, pose.skinning, deformer.skinning_weights)
-    density, rgb = field(canonical, rules.noise, roots.count)
+    roots = deformer.fill(points, pose.skinning, sizes.roots, samples.count, occupancy.binaries[0])
+    density, rgb = field(roots.canonical, rules.noise, roots.count)
     pixels = composite_triton(
         density, rgb, roots.first, roots.number, samples, rules.step, rules.least_alpha, rules.least_transmittance
     )

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.deformer._search_triton import follow_roots, search_roots_triton
-from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings, search_roots
+from instantavatar_ns.deformer._search_torch import search_roots_torch
+from instantavatar_ns.deformer.search import Roots, SearchSettings
 from tests.avatars import Avatar, points_near, random_bones
 
 POSES, POINTS_PER_POSE = 10, 2000
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +76,7 @@ def test_one_rigid_motion_is_inverted_exactly(small_avatar: Avatar) -> None:
 def test_roots_that_are_near_one_another_count_as_one(avatar: Avatar) -> None:
     bones = random_bones(avatar.body, 9)[8]
     points = avatar.deformer.skin(points_near(avatar.vertices, 1000), bones)
-    roots = search_roots(points, avatar.deformer.pose(bones), SearchSettings(same_root=10.0))
+    roots = search_roots_torch(points, avatar.deformer.pose(bones), SearchSettings(same_root=10.0))
     assert len(roots.point.unique()) == len(roots.point)
 
 
@@ -92,98 +91,3 @@ def test_no_points_have_no_roots(avatar: Avatar) -> None:
     roots = avatar.deformer(torch.zeros(0, 3), avatar.deformer.pose(random_bones(avatar.body, 1)[0]))
     assert roots.canonical.shape == (0, 3) and roots.point.shape == (0,)
     assert roots.point.dtype == torch.int64
-
-
-# The Triton kernels, on the GPU if there is one, else in Triton's interpreter
-
-SETTINGS = SearchSettings()
-
-
-@pytest.fixture(scope="module")
-def posed_points(avatar: Avatar) -> tuple[Tensor, PosedSkinning]:
-    """Points near the body in a pose in which some have several roots, and far from it; on the device."""
-    bones = random_bones(avatar.body, 2)[1]
-    near = avatar.deformer.skin(points_near(avatar.vertices, 250), bones)
-    far = torch.tensor([[5.0, 0.0, 0.0], [torch.nan, 0.0, 0.0]])
-    return torch.cat([near, far]).to(DEVICE), avatar.deformer.to(DEVICE).pose(bones.to(DEVICE))
-
-
-@pytest.fixture(scope="module")
-def roots(posed_points: tuple[Tensor, PosedSkinning]) -> RootBuffer:
-    return search_roots_triton(*posed_points, SETTINGS, 1024)
-
-
-def roots_of(buffer: RootBuffer, point: int) -> Tensor:
-    return buffer.canonical[int(buffer.first[point]) :][: int(buffer.number[point])]
-
-
-def test_buffered_roots_are_the_twins(posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer) -> None:
-    twin = search_roots(*posed_points, SETTINGS)
-    assert (twin.point.bincount() > 1).sum() > 5
-    missed = 0
-    for root, point in zip(twin.canonical, twin.point.tolist(), strict=True):
-        found = roots_of(roots, point)
-        missed += not len(found) or float((found - root).norm(dim=-1).min()) > 1e-4
-    assert missed <= 0.001 * len(twin.point)
-    assert int(roots.count) == roots.number.sum() and int(roots.count) == pytest.approx(len(twin.point), rel=0.002)
-
-
-def test_buffered_roots_are_skinned_to_their_points(
-    avatar: Avatar, posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer
-) -> None:
-    points, posed = posed_points
-    for point in range(len(points)):
-        found = roots_of(roots, point)
-        assert (roots.point[int(roots.first[point]) :][: len(found)] == point).all()
-        error = avatar.deformer.skin(found, posed.bone_transforms) - points[point]
-        assert (error.norm(dim=-1) < 1e-4).all()
-        if len(found) > 1:
-            assert torch.pdist(found).min() >= SETTINGS.same_root
-
-
-def test_buffer_tells_of_roots_that_it_cannot_hold(
-    posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer
-) -> None:
-    few = search_roots_triton(*posed_points, SETTINGS, 100)
-    assert int(few.count) == int(roots.count) and few.number.sum() == 100
-    assert (few.first + few.number <= 100).all() and (few.number <= roots.number).all()
-
-
-def test_points_beyond_the_count_have_no_roots(posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer) -> None:
-    number = torch.tensor([100], dtype=torch.int32, device=DEVICE)
-    some = search_roots_triton(*posed_points, SETTINGS, 1024, num_points=number)
-    assert torch.equal(some.number[:100], roots.number[:100]) and not some.number[100:].any()
-    more = search_roots_triton(*posed_points, SETTINGS, 1024, num_points=100 * number)
-    assert torch.equal(more.number, roots.number), "as of a buffer of samples that overflowed"
-
-
-def test_roots_in_free_cells_are_left_out(posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer) -> None:
-    points, posed = posed_points
-    occupied = torch.zeros(posed.box.resolution, dtype=torch.bool, device=DEVICE)
-    occupied[: posed.box.resolution[0] // 2] = True
-    right = search_roots_triton(points, posed, SETTINGS, 1024, occupied=occupied)
-    middle = (posed.box.lower[0] + posed.box.upper[0]) / 2
-    expected = roots.canonical[: int(roots.count)]
-    assert int(right.count) == (expected[:, 0] < middle).sum() and 0 < int(right.count) < len(expected)
-    assert (right.canonical[: int(right.count), 0] < middle).all()
-
-
-def test_gradients_of_buffered_roots_are_the_twins(
-    avatar: Avatar, posed_points: tuple[Tensor, PosedSkinning], roots: RootBuffer
-) -> None:
-    points, posed = posed_points[0][:120], posed_points[1]
-    pick = torch.randn(3, generator=torch.Generator().manual_seed(0)).to(DEVICE)
-
-    def gradients(canonical: Tensor, point: Tensor, leaves: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Of a function of the roots that no order of them changes."""
-        return torch.autograd.grad(((canonical @ pick) * torch.sin(1 + point)).sum(), leaves)
-
-    leaves = points.clone().requires_grad_(True), posed.bone_transforms.clone().requires_grad_(True)
-    twin = avatar.deformer(leaves[0], avatar.deformer.pose(leaves[1]))
-    expected = gradients(twin.canonical, twin.point, leaves)
-    buffer = search_roots_triton(points, posed, SETTINGS, 1024)
-    followed = follow_roots(buffer, leaves[0], avatar.deformer.pose(leaves[1]), avatar.deformer.skinning_weights)
-    there = slice(0, int(buffer.count))
-    ours = gradients(followed[there], buffer.point[there], leaves)
-    for gradient, reference in zip(ours, expected, strict=True):
-        assert (gradient - reference).norm() < 1e-3 * reference.norm()

@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from instantavatar_ns.kernels import components, compositing, search, traversal
+from instantavatar_ns.kernels import components, compositing, traversal
 
 FLOATS, INTS, FLAGS = "*fp32", "*i32", "*u8"
 # Kernel, types of its arguments, its constants, warps.
@@ -40,18 +40,6 @@ KERNELS = [
     ),
     (components.join_kernel, [FLAGS, INTS, "i32", "i32", "i32"], {"BLOCK": 256}, 4),
     (components.count_kernel, [FLAGS, INTS, INTS, "i32"], {"BLOCK": 256}, 4),
-    (
-        search.search_kernel,
-        [FLOATS, INTS, INTS, *[FLOATS] * 4, FLAGS, FLOATS, *[INTS] * 4, *["i32"] * 5, *["fp32"] * 3],
-        {"MAX_STEPS": 10, "RESOLUTION": 40, "HAS_OCCUPIED": True, "LANES": 32},
-        1,
-    ),
-    (
-        search.implicit_gradient_kernel,
-        [FLOATS, INTS, INTS, *[FLOATS] * 6, *["i32"] * 4],
-        {"BONES": 24, "BONES_PADDED": 32, "LANES": 32},
-        4,
-    ),
 ]
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
+from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
@@ -44,8 +46,10 @@ class Scene(NamedTuple):
 def scene(small_avatar: Body) -> Scene:
     """Rays at a person with a random field in the body's occupied cells."""
     torch.manual_seed(0)
-    deformer = small_avatar.deformer.to(DEVICE)
-    occupancy = CanonicalOccupancy(deformer.box.cpu())
+    body, search = small_avatar.body, SearchSettings(implementation="triton")
+    resolution = small_avatar.deformer.box.resolution
+    deformer = FastSnarfDeformer(small_avatar.vertices, body.skinning_weights, resolution, search)
+    occupancy = CanonicalOccupancy(deformer.box)
     occupancy.refresh(body_density(small_avatar.vertices, small_avatar.body.faces))
     occupancy, deformer = occupancy.to(DEVICE), deformer.to(DEVICE)
     field = CanonicalField(*canonical_box(small_avatar.vertices), HashGrid(4, 10), 16, "torch").to(DEVICE)

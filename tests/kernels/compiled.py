@@ -1,0 +1,76 @@
+"""Compile kernels as they are launched, on a machine that need not have any GPU."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime import driver
+from triton.runtime.jit import JITFunction
+
+_BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+class NoDevice:
+    """Stands for Triton's driver: compiling asks it for its target alone."""
+
+    def __init__(self, capability: int) -> None:
+        self.capability = capability
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+def compiled_launches(launch: Callable[[], object], capability: int = 90) -> dict[str, list[Any]]:
+    """The different kernels that `launch` would launch, by name. For a process without TRITON_INTERPRET."""
+    kernels: dict[str, list[Any]] = {}
+    run = JITFunction.run
+
+    def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
+        known = kernels.setdefault(self.__name__, [])
+        if all(kernel.hash != other.hash for other in known):
+            known.append(kernel)
+        return kernel
+
+    driver.set_active(NoDevice(capability))  # pyright: ignore[reportArgumentType]
+    JITFunction.run = compile_only  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        launch()
+    finally:
+        JITFunction.run = run
+    return kernels
+
+
+def resources(kernel: Any) -> dict[str, int]:
+    """A lane's registers and bytes of spilt ones, and a program's shared memory, as the assembler says."""
+    report = _cuobjdump(kernel, "-res-usage")
+    found = re.search(r"REG:(\d+) STACK:(\d+)", report)
+    assert found is not None, report
+    return {"registers": int(found[1]), "spilt": int(found[2]), "shared": kernel.metadata.shared}
+
+
+def instructions(kernel: Any) -> list[str]:
+    """Names of the machine instructions, with their modifiers, in order."""
+    return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", _cuobjdump(kernel, "-sass"), re.M)
+
+
+def _cuobjdump(kernel: Any, option: str) -> str:
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [str(_BINARIES / "cuobjdump"), option, file.name]
+        result = subprocess.run(command, check=True, capture_output=True, text=True)
+    return result.stdout + result.stderr
