@@ -28,7 +28,7 @@ def report() -> dict[str, tuple[int, int]]:
 
 
 def test_all_kernels_are_compiled() -> None:
-    """Those of the field have a test of their own."""
+    """Those of the field and of the search have tests of their own."""
     paths = [
         path for path in Path(kernels.__path__[0]).glob("*.py") if path.stem not in ("field_heads", "hash_encoding")
     ]
