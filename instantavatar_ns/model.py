@@ -405,7 +405,7 @@ class InstantAvatarModel(Model):
         truth = self.renderer_rgb.blend_background(image)
         metrics = {"psnr": -10 * torch.log10(torch.mean((outputs["rgb"].detach() - truth) ** 2))}
         if "sample_weights" in outputs:
-            metrics["samples_per_ray"] = outputs["num_samples"] / len(image)
+            metrics["samples_per_ray"] = outputs["num_samples"][0] / len(image)
         return metrics
 
     def get_loss_dict(
