@@ -167,8 +167,8 @@ def test_training_step_gives_finite_losses_and_gradients_to_the_whole_field(
     assert all(torch.isfinite(loss) for loss in loss_dict.values())
     assert metrics["samples_per_ray"] > 1 and 0 < metrics["psnr"] < 40
     sum(loss_dict.values()).backward()  # pyright: ignore[reportAttributeAccessIssue]
-    parameters = model.get_param_groups()["field"]
-    assert sum(p.numel() for p in parameters) == sum(p.numel() for p in model.parameters()), "nothing else is trained"
+    trained = {parameter for group in model.get_param_groups().values() for parameter in group}
+    assert trained == set(model.parameters()), "nothing is left out"
     for name, parameter in model.field.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.count_nonzero() > 0.01 * parameter.numel(), name
