@@ -249,12 +249,14 @@ def gradient_error(
 
 @torch.no_grad()
 def away_from_kinks(field: CanonicalField, points: Tensor, margin: float = 1e-5) -> Tensor:
-    """Whether no ReLU's input is near zero [n], where the gradient jumps and the sign is a matter of rounding.
+    """Whether no point lies where its gradient jumps, and the side is a matter of rounding [n].
+
+    That is where a ReLU's input is near zero, and, for the gradient to the point, on the faces of a level's cells.
 
     Args:
         field: A field of the torch version, in float64.
         points: Points, metres.
-        margin: What counts as near, in standard deviations of the layer.
+        margin: What counts as near zero, in standard deviations of the layer.
     """
     density_1, density_2 = field.density_head.layers()
     color_1, color_2, _ = field.color_head.layers()
@@ -264,7 +266,9 @@ def away_from_kinks(field: CanonicalField, points: Tensor, margin: float = 1e-5)
     outputs = hidden.relu() @ density_2.T
     color_hidden_1 = torch.nn.functional.pad(outputs[:, 1:], (0, 1), value=1.0) @ color_1.T
     color_hidden_2 = color_hidden_1.relu() @ color_2.T
-    away = torch.ones(len(points), dtype=torch.bool, device=points.device)
+    scales = field.encoding.level_scale
+    places = points.T[:, None] * scales + 0.5  # axes, levels, points
+    away = ((places - places.round()).abs() > 2**-22 * scales).all(dim=1).all(dim=0)  # rounding of the coordinates
     for layer in (hidden, outputs[:, :1], color_hidden_1, color_hidden_2):
         away &= (layer.abs() > margin * layer.std()).all(dim=1)
     return away

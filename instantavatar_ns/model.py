@@ -21,7 +21,6 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components import renderers
-from nerfstudio.model_components.renderers import RGBRenderer
 from nerfstudio.models.base_model import Model, ModelConfig
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
@@ -57,6 +56,8 @@ _CACHED_POSES = 64
 _BEHIND_PELVIS = 1.0
 _EVAL_LEAST_ALPHA = 0.01
 _EVAL_LEAST_TRANSMITTANCE = 1e-4
+# Numbers, not nerfstudio's colours, which lie on the CPU. "random" is drawn where the loss is computed.
+_BACKGROUNDS: dict[str, float | None] = {"random": None, "white": 1.0, "black": 0.0}
 
 
 @dataclass
@@ -163,7 +164,6 @@ class InstantAvatarModel(Model):
         lower, upper = posed_bounds(vertices, body.skinning_weights, self._train_bones())
         edge = cell_edge(self.canonical_occupancy)
         self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge)
-        self.renderer_rgb = RGBRenderer(background_color=config.background_color)
         self.render_buffers = RenderBuffers()
 
         self.density_noise = 1.0
@@ -220,6 +220,17 @@ class InstantAvatarModel(Model):
         """Set what depends on the step; called before each step and when a checkpoint is loaded."""
         self.step = step
         self.density_noise = 1.0 if step < self.config.density_noise_steps else 0.0
+
+    @property
+    def is_recordable(self) -> bool:
+        """Whether training steps wait for nothing, so that their kernels can be recorded."""
+        return self.config.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
+
+    def step_settings(self) -> Hashable:
+        """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
+        config, step = self.config, self.step
+        switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise)
+        return (*switches, self.render_buffers.sizes())
 
     @torch.no_grad()
     def refresh_occupancy(self, step: int) -> None:
@@ -368,14 +379,13 @@ class InstantAvatarModel(Model):
 
         Random colours are blended where the loss is computed. nerfstudio's viewer may ask for another background.
         """
-        background = renderers.BACKGROUND_COLOR_OVERRIDE
-        if background is None:
-            background = self.config.background_color if self.training else "white"
-        if isinstance(background, str) and background == "random":
-            return rgb
-        color = self.renderer_rgb.get_background_color(background, shape=(3,), device=rgb.device)
-        rgb = rgb + color * (1 - accumulation)
-        return rgb if self.training else rgb.clamp(0, 1)
+        if self.training:
+            color = _BACKGROUNDS[self.config.background_color]
+            return rgb if color is None else rgb + color * (1 - accumulation)
+        color = renderers.BACKGROUND_COLOR_OVERRIDE
+        if color is None:
+            return (rgb + 1 - accumulation).clamp(0, 1)
+        return (rgb + color.to(rgb.device) * (1 - accumulation)).clamp(0, 1)
 
     def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
         """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""
@@ -402,7 +412,8 @@ class InstantAvatarModel(Model):
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """PSNR of the batch, and samples per ray."""
         image = batch["image"].to(self.device)
-        truth = self.renderer_rgb.blend_background(image)
+        background = _BACKGROUNDS[self.config.background_color] if self.training else 1.0
+        truth = _blend(image, background or 0.0)
         metrics = {"psnr": -10 * torch.log10(torch.mean((outputs["rgb"].detach() - truth) ** 2))}
         if "sample_weights" in outputs:
             metrics["samples_per_ray"] = outputs["num_samples"][0] / len(image)
@@ -414,9 +425,13 @@ class InstantAvatarModel(Model):
         """Loss terms with their weights (InstantAvatar section 3.4)."""
         config = self.config
         image = batch["image"].to(self.device)
-        rgb, truth = self.renderer_rgb.blend_background_for_loss_computation(
-            outputs["rgb"], outputs["accumulation"], image
-        )
+        rgb, background = outputs["rgb"], 1.0
+        if self.training:
+            background = _BACKGROUNDS[config.background_color]
+            if background is None:
+                background = torch.rand_like(rgb)
+                rgb = rgb + background * (1 - outputs["accumulation"])
+        truth = _blend(image, background)
         loss_dict = {
             "rgb_loss": nn.functional.mse_loss(rgb, truth),
             "mask_loss": config.mask_loss_mult * losses.mask_loss(outputs["accumulation"], image[:, 3:]),
@@ -437,7 +452,9 @@ class InstantAvatarModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of a whole image on white, and the images to look at."""
-        truth = self.renderer_rgb.blend_background(batch["image"].to(self.device), background_color="white")
+        truth = batch["image"].to(self.device)
+        if truth.shape[-1] == 4:  # nerfstudio's datasets may have blended them
+            truth = _blend(truth, 1.0)
         rendered = outputs["rgb"]
         metrics = image_metrics(rendered, truth, self.config.lpips_backbone)
         if self.image_metrics_log is not None:
@@ -457,3 +474,8 @@ class InstantAvatarModel(Model):
             yield self.image_metrics_log
         finally:
             self.image_metrics_log = None
+
+
+def _blend(image: Float[Tensor, "*pixels 4"], background: float | Tensor) -> Float[Tensor, "*pixels 3"]:
+    """Colours of an image with opacity, on a background."""
+    return image[..., :3] * image[..., 3:] + background * (1 - image[..., 3:])

@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
+from instantavatar_ns.field.implementation import triton_usable
+
 
 @dataclass
 class FusedAdamConfig(AdamOptimizerConfig):
@@ -92,6 +94,11 @@ class RowAdam(Optimizer):
             state["steps"] = parameter.new_zeros(len(parameter)).view(rows)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
+        update = self._update_triton if parameter.is_cuda and triton_usable() else self._update_torch
+        update(parameter, gradient, group)
+
+    def _update_torch(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
+        state = self.state[parameter]
         seen = gradient.flatten(1).ne(0).any(dim=1).view(state["steps"].shape)
         first, second = group["betas"]
         state["steps"] += seen
@@ -101,3 +108,25 @@ class RowAdam(Optimizer):
         mean = state["exp_avg"] / (1 - first**steps)
         spread = (state["exp_avg_sq"] / (1 - second**steps)).sqrt() + group["eps"]
         parameter.sub_(group["lr"] * seen * mean / spread)
+
+    def _update_triton(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
+        """The same in one launch."""
+        from instantavatar_ns.kernels.launch import launch
+        from instantavatar_ns.kernels.row_adam import row_adam_kernel
+
+        state, columns = self.state[parameter], parameter[0].numel()
+        launch(
+            row_adam_kernel,
+            (len(parameter),),
+            parameter,
+            gradient.contiguous(),
+            state["steps"],
+            state["exp_avg"],
+            state["exp_avg_sq"],
+            float(group["lr"]),
+            *group["betas"],
+            group["eps"],
+            columns,
+            WIDTH=1 << max(0, columns - 1).bit_length(),
+            num_warps=1,
+        )

@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from torch.cuda.amp.grad_scaler import GradScaler
 
-from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
+from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
 from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
+from instantavatar_ns.training_step import TrainingStep
 
 
 @dataclass
@@ -28,12 +30,30 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     fit_poses: Literal["off", "published", "fast"] = "off"
     """Fit the poses of evaluated frames to their images, for figures that ns-eval adds as `<metric>_fitted`: by the
     recipe of the published tables, or a faster one that moves them farther."""
+    record_steps: bool = True
+    """Record training steps as CUDA graphs, where the model's kernels can be recorded."""
 
 
 class AvatarPipeline(VanillaPipeline):
     """A `VanillaPipeline` whose `ns-eval` writes a list `frames` next to the averages, and figures of fitted poses."""
 
     config: AvatarPipelineConfig
+
+    def __init__(self, config: AvatarPipelineConfig, *args: Any, grad_scaler: GradScaler | None = None, **kwargs: Any):
+        super().__init__(config, *args, grad_scaler=grad_scaler, **kwargs)
+        # Several processes exchange gradients in hooks, and a gradient scaler multiplies losses by what varies.
+        scaled = grad_scaler is not None and grad_scaler.is_enabled()
+        self._may_record = config.record_steps and self.world_size == 1 and not scaled
+        self._training_step: TrainingStep | None = None
+
+    def get_train_loss_dict(self, step: int):
+        """Losses of a step, by a recording of its kernels where one can be made."""
+        model = cast(InstantAvatarModel, self.model)
+        if not (self._may_record and model.is_recordable):
+            return super().get_train_loss_dict(step)
+        if self._training_step is None:
+            self._training_step = TrainingStep(model)
+        return self._training_step(*cast(AvatarDataManager, self.datamanager).next_train(step))
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False

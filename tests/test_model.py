@@ -177,7 +177,7 @@ def test_training_step_gives_finite_losses_and_gradients_to_the_whole_field(
 
 def test_losses_of_known_outputs(model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch) -> None:
     model.train()
-    monkeypatch.setattr(model.renderer_rgb, "background_color", "white")
+    monkeypatch.setattr(model.config, "background_color", "white")
     monkeypatch.setattr(model, "step", 10_000)
     image = torch.tensor([[0.2, 0.4, 0.6, 1.0], [0.0, 0.0, 0.0, 0.0]])
     result = {

@@ -130,3 +130,19 @@ def test_row_adam_state_survives_a_checkpoint() -> None:
     # Without the step count, the second step would be the length of a first one's.
     assert one[0].ne(0).all() and one[1].eq(0).all()
     assert torch.equal(second.state[other]["steps"].flatten(), torch.tensor([2.0, 0.0]))
+
+
+def test_kernel_of_rows_moves_them_as_torch_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    ours, theirs = (torch.nn.Parameter(torch.ones(6, 25, device=device)) for _ in range(2))
+    by_kernel, by_torch = (RowAdamConfig(lr=0.1).setup([parameter]) for parameter in (ours, theirs))
+    monkeypatch.setattr(by_kernel, "_update_torch", by_kernel._update_triton)
+    monkeypatch.setattr(by_torch, "_update_triton", by_torch._update_torch)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(6):
+        gradient = torch.randn(6, 25, generator=random) * (torch.rand(6, 1, generator=random) < 0.5)
+        ours.grad, theirs.grad = gradient.to(device), gradient.to(device)
+        by_kernel.step()
+        by_torch.step()
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+    assert ours.detach().std() > 0.1

@@ -42,9 +42,9 @@ def skinning_transforms(
     """
     parent = torch.cat([joints, joints.new_zeros(1, 3)])[ancestors[0]]
     offsets = (joints - parent).expand(len(rotations), -1, -1)[..., None]
-    bottom = rotations.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*rotations.shape[:2], 1, 4)
+    identity = torch.eye(4, dtype=rotations.dtype, device=rotations.device).expand(len(rotations), 1, 4, 4)
+    bottom = identity[:, :, 3:].expand(*rotations.shape[:2], 1, 4)
     chain = torch.cat([torch.cat([rotations, offsets], dim=-1), bottom], dim=-2)
-    identity = torch.eye(4, dtype=chain.dtype, device=chain.device).expand(len(chain), 1, 4, 4)
     for ancestor in ancestors:
         chain = torch.cat([chain, identity], dim=1)[:, ancestor] @ chain
     rotation = chain[..., :3, :3]

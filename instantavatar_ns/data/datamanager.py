@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -17,9 +18,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
 
+from instantavatar_ns.cuda_graph import Recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.data.pixel_sampling import draw, patches, pixel_classes, proportions
+from instantavatar_ns.data.pixel_sampling import patches, pixel_classes, proportions
 
 
 @dataclass
@@ -64,6 +66,8 @@ class FrameStore:
         self.cameras: Cameras = dataset.cameras.to(device)
         self.pixels = pixel_classes(self.images[..., 3].float() / 255)
         self.generator = torch.Generator(device=device)
+        self._frame = torch.zeros(1, dtype=torch.long, device=device)
+        self._draws: dict[int, Recording[tuple[RayBundle, dict[str, Tensor]]]] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -76,48 +80,60 @@ class FrameStore:
         return int(order[place])
 
     def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
-        """Draw rays of one frame; the same for the same seed, step and rank."""
+        """Draw rays of one frame; the same for the same seed, step and rank.
+
+        On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are recorded once and
+        replayed, on the same tensors.
+        """
+        if num_rays not in self._draws:
+            self._draws[num_rays] = Recording(partial(self._draw, num_rays), self.images.device, self.generator)
         self.generator.manual_seed(hash((self.config.seed, self.rank, step)))
+        self._frame.fill_(frame)
+        return self._draws[num_rays]()
+
+    def _draw(self, num_rays: int) -> tuple[RayBundle, dict[str, Tensor]]:
+        """Draw rays of the frame that `_frame` names, on the device alone."""
         _, height, width, _ = self.images.shape
-        classes = self.pixels[frame]
+        frame, generator = self._frame, self.generator
         if self.config.sampling == "patches":
             size = self.config.patch_size
-            centres = draw(classes.person, max(1, num_rays // size**2), self.generator)
+            centres = self.pixels.person.draw(frame, max(1, num_rays // size**2), generator)
             pixels = patches(centres, size, height, width)
         else:
-            counts = proportions(num_rays, self.config.pixel_shares)
-            edge = classes.edge if len(classes.edge) else classes.interior
-            chosen = zip((classes.interior, edge, classes.anywhere), counts, strict=True)
-            drawn = [draw(pixels, count, self.generator) for pixels, count in chosen]
+            *counts, anywhere = proportions(num_rays, self.config.pixel_shares)
+            classes = zip((self.pixels.interior, self.pixels.edge), counts, strict=True)
+            drawn = [pixels.draw(frame, count, generator) for pixels, count in classes]
+            drawn.append(torch.randint(height * width, (anywhere,), device=frame.device, generator=generator))
             pixels = torch.cat(drawn)
-        image = self.images[frame].view(-1, 4)[pixels].float() / 255
-        frames = torch.full_like(pixels, frame)
-        indices = torch.stack([frames, pixels // width, pixels % width], dim=-1)
+        image = self.images.view(-1, 4)[frame * (height * width) + pixels].float() / 255
+        indices = torch.stack([frame.expand_as(pixels), pixels // width, pixels % width], dim=-1)
         return self.rays(frame, pixels), {"image": image, "indices": indices}
 
-    def rays(self, frame: int, pixels: Int[Tensor, "rays"]) -> RayBundle:
+    def rays(self, frame: Int[Tensor, "1"], pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.
 
         nerfstudio's own generator serves any camera and costs more than a millisecond of small operations; this one
         serves the pinhole cameras that the data parsers make.
         """
         cameras, width = self.cameras, self.images.shape[2]
-        x = (pixels % width + 0.5 - cameras.cx[frame]) / cameras.fx[frame]
-        y = (pixels // width + 0.5 - cameras.cy[frame]) / cameras.fy[frame]
-        camera_to_world = cameras.camera_to_worlds[frame]
+        # Indexed by tensors of one element: the host waits for the value of one without dimensions.
+        fx, fy, cx, cy = (value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+        camera_to_world = cameras.camera_to_worlds[frame][0]
+        x = (pixels % width + 0.5 - cx) / fx
+        y = (pixels // width + 0.5 - cy) / fy
         directions = torch.stack([x, -y, -torch.ones_like(x)], dim=-1) @ camera_to_world[:, :3].T
         length = directions.norm(dim=-1, keepdim=True)
-        pixel_area = 1 / (cameras.fx[frame] * cameras.fy[frame] * length**2)  # of a pixel on the unit sphere, roughly
+        pixel_area = 1 / (fx * fy * length**2)  # of a pixel on the unit sphere, roughly
         assert cameras.times is not None and cameras.metadata is not None
         return RayBundle(
-            origins=camera_to_world[:, 3].expand_as(directions),
+            origins=camera_to_world[:, 3].expand_as(directions).contiguous(),
             directions=directions / length,
             pixel_area=pixel_area,
-            camera_indices=torch.full_like(pixels, frame)[:, None],
+            camera_indices=frame.expand_as(pixels)[:, None],
             times=cameras.times[frame].expand_as(length),
             metadata={
                 "directions_norm": length,
-                "pose_id": cameras.metadata["pose_id"][frame].expand_as(length),
+                "pose_id": cameras.metadata["pose_id"][frame].view(1, 1).expand_as(length),
             },
         )
 

@@ -6,51 +6,70 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 _EDGE_WIDTH = 1 / 64  # of the image's larger side, to either side of the silhouette
 
 
+class PixelLists(NamedTuple):
+    """Flat indices of some pixels of each frame, one frame after the other: drawn from without knowing the frame.
+
+    Attributes:
+        pixels: Of all frames.
+        first: Place of each frame's first; the last number is how many there are.
+    """
+
+    pixels: Int[Tensor, "pixels"]
+    first: Int[Tensor, "frames+1"]
+
+    @classmethod
+    def marked(cls, pixels: Bool[Tensor, "frames height*width"]) -> PixelLists:
+        """The pixels that are marked. Waits for the device to learn how many they are."""
+        first = torch.cat([pixels.new_zeros(1, dtype=torch.long), pixels.sum(dim=1).cumsum(dim=0)])
+        return cls(pixels.nonzero()[:, 1], first)
+
+    def of(self, frame: int) -> Int[Tensor, "pixels"]:
+        """Those of one frame."""
+        return self.pixels[int(self.first[frame]) : int(self.first[frame + 1])]
+
+    def draw(self, frame: Int[Tensor, "1"], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
+        """Draw pixels of a frame, with repetition; a frame without any is an error of the caller."""
+        first, end = self.first[frame], self.first[frame + 1]
+        share = torch.rand(count, device=self.pixels.device, dtype=torch.float64, generator=generator)
+        return self.pixels[first + (share * (end - first)).long()]
+
+
 class PixelClasses(NamedTuple):
-    """Flat indices of a frame's pixels by where they lie.
+    """Pixels by where they lie.
 
     Attributes:
         person: On the person.
         interior: On the person and not near the silhouette. Were the whole person drawn from beside the edge, the near
             side of the silhouette would be drawn more often than the far one, and the avatar would grow by the width of
             its blur.
-        edge: In a band to both sides of the silhouette; empty where the person fills the image.
-        anywhere: All.
+        edge: In a band to both sides of the silhouette; where the person fills the image, those of `interior`.
     """
 
-    person: Int[Tensor, "pixels"]
-    interior: Int[Tensor, "pixels"]
-    edge: Int[Tensor, "pixels"]
-    anywhere: Int[Tensor, "pixels"]
+    person: PixelLists
+    interior: PixelLists
+    edge: PixelLists
 
 
-def pixel_classes(masks: Float[Tensor, "frames height width"]) -> list[PixelClasses]:
+def pixel_classes(masks: Float[Tensor, "frames height width"]) -> PixelClasses:
     """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask."""
-    _, height, width = masks.shape
+    height, width = masks.shape[1:]
     reach = max(1, round(_EDGE_WIDTH * max(height, width)))
-    everywhere = torch.arange(height * width, device=masks.device)
-    classes = []
-    for mask in masks:
+    person, interior, edge = (torch.empty_like(masks, dtype=torch.bool) for _ in range(3))
+    for frame, mask in enumerate(masks):
         inside = (mask > 0.5).float()[None, None]
         grown = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
         shrunken = -F.max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
-        person, interior, edge = (
-            pixels.flatten().nonzero()[:, 0] for pixels in (inside > 0, shrunken > 0, grown != shrunken)
-        )
-        # A person thinner than the band is all edge.
-        classes.append(PixelClasses(person, interior if len(interior) else person, edge, everywhere))
-    return classes
-
-
-def draw(pixels: Int[Tensor, "pixels"], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
-    """Draw pixels of a class, with repetition; an empty class is an error of the caller."""
-    return pixels[torch.randint(len(pixels), (count,), device=pixels.device, generator=generator)]
+        person[frame], interior[frame], edge[frame] = inside[0, 0] > 0, shrunken[0, 0] > 0, (grown != shrunken)[0, 0]
+    # A person thinner than the band is all edge.
+    interior = torch.where(interior.any(dim=(1, 2), keepdim=True), interior, person)
+    edge = torch.where(edge.any(dim=(1, 2), keepdim=True), edge, interior)
+    return PixelClasses(*(PixelLists.marked(pixels.flatten(1)) for pixels in (person, interior, edge)))
 
 
 def patches(centres: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:

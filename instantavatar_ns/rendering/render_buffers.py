@@ -51,6 +51,10 @@ class RenderBuffers:
         self._sizes: dict[int, BufferSizes] = {}
         self._wanted: dict[int, tuple[Int32[Tensor, "1"], Int32[Tensor, "1"]]] = {}
 
+    def sizes(self) -> tuple[tuple[int, BufferSizes], ...]:
+        """Sizes of the buffers by the number of rays."""
+        return tuple(self._sizes.items())
+
     def render(self, rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> tuple[Pixels, Tensor]:
         """Pixels, and the number of their samples."""
         # Triton is imported where it is used: it is no part of PyTorch on every platform.

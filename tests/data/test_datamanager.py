@@ -12,7 +12,7 @@ from torch import Tensor
 
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.data.pixel_sampling import PixelClasses
+from instantavatar_ns.data.pixel_sampling import pixel_classes
 
 SIZE, TRAIN, HELDOUT = 96, 8, 3
 RAYS = 2048
@@ -106,7 +106,7 @@ def test_eval_batch_is_of_a_held_out_frame_and_its_own_pose(manager: AvatarDataM
 def test_rays_are_nerfstudios(manager: AvatarDataManager) -> None:
     for frame in (0, TRAIN - 1):
         pixels = torch.randint(SIZE * SIZE, (500,), generator=torch.Generator().manual_seed(frame))
-        ours = manager.train_frames.rays(frame, pixels)
+        ours = manager.train_frames.rays(torch.tensor([frame]), pixels)
         coords = torch.stack([pixels // SIZE, pixels % SIZE], dim=-1) + 0.5
         theirs = manager.train_dataset.cameras.generate_rays(torch.full((500, 1), frame), coords)
         torch.testing.assert_close(ours.origins, theirs.origins, atol=1e-5, rtol=0)
@@ -141,7 +141,7 @@ def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
     _, batch = frames.draw_rays(4, 1000, 0)
     inside, edge, anywhere = batch["indices"].split([600, 300, 100])
     assert (mask_at(manager, inside) > 0.5).all()
-    silhouette = frames.pixels[4].edge
+    silhouette = frames.pixels.edge.of(4)
     assert torch.isin(edge[:, 1] * SIZE + edge[:, 2], silhouette).all()
     assert not torch.isin(inside[:, 1] * SIZE + inside[:, 2], silhouette).any()
     share = float((mask_at(manager, edge) > 0.5).float().mean())
@@ -153,8 +153,7 @@ def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
 
 def test_person_that_fills_the_image_has_no_silhouette_to_draw_from(manager: AvatarDataManager) -> None:
     frames = store(manager, sampling="pixels")
-    everything = torch.arange(SIZE * SIZE)
-    frames.pixels = [PixelClasses(everything, everything, everything[:0], everything)] * TRAIN
+    frames.pixels = pixel_classes(torch.ones(TRAIN, SIZE, SIZE))
     _, batch = frames.draw_rays(0, 100, 0)
     assert len(batch["indices"]) == 100
 

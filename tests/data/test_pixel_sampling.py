@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instantavatar_ns.data.pixel_sampling import draw, patches, pixel_classes, proportions
+from instantavatar_ns.data.pixel_sampling import PixelLists, patches, pixel_classes, proportions
 
 HEIGHT, WIDTH = 64, 48
 
@@ -24,23 +24,23 @@ def marked(pixels: torch.Tensor) -> torch.Tensor:
 
 def test_classes_are_the_person_a_band_around_it_what_is_within_and_all() -> None:
     classes = pixel_classes(torch.stack([box_mask(), 1 - box_mask()]))
-    assert len(classes) == 2 and len(classes[0].anywhere) == HEIGHT * WIDTH
-    assert torch.equal(marked(classes[0].person), box_mask() > 0.5)
+    assert torch.equal(marked(classes.person.of(0)), box_mask() > 0.5)
+    assert torch.equal(marked(classes.person.of(1)), box_mask() < 0.5)
     # A 64th of the larger side is one pixel: the band takes a pixel to either side of the silhouette.
     within = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     within[21:39, 11:29] = True
-    assert torch.equal(marked(classes[0].interior), within)
+    assert torch.equal(marked(classes.interior.of(0)), within)
     band = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     band[19:41, 9:31] = True
-    assert torch.equal(marked(classes[0].edge), band & ~within)
-    assert torch.equal(classes[1].edge, classes[0].edge)
+    assert torch.equal(marked(classes.edge.of(0)), band & ~within)
+    assert torch.equal(classes.edge.of(1), classes.edge.of(0))
 
 
 def test_person_thinner_than_the_band_is_drawn_from_as_a_whole() -> None:
     mask = torch.zeros(HEIGHT, WIDTH)
     mask[20:40, 10:12] = 1.0
-    (classes,) = pixel_classes(mask[None])
-    assert torch.equal(classes.interior, classes.person) and len(classes.person) == 40
+    classes = pixel_classes(mask[None])
+    assert torch.equal(classes.interior.of(0), classes.person.of(0)) and len(classes.person.of(0)) == 40
 
 
 def test_patches_are_centred_where_there_is_room() -> None:
@@ -68,8 +68,8 @@ def test_proportions_lose_no_ray(total: int, expected: list[int]) -> None:
     assert proportions(total, (6, 3, 1)) == expected
 
 
-def test_draws_repeat_with_the_generator_and_reach_every_pixel() -> None:
-    pixels = torch.tensor([3, 5, 8, 13])
-    first, second = (draw(pixels, 200, torch.Generator().manual_seed(4)) for _ in range(2))
+def test_draws_repeat_with_the_generator_and_reach_every_pixel_of_their_frame_alone() -> None:
+    lists = PixelLists(torch.tensor([0, 1, 3, 5, 8, 13, 2, 4]), torch.tensor([0, 2, 6, 8]))
+    first, second = (lists.draw(torch.tensor([1]), 200, torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(first, second)
-    assert set(first.tolist()) == set(pixels.tolist())
+    assert set(first.tolist()) == {3, 5, 8, 13}

@@ -1,0 +1,55 @@
+"""Kernels that are recorded once, as a CUDA graph, and launched together: a training step is hundreds of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class Recording(Generic[T]):
+    """A function without arguments that always does the same work on the same tensors.
+
+    On a GPU its kernels are recorded when the recording is made, and replayed at each call, which returns the same
+    tensors with new values. On a CPU, calls call the function. Random numbers are new ones each time.
+
+    Args:
+        function: Reads nothing from the device and copies nothing to it.
+        device: Where it works.
+        generator: One that it draws random numbers from, besides torch's own.
+        warm: The function has run before; otherwise it runs once, so that kernels are compiled and libraries started.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[], T],
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        *,
+        warm: bool = False,
+    ) -> None:
+        self._function, self._graph = function, None
+        if device.type != "cuda":
+            return
+        if not warm:
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                function()
+            torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        if generator is not None:
+            self._graph.register_generator_state(generator)
+        # Other threads may use the device meanwhile, such as those of the viewer.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._outputs = function()
+
+    def __call__(self) -> T:
+        """Do the work once more."""
+        if self._graph is None:
+            return self._function()
+        self._graph.replay()
+        return self._outputs

@@ -1,0 +1,85 @@
+"""A training step's forward and backward pass, recorded as one CUDA graph.
+
+nerfstudio's trainer asks its pipeline for losses and calls `backward` on their sum. Here the losses are those of a
+replayed graph that has the gradients already; `backward` hands them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, NamedTuple
+
+import torch
+from nerfstudio.cameras.rays import RayBundle
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from instantavatar_ns.cuda_graph import Recording
+from instantavatar_ns.model import InstantAvatarModel
+
+Batch = dict[str, Tensor]
+
+
+class StepResult(NamedTuple):
+    """What nerfstudio's trainer wants of a step: the model's outputs, the losses to sum, and metrics."""
+
+    outputs: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    metrics: dict[str, Tensor]
+
+
+class TrainingStep:
+    """Training steps of a model, whose kernels are recorded when two steps in succession have the same.
+
+    A step with settings of its own (a schedule has moved on, buffers have grown) runs as it is; the next one is
+    recorded.
+
+    Args:
+        model: In training; its kernels must wait for nothing, see `InstantAvatarModel.step_settings`.
+    """
+
+    def __init__(self, model: InstantAvatarModel) -> None:
+        self._model = model
+        self._params = [parameter for parameter in model.parameters() if parameter.numel()]
+        self._settings: Hashable = None
+        self._recording: Recording[tuple[StepResult, tuple[Tensor | None, ...]]] | None = None
+
+    def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
+        """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
+        settings = (id(rays), self._model.step_settings())
+        if settings != self._settings:
+            self._settings, self._recording = settings, None
+            return self._forward(rays, batch)
+        if self._recording is None:
+            function = lambda: self._forward_backward(rays, batch)  # noqa: E731
+            self._recording = Recording(function, self._model.device, warm=True)
+        result, gradients = self._recording()
+        losses = _Replayed.apply(tuple(result.losses.values()), gradients, *self._params)
+        return result._replace(losses=dict(zip(result.losses, losses, strict=True)))
+
+    def _forward(self, rays: RayBundle, batch: Batch) -> StepResult:
+        outputs = self._model(rays)
+        metrics = self._model.get_metrics_dict(outputs, batch)
+        return StepResult(outputs, self._model.get_loss_dict(outputs, batch, metrics), metrics)
+
+    def _forward_backward(self, rays: RayBundle, batch: Batch) -> tuple[StepResult, tuple[Tensor | None, ...]]:
+        result = self._forward(rays, batch)
+        total = torch.stack([*result.losses.values()]).sum()
+        return result, torch.autograd.grad(total, self._params, allow_unused=True)
+
+
+class _Replayed(torch.autograd.Function):
+    """Losses whose sum has gradients that are known."""
+
+    @staticmethod
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, losses: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...], *params: Tensor
+    ) -> tuple[Tensor, ...]:
+        ctx.gradients = gradients
+        return tuple(loss.detach() for loss in losses)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # Copies: gradients may be summed over several steps, and the next one overwrites these.
+        return None, None, *(None if gradient is None else gradient.clone() for gradient in ctx.gradients)

@@ -1,0 +1,102 @@
+"""Recorded training steps: the same losses and gradients as those that run as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from instantavatar_ns.cuda_graph import Recording
+from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.training_step import TrainingStep
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def frames_and_model(demo_subject: Path) -> tuple[FrameStore, InstantAvatarModel]:
+    outputs = InstantAvatarDataParserConfig(data=demo_subject).setup().get_dataparser_outputs("train")
+    config = InstantAvatarModelConfig(
+        implementation="triton" if DEVICE == "cuda" else "torch",
+        renderer="triton" if DEVICE == "cuda" else "torch",
+        hash_levels=8,
+        log2_hash_entries=10,
+        hidden_width=16,
+        skinning_resolution=(32, 32, 8),
+        step_size=0.02,
+        pose_start=4,
+    )
+    torch.manual_seed(0)
+    model = replace(config).setup(
+        scene_box=outputs.scene_box, num_train_data=8, metadata=outputs.metadata, device=DEVICE
+    )
+    frames = FrameStore(AvatarDataset(outputs), DEVICE, AvatarDataManagerConfig(patch_size=8), rank=0)
+    return frames, model.to(DEVICE).train()
+
+
+def run(frames: FrameStore, model: InstantAvatarModel, step_of, steps: int) -> list[dict[str, torch.Tensor]]:
+    """Gradients of steps 1 to `steps` that all draw the same rays, after settling what is drawn from."""
+    gradients = []
+    rays, batch = frames.draw_rays(2, 128, step=0)
+    for step in range(steps):
+        model.update_to_step(step)
+        frames.draw_rays(step % 3, 128, step=step) if DEVICE == "cuda" else None
+        torch.manual_seed(step)
+        model.zero_grad(set_to_none=True)
+        result = step_of(rays, batch)
+        sum(result.losses.values()).backward()
+        found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        gradients.append(found | {"psnr": result.metrics["psnr"].clone()})
+    return gradients
+
+
+def test_replayed_steps_have_the_gradients_of_steps_that_run_as_they_are(frames_and_model) -> None:
+    frames, model = frames_and_model
+    step = TrainingStep(model)
+    recorded = run(frames, model, step, STEPS)
+    as_they_are = run(frames, model, step._forward, STEPS)
+    assert step._recording is not None
+    assert "pose_refinement.remainders" in recorded[-1]
+    for ours, theirs in zip(recorded, as_they_are, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=1e-4 * float(value.abs().max()), rtol=1e-3, msg=name)
+
+
+def test_gradients_of_several_steps_add_up(frames_and_model) -> None:
+    frames, model = frames_and_model
+    rays, batch = frames.draw_rays(1, 128, step=3)
+    step = TrainingStep(model)
+    totals = []
+    for step_of in (step._forward, step):
+        step(rays, batch)
+        model.zero_grad(set_to_none=True)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            sum(step_of(rays, batch).losses.values()).backward()
+        totals.append(model.field.color_head.params.grad.clone())
+    torch.testing.assert_close(*totals, atol=1e-4 * float(totals[0].abs().max()), rtol=1e-3)
+
+
+def test_recording_does_its_work_anew_at_each_call() -> None:
+    source = torch.zeros(3, device=DEVICE)
+    double = Recording(lambda: 2 * source, source.device)
+    for value in (1.0, 2.5):
+        source.fill_(value)
+        assert double().tolist() == [2 * value] * 3
+
+
+def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
+    generator = torch.Generator(device=DEVICE)
+    draw = Recording(lambda: torch.rand(4, device=DEVICE, generator=generator), torch.device(DEVICE), generator)
+    drawn = []
+    for seed in (1, 2, 1):
+        generator.manual_seed(seed)
+        drawn.append(draw().tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
