@@ -36,6 +36,7 @@ from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
+from instantavatar_ns.field.implementation import choose_renderer
 from instantavatar_ns.metrics import image_metrics, quantise
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prepare_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
@@ -73,9 +74,9 @@ class InstantAvatarModelConfig(ModelConfig):
     implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
     """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
     fit all."""
-    renderer: Literal["torch", "triton"] = "torch"
-    """What takes samples, searches roots and composites: PyTorch, with nerfacc where it can be used, or Triton kernels
-    in buffers of a fixed size."""
+    renderer: Literal["auto", "triton", "torch"] = "auto"
+    """What takes samples, searches roots and composites: Triton kernels in buffers of a fixed size, PyTorch (with
+    nerfacc where it can be used), or the fastest that runs here."""
     hash_levels: int = 16
     """Levels of the hash encoding."""
     log2_hash_entries: int = 19
@@ -155,7 +156,8 @@ class InstantAvatarModel(Model):
                 body, self._load_motion(config.motion, poses, world_to_dataset[:3, 2]), world_to_dataset
             )
 
-        search = SearchSettings(implementation=config.renderer)
+        self.renderer: Literal["triton", "torch"] = choose_renderer(config.renderer, self.kwargs.get("device", "cpu"))
+        search = SearchSettings(implementation=self.renderer)
         self.deformer = FastSnarfDeformer(vertices, body.skinning_weights, config.skinning_resolution, search)
         centre, half_edge = canonical_box(vertices)
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
@@ -224,7 +226,7 @@ class InstantAvatarModel(Model):
     @property
     def is_recordable(self) -> bool:
         """Whether training steps wait for nothing, so that their kernels can be recorded."""
-        return self.config.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
+        return self.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
 
     def step_settings(self) -> Hashable:
         """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
@@ -356,7 +358,7 @@ class InstantAvatarModel(Model):
             rules = SampleRules(
                 self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
             )
-        if self.config.renderer == "triton":
+        if self.renderer == "triton":
             pixels, num_samples = self.render_buffers.render(rays, pose, avatar, rules)
         else:
             pixels = render_packed(rays, pose, avatar, rules)

@@ -276,7 +276,7 @@ def test_evaluation_sets_fitted_figures_beside_the_others(
     results = command.main()["heldout"]
     saved = json.loads((tmp_path / "heldout.json").read_text())["results"]
     assert saved == results and results["fit_seconds"] > 0
-    assert results["psnr_fitted"] > results["psnr"] + 0.1, "the poses are two degrees off"
+    assert results["psnr_fitted"] > results["psnr"] + 0.05, "the poses are two degrees off"
     for key in ("psnr", "psnr_fitted", "ssim", "ssim_fitted"):
         assert results[key] == pytest.approx(np.mean([frame[key] for frame in results["frames"]]), rel=1e-4)
     assert len(list((tmp_path / "heldout" / "fitted").glob("*_img_*.png"))) == 3

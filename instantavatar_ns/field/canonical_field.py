@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from instantavatar_ns.errors import InputError
 from instantavatar_ns.field.hash_encoding import HashEncoding, HashGrid
 from instantavatar_ns.field.implementation import Implementation, choose_implementation, interpreting
-from instantavatar_ns.field.mlp import MLP
+from instantavatar_ns.field.mlp import MLP, padded
 
 GEOMETRY_FEATURES = 15
+TILE_EDGES = (16, 32, 64)  # of the Triton kernels: powers of two that fit into registers and shared memory
 
 
 class CanonicalField(nn.Module):
@@ -49,17 +51,20 @@ class CanonicalField(nn.Module):
         super().__init__()
         self.register_buffer("lower", centre - half_edge, persistent=False)
         self.register_buffer("edge", 2 * half_edge, persistent=False)
-        chosen = choose_implementation(implementation)
+        sizes = (padded(grid.num_outputs), width)
+        chosen = choose_implementation(implementation, triton_fits=all(size in TILE_EDGES for size in sizes))
         modules = "tcnn" if chosen == "tcnn" else "torch"
         self.encoding = HashEncoding(grid, modules)
         self.density_head = MLP(grid.num_outputs, 1 + GEOMETRY_FEATURES, width, 1, modules)
         self.color_head = MLP(GEOMETRY_FEATURES, 3, width, 2, modules)
         self.precision: Literal["half", "float"] = precision
         self.has_kernels = chosen == "triton"
-        if self.has_kernels:
-            from instantavatar_ns.field.triton_field import check_sizes
-
-            check_sizes(self.density_head)
+        if self.has_kernels and (wrong := [size for size in sizes if size not in TILE_EDGES]):
+            raise InputError(
+                "implementation 'triton'",
+                f"widths of 16, 32 or 64 were expected, and a network has {wrong[0]}",
+                "Change hidden-width or hash-levels, or use 'auto' or 'torch'",
+            )
 
     def density(
         self, points: Float[Tensor, "n 3"], noise: float = 0.0, count: Int[Tensor, "1"] | None = None

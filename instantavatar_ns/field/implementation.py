@@ -17,7 +17,7 @@ Implementation = Literal["auto"] | Chosen
 
 # What "auto" takes the first usable of, the fastest first. Only what has been measured stands here. Kernels are never
 # interpreted unless they are asked for by name.
-AUTO_ORDER: tuple[Chosen, ...] = ("tcnn", "torch")
+AUTO_ORDER: tuple[Chosen, ...] = ("triton", "tcnn", "torch")
 
 _NAMES = {"tcnn": "tiny-cuda-nn", "triton": "Triton kernels", "torch": "plain PyTorch"}
 _NEEDS = {
@@ -48,14 +48,19 @@ def _usable(implementation: Chosen) -> bool:
 
 
 @cache
-def choose_implementation(wanted: Implementation) -> Chosen:
+def choose_implementation(wanted: Implementation, *, triton_fits: bool = True) -> Chosen:
     """Resolve "auto", and say once what was chosen.
+
+    Args:
+        wanted: What is asked for.
+        triton_fits: The Triton kernels work with the networks' sizes; where they do not, "auto" passes them over.
 
     Raises:
         RuntimeError: An implementation is asked for by name and cannot be used.
     """
     if wanted == "auto":
-        ways: list[Chosen] = [way for way in AUTO_ORDER if not (way == "triton" and interpreting())]
+        no_triton = interpreting() or not triton_fits
+        ways: list[Chosen] = [way for way in AUTO_ORDER if not (way == "triton" and no_triton)]
         chosen: Chosen = next(way for way in ways if _usable(way))
     elif _usable(wanted):
         chosen = wanted
@@ -67,3 +72,12 @@ def choose_implementation(wanted: Implementation) -> Chosen:
     if torch.cuda.is_available():
         CONSOLE.print(f"Canonical field: {_NAMES[chosen]}")
     return chosen
+
+
+def choose_renderer(
+    wanted: Literal["auto", "triton", "torch"], device: torch.device | str
+) -> Literal["triton", "torch"]:
+    """Resolve "auto" for a device: Triton's kernels on GPUs that run them, many times as fast as PyTorch's there."""
+    if wanted != "auto":
+        return wanted
+    return "triton" if torch.device(device).type == "cuda" and triton_usable() else "torch"

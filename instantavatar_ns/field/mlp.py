@@ -41,7 +41,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         self.num_inputs, self.num_outputs = num_inputs, num_outputs
-        sizes = [_padded(num_inputs), *[width] * hidden_layers, _padded(num_outputs)]
+        sizes = [padded(num_inputs), *[width] * hidden_layers, padded(num_outputs)]
         self.shapes = [(outputs, inputs) for inputs, outputs in pairwise(sizes)]
         layers = [torch.empty(shape) for shape in self.shapes]
         for layer in layers:
@@ -63,7 +63,7 @@ class MLP(nn.Module):
         """Evaluate the network."""
         if self._native is not None and inputs.is_cuda and len(inputs):  # tiny-cuda-nn refuses empty batches
             return self._native[0](inputs).float()
-        hidden = F.pad(inputs, (0, _padded(self.num_inputs) - self.num_inputs), value=1.0)
+        hidden = F.pad(inputs, (0, padded(self.num_inputs) - self.num_inputs), value=1.0)
         *first, last = self.layers()
         for layer in first:
             hidden = F.linear(hidden, layer).relu()
@@ -75,5 +75,6 @@ class MLP(nn.Module):
         return [weights.view(shape) for weights, shape in zip(flat, self.shapes, strict=True)]
 
 
-def _padded(size: int) -> int:
+def padded(size: int) -> int:
+    """Length of an input or output with its padding."""
     return -(-size // _MULTIPLE) * _MULTIPLE

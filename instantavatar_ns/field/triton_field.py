@@ -13,7 +13,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.field.hash_encoding import HashEncoding
 from instantavatar_ns.field.mlp import MLP
 from instantavatar_ns.field.triton_hash import encode, points_gradient, table_gradient
@@ -44,21 +43,6 @@ def evaluate_field(
     if points.requires_grad and torch.is_grad_enabled():
         slopes_kind = torch.float16 if precision == "half" else torch.float32
     return _Field.apply(points.float().contiguous(), *params, noise, count, modules, with_color, precision, slopes_kind)
-
-
-def check_sizes(density_head: MLP) -> None:
-    """Tiles have powers of two along each side, and must fit into registers and shared memory.
-
-    Raises:
-        InputError: The networks have other sizes.
-    """
-    for size in density_head.shapes[0]:
-        if size not in (16, 32, 64):
-            raise InputError(
-                "implementation 'triton'",
-                f"widths of 16, 32 or 64 were expected, and a network has {size}",
-                "Change hidden-width or hash-levels, or use 'auto' or 'torch'",
-            )
 
 
 class _Field(torch.autograd.Function):

@@ -284,4 +284,5 @@ def test_auto_takes_the_first_of_its_list_that_runs(monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(implementation, "interpreting", lambda interpreted=interpreted: interpreted)
         choose_implementation.cache_clear()
         assert choose_implementation("auto") == chosen
+    assert choose_implementation("auto", triton_fits=False) == "torch"
     choose_implementation.cache_clear()
