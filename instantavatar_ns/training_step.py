@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from nerfstudio.cameras.rays import RayBundle
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.func import functional_call
 
 from instantavatar_ns.cuda_graph import Recording
 from instantavatar_ns.model import InstantAvatarModel
@@ -39,8 +40,8 @@ class TrainingStep:
     """
 
     def __init__(self, model: InstantAvatarModel) -> None:
-        self._model = model
-        self._params = [parameter for parameter in model.parameters() if parameter.numel()]
+        self._model, self._forward = model, _Forward(model)
+        self._params = {name: value for name, value in self._forward.named_parameters() if value.numel()}
         self._settings: Hashable = None
         self._recording: Recording[tuple[StepResult, tuple[Tensor | None, ...]]] | None = None
 
@@ -54,18 +55,28 @@ class TrainingStep:
             function = lambda: self._forward_backward(rays, batch)  # noqa: E731
             self._recording = Recording(function, self._model.device, warm=True)
         result, gradients = self._recording()
-        losses = _Replayed.apply(tuple(result.losses.values()), gradients, *self._params)
+        losses = _Replayed.apply(tuple(result.losses.values()), gradients, *self._params.values())
         return result._replace(losses=dict(zip(result.losses, losses, strict=True)))
 
-    def _forward(self, rays: RayBundle, batch: Batch) -> StepResult:
-        outputs = self._model(rays)
-        metrics = self._model.get_metrics_dict(outputs, batch)
-        return StepResult(outputs, self._model.get_loss_dict(outputs, batch, metrics), metrics)
-
     def _forward_backward(self, rays: RayBundle, batch: Batch) -> tuple[StepResult, tuple[Tensor | None, ...]]:
-        result = self._forward(rays, batch)
+        # Autograd remembers on which stream a parameter was used first, and would wait for it: hence aliases.
+        aliases = {name: value.detach().requires_grad_() for name, value in self._params.items()}
+        result = functional_call(self._forward, aliases, (rays, batch))
         total = torch.stack([*result.losses.values()]).sum()
-        return result, torch.autograd.grad(total, self._params, allow_unused=True)
+        return result, torch.autograd.grad(total, [*aliases.values()], allow_unused=True)
+
+
+class _Forward(nn.Module):
+    """What nerfstudio's pipeline makes of a batch."""
+
+    def __init__(self, model: InstantAvatarModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rays: RayBundle, batch: Batch) -> StepResult:
+        outputs = self.model(rays)
+        metrics = self.model.get_metrics_dict(outputs, batch)
+        return StepResult(outputs, self.model.get_loss_dict(outputs, batch, metrics), metrics)
 
 
 class _Replayed(torch.autograd.Function):

@@ -21,7 +21,7 @@ SHARED_MEMORY = {"half": 227 * 1024, "float": 227 * 1024, "half, 8.6": 99 * 1024
 @pytest.fixture(scope="module")
 def kernels(repo_root: Path) -> dict[str, dict[str, dict[str, int]]]:
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PYTHONPATH"] = str(repo_root)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(repo_root), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "tests.kernels.compile_field"]
     result = subprocess.run(command, check=False, capture_output=True, text=True, cwd=repo_root, env=environment)
     assert result.returncode == 0, result.stderr[-4000:]
