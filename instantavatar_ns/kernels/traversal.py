@@ -4,6 +4,9 @@ import triton
 import triton.language as tl
 
 
+MOST_STEPS: tl.constexpr = tl.constexpr(1 << 16)
+
+
 @triton.jit
 def _slab(origin, direction, lower, upper):
     """Distances at which a ray enters and leaves the space between two planes."""
@@ -60,7 +63,8 @@ def traverse_kernel(
 
     shift = tl.load(shifts + ray)
     first_step = tl.maximum(tl.ceil(near / step - shift - 0.5), 0.0)
-    steps = tl.where(far > near, tl.ceil((far - near) / step) + 1, 0.0).to(tl.int32)
+    # A pose that training has spoilt may give rays without direction, which would never leave the box.
+    steps = tl.where(far > near, tl.minimum(tl.ceil((far - near) / step) + 1, MOST_STEPS), 0.0).to(tl.int32)
     lanes = tl.arange(0, LANES)
 
     total = 0
