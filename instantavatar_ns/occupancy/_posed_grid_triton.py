@@ -20,7 +20,9 @@ from instantavatar_ns.occupancy.cells import OccupiedCells
 POSE_RESOLUTION = 96
 
 _POSES = 16  # skinned into at a time; the least that a matrix product takes
-_SKIN_BLOCK = 64
+# Chosen by the compiler's report for compute capability 9.0: warp-group products and no spilt register in the union.
+_UNION_BLOCK = 64
+_SKIN_BLOCK = 32
 _BLOCK = 1024
 _INTERPRETED = 64  # times as large: the interpreter's time goes by operations, not by their size
 
@@ -36,7 +38,7 @@ def union_triton(
     """The occupied canonical cells, skinned into every pose: `cells.fill` of all their centres, in three launches."""
     x, y, z = resolution
     marks = torch.zeros((x + 1, y + 1, z + 1), dtype=torch.uint8, device=aabb.device)
-    block = _block(_SKIN_BLOCK)
+    block = _block(_UNION_BLOCK)
     launch(
         union_kernel,
         (_programs(canonical.binaries.numel(), block),),
@@ -108,7 +110,7 @@ def pose_cells_triton(
         SPACING=spacing,
         BLOCK=block,
     )
-    return OccupiedCells(aabb, _spread(marks, (POSE_RESOLUTION,) * 3), filled)
+    return OccupiedCells(aabb, _spread(marks, (POSE_RESOLUTION, POSE_RESOLUTION, POSE_RESOLUTION)), filled)
 
 
 def _spread(marks: Tensor, resolution: tuple[int, int, int]) -> Bool[Tensor, "x y z"]:

@@ -67,7 +67,7 @@ KERNELS = [
     (
         posed_grid.skin_kernel,
         [FLAGS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLAGS],
-        {**CANONICAL, "BONES": 24, "MARKS": 97**3, "SHARE": 128, "BLOCK": 64},
+        {**CANONICAL, "BONES": 24, "MARKS": 97**3, "SHARE": 64, "BLOCK": 32},
         4,
     ),
     (

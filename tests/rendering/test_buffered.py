@@ -112,9 +112,34 @@ def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     buffers = RenderBuffers()
     _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) == 36, "what was rendered, not what was wanted"
-    buffers.check()
+    away = Rays(scene.rays.origins, -scene.rays.directions)
+    _, num_samples = buffers.render(away, scene.pose, scene.avatar, RULES)
+    assert int(num_samples) == 0, "the fullest step counts, not the last"
+    assert checked(buffers)
     assert "36 and 36" in capsys.readouterr().out
     _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) > 36
-    buffers.check()
+    assert not checked(buffers)
     assert not capsys.readouterr().out
+
+
+def checked(buffers: RenderBuffers) -> bool:
+    """Whether a check enlarged buffers; on a GPU it is the second one that knows of the last step."""
+    enlarged = buffers.check()
+    if DEVICE == "cpu":
+        return enlarged
+    assert not enlarged
+    torch.cuda.synchronize()
+    return buffers.check()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_check_does_not_wait_for_the_gpu(scene: Scene) -> None:
+    buffers = RenderBuffers()
+    buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            buffers.check()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
