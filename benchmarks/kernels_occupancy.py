@@ -1,10 +1,10 @@
-"""Time the occupancy kernels against their torch twins: marching rays, compositing, the largest component.
+"""Time the occupancy kernels against their torch twins: marching rays, compositing, components, posed grids.
 
     python benchmarks/kernels_occupancy.py --output benchmarks/results/kernels_occupancy.json
 
-The grid is the free body's in one random pose; the rays are those of a training step (4096) and of an image of 540x540
-pixels that the person fills. Medians of Triton's own timer. With TRITON_INTERPRET=1 the same code is tried on small
-sizes without a GPU; times mean nothing then, and none are written.
+The grid is the free body's in one random pose, the union that of a hundred; the rays are those of a training step
+(4096) and of an image of 540x540 pixels that the person fills. Medians of Triton's own timer. With TRITON_INTERPRET=1
+the same code is tried on small sizes without a GPU; times mean nothing then, and none are written.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import subprocess
 import sys
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ from instantavatar_ns.occupancy._traversal_triton import sample_rays_triton
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells, largest_component
 from instantavatar_ns.occupancy.compositing import sample_weights_torch
-from instantavatar_ns.occupancy.posed_grid import pose_cells
+from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells
 from instantavatar_ns.occupancy.traversal import sample_rays_torch
 from tests.avatars import body_density, free_avatar, random_bones
 
@@ -45,12 +46,14 @@ def main() -> None:
     if not torch.cuda.is_available() and not INTERPRETED:
         sys.exit("Expected a CUDA GPU, found none. Without one the code can be tried with TRITON_INTERPRET=1")
     device = "cpu" if INTERPRETED else "cuda"
-    cells, deformer = scene(device)
+    occupancy, deformer, bones = scene(device)
+    cells, binaries = pose_cells(occupancy, deformer, bones[0]), occupancy.binaries[0]
     figures = {}
     for name, size in {"step": 8, "image": 24}.items() if INTERPRETED else {"step": 64, "image": 540}.items():
         figures |= {f"{name}_{key}": value for key, value in measure(size, cells, device).items()}
-    figures["component_ms"] = timed(lambda: largest_component_triton(deformer))
-    figures["component_scipy_ms"] = timed(lambda: largest_component(deformer))
+    figures["component_ms"] = timed(lambda: largest_component_triton(binaries))
+    figures["component_scipy_ms"] = timed(lambda: largest_component(binaries))
+    figures |= measure_grids(occupancy, deformer, bones)
     print(json.dumps(figures, indent=2))
     if args.output is not None and not INTERPRETED:
         head = {
@@ -64,15 +67,26 @@ def main() -> None:
         args.output.write_text(json.dumps(head | figures, indent=2) + "\n", encoding="utf8")
 
 
-def scene(device: str) -> tuple[OccupiedCells, torch.Tensor]:
-    """Occupied cells of the body in one pose, and those of its canonical box."""
-    resolution = (32, 32, 8) if INTERPRETED else (128, 128, 32)
+def scene(device: str) -> tuple[CanonicalOccupancy, FastSnarfDeformer, torch.Tensor]:
+    """Occupied canonical cells of the body, its deformer, and bone transforms of random poses."""
+    resolution, poses = ((32, 32, 8), 20) if INTERPRETED else ((128, 128, 32), 100)
     avatar = free_avatar(resolution)
     occupancy = CanonicalOccupancy(avatar.deformer.box)
     occupancy.refresh(body_density(avatar.vertices, avatar.body.faces))
-    deformer: FastSnarfDeformer = avatar.deformer
-    cells = pose_cells(occupancy, deformer, random_bones(avatar.body, 1)[0])
-    return OccupiedCells(cells.aabb.to(device), cells.binaries.to(device)), occupancy.binaries[0].to(device)
+    return occupancy.to(device), avatar.deformer.to(device), random_bones(avatar.body, poses).to(device)
+
+
+def measure_grids(
+    occupancy: CanonicalOccupancy, deformer: FastSnarfDeformer, bones: torch.Tensor
+) -> dict[str, float | int]:
+    """Times of filling the pose-union grid and the grid of one pose, milliseconds; the latter's skinning aside."""
+    half = torch.tensor([1.2, 1.5, 1.2])
+    figures = {"occupied_cells": int(occupancy.binaries.sum()), "poses": len(bones)}
+    for implementation, name in (("triton", ""), ("torch", "_torch")):
+        union = PoseUnionGrid(-half, half, cell_edge(occupancy), implementation).to(bones.device)
+        figures[f"union{name}_ms"] = timed(partial(union.refresh, occupancy, deformer, bones))
+        figures[f"pose{name}_ms"] = timed(partial(pose_cells, occupancy, deformer, bones[0], implementation))
+    return figures
 
 
 def measure(size: int, cells: OccupiedCells, device: str) -> dict[str, float]:

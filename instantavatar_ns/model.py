@@ -162,10 +162,10 @@ class InstantAvatarModel(Model):
         centre, half_edge = canonical_box(vertices)
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
         self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)
-        self.canonical_occupancy = CanonicalOccupancy(self.deformer.box)
+        self.canonical_occupancy = CanonicalOccupancy(self.deformer.box, self.renderer)
         lower, upper = posed_bounds(vertices, body.skinning_weights, self._train_bones())
         edge = cell_edge(self.canonical_occupancy)
-        self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge)
+        self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge, self.renderer)
         self.render_buffers = RenderBuffers()
 
         self.density_noise = 1.0
@@ -195,7 +195,9 @@ class InstantAvatarModel(Model):
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
         if self.pose_refinement is not None:
             return self.pose_refinement.bone_transforms
-        return self.poses.bone_transforms[self.train_pose_ids]
+        return self.poses.bone_transforms[
+            : len(self.train_pose_ids)
+        ]  # the first ones; a list would be copied to the GPU
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""
@@ -228,11 +230,11 @@ class InstantAvatarModel(Model):
         """Whether training steps wait for nothing, so that their kernels can be recorded."""
         return self.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
 
-    def step_settings(self) -> Hashable:
+    def step_settings(self, num_rays: int) -> Hashable:
         """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
         config, step = self.config, self.step
         switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise)
-        return (*switches, self.render_buffers.sizes())
+        return (*switches, self.render_buffers.sizes(num_rays))
 
     @torch.no_grad()
     def refresh_occupancy(self, step: int) -> None:
@@ -297,7 +299,7 @@ class InstantAvatarModel(Model):
         if key not in self._render_poses:
             body = self.posed_body(bank, row)
             skinning = self.deformer.pose(body.bone_transforms)
-            cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms)
+            cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms, self.renderer)
             self._render_poses[key] = RenderPose(body, skinning, cells)
             if len(self._render_poses) > _CACHED_POSES:
                 self._render_poses.popitem(last=False)

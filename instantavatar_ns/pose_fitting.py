@@ -106,7 +106,7 @@ def fit_poses(
 def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: tuple[RayBundle, dict[str, Tensor]]) -> Tensor:
     """Difference between an image and its rendering as it is evaluated, on white, at some of its pixels."""
     rays, batch = drawn
-    cells = pose_cells(model.canonical_occupancy, model.deformer, body.bone_transforms)
+    cells = pose_cells(model.canonical_occupancy, model.deformer, body.bone_transforms, model.renderer)
     outputs = model.render(rays, RenderPose(body, model.deformer.pose(body.bone_transforms), cells))
     image, mask = batch["image"][:, :3], batch["image"][:, 3:]
     color = nn.functional.mse_loss(outputs["rgb"], image * mask + 1 - mask)

@@ -47,7 +47,7 @@ class TrainingStep:
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
         """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
-        settings = (id(rays), self._model.step_settings())
+        settings = (id(rays), self._model.step_settings(len(rays)))
         if settings != self._settings:
             self._settings, self._recording = settings, None
             return self._forward(rays, batch)

@@ -80,8 +80,11 @@ class PoseRefinement(nn.Module):
 
     def __getitem__(self, frame: int | Int[Tensor, ""]) -> PosedBody:
         """One frame's pose; its gradient reaches the frame's remainder and the knots around it."""
-        # One row, not a number: the host would wait to learn a number that lies on the device.
-        row = torch.as_tensor(frame, device=self.basis.device).view(1)
+        # One row, not a number: the host would wait to learn a number that lies on the device, or to send it there.
+        if isinstance(frame, int):
+            row = torch.full((1,), frame, device=self.basis.device)
+        else:
+            row = frame.to(self.basis.device).view(1)
         world_to_root, bones = self._pose(self._live(row), self.given_rotations[row], self.given_transl[row])
         return PosedBody(world_to_root[0], bones[0])
 

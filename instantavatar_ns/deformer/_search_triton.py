@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from instantavatar_ns.deformer.candidates import NUM_BONES, RESOLUTION, BoneCand
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.posed_skinning import blend_kernel, candidates_kernel
 from instantavatar_ns.kernels.search import gradient_kernel, search_kernel
 
@@ -64,16 +66,16 @@ def pose_triton(
     programs = _ceil_div(voxels, block)
     _launch(
         blend_kernel, programs, BLEND.warps,
-        skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels, *box.resolution,
-        BONES=NUM_BONES, STRIDE=thinning(box), CELLS=cells, SHARE=_power_of_2(_ceil_div(cells, programs)),
-        BLOCK=block,
+        skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels,
+        **_axes("N", box.resolution), BONES=NUM_BONES, STRIDE=thinning(box), CELLS=cells,
+        SHARE=_power_of_2(_ceil_div(cells, programs)), BLOCK=block,
     )  # fmt: skip
     thin_voxels = len(main_bones)
     block = _block(CANDIDATES, thin_voxels)
     _launch(
         candidates_kernel, _ceil_div(thin_voxels, block), CANDIDATES.warps,
-        blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels, *box.resolution,
-        STRIDE=thinning(box), POSED=RESOLUTION, BLOCK=block,
+        blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels,
+        **_axes("N", box.resolution), STRIDE=thinning(box), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip
     return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks))
 
@@ -130,7 +132,8 @@ class _ImplicitRoots(torch.autograd.Function):
         _launch(
             gradient_kernel, min(_ceil_div(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
             canonical, point, count, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
-            ctx.box.upper, points_grad, bones_grad, capacity, *ctx.box.resolution, BONES=NUM_BONES, BLOCK=block,
+            ctx.box.upper, points_grad, bones_grad, capacity,
+            **_axes("N", ctx.box.resolution), BONES=NUM_BONES, BLOCK=block,
         )  # fmt: skip
         return points_grad, bones_grad, None, None, None, None, None, None
 
@@ -161,15 +164,19 @@ def _search(
         points, num_points, posed.blended, posed.to_canonical, candidates.masks, candidates.lower, candidates.cell,
         box.lower, box.upper, None if occupied is None else occupied.contiguous().view(torch.uint8),
         roots.canonical, roots.point, roots.count, roots.first, roots.number, n, capacity, settings.max_steps,
-        settings.converged**2, settings.diverged**2, settings.same_root**2, PASSED_ROOT**2, *box.resolution, *cells,
-        POSED=RESOLUTION, SLOTS=MOST_ROOTS, BLOCK=block,
+        settings.converged**2, settings.diverged**2, settings.same_root**2, PASSED_ROOT**2,
+        **_axes("N", box.resolution), **_axes("O", cells), POSED=RESOLUTION, SLOTS=MOST_ROOTS, BLOCK=block,
     )  # fmt: skip
     return roots
 
 
 def _launch(kernel: Any, programs: int, warps: int, *arguments: Any, **constants: Any) -> None:
-    if programs > 0:
-        kernel[(programs,)](*arguments, num_warps=warps, num_stages=1, **constants)
+    launch(kernel, (programs,), *arguments, num_warps=warps, num_stages=1, **constants)
+
+
+def _axes(letter: str, sizes: Sequence[int]) -> dict[str, int]:
+    """A kernel's constants for sizes along x, y and z."""
+    return {letter + axis: size for axis, size in zip("XYZ", sizes, strict=True)}
 
 
 def _block(size: ProgramSize, items: int) -> int:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from instantavatar_ns.field.hash_encoding import FEATURES, HashEncoding
 from instantavatar_ns.kernels.hash_encoding import gather_kernel, points_kernel, scatter_kernel
+from instantavatar_ns.kernels.launch import launch
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,9 @@ def encode(
     slopes = None
     if slopes_kind is not None:
         slopes = points.new_empty((levels * FEATURES * 3, stride), dtype=slopes_kind)
-    gather_kernel[(-(-num_points // GATHER.block), levels)](
+    launch(
+        gather_kernel,
+        (-(-num_points // GATHER.block), levels),
         points,
         table.detach().view(torch.int64),
         encoded,
@@ -75,7 +78,7 @@ def encode(
         stride,
         encoding.num_dense,
         BLOCK=GATHER.block,
-        num_warps=GATHER.warps,  # pyright: ignore[reportCallIssue]
+        num_warps=GATHER.warps,
     )
     return encoded, slopes
 
@@ -100,10 +103,12 @@ def table_gradient(
     table_gradient = torch.zeros_like(encoding.params)
     levels = encoding.grid.levels
     merged = sum(scale <= MERGED_CELLS for scale in encoding.grid.scales)  # the coarse levels, the first ones
-    for first, last, launch in ((0, merged, SCATTER_MERGED), (merged, levels, SCATTER)):
+    for first, last, size in ((0, merged, SCATTER_MERGED), (merged, levels, SCATTER)):
         if first == last:
             continue
-        scatter_kernel[(-(-len(points) // launch.block), last - first)](
+        launch(
+            scatter_kernel,
+            (-(-len(points) // size.block), last - first),
             points,
             gradient,
             table_gradient,
@@ -115,8 +120,8 @@ def table_gradient(
             first,
             MERGE=first < merged,
             PRECISION="tf32x3" if exact else "tf32",
-            BLOCK=launch.block,
-            num_warps=launch.warps,  # pyright: ignore[reportCallIssue]
+            BLOCK=size.block,
+            num_warps=size.warps,
         )
     return table_gradient
 
@@ -130,7 +135,9 @@ def points_gradient(
 ) -> Float[Tensor, "n 3"]:
     """Gradient to the points, from that to their encoding and what `encode` kept."""
     points_gradient = gradient.new_empty((num_points, 3))
-    points_kernel[(-(-num_points // POINTS.block),)](
+    launch(
+        points_kernel,
+        (-(-num_points // POINTS.block),),
         gradient,
         slopes,
         points_gradient,
@@ -140,7 +147,7 @@ def points_gradient(
         gradient.shape[1],
         LEVELS=encoding.grid.levels,
         BLOCK=POINTS.block,
-        num_warps=POINTS.warps,  # pyright: ignore[reportCallIssue]
+        num_warps=POINTS.warps,
     )
     return points_gradient
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from instantavatar_ns.field.implementation import interpreting
 from instantavatar_ns.field.triton_hash import Launch
 from instantavatar_ns.kernels.field_heads import backward_kernel, forward_kernel
+from instantavatar_ns.kernels.launch import launch
 
 Precision = Literal["half", "float"]
 
@@ -102,7 +103,9 @@ def evaluate_heads(
     density = make((num_points,))
     color = make((num_points, 3)) if with_color else None
     features = None if with_color else make((num_points, 15))
-    forward_kernel[(_programs(FORWARD, encoded),)](
+    launch(
+        forward_kernel,
+        (_programs(FORWARD, encoded),),
         encoded,
         params.density,
         params.color,
@@ -142,10 +145,12 @@ def heads_gradient(
     density_gradient = torch.zeros_like(params.density)
     with_color = gradient.color is not None
     color_gradient = torch.zeros_like(params.color) if with_color else None
-    launch = BACKWARD[precision]
+    size = BACKWARD[precision]
     if precision == "half" and not _has_large_shared_memory(encoded.device):
-        launch = SMALL_BACKWARD
-    backward_kernel[(_programs(launch, encoded),)](
+        size = SMALL_BACKWARD
+    launch(
+        backward_kernel,
+        (_programs(size, encoded),),
         encoded,
         params.density,
         params.color,
@@ -160,27 +165,27 @@ def heads_gradient(
         count,
         num_points,
         encoded.shape[1],
-        **_constants(params, encoded, launch, precision),
-        BACKWARD=PRODUCTS[precision][1],  # pyright: ignore[reportArgumentType]
+        **_constants(params, encoded, size, precision),
+        BACKWARD=PRODUCTS[precision][1],
     )
     return HeadGradients(encoded_gradient, density_gradient, color_gradient)
 
 
-def _constants(params: HeadParams, encoded: Tensor, launch: HeadLaunch, precision: Precision) -> dict[str, Any]:
+def _constants(params: HeadParams, encoded: Tensor, size: HeadLaunch, precision: Precision) -> dict[str, Any]:
     return {
         "FEATURES": len(encoded),
         "INPUTS": params.inputs,
         "WIDTH": params.width,
         "FORWARD": PRODUCTS[precision][0],
-        "BLOCK": launch.block,
-        "num_warps": launch.warps,
-        "num_stages": launch.stages,
+        "BLOCK": size.block,
+        "num_warps": size.warps,
+        "num_stages": size.stages,
     }
 
 
-def _programs(launch: HeadLaunch, encoded: Tensor) -> int:
+def _programs(size: HeadLaunch, encoded: Tensor) -> int:
     """As many as run at once, so that weights are loaded once; fewer for fewer tiles."""
-    return min(-(-encoded.shape[1] // launch.block), launch.programs * _multiprocessors(encoded.device))
+    return min(-(-encoded.shape[1] // size.block), size.programs * _multiprocessors(encoded.device))
 
 
 @cache

@@ -10,20 +10,26 @@ from __future__ import annotations
 import ctypes
 import os
 import shutil
+import struct
 import sysconfig
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
-from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.compiler import compile as compile_source
 from triton.runtime.jit import JITFunction
+
+Argument = Tensor | int | float | None
+Constant = int | str
 
 _TYPES = {
     torch.float32: "fp32",
@@ -36,30 +42,35 @@ _TYPES = {
     torch.int32: "i32",
     torch.int64: "i64",
 }
-_C_TYPES = {"i32": ctypes.c_int32, "i64": ctypes.c_int64, "fp32": ctypes.c_float}
+_C_FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}
+_POINTER = "P"
 _ALIGNED = 16  # bytes, or what a number is a multiple of: lets the compiler join neighbouring accesses
 _DEFAULT_SHARED_MEMORY = 48 * 1024  # bytes that a block may take without asking
 
 
-def launch(kernel: Any, grid: Sequence[int], *args: Tensor | int | float, num_warps: int = 4, **constants: int) -> None:
+def launch(
+    kernel: Any, grid: Sequence[int], *args: Argument, num_warps: int = 4, num_stages: int = 3, **constants: Constant
+) -> None:
     """Launch a kernel on PyTorch's current stream, or run it in Triton's interpreter where that is switched on.
 
     Args:
         kernel: A function decorated with `triton.jit`.
         grid: Number of programs along up to three axes; nothing is launched where one of them is zero.
-        args: Its arguments by position: tensors, whole numbers and floats.
+        args: Its arguments by position: tensors, whole numbers, floats, and None for a tensor that it can do without.
         num_warps: Warps of a program.
+        num_stages: Turns of a loop whose loads are under way at once.
         constants: Its `tl.constexpr` arguments.
 
     Raises:
         RuntimeError: There is neither a C compiler nor `cuda.bindings`; see `launcher`.
+        TypeError: The arguments are not those of the kernel.
     """
     if not all(grid):
         return
-    if knobs.runtime.interpret or launcher() == "triton":
-        kernel[tuple(grid)](*args, num_warps=num_warps, **constants)
+    if not isinstance(kernel, JITFunction) or launcher() == "triton":
+        kernel[tuple(grid)](*args, num_warps=num_warps, num_stages=num_stages, **constants)
     else:
-        _launch_through_driver(kernel, grid, args, num_warps, constants)
+        _launch_through_driver(kernel, grid, args, num_warps, num_stages, constants)
 
 
 @cache
@@ -81,66 +92,151 @@ def launcher() -> str:
 
 
 def signature(
-    kernel: JITFunction, args: Sequence[Tensor | int | float], constants: dict[str, int]
+    kernel: JITFunction, args: Sequence[Argument], constants: dict[str, Constant]
 ) -> tuple[dict[str, str], dict[tuple[int, ...], list[list[Any]]]]:
     """Types of a kernel's arguments by name, and what is known of them, as Triton's compiler wants it.
 
     Raises:
-        TypeError: The arguments are not those of the kernel.
+        TypeError: The arguments are not those of the kernel, or a constant is given by position.
     """
     names = [name for name in kernel.arg_names if name not in constants]
-    if len(names) != len(args) or len(names) + len(constants) != len(kernel.arg_names):
+    by_position = {kernel.arg_names[place] for place in getattr(kernel, "constexprs", ())}.intersection(names)
+    if len(names) != len(args) or len(names) + len(constants) != len(kernel.arg_names) or by_position:
         raise TypeError(f"{kernel.__name__} takes {kernel.arg_names}, got {len(args)} by position and {[*constants]}")
+    general = getattr(kernel, "do_not_specialize", ())
     types, attributes = {}, {}
     for name, value in zip(names, args, strict=True):
-        if isinstance(value, Tensor):
+        aligned = False
+        if value is None:
+            types[name] = "constexpr"
+        elif isinstance(value, Tensor):
             types[name] = "*" + _TYPES[value.dtype]
             aligned = value.data_ptr() % _ALIGNED == 0
         elif isinstance(value, float):
-            types[name], aligned = "fp32", False
+            types[name] = "fp32"
         else:
-            types[name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            aligned = value % _ALIGNED == 0
+            types[name] = "i32" if _is_int32(value) else "i64"
+            aligned = name not in general and value % _ALIGNED == 0
         if aligned:
             attributes[(kernel.arg_names.index(name),)] = [["tt.divisibility", _ALIGNED]]
     return types, attributes
 
 
-_loaded: dict[tuple, tuple[Any, int]] = {}  # CUDA function and bytes of shared memory
+def _is_int32(value: int) -> bool:
+    return -(2**31) <= value < 2**31
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A kernel on a device.
+
+    Attributes:
+        function: What the driver launches.
+        shared: Bytes of shared memory of a program.
+        packer: Writes the arguments as C does.
+        storage: Where it writes them.
+        pointers: Where each of them lies there ...
+        address: ... and where these pointers lie.
+    """
+
+    function: Any
+    shared: int
+    packer: struct.Struct
+    storage: Any
+    pointers: Any
+    address: int
+
+
+_loaded: dict[tuple, _Loaded] = {}
+_lock = threading.Lock()  # a viewer's thread may launch the same kernel, whose arguments have one place in memory
+_thread = threading.local()
 
 
 def _launch_through_driver(
     kernel: JITFunction,
     grid: Sequence[int],
-    args: Sequence[Tensor | int | float],
+    args: Sequence[Argument],
     num_warps: int,
-    constants: dict[str, int],
+    num_stages: int,
+    constants: dict[str, Constant],
 ) -> None:
+    """Some 20 launches make a step, so that what a launch costs the host counts: no more is done than must be."""
+    driver, device = _driver(), torch.cuda.current_device()
+    # Whatever the compiled kernel depends on, and maybe a little more.
+    key: list[Any] = [kernel, device, num_warps, num_stages, *constants.items()]
+    values: list[int | float] = []
+    for value in args:
+        if isinstance(value, Tensor):
+            pointer = value.data_ptr()
+            values.append(pointer)
+            key.append(value.dtype)
+            key.append(pointer % _ALIGNED == 0)
+        elif value is None:
+            key.append(None)
+        else:
+            values.append(value)
+            key.append("float" if isinstance(value, float) else (_is_int32(value), value % _ALIGNED == 0))
+    found = tuple(key)
+    with _lock:
+        loaded = _loaded.get(found)
+        if loaded is None or not hasattr(_thread, "has_context"):
+            _give_context(device)
+        if loaded is None:
+            loaded = _loaded[found] = _load(kernel, device, args, num_warps, num_stages, constants)
+        loaded.packer.pack_into(loaded.storage, 0, *values, 0, 0)
+        x, y, z = (*grid, 1, 1)[:3]
+        stream = torch.cuda.current_stream(device).cuda_stream
+        error = driver.cuLaunchKernel(
+            loaded.function, x, y, z, 32 * num_warps, 1, 1, loaded.shared, stream, loaded.address, 0
+        )
+    _checked(error)
+
+
+def _load(
+    kernel: JITFunction,
+    device: int,
+    args: Sequence[Argument],
+    num_warps: int,
+    num_stages: int,
+    constants: dict[str, Constant],
+) -> _Loaded:
+    driver = _driver()
+    types, attributes = signature(kernel, args, constants)
+    absent = {name: None for name, kind in types.items() if kind == "constexpr"}
+    major, minor = torch.cuda.get_device_capability(device)
+    source = ASTSource(kernel, {**types, **dict.fromkeys(constants, "constexpr")}, {**constants, **absent}, attributes)
+    options = {"num_warps": num_warps, "num_stages": num_stages}
+    compiled = compile_source(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+    module = _checked(driver.cuModuleLoadData(compiled.asm["cubin"]))
+    function = _checked(driver.cuModuleGetFunction(module, compiled.metadata.name.encode()))
+    shared = compiled.metadata.shared
+    if shared > _DEFAULT_SHARED_MEMORY:
+        attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+        _checked(driver.cuFuncSetAttribute(function, attribute, shared))
+
+    kinds = [_POINTER if kind.startswith("*") else _C_FORMATS[kind] for kind in types.values() if kind != "constexpr"]
+    # Two pointers to scratch memory follow, which no kernel of this package uses.
+    formats = "@" + "".join(kinds) + 2 * _POINTER
+    storage = ctypes.create_string_buffer(struct.calcsize(formats))
+    ends = [struct.calcsize(formats[: end + 1]) for end in range(1, len(formats))]
+    starts = [end - struct.calcsize(kind) for end, kind in zip(ends, formats[1:], strict=True)]
+    pointers = (ctypes.c_void_p * len(starts))(*(ctypes.addressof(storage) + start for start in starts))
+    return _Loaded(function, shared, struct.Struct(formats), storage, pointers, ctypes.addressof(pointers))
+
+
+def _give_context(device: int) -> None:
+    """Make PyTorch's context the current one in a thread in which nothing has done so yet."""
+    driver = _driver()
+    if int(_checked(driver.cuCtxGetCurrent())) == 0:
+        _checked(driver.cuCtxSetCurrent(_checked(driver.cuDevicePrimaryCtxRetain(device))))
+    _thread.has_context = True
+
+
+@cache
+def _driver() -> ModuleType:
     from cuda.bindings import driver
 
-    types, attributes = signature(kernel, args, constants)
-    device = torch.cuda.current_device()
-    key = (kernel, device, num_warps, *types.values(), *attributes, *constants.values())
-    if key not in _loaded:
-        major, minor = torch.cuda.get_device_capability(device)
-        source = ASTSource(kernel, {**types, **dict.fromkeys(constants, "constexpr")}, constants, attributes)
-        target = GPUTarget("cuda", 10 * major + minor, 32)
-        compiled = compile_source(source, target=target, options={"num_warps": num_warps})
-        module = _checked(driver.cuModuleLoadData(compiled.asm["cubin"]))
-        function = _checked(driver.cuModuleGetFunction(module, compiled.metadata.name.encode()))
-        shared = compiled.metadata.shared
-        if shared > _DEFAULT_SHARED_MEMORY:
-            attribute = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            _checked(driver.cuFuncSetAttribute(function, attribute, shared))
-        _loaded[key] = function, shared
-    function, shared = _loaded[key]
-    values = [value.data_ptr() if isinstance(value, Tensor) else value for value in args]
-    c_types = [ctypes.c_void_p if name.startswith("*") else _C_TYPES[name] for name in types.values()]
-    # Two pointers to scratch memory follow, which no kernel of this package uses.
-    parameters = (tuple([*values, 0, 0]), tuple([*c_types, ctypes.c_void_p, ctypes.c_void_p]))
-    x, y, z = [*grid, 1, 1][:3]
-    stream = torch.cuda.current_stream().cuda_stream
-    _checked(driver.cuLaunchKernel(function, x, y, z, 32 * num_warps, 1, 1, shared, stream, parameters, 0))
+    return driver
 
 
 def _checked(result: tuple) -> Any:
@@ -149,7 +245,6 @@ def _checked(result: tuple) -> Any:
     Raises:
         RuntimeError: The call failed.
     """
-    error, *values = result
-    if int(error) != 0:
-        raise RuntimeError(f"CUDA driver: {error.name}")
-    return values[0] if values else None
+    if int(result[0]) != 0:
+        raise RuntimeError(f"CUDA driver: {result[0].name}")
+    return result[1] if len(result) > 1 else None

@@ -35,6 +35,7 @@ def traverse_kernel(
     directions,  # [rays, 3] float32
     shifts,  # [rays] float32: part of a step by which each ray's samples are shifted
     box,  # [6] float32
+    filled,  # [6] float32, box around the occupied cells
     binaries,  # [nx, ny, nz] uint8
     ray_indices,  # [capacity] int32, written
     t_starts,  # [capacity] float32, written
@@ -55,9 +56,9 @@ def traverse_kernel(
     ray = tl.program_id(0)
     ox, oy, oz = tl.load(origins + 3 * ray), tl.load(origins + 3 * ray + 1), tl.load(origins + 3 * ray + 2)
     dx, dy, dz = tl.load(directions + 3 * ray), tl.load(directions + 3 * ray + 1), tl.load(directions + 3 * ray + 2)
-    near_x, far_x = _slab(ox, dx, tl.load(box), tl.load(box + 3))
-    near_y, far_y = _slab(oy, dy, tl.load(box + 1), tl.load(box + 4))
-    near_z, far_z = _slab(oz, dz, tl.load(box + 2), tl.load(box + 5))
+    near_x, far_x = _slab(ox, dx, tl.load(filled), tl.load(filled + 3))
+    near_y, far_y = _slab(oy, dy, tl.load(filled + 1), tl.load(filled + 4))
+    near_z, far_z = _slab(oz, dz, tl.load(filled + 2), tl.load(filled + 5))
     near = tl.maximum(tl.maximum(tl.maximum(near_x, near_y), near_z), 0.0)
     far = tl.minimum(tl.minimum(far_x, far_y), far_z)
 

@@ -46,6 +46,7 @@ def sample_rays_triton(
         directions.contiguous(),
         shifts,
         cells.aabb,
+        cells.aabb if cells.filled is None else cells.filled,
         cells.binaries.view(torch.uint8),
         ray_indices,
         t_starts,

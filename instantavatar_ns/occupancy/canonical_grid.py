@@ -8,6 +8,7 @@ the field; skinned forward, the occupied cells give the grid of any set of poses
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -32,6 +33,7 @@ class CanonicalOccupancy(OccGridEstimator):
 
     Args:
         box: The canonical voxels; each becomes a cell.
+        implementation: What finds the largest component; "triton" does so on a GPU without its host.
     """
 
     binaries: Bool[Tensor, "1 x y z"]
@@ -40,9 +42,10 @@ class CanonicalOccupancy(OccGridEstimator):
     resolution: Int[Tensor, "3"]
     grid_coords: Int[Tensor, "cells 3"]
 
-    def __init__(self, box: VoxelBox) -> None:
+    def __init__(self, box: VoxelBox, implementation: Literal["torch", "triton"] = "torch") -> None:
         super().__init__(torch.cat([box.lower, box.upper]).cpu(), list(box.resolution))
         self.binaries.fill_(True)
+        self.implementation = implementation
 
     @property
     def resolution_xyz(self) -> tuple[int, int, int]:
@@ -65,11 +68,16 @@ class CanonicalOccupancy(OccGridEstimator):
     @torch.no_grad()
     def refresh(self, density: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:
         """Record the density at a random point of each cell, and decide again what is occupied."""
-        self.occs = torch.maximum(DECAY * self.occs, density(self.jittered()))
+        torch.maximum(self.occs.mul_(DECAY), density(self.jittered()), out=self.occs)
         cells = opacity(self.occs)
         # Not "greater": a field that is empty everywhere has not begun to learn, and must be sampled everywhere.
         occupied = (cells >= cells.mean().clamp(max=OPACITY_THRESHOLD)).view(self.resolution_xyz)
-        self.binaries[0] = largest_component(dilate(occupied))
+        if self.implementation == "triton":
+            # Triton is imported where it is used: it is no part of PyTorch on every platform.
+            from instantavatar_ns.occupancy._components_triton import largest_component_triton as largest
+        else:
+            largest = largest_component
+        self.binaries[0] = largest(dilate(occupied))
 
     def occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Whether points lie in occupied cells; outside the box nothing is."""

@@ -19,10 +19,12 @@ class OccupiedCells:
     Attributes:
         aabb: Lower and upper corner, metres.
         binaries: One flag per cell.
+        filled: A smaller box around all occupied cells, if it is known. It spares rays the way through empty ones.
     """
 
     aabb: Float[Tensor, "6"]
     binaries: Bool[Tensor, "x y z"]
+    filled: Float[Tensor, "6"] | None = None
 
 
 def dilate(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x y z"]:

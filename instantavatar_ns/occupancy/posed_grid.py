@@ -5,6 +5,8 @@ Both are the canonical occupied cells, skinned forward (`canonical_grid` says wh
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from nerfacc import OccGridEstimator
@@ -26,16 +28,24 @@ class PoseUnionGrid(OccGridEstimator):
         lower: Lower corner of a box in root space that holds the person in all the poses, metres.
         upper: Its upper corner.
         edge: Edge of a cell, metres; see `cell_edge`.
+        implementation: What fills it; "triton" does so on a GPU without its host.
     """
 
     binaries: Bool[Tensor, "1 x y z"]
     aabbs: Float[Tensor, "1 6"]
     occs: Float[Tensor, "cells"]
 
-    def __init__(self, lower: Float[Tensor, "3"], upper: Float[Tensor, "3"], edge: float) -> None:
+    def __init__(
+        self,
+        lower: Float[Tensor, "3"],
+        upper: Float[Tensor, "3"],
+        edge: float,
+        implementation: Literal["torch", "triton"] = "torch",
+    ) -> None:
         aabb, resolution = cubic_cells(lower, upper, edge)
         super().__init__(aabb.cpu(), list(resolution))
         self.binaries.fill_(True)
+        self.implementation = implementation
 
     @property
     def cells(self) -> OccupiedCells:
@@ -50,13 +60,19 @@ class PoseUnionGrid(OccGridEstimator):
         bone_transforms: Float[Tensor, "poses 24 4 4"],
     ) -> None:
         """Skin the occupied canonical cells into every pose and take the union."""
-        points = canonical.occupied_centres()
         x, y, z = self.binaries.shape[1:]
-        union = torch.zeros_like(self.binaries[0])
-        for poses in bone_transforms.split(_POSES_AT_A_TIME):
-            union |= fill(deformer.skin(points, poses), self.aabbs[0], (x, y, z))
+        if self.implementation == "triton":
+            # Triton is imported where it is used: it is no part of PyTorch on every platform.
+            from instantavatar_ns.occupancy._posed_grid_triton import union_triton
+
+            union = union_triton(canonical, deformer, bone_transforms, self.aabbs[0], (x, y, z))
+        else:
+            points = canonical.occupied_centres()
+            union = torch.zeros_like(self.binaries[0])
+            for poses in bone_transforms.split(_POSES_AT_A_TIME):
+                union |= fill(deformer.skin(points, poses), self.aabbs[0], (x, y, z))
         self.binaries[0] = union
-        self.occs = union.flatten().float()
+        self.occs.copy_(union.flatten())
 
     def sampling(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, rays_o: Tensor, rays_d: Tensor, render_step_size: float = 1e-3, stratified: bool = False, **_: object
@@ -72,9 +88,24 @@ def cell_edge(canonical: CanonicalOccupancy) -> float:
 
 @torch.no_grad()
 def pose_cells(
-    canonical: CanonicalOccupancy, deformer: FastSnarfDeformer, bone_transforms: Float[Tensor, "24 4 4"]
+    canonical: CanonicalOccupancy,
+    deformer: FastSnarfDeformer,
+    bone_transforms: Float[Tensor, "24 4 4"],
+    implementation: Literal["torch", "triton"] = "torch",
 ) -> OccupiedCells:
-    """Occupied cells of one pose in its own tight box, for rendering. The host reads their number, once per pose."""
+    """Occupied cells of one pose, for rendering.
+
+    Args:
+        canonical: Occupied cells, one of each voxel of the deformer.
+        deformer: Skins them.
+        bone_transforms: The pose, from the canonical one to root space.
+        implementation: "torch" makes a grid that just holds the pose, whose size the host reads; "triton" makes one
+            with a fixed number of cells, without the host.
+    """
+    if implementation == "triton":
+        from instantavatar_ns.occupancy._posed_grid_triton import pose_cells_triton
+
+        return pose_cells_triton(canonical, deformer, bone_transforms, _CANONICAL_CELLS)
     points = deformer.skin(canonical.occupied_centres(), bone_transforms)
     if len(points) == 0:
         empty = torch.zeros((1, 1, 1), dtype=torch.bool, device=points.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from jaxtyping import Int32
@@ -30,6 +30,11 @@ class BufferSizes:
         num_roots = round(num_roots * max(1.0, num_samples / self.samples))
         return BufferSizes(_with_spare(self.samples, num_samples), _with_spare(self.roots, num_roots))
 
+    def shrunk(self, num_samples: int, num_roots: int) -> BufferSizes:
+        """Sizes with something to spare, where these are more than twice as large: empty rows are worked on, too."""
+        fitting = BufferSizes(_with_spare(0, max(num_samples, 1)), _with_spare(0, max(num_roots, 1)))
+        return BufferSizes(*(new if 2 * new < old else old for new, old in zip(astuple(fitting), astuple(self), strict=True)))
+
     def hold(self, num_samples: int, num_roots: int) -> bool:
         """Whether so many fit."""
         return num_samples <= self.samples and num_roots <= self.roots
@@ -42,18 +47,18 @@ def _with_spare(size: int, wanted: int) -> int:
 class RenderBuffers:
     """Renders with `render_buffered`, and sees that nothing is lost for want of room.
 
-    While gradients are wanted the host is not kept waiting: what did not fit is noticed at the next `check`, and said.
-    An image is rendered again in larger buffers.
+    While gradients are wanted the host is not kept waiting: what did not fit is counted on the device, where a CUDA
+    graph may do so too; `check` notices and says so. An image is rendered again in larger buffers.
     """
 
     def __init__(self) -> None:
-        # By the number of rays: sizes, and what the last rendering with gradient would have filled.
+        # By the number of rays: sizes, and what renderings with gradient would have filled.
         self._sizes: dict[int, BufferSizes] = {}
-        self._wanted: dict[int, tuple[Int32[Tensor, "1"], Int32[Tensor, "1"]]] = {}
+        self._wanted: dict[int, _Wanted] = {}
 
-    def sizes(self) -> tuple[tuple[int, BufferSizes], ...]:
-        """Sizes of the buffers by the number of rays."""
-        return tuple(self._sizes.items())
+    def sizes(self, num_rays: int) -> BufferSizes | None:
+        """Sizes of the buffers for so many rays, once they have been rendered."""
+        return self._sizes.get(num_rays)
 
     def render(self, rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> tuple[Pixels, Tensor]:
         """Pixels, and the number of their samples."""
@@ -66,25 +71,74 @@ class RenderBuffers:
             sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
             pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
             if torch.is_grad_enabled():
-                self._wanted[num_rays] = (num_samples, num_roots)
+                if num_rays not in self._wanted:
+                    self._wanted[num_rays] = _Wanted(num_samples.device)
+                self._wanted[num_rays].add(num_samples, num_roots)
                 break
             # The host waits for two numbers: an image must not lack anything.
-            self.check()
             wanted = int(num_samples), int(num_roots)
             if sizes.hold(*wanted):
                 break
             self._sizes[num_rays] = sizes.grown(*wanted)
         return pixels, num_samples.clamp(max=sizes.samples)
 
-    def check(self) -> None:
-        """Enlarge buffers that were too small for the last step, and say so. Reads two numbers on the host."""
+    def check(self) -> bool:
+        """Enlarge buffers that were too small for a step, and say so; shrink those that are far too large.
+
+        On a GPU this looks at the steps before the last check, whose numbers have reached the host meanwhile.
+
+        Returns:
+            Whether any were enlarged: what was captured with the former ones must be captured again.
+        """
+        enlarged = False
         for num_rays, counts in self._wanted.items():
-            num_samples, num_roots = (int(count) for count in counts)
-            sizes = self._sizes[num_rays]
-            if not sizes.hold(num_samples, num_roots):
-                CONSOLE.log(
-                    f"[yellow]A step had {num_samples} samples and {num_roots} roots, more than its buffers hold "
-                    f"({sizes.samples} and {sizes.roots}); some were left out. The buffers are enlarged.[/yellow]"
-                )
-                self._sizes[num_rays] = sizes.grown(num_samples, num_roots)
-        self._wanted.clear()
+            wanted, sizes = counts.take(), self._sizes[num_rays]
+            if wanted is None:
+                continue
+            if sizes.hold(*wanted):
+                self._sizes[num_rays] = sizes.shrunk(*wanted)
+                continue
+            CONSOLE.log(
+                f"[yellow]A step had {wanted[0]} samples and {wanted[1]} roots, more than its buffers hold "
+                f"({sizes.samples} and {sizes.roots}); some were left out. The buffers are enlarged.[/yellow]"
+            )
+            self._sizes[num_rays] = sizes.grown(*wanted)
+            enlarged = True
+        return enlarged
+
+
+class _Wanted:
+    """The most samples and roots that any rendering would have filled since they were last sent to the host.
+
+    Args:
+        device: Where they are counted.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._most = torch.zeros(2, dtype=torch.int32, device=device)
+        # On the host: what was sent last, and the event after which it is there.
+        self._sent: tuple[Tensor, torch.cuda.Event] | None = None
+
+    def add(self, num_samples: Int32[Tensor, "1"], num_roots: Int32[Tensor, "1"]) -> None:
+        """Count a rendering. Always in the same place, so that a captured step goes on counting."""
+        torch.maximum(self._most, torch.cat([num_samples, num_roots]), out=self._most)
+
+    def take(self) -> tuple[int, int] | None:
+        """What was sent at the last call; what has been counted since is sent and forgotten.
+
+        Nothing at the first call on a GPU, nor while it is not there yet. Without a GPU it is what has been counted.
+        """
+        counts = None
+        if not self._most.is_cuda:
+            counts = self._most.tolist()
+        elif self._sent is None:
+            self._sent = torch.zeros(2, dtype=torch.int32, pin_memory=True), torch.cuda.Event()
+        elif self._sent[1].query():
+            counts = self._sent[0].tolist()
+        else:
+            return None
+        if self._sent is not None:
+            self._sent[0].copy_(self._most, non_blocking=True)
+            self._sent[1].record()
+        self._most.zero_()
+        return None if counts is None else (counts[0], counts[1])

@@ -15,14 +15,32 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from instantavatar_ns.kernels import components, compositing, traversal
+from instantavatar_ns.kernels import components, compositing, posed_grid, traversal
 
 FLOATS, INTS, FLAGS = "*fp32", "*i32", "*u8"
+CANONICAL = {"NX": 128, "NY": 128, "NZ": 32}
 # Kernel, types of its arguments, its constants, warps.
 KERNELS = [
     (
         traversal.traverse_kernel,
-        [FLOATS, FLOATS, FLOATS, FLOATS, FLAGS, INTS, FLOATS, INTS, INTS, INTS, "fp32", "i32", "i32", "i32", "i32"],
+        [
+            FLOATS,
+            FLOATS,
+            FLOATS,
+            FLOATS,
+            FLOATS,
+            FLAGS,
+            INTS,
+            FLOATS,
+            INTS,
+            INTS,
+            INTS,
+            "fp32",
+            "i32",
+            "i32",
+            "i32",
+            "i32",
+        ],
         {"LANES": 128},
         1,
     ),
@@ -40,6 +58,25 @@ KERNELS = [
     ),
     (components.join_kernel, [FLAGS, INTS, "i32", "i32", "i32"], {"BLOCK": 256}, 4),
     (components.count_kernel, [FLAGS, INTS, INTS, "i32"], {"BLOCK": 256}, 4),
+    (
+        posed_grid.union_kernel,
+        [FLAGS, FLOATS, FLOATS, FLOATS, FLOATS, FLAGS, "i32"],
+        {**CANONICAL, "PX": 66, "PY": 72, "PZ": 38, "BONES": 24, "POSES": 16, "BLOCK": 64},
+        4,
+    ),
+    (
+        posed_grid.skin_kernel,
+        [FLAGS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLAGS],
+        {**CANONICAL, "BONES": 24, "MARKS": 97**3, "SHARE": 64, "BLOCK": 32},
+        4,
+    ),
+    (
+        posed_grid.mark_kernel,
+        [FLAGS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLAGS],
+        {**CANONICAL, "SIZE": 96, "SPACING": 2, "BLOCK": 1024},
+        4,
+    ),
+    (posed_grid.spread_kernel, [FLAGS, FLAGS, "i32", "i32", "i32"], {"BLOCK": 1024}, 4),
 ]
 
 

@@ -14,6 +14,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from instantavatar_ns.kernels import launch as launch_module
+
 _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -36,7 +38,7 @@ class NoDevice:
 def compiled_launches(launch: Callable[[], object], capability: int = 90) -> dict[str, list[Any]]:
     """The different kernels that `launch` would launch, by name. For a process without TRITON_INTERPRET."""
     kernels: dict[str, list[Any]] = {}
-    run = JITFunction.run
+    run, launcher = JITFunction.run, launch_module.launcher
 
     def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         kernel = run(self, *args, grid=grid, warmup=True, **kwargs)
@@ -47,10 +49,11 @@ def compiled_launches(launch: Callable[[], object], capability: int = 90) -> dic
 
     driver.set_active(NoDevice(capability))  # pyright: ignore[reportArgumentType]
     JITFunction.run = compile_only  # pyright: ignore[reportAttributeAccessIssue]
+    launch_module.launcher = lambda: "triton"  # pyright: ignore[reportAttributeAccessIssue]
     try:
         launch()
     finally:
-        JITFunction.run = run
+        JITFunction.run, launch_module.launcher = run, launcher
     return kernels
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -36,6 +41,45 @@ def test_arguments_that_are_not_the_kernels_are_refused() -> None:
         signature(count_kernel, (flags,), {"BLOCK": 64})
     with pytest.raises(TypeError, match="count_kernel takes"):
         signature(count_kernel, (flags, flags, flags, 1), {})
+
+
+@pytest.fixture(scope="module")
+def driver_report(repo_root: Path) -> dict[str, Any]:
+    """What a driver that only notes it was given."""
+    pytest.importorskip("cuda.bindings.driver")
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PATH"] = ""  # no C compiler
+    command = [sys.executable, "-m", "tests.kernels.driver_launches"]
+    result = subprocess.run(command, cwd=repo_root, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout)
+
+
+def test_driver_is_given_the_arguments(driver_report: dict[str, Any]) -> None:
+    """Pointers, numbers of 32 and 64 bits, none for the absent tensor and the constants, two pointers to nothing."""
+    assert driver_report["arguments"] == driver_report["expected"]
+    # Function, programs, lanes, bytes of shared memory, stream.
+    assert driver_report["first"] == [101, 3, 2, 1, 64, 1, 1, 0, 42]
+
+
+def test_numbers_are_not_specialised_where_the_kernel_asks_for_that(driver_report: dict[str, Any]) -> None:
+    """Nor what is absent; `out` begins four bytes later, `small` is 5, and `n` is 16."""
+    assert driver_report["aligned"] == [*"abcdefgh", "big"]
+
+
+def test_kernel_is_loaded_once_for_each_kind_of_arguments(driver_report: dict[str, Any]) -> None:
+    """Again for another alignment, tensor or constant, not for another thread."""
+    assert driver_report["functions"] == [101, 102, 103, 104, 105, 101]
+    assert driver_report["different_codes"] == 3, "alignment changes nothing in this kernel"
+
+
+def test_other_threads_are_given_the_context_of_pytorch(driver_report: dict[str, Any]) -> None:
+    assert driver_report["contexts"] == ["context of 0"]
+
+
+def test_launching_costs_the_host_little(driver_report: dict[str, Any]) -> None:
+    """A few microseconds; a slow and busy machine is given ten times as many."""
+    assert driver_report["microseconds"] < 100
 
 
 def test_without_a_compiler_the_driver_is_called(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -84,6 +84,19 @@ def test_pixels_are_those_of_the_packed_renderer(scene: Scene, thresholds: tuple
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
+@torch.no_grad()
+def test_cells_of_either_implementation_show_the_same(scene: Scene) -> None:
+    """The grids lie differently, which matters only where neither has to hold the body."""
+    cells = pose_cells(scene.avatar.occupancy, scene.avatar.deformer, scene.bones, "triton")
+    pixels = [
+        render_buffered(scene.rays, replace(scene.pose, cells=each), scene.avatar, RULES, ROOMY).pixels
+        for each in (scene.pose.cells, cells)
+    ]
+    assert (pixels[0].accumulation > 0.3).sum() > 4
+    torch.testing.assert_close(pixels[1].rgb, pixels[0].rgb, atol=1e-3, rtol=0)
+    torch.testing.assert_close(pixels[1].depth, pixels[0].depth, atol=1e-3, rtol=0)
+
+
 def test_gradients_to_field_and_pose_are_those_of_the_packed_renderer(scene: Scene) -> None:
     picks = [torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE) for shape in ((36, 3), (36,))]
     gradients = []
@@ -112,9 +125,34 @@ def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     buffers = RenderBuffers()
     _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) == 36, "what was rendered, not what was wanted"
-    buffers.check()
+    away = Rays(scene.rays.origins, -scene.rays.directions)
+    _, num_samples = buffers.render(away, scene.pose, scene.avatar, RULES)
+    assert int(num_samples) == 0, "the fullest step counts, not the last"
+    assert checked(buffers)
     assert "36 and 36" in capsys.readouterr().out
     _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) > 36
-    buffers.check()
+    assert not checked(buffers)
     assert not capsys.readouterr().out
+
+
+def checked(buffers: RenderBuffers) -> bool:
+    """Whether a check enlarged buffers; on a GPU it is the second one that knows of the last step."""
+    enlarged = buffers.check()
+    if DEVICE == "cpu":
+        return enlarged
+    assert not enlarged
+    torch.cuda.synchronize()
+    return buffers.check()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_check_does_not_wait_for_the_gpu(scene: Scene) -> None:
+    buffers = RenderBuffers()
+    buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            buffers.check()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
