@@ -10,17 +10,14 @@ sizes without a GPU; times mean nothing then, and none are written.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-from datetime import date
 from pathlib import Path
 
 import torch
 from triton import knobs
 from triton.testing import do_bench
 
+from benchmarks import record
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.occupancy._components_triton import largest_component_triton
 from instantavatar_ns.occupancy._compositing_triton import composite_triton
@@ -51,17 +48,7 @@ def main() -> None:
         figures |= {f"{name}_{key}": value for key, value in measure(size, cells, device).items()}
     figures["component_ms"] = timed(lambda: largest_component_triton(deformer))
     figures["component_scipy_ms"] = timed(lambda: largest_component(deformer))
-    print(json.dumps(figures, indent=2))
-    if args.output is not None and not INTERPRETED:
-        head = {
-            "date": date.today().isoformat(),
-            "device": torch.cuda.get_device_name(),
-            "commit": os.environ.get("COMMIT")
-            or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-            "command": "python benchmarks/kernels_occupancy.py " + " ".join(sys.argv[1:]),
-        }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(head | figures, indent=2) + "\n", encoding="utf8")
+    record.write(None if INTERPRETED else args.output, record.head(device) | figures)
 
 
 def scene(device: str) -> tuple[OccupiedCells, torch.Tensor]:

@@ -11,7 +11,7 @@ Everything goes through nerfstudio's own, unmodified trainer, set up as ns-train
   from the end of the first step to the end of the last, and stands while held-out and novel frames are evaluated, ten
   times on the way (`curve`, and the plot). `novel_psnr` and `heldout_psnr` are the last that were reached within the
   budget, `seconds_to_released` is when both were at least what the released code reaches. PSNR as in the published
-  tables. Kernels that later steps need first were compiled by the first training.
+  tables. Kernels that later steps need first were compiled by the first training; checkpoints are saved at the end.
 - `frame_ms_540` and `frame_ms_1080`: median over the novel motion, whose every frame needs its own occupied cells;
   named after the height of dev-male's images, and of the same cameras with twice the pixels.
 - `renderer_psnr`: the final weights on the novel motion by each renderer, and `renderer_psnr_difference` of the two.
@@ -112,12 +112,13 @@ class Speed:
         """Train, and look at steps in the middle: how long they take, and what they ask of the GPU."""
         trainer = training.set_up(self.arguments("probe", self.probe_steps))
         interval = trainer.pipeline.model.config.occupancy_interval
+        if self.probe_steps < 4 * interval:
+            raise SystemExit(f"Expected --probe-steps of at least {4 * interval}, four refreshes of the occupancy.")
         # Whole intervals, so that the share of refreshes is right.
-        timed = max(1, self.probe_steps // 3 // interval) * interval
-        start = self.probe_steps // 2 // interval * interval
-        watch = Stopwatch(start, start + timed)
+        third = self.probe_steps // interval // 3 * interval
+        watch = Stopwatch(third, 2 * third)
         watch.attach(trainer)
-        profile = Profile(start + timed, interval) if torch.cuda.is_available() else None
+        profile = Profile(2 * third, interval) if torch.cuda.is_available() else None
         if profile is not None:
             profile.attach(trainer)
             torch.cuda.reset_peak_memory_stats()
@@ -371,19 +372,20 @@ def plot(curve: list[dict[str, float]], budget: float, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     seconds = [point["seconds"] for point in curve]
+    there = "released code on dev-male"
     rows = (("novel_psnr", "novel motion", "C0", 1), ("heldout_psnr", "held-out frames", "C1", 2))
     for key, label, color, column in rows:
         axes.plot(seconds, [point[key] for point in curve], "o-", color=color, label=label)
         released = [(row[0], row[column]) for row in RELEASED_CURVE]
-        axes.plot(*zip(*released, strict=True), "s--", color=color, alpha=0.5, label=f"{label}, released code")
+        axes.plot(*zip(*released, strict=True), "s--", color=color, alpha=0.5, label=f"{label}, {there}")
         axes.axhline(RELEASED[key], color=color, linewidth=0.8, linestyle=":")
     axes.axvline(budget, color="grey", linewidth=0.8)
     axes.set(xscale="log", xlabel="seconds of training", ylabel="PSNR (dB)")
-    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3)
     axes.legend()
     path.parent.mkdir(parents=True, exist_ok=True)

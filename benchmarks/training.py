@@ -27,7 +27,13 @@ NS_TRAIN = (sys.executable, "-W", "ignore", "-m", "nerfstudio.scripts.train")
 
 
 def arguments(
-    method: str, subject: Path, runs: Path, name: str, steps: int | None, *options: str, data_options: tuple[str, ...]
+    method: str,
+    subject: Path,
+    runs: Path,
+    name: str,
+    steps: int | None,
+    *options: str,
+    data_options: tuple[str, ...] = (),
 ) -> list[str]:
     """Arguments of ns-train for a run at `runs/name/method/run`.
 
