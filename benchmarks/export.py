@@ -10,22 +10,17 @@ knows the glTF specification only (tests/export/glb.py), posed, and ray-cast fro
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from time import monotonic, process_time
 
 import numpy as np
-import torch
 import tyro
 from embreex.mesh_construction import TriangleMesh
 from embreex.rtcore_scene import EmbreeScene
 from PIL import Image
 
+from benchmarks import record
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
@@ -50,6 +45,10 @@ class ExportBenchmark:
 
     def main(self) -> None:
         """Export, evaluate and write the figures."""
+        record.write(self.output, record.head() | self.measure())
+
+    def measure(self) -> dict[str, float]:
+        """Export, evaluate, and return the figures."""
         datamanager = pipeline_of(load_run_config(self.load_config)).datamanager
         novel = Path(datamanager.data or datamanager.dataparser.data) / "novel"
         start, busy = monotonic(), process_time()
@@ -57,22 +56,13 @@ class ExportBenchmark:
         seconds, cpu_seconds = monotonic() - start, process_time() - busy
         psnrs = self.compare(Glb(path), novel)
         neural = Evaluate(load_config=self.load_config, sets=("novel",), lpips_backbone=self.lpips_backbone).main()
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {os.cpu_count()} cores"
-        result = {
-            "date": date.today().isoformat(),
-            "device": device,
-            "commit": os.environ.get("COMMIT")
-            or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-            "command": "python " + " ".join(["benchmarks/export.py", *sys.argv[1:]]),
+        return {
             "glb_novel_psnr": float(np.mean(psnrs)),
             "neural_novel_psnr": neural["novel"]["psnr"],
             "glb_mb": path.stat().st_size / 1e6,
             "export_s": seconds,
             "export_cpu_s": cpu_seconds,
         }
-        self.output.parent.mkdir(parents=True, exist_ok=True)
-        self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
-        print(json.dumps(result, indent=2))
 
     def compare(self, glb: Glb, novel: Path) -> list[float]:
         """PSNR of every frame of a folder, whole image on white, 8-bit."""

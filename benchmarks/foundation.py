@@ -10,24 +10,12 @@ compiles itself once per machine, is built before. Pictures are left beside the 
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from datetime import date
-from importlib.metadata import entry_points
 from pathlib import Path
 
-# From a checkout that is not installed: the variables that nerfstudio reads in place of entry points.
-if not any(point.name == "instant-avatar" for point in entry_points(group="nerfstudio.method_configs")):
-    parser = "instantavatar_ns.data.instantavatar_dataparser:instant_avatar_data"
-    os.environ["NERFSTUDIO_METHOD_CONFIGS"] = "instant-avatar=instantavatar_ns.config:instant_avatar"
-    os.environ["NERFSTUDIO_DATAPARSER_CONFIGS"] = f"instant-avatar-data={parser}"
-
-import torch
 import tyro
 
+from benchmarks import record, training
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 from instantavatar_ns.scripts.evaluate import Evaluate
 
@@ -49,35 +37,14 @@ class Foundation:
 
     def main(self) -> None:
         """Run everything and write the figures."""
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        commit = os.environ.get("COMMIT") or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-        result = {
-            "date": date.today().isoformat(),
-            "device": device,
-            "commit": commit,
-            "command": "python " + " ".join(["benchmarks/foundation.py", *sys.argv[1:]]),
-            "torch": torch.__version__,
-            "nerfacc_cuda": nerfacc_cuda(),
-        }
+        result = record.head() | {"nerfacc_cuda": nerfacc_cuda()}
         for subject in self.subjects:
             result[subject.name] = self.measure(subject)
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
-        print(json.dumps(result, indent=2))
+            record.write(self.output, result)
 
     def measure(self, subject: Path) -> dict[str, float]:
         """Train and evaluate one subject."""
-        command = [sys.executable, "-W", "ignore", "-m", "nerfstudio.scripts.train", "instant-avatar"]
-        command += ["--data", str(subject), "--output-dir", str(self.runs), "--experiment-name", subject.name]
-        command += ["--timestamp", "run", "--vis", "tensorboard"]
-        if not torch.cuda.is_available():
-            command += ["--machine.device-type", "cpu"]
-        if self.steps is not None:
-            command += ["--max-num-iterations", str(self.steps)]
-            for group in ("field", "poses"):
-                command += [f"--optimizers.{group}.scheduler.max-steps", str(self.steps)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        run = self.runs / subject.name / "instant-avatar" / "run"
+        run = training.train(training.arguments("instant-avatar", subject, self.runs, subject.name, self.steps))
         (checkpoint,) = (run / "nerfstudio_models").glob("*.ckpt")
         results = Evaluate(load_config=run / "config.yml", lpips_backbone=self.lpips_backbone).main()
         heldout, novel = results["heldout"], results["novel"]

@@ -11,19 +11,16 @@ is about to switch has no gradient to compare and is left out. `--sweep` times o
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks import record
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.deformer.skinning_grid import canonical_box
@@ -52,22 +49,11 @@ def main() -> None:
         raise SystemExit("benchmarks/kernels_field.py times GPU kernels, and torch finds no GPU here.")
     from triton.testing import do_bench
 
-    figures = {
-        "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name(),
-        "commit": os.environ.get("COMMIT") or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-        "command": "python " + " ".join(["benchmarks/kernels_field.py", *sys.argv[1:]]),
-        "torch": torch.__version__,
-    }
+    figures = record.head()
     figures |= measure(
         HashGrid(), args.points, "cuda", lambda run: float(do_bench(run, return_mode="median")), sweep=args.sweep
     )
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.output is not None:
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(text + "\n")
-        os.replace(partial, args.output)
+    record.write(args.output, figures)
 
 
 def measure(grid: HashGrid, point_counts: list[int], device: str, clock: Clock, sweep: bool = False) -> dict[str, Any]:

@@ -10,11 +10,7 @@ the same code is tried on small sizes without a GPU; times mean nothing then, an
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +18,7 @@ import torch
 from triton import knobs
 from triton.testing import do_bench
 
+from benchmarks import record
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.occupancy._components_triton import largest_component_triton
 from instantavatar_ns.occupancy._compositing_triton import composite_triton
@@ -54,17 +51,7 @@ def main() -> None:
     figures["component_ms"] = timed(lambda: largest_component_triton(binaries))
     figures["component_scipy_ms"] = timed(lambda: largest_component(binaries))
     figures |= measure_grids(occupancy, deformer, bones)
-    print(json.dumps(figures, indent=2))
-    if args.output is not None and not INTERPRETED:
-        head = {
-            "date": date.today().isoformat(),
-            "device": torch.cuda.get_device_name(),
-            "commit": os.environ.get("COMMIT")
-            or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-            "command": "python benchmarks/kernels_occupancy.py " + " ".join(sys.argv[1:]),
-        }
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        args.output.write_text(json.dumps(head | figures, indent=2) + "\n", encoding="utf8")
+    record.write(None if INTERPRETED else args.output, record.head(device) | figures)
 
 
 def scene(device: str) -> tuple[CanonicalOccupancy, FastSnarfDeformer, torch.Tensor]:

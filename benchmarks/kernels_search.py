@@ -11,13 +11,9 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks import record
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
 from instantavatar_ns.data.demo_motion import dance_poses
@@ -54,23 +51,11 @@ def main() -> None:
         raise SystemExit("benchmarks/kernels_search.py times GPU kernels, and torch finds no GPU here.")
     from triton.testing import do_bench
 
-    figures = {
-        "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name(),
-        "commit": os.environ.get("COMMIT") or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-        "command": "python " + " ".join(["benchmarks/kernels_search.py", *sys.argv[1:]]),
-        "torch": torch.__version__,
-    }
+    figures = record.head()
     figures |= measure(
         args.points, "cuda", lambda run: float(do_bench(run, return_mode="median")), (128, 128, 32), args.sweep
     )
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(text + "\n")
-        os.replace(partial, args.output)
+    record.write(args.output, figures)
 
 
 def measure(

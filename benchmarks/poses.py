@@ -22,27 +22,15 @@ not made again: a benchmark that was cut off goes on where it stopped.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from dataclasses import dataclass
-from datetime import date
-from importlib.metadata import entry_points
 from pathlib import Path
 from time import monotonic
 from typing import Literal
 
-# From a checkout that is not installed: the variables that nerfstudio reads in place of entry points.
-if not any(point.name == "instant-avatar" for point in entry_points(group="nerfstudio.method_configs")):
-    parser = "instantavatar_ns.data.instantavatar_dataparser:instant_avatar_data"
-    methods = {"instant-avatar": "instant_avatar", "instant-avatar-lite": "instant_avatar_lite"}
-    named = [f"{name}=instantavatar_ns.config:{attribute}" for name, attribute in methods.items()]
-    os.environ["NERFSTUDIO_METHOD_CONFIGS"] = ",".join(named)
-    os.environ["NERFSTUDIO_DATAPARSER_CONFIGS"] = f"instant-avatar-data={parser}"
-
-import torch
 import tyro
 
+from benchmarks import record, training
 from instantavatar_ns.body.pose_error import PoseError
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 from instantavatar_ns.scripts.evaluate import Evaluate
@@ -88,20 +76,14 @@ class Poses:
     def main(self) -> None:
         """Run everything and write the figures."""
         start = monotonic()
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-        commit = os.environ.get("COMMIT") or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-        result = {"device": device, "commit": commit, "method": self.method, "steps": self.steps}
+        head = record.head()
+        result = {name: head[name] for name in ("device", "commit")} | {"method": self.method, "steps": self.steps}
         result["options"] = list(self.options)
         if self.output.is_file():
             earlier = json.loads(self.output.read_text(encoding="utf8"))
             if all(earlier.get(name) == value for name, value in result.items()):
                 result = earlier
-        result.update(
-            date=date.today().isoformat(),
-            command="python " + " ".join(["benchmarks/poses.py", *sys.argv[1:]]),
-            torch=torch.__version__,
-            nerfacc_cuda=nerfacc_cuda(),
-        )
+        result |= head | {"nerfacc_cuda": nerfacc_cuda()}
         for subject in self.subjects:
             for case in self.cases:
                 name = f"{subject.name}.{case}"
@@ -115,9 +97,8 @@ class Poses:
                     result[name] = self.measure(subject, case)
                 except (subprocess.SubprocessError, OSError, ValueError, RuntimeError) as error:
                     result[name] = {"failed": f"{type(error).__name__}: {error}"}
-                self.output.parent.mkdir(parents=True, exist_ok=True)
-                self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
-                print(name, json.dumps(result[name]), f"({monotonic() - start:.0f} s so far)", flush=True)
+                print(name, f"({monotonic() - start:.0f} s so far)", flush=True)
+                record.write(self.output, result)
 
     def measure(self, subject: Path, case: Case) -> dict[str, float]:
         """Train and evaluate one subject with poses of one quality."""
@@ -170,19 +151,13 @@ class Poses:
     def _train(self, subject: Path, case: Case) -> Path:
         """Run ns-train in a process of its own; returns the run's folder."""
         poses, options = CASES[case]
-        command = [sys.executable, "-W", "ignore", "-m", "nerfstudio.scripts.train", self.method]
-        command += ["--output-dir", str(self.runs), "--experiment-name", f"{subject.name}.{case}"]
-        command += ["--timestamp", "run", "--vis", "tensorboard", *options]
-        if not torch.cuda.is_available():
-            command += ["--machine.device-type", "cpu"]
-        if self.steps is not None:
-            command += ["--max-num-iterations", str(self.steps)]
-            for group in ("field", "poses"):
-                command += [f"--optimizers.{group}.scheduler.max-steps", str(self.steps)]
-        command += [*self.options, "--data", str(subject), "instant-avatar-data", "--poses", poses]
-        print(f"{subject.name}.{case}: training", flush=True)
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=self.budget)
-        return self.runs / f"{subject.name}.{case}" / self.method / "run"
+        name, data_options = f"{subject.name}.{case}", ("--poses", poses)
+        options = [*options, *self.options]
+        print(f"{name}: training", flush=True)
+        arguments = training.arguments(
+            self.method, subject, self.runs, name, self.steps, *options, data_options=data_options
+        )
+        return training.train(arguments, timeout=self.budget)
 
 
 if __name__ == "__main__":

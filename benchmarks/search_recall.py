@@ -9,17 +9,13 @@ Points scattered around the canonical body (2 cm an axis) are skinned forward an
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
-import sys
 import time
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 
 import torch
 
+from benchmarks import record
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
 from instantavatar_ns.deformer._search_torch import search_roots_torch
@@ -39,20 +35,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
-    commit = os.environ.get("COMMIT") or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip()
-    figures = {
-        "date": date.today().isoformat(),
-        "device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
-        "commit": commit,
-        "command": "python benchmarks/search_recall.py " + " ".join(sys.argv[1:]),
-        **measure(args.points, args.poses, args.device),
-    }
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if args.output is not None:
-        partial = args.output.with_suffix(".partial")
-        partial.write_text(text + "\n")
-        os.replace(partial, args.output)
+    record.write(args.output, record.head(args.device) | measure(args.points, args.poses, args.device))
 
 
 @torch.no_grad()

@@ -13,22 +13,18 @@ The run must not be training meanwhile, or images never end. On a CPU the figure
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
 import msgspec
-import torch
 import tyro
 from websockets.asyncio.client import ClientConnection, connect
+
+from benchmarks import record
 
 # Seconds without an image after which nerfstudio has nothing more to send.
 _QUIET = 1.0
@@ -126,25 +122,19 @@ class ViewerLatency:
 
     def main(self) -> dict[str, object]:
         """Measure, print and write the medians."""
+        result = record.head() | self.figures()
+        record.write(self.output, result)
+        return result
+
+    def figures(self) -> dict[str, float]:
+        """Medians, milliseconds."""
         seconds = asyncio.run(self.measure())
         firsts = [first for pairs in seconds.values() for first, _ in pairs]
-        result: dict[str, object] = {
-            "date": date.today().isoformat(),
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-            "commit": os.environ.get("COMMIT")
-            or subprocess.check_output(["git", "rev-parse", "HEAD"], text=True).strip(),
-            "command": "python " + " ".join(["benchmarks/viewer_latency.py", *sys.argv[1:]]),
-            "resolution": self.resolution,
-            "viewer_latency_ms": 1000 * median(firsts),
-        }
+        figures = {"resolution": self.resolution, "viewer_latency_ms": 1000 * median(firsts)}
         for name, pairs in seconds.items():
-            result[f"{name}_first_image_ms"] = 1000 * median(first for first, _ in pairs)
-            result[f"{name}_full_image_ms"] = 1000 * median(last for _, last in pairs)
-        print(json.dumps(result, indent=2))
-        if self.output is not None:
-            self.output.parent.mkdir(parents=True, exist_ok=True)
-            self.output.write_text(json.dumps(result, indent=2) + "\n", encoding="utf8")
-        return result
+            figures[f"{name}_first_image_ms"] = 1000 * median(first for first, _ in pairs)
+            figures[f"{name}_full_image_ms"] = 1000 * median(last for _, last in pairs)
+        return figures
 
     async def measure(self) -> dict[str, list[tuple[float, float]]]:
         """Seconds until the first and the last image of each change."""

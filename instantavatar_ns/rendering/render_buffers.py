@@ -33,7 +33,9 @@ class BufferSizes:
     def shrunk(self, num_samples: int, num_roots: int) -> BufferSizes:
         """Sizes with something to spare, where these are more than twice as large: empty rows are worked on, too."""
         fitting = BufferSizes(_with_spare(0, max(num_samples, 1)), _with_spare(0, max(num_roots, 1)))
-        return BufferSizes(*(new if 2 * new < old else old for new, old in zip(astuple(fitting), astuple(self), strict=True)))
+        return BufferSizes(
+            *(new if 2 * new < old else old for new, old in zip(astuple(fitting), astuple(self), strict=True))
+        )
 
     def hold(self, num_samples: int, num_roots: int) -> bool:
         """Whether so many fit."""

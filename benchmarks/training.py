@@ -1,0 +1,90 @@
+"""Training by ns-train, in a process of its own or step by step in this one; imported before nerfstudio."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from instantavatar_ns.trainer import AvatarTrainer
+
+# From a checkout that is not installed: the variables that nerfstudio reads in place of entry points.
+if not any(point.name == "instant-avatar" for point in entry_points(group="nerfstudio.method_configs")):
+    parser = "instantavatar_ns.data.instantavatar_dataparser:instant_avatar_data"
+    methods = {"instant-avatar": "instant_avatar", "instant-avatar-lite": "instant_avatar_lite"}
+    named = [f"{name}=instantavatar_ns.config:{attribute}" for name, attribute in methods.items()]
+    os.environ["NERFSTUDIO_METHOD_CONFIGS"] = ",".join(named)
+    os.environ["NERFSTUDIO_DATAPARSER_CONFIGS"] = f"instant-avatar-data={parser}"
+
+NS_TRAIN = (sys.executable, "-W", "ignore", "-m", "nerfstudio.scripts.train")
+
+
+def arguments(
+    method: str,
+    subject: Path,
+    runs: Path,
+    name: str,
+    steps: int | None,
+    *options: str,
+    data_options: tuple[str, ...] = (),
+) -> list[str]:
+    """Arguments of ns-train for a run at `runs/name/method/run`.
+
+    Args:
+        method: instant-avatar or instant-avatar-lite.
+        subject: Folder in InstantAvatar's layout.
+        runs: Where runs go.
+        name: Of the run.
+        steps: Training steps, over which the learning rates decay; by default the method's.
+        options: Further options of ns-train.
+        data_options: Options of the data parser.
+    """
+    result = [method, "--output-dir", str(runs), "--experiment-name", name, "--timestamp", "run"]
+    result += ["--vis", "tensorboard"]
+    if not torch.cuda.is_available():
+        result += ["--machine.device-type", "cpu"]
+    if steps is not None:
+        result += ["--max-num-iterations", str(steps)]
+        for group in ("field", "poses"):
+            result += [f"--optimizers.{group}.scheduler.max-steps", str(steps)]
+    return [*result, *options, "--data", str(subject), "instant-avatar-data", *data_options]
+
+
+def train(train_arguments: list[str], timeout: float | None = None) -> Path:
+    """Run ns-train in a process of its own; returns the run's folder."""
+    subprocess.run([*NS_TRAIN, *train_arguments], check=True, stdout=subprocess.DEVNULL, timeout=timeout)
+    values = dict(pairwise(train_arguments))
+    return Path(values["--output-dir"], values["--experiment-name"], train_arguments[0], "run")
+
+
+def set_up(train_arguments: list[str]) -> AvatarTrainer:
+    """What ns-train does before its first step."""
+    import tyro
+    from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+    from nerfstudio.scripts.train import _set_random_seed
+    from nerfstudio.utils import writer
+
+    # nerfstudio keeps the writers of earlier trainers of the process.
+    writer.EVENT_WRITERS.clear()
+    writer.EVENT_STORAGE.clear()
+    config = tyro.cli(AnnotatedBaseConfigUnion, args=train_arguments)
+    config.pipeline.datamanager.data = config.data
+    config.set_timestamp()
+    config.save_config()
+    _set_random_seed(config.machine.seed)
+    trainer = config.setup(local_rank=0, world_size=1)
+    trainer.setup()
+    return trainer
+
+
+def synchronise() -> None:
+    """Wait for the GPU, where there is one."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
