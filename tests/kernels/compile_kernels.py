@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from instantavatar_ns.kernels import components, compositing, traversal
+from instantavatar_ns.kernels import components, compositing, image_rounds, traversal
 
 FLOATS, INTS, FLAGS = "*fp32", "*i32", "*u8"
 # Kernel, types of its arguments, its constants, warps.
@@ -36,6 +36,19 @@ KERNELS = [
         compositing.composite_backward_kernel,
         [FLOATS, FLOATS, FLOATS, INTS, INTS, FLOATS, INTS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, "fp32"],
         {"LANES": 64},
+        1,
+    ),
+    (
+        image_rounds.march_kernel,
+        [FLOATS, FLOATS, FLOATS, FLOATS, FLAGS, FLOATS, INTS, FLOATS, FLOATS, INTS, INTS, INTS, "fp32", "fp32"]
+        + ["i32"] * 7,
+        {"RAYS": 32},
+        1,
+    ),
+    (
+        image_rounds.composite_round_kernel,
+        [FLOATS, FLOATS, INTS, INTS, FLOATS, INTS, INTS, FLOATS, FLOATS, FLOATS, FLOATS, "fp32", "fp32", "fp32", "i32"],
+        {"RAYS": 32},
         1,
     ),
     (components.join_kernel, [FLAGS, INTS, "i32", "i32", "i32"], {"BLOCK": 256}, 4),
