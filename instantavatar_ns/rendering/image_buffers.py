@@ -12,12 +12,13 @@ from instantavatar_ns.occupancy.compositing import Pixels
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.render_buffers import BufferSizes
 
-# Most samples that a ray takes in each round; the last takes what is left, whatever stands here.
-ROUNDS = (12, 12, 0)
-# A person fills a part of the image only, so this is what a ray has in a round, on average.
-_SAMPLES_PER_RAY = 4
+# Most samples that a ray takes in each round; the last takes what is left, whatever stands here. Chosen by numbers of
+# samples (benchmarks/image_rounds.py), not by timing.
+ROUNDS = (20, 20, 0)
+# A person fills a part of the image only: this is about what a ray has in the first round, on average.
+_SAMPLES_PER_RAY = 6
 _SPARE = 1.25
-_WASTE = 4
+_WASTE = 2
 _MULTIPLE = 1 << 12
 # Bytes: 12 + 4 of a sample's place, 8 of its roots' places; of a root, 16 of its place, 24 in the unit cube, 128 of its
 # encoding (16 levels), 16 of density and colour.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Int32
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
@@ -40,14 +39,13 @@ def _with_spare(size: int, wanted: int) -> int:
 
 
 class RenderBuffers:
-    """Renders with `render_buffered`, and sees that nothing is lost for want of room.
+    """Renders with `render_buffered`, and sees that nothing is lost for want of room; the host is not kept waiting.
 
-    While gradients are wanted the host is not kept waiting: what did not fit is noticed at the next `check`, and said.
-    An image is rendered again in larger buffers.
+    What did not fit is noticed at the next `check`, and said. Images must not lack anything: they have `ImageBuffers`.
     """
 
     def __init__(self) -> None:
-        # By the number of rays: sizes, and what the last rendering with gradient would have filled.
+        # By the number of rays: sizes, and what the last rendering would have filled.
         self._sizes: dict[int, BufferSizes] = {}
         self._wanted: dict[int, tuple[Int32[Tensor, "1"], Int32[Tensor, "1"]]] = {}
 
@@ -56,20 +54,11 @@ class RenderBuffers:
         # Triton is imported where it is used: it is no part of PyTorch on every platform.
         from instantavatar_ns.rendering.buffered import render_buffered
 
-        num_rays = len(rays.origins)
+        num_rays = len(rays.directions)
         room = _SAMPLES_PER_RAY * num_rays
-        while True:
-            sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
-            pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
-            if torch.is_grad_enabled():
-                self._wanted[num_rays] = (num_samples, num_roots)
-                break
-            # The host waits for two numbers: an image must not lack anything.
-            self.check()
-            wanted = int(num_samples), int(num_roots)
-            if sizes.hold(*wanted):
-                break
-            self._sizes[num_rays] = sizes.grown(*wanted)
+        sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
+        pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
+        self._wanted[num_rays] = (num_samples, num_roots)
         return pixels, num_samples.clamp(max=sizes.samples)
 
     def check(self) -> None:

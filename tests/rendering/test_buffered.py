@@ -44,15 +44,6 @@ def test_gradients_to_field_and_pose_are_those_of_the_packed_renderer(scene: Sce
         assert theirs.norm() > 0 and (ours - theirs).norm() < 2e-3 * theirs.norm()
 
 
-def test_images_are_whole_however_small_the_buffers_were(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instantavatar_ns.rendering.render_buffers._SAMPLES_PER_RAY", 1)
-    with torch.no_grad():
-        pixels, num_samples = RenderBuffers().render(*scene[:1], scene.pose, scene.avatar, RULES)
-        expected = render_packed(scene.rays, scene.pose, scene.avatar, RULES)
-    assert int(num_samples) == len(expected.weights) > 36
-    torch.testing.assert_close(pixels.rgb, expected.rgb, atol=1e-4, rtol=1e-4)
-
-
 def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
