@@ -31,6 +31,7 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.data.pinhole_rays import pinhole_image
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
@@ -42,6 +43,7 @@ from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prep
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
+from instantavatar_ns.rendering.image_buffers import ImageBuffers
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.render_buffers import RenderBuffers
@@ -70,7 +72,9 @@ class InstantAvatarModelConfig(ModelConfig):
     enable_collider: bool = False
     """Near and far planes are not used: samples lie in occupied cells only."""
     eval_num_rays_per_chunk: int = 1 << 16
-    """Rays that are rendered at once; fewer take less memory."""
+    """Rays that PyTorch renders at once; fewer take less memory."""
+    image_megabytes: int = 2048
+    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts."""
     implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
     """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
     fit all."""
@@ -167,6 +171,7 @@ class InstantAvatarModel(Model):
         edge = cell_edge(self.canonical_occupancy)
         self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge, self.renderer)
         self.render_buffers = RenderBuffers()
+        self.image_buffers = ImageBuffers(config.image_megabytes)
 
         self.density_noise = 1.0
         self.step = 0
@@ -319,6 +324,8 @@ class InstantAvatarModel(Model):
         render = partial(super().get_outputs_for_camera, camera, obb_box)
         try:  # the viewer interrupts renderings by exceptions
             self._current = pose = self.render_pose(bank, row)
+            if self.renderer == "triton":
+                render = partial(self._render_image, camera, obb_box, pose)
             if viewer is None:
                 return render()
             # The grids change together, whenever the occupancy is refreshed.
@@ -326,6 +333,19 @@ class InstantAvatarModel(Model):
             return viewer.render(render, ShownPose(key, pose.body, pose.cells, self.union_grid.cells))
         finally:
             self._current = None
+
+    def _render_image(self, camera: Cameras, obb_box: OrientedBox | None, pose: RenderPose) -> dict[str, Tensor]:
+        """All rays of a camera together, where nerfstudio would render them chunk by chunk."""
+        device = camera.device
+        if device != self.device:
+            camera = camera.to(self.device)
+        image = pinhole_image(camera)
+        if image is None:
+            bundle = camera.generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
+            image = bundle.origins.reshape(-1, 3), bundle.directions
+        origins, directions = image
+        outputs = self.render(Rays(origins, directions.reshape(-1, 3)), pose)
+        return {name: output.view(*directions.shape[:2], -1).to(device) for name, output in outputs.items()}
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render rays that all see one pose, that of the first ray."""
@@ -345,7 +365,7 @@ class InstantAvatarModel(Model):
             )
         return outputs
 
-    def render(self, ray_bundle: RayBundle, pose: RenderPose) -> dict[str, Tensor]:
+    def render(self, ray_bundle: RayBundle | Rays, pose: RenderPose) -> dict[str, Tensor]:
         """Colour, opacity and depth of rays in one pose.
 
         Returns:
@@ -360,15 +380,17 @@ class InstantAvatarModel(Model):
             rules = SampleRules(
                 self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
             )
-        if self.renderer == "triton":
-            pixels, num_samples = self.render_buffers.render(rays, pose, avatar, rules)
-        else:
+        if self.renderer == "torch":
             pixels = render_packed(rays, pose, avatar, rules)
             num_samples = torch.full((1,), len(pixels.weights), device=self.device)
+        elif self.training or torch.is_grad_enabled():
+            pixels, num_samples = self.render_buffers.render(rays, pose, avatar, rules)
+        else:
+            pixels, num_samples = self.image_buffers.render(rays, pose, avatar, rules)
 
         accumulation = pixels.accumulation[:, None]
         depth = pixels.depth[:, None] / accumulation.clamp_min(1e-6)
-        farthest = rays.in_root_space(pose.body)[0].norm(dim=-1, keepdim=True) + _BEHIND_PELVIS
+        farthest = rays.origins_in_root_space(pose.body).norm(dim=-1, keepdim=True) + _BEHIND_PELVIS
         outputs = {
             "rgb": self._on_background(pixels.rgb, accumulation),
             "accumulation": accumulation,

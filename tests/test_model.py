@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from torch import Tensor, nn
@@ -79,7 +79,9 @@ class BodyField(nn.Module):
         assert not noise, "no noise in evaluation"
         return self._density(points), points
 
-    def forward(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+    def forward(self, points: Tensor, noise: float = 0.0, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if count is not None:
+            points = torch.where(torch.arange(len(points))[:, None] < count, points, 100.0)
         return self.density(points, noise)[0], torch.tensor(COLOR).expand(len(points), 3)
 
 
@@ -254,6 +256,57 @@ def test_chunks_do_not_change_the_image(
     monkeypatch.setattr(body_model.config, "eval_num_rays_per_chunk", 1000)
     parts = body_model.get_outputs_for_camera(camera)
     torch.testing.assert_close(parts["rgb"], whole["rgb"])
+
+
+@pytest.fixture
+def triton_model(body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch) -> InstantAvatarModel:
+    """The same avatar, with Triton's kernels but for the search, for which the interpreter takes long."""
+    monkeypatch.setattr(body_model, "renderer", "triton")
+    return body_model
+
+
+def small_camera(heldout: DataparserOutputs) -> Cameras:
+    camera = heldout.cameras[1:2]
+    camera.rescale_output_resolution(0.25)
+    return camera
+
+
+def no_rays(*_: object, **__: object) -> None:
+    raise AssertionError("nerfstudio's generator is slow")
+
+
+def test_whole_image_by_kernels_is_that_of_torch(
+    body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = small_camera(heldout)
+    theirs = body_model.get_outputs_for_camera(camera)
+    monkeypatch.setattr(body_model, "renderer", "triton")
+    monkeypatch.setattr(Cameras, "generate_rays", no_rays)
+    ours = body_model.get_outputs_for_camera(camera)
+    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+    assert (ours["accumulation"] > 0.99).sum() > 20 and (ours["accumulation"] == 0).sum() > 200
+    # A sample on the border of a cell may be counted to either.
+    for key in ours:
+        differ = (ours[key] - theirs[key]).abs().amax(dim=-1) > 1e-3
+        assert differ.float().mean() < 0.01, key
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"camera_type": CameraType.FISHEYE}, {"distortion_params": torch.tensor([[0.2, 0.0, 0.0, 0.0, 0.05, 0.0]])}],
+)
+def test_other_cameras_have_nerfstudios_rays(
+    triton_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch, changes: dict
+) -> None:
+    pinhole = small_camera(heldout)
+    names = ("camera_to_worlds", "fx", "fy", "cx", "cy", "width", "height", "metadata")
+    camera = Cameras(**({name: getattr(pinhole, name) for name in names} | changes))
+    ours = triton_model.get_outputs_for_camera(camera)
+    monkeypatch.setattr(triton_model, "renderer", "torch")
+    theirs = triton_model.get_outputs_for_camera(camera)
+    undistorted = triton_model.get_outputs_for_camera(pinhole)
+    torch.testing.assert_close(ours["rgb"], theirs["rgb"], atol=1e-3, rtol=0)
+    assert (ours["accumulation"] - undistorted["accumulation"]).abs().max() > 0.5, "the camera matters"
 
 
 def test_camera_that_sees_nobody_gives_white(body_model: InstantAvatarModel, heldout: DataparserOutputs) -> None:

@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-
-MOST_STEPS: tl.constexpr = tl.constexpr(1 << 16)
+MOST_STEPS = tl.constexpr(1 << 16)  # of a ray: the box is some thousand steps wide
 
 
 @triton.jit

@@ -30,6 +30,7 @@ def render_buffered(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleR
     """Render rays; differentiable to the field, and to the pose where it asks for it."""
     deformer, occupancy, field = avatar
     origins, directions = rays.in_root_space(pose.body)
+    origins = origins.expand_as(directions)
     samples = sample_rays_triton(origins, directions, pose.cells, rules.step, rules.stratified, sizes.samples)
     points = rays.points(pose.body, samples.ray_indices, samples.t_starts + rules.step / 2)
     roots = deformer.fill(points, pose.skinning, sizes.roots, samples.count, occupancy.binaries[0])

@@ -67,22 +67,26 @@ class Rays(NamedTuple):
     """Rays that all see one pose.
 
     Attributes:
-        origins: Where they start, metres, in the world.
+        origins: Where they start, metres, in the world; one row where all start together.
         directions: Unit vectors.
     """
 
-    origins: Float[Tensor, "rays 3"]
+    origins: Float[Tensor, "#rays 3"]
     directions: Float[Tensor, "rays 3"]
 
-    def in_root_space(self, body: PosedBody) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
+    def in_root_space(self, body: PosedBody) -> tuple[Float[Tensor, "#rays 3"], Float[Tensor, "rays 3"]]:
         """Origins and directions in the root space of a pose, without gradient."""
-        rotation, translation = body.world_to_root[:3, :3].detach(), body.world_to_root[:3, 3].detach()
-        return self.origins @ rotation.T + translation, self.directions @ rotation.T
+        return self.origins_in_root_space(body), self.directions @ body.world_to_root[:3, :3].detach().T
+
+    def origins_in_root_space(self, body: PosedBody) -> Float[Tensor, "#rays 3"]:
+        """Origins in the root space of a pose, without gradient."""
+        world_to_root = body.world_to_root.detach()
+        return self.origins @ world_to_root[:3, :3].T + world_to_root[:3, 3]
 
     def points(self, body: PosedBody, ray: Tensor, distance: Float[Tensor, "samples"]) -> Float[Tensor, "samples 3"]:
         """Points on rays in the root space of a pose.
 
         They are moved there as points: so the gradient to the pose is one product, not a sum over each ray's samples.
         """
-        points = self.origins[ray] + self.directions[ray] * distance[:, None]
+        points = self.origins.expand_as(self.directions)[ray] + self.directions[ray] * distance[:, None]
         return points @ body.world_to_root[:3, :3].T + body.world_to_root[:3, 3]

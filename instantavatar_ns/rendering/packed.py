@@ -18,8 +18,10 @@ from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRu
 
 def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> Pixels:
     """Render rays; differentiable to the field, and to the pose where it asks for it."""
-    num_rays = len(rays.origins)
-    samples = sample_rays(*rays.in_root_space(pose.body), pose.cells, rules.step, rules.stratified)
+    num_rays = len(rays.directions)
+    origins, directions = rays.in_root_space(pose.body)
+    origins = origins.expand_as(directions)
+    samples = sample_rays(origins, directions, pose.cells, rules.step, rules.stratified)
     ray, middles = samples.ray_indices, (samples.t_starts + samples.t_ends) / 2
     density, rgb = shade(rays.points(pose.body, ray, middles), pose.skinning, avatar, rules.noise)
     if rules.least_alpha:

@@ -47,14 +47,14 @@ def _with_spare(size: int, wanted: int) -> int:
 
 
 class RenderBuffers:
-    """Renders with `render_buffered`, and sees that nothing is lost for want of room.
+    """Renders with `render_buffered`, and sees that nothing is lost for want of room; the host is not kept waiting.
 
-    While gradients are wanted the host is not kept waiting: what did not fit is counted on the device, where a CUDA
-    graph may do so too; `check` notices and says so. An image is rendered again in larger buffers.
+    What did not fit is counted on the device, where a CUDA graph may do so too; `check` notices and says so. Images
+    must not lack anything: they have `ImageBuffers`.
     """
 
     def __init__(self) -> None:
-        # By the number of rays: sizes, and what renderings with gradient would have filled.
+        # By the number of rays: sizes, and what renderings would have filled.
         self._sizes: dict[int, BufferSizes] = {}
         self._wanted: dict[int, _Wanted] = {}
 
@@ -67,21 +67,13 @@ class RenderBuffers:
         # Triton is imported where it is used: it is no part of PyTorch on every platform.
         from instantavatar_ns.rendering.buffered import render_buffered
 
-        num_rays = len(rays.origins)
+        num_rays = len(rays.directions)
         room = _SAMPLES_PER_RAY * num_rays
-        while True:
-            sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
-            pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
-            if torch.is_grad_enabled():
-                if num_rays not in self._wanted:
-                    self._wanted[num_rays] = _Wanted(num_samples.device)
-                self._wanted[num_rays].add(num_samples, num_roots)
-                break
-            # The host waits for two numbers: an image must not lack anything.
-            wanted = int(num_samples), int(num_roots)
-            if sizes.hold(*wanted):
-                break
-            self._sizes[num_rays] = sizes.grown(*wanted)
+        sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
+        pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
+        if num_rays not in self._wanted:
+            self._wanted[num_rays] = _Wanted(num_samples.device)
+        self._wanted[num_rays].add(num_samples, num_roots)
         return pixels, num_samples.clamp(max=sizes.samples)
 
     def check(self) -> bool:

@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from instantavatar_ns.kernels import components, compositing, posed_grid, traversal
+from instantavatar_ns.kernels import components, compositing, image_rounds, posed_grid, row_adam, traversal
 
 FLOATS, INTS, FLAGS = "*fp32", "*i32", "*u8"
 CANONICAL = {"NX": 128, "NY": 128, "NZ": 32}
@@ -56,6 +56,19 @@ KERNELS = [
         {"LANES": 64},
         1,
     ),
+    (
+        image_rounds.march_kernel,
+        [FLOATS, FLOATS, FLOATS, FLOATS, FLAGS, FLOATS, INTS, FLOATS, FLOATS, INTS, INTS, INTS, "fp32", "fp32"]
+        + ["i32"] * 7,
+        {"RAYS": 32},
+        1,
+    ),
+    (
+        image_rounds.composite_round_kernel,
+        [FLOATS, FLOATS, INTS, INTS, FLOATS, INTS, INTS, FLOATS, FLOATS, FLOATS, FLOATS, "fp32", "fp32", "fp32", "i32"],
+        {"RAYS": 32},
+        1,
+    ),
     (components.join_kernel, [FLAGS, INTS, "i32", "i32", "i32"], {"BLOCK": 256}, 4),
     (components.count_kernel, [FLAGS, INTS, INTS, "i32"], {"BLOCK": 256}, 4),
     (
@@ -77,6 +90,7 @@ KERNELS = [
         4,
     ),
     (posed_grid.spread_kernel, [FLAGS, FLAGS, "i32", "i32", "i32"], {"BLOCK": 1024}, 4),
+    (row_adam.row_adam_kernel, [FLOATS] * 5 + ["fp32"] * 4 + ["i32"], {"WIDTH": 128}, 1),
 ]
 
 

@@ -6,70 +6,19 @@ Marching, search and compositing run on the GPU if there is one, else in Triton'
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor
 
-from instantavatar_ns.body.pose_bank import PosedBody
-from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
-from instantavatar_ns.deformer.search import SearchSettings
-from instantavatar_ns.deformer.skinning_grid import canonical_box
-from instantavatar_ns.field.canonical_field import CanonicalField
-from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.buffered import render_buffered
-from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.render_buffers import BufferSizes, RenderBuffers
-from tests.avatars import Avatar as Body
-from tests.avatars import body_density, random_bones
+from tests.rendering.scenes import DEVICE, Scene, posed
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 RULES = SampleRules(step=0.05)
 ROOMY = BufferSizes(2048, 2048)
-
-
-class Scene(NamedTuple):
-    """What is rendered."""
-
-    rays: Rays
-    bones: Tensor
-    world_to_root: Tensor
-    avatar: Avatar
-    pose: RenderPose
-
-
-@pytest.fixture(scope="module")
-def scene(small_avatar: Body) -> Scene:
-    """Rays at a person with a random field in the body's occupied cells."""
-    torch.manual_seed(0)
-    body, search = small_avatar.body, SearchSettings(implementation="triton")
-    resolution = small_avatar.deformer.box.resolution
-    deformer = FastSnarfDeformer(small_avatar.vertices, body.skinning_weights, resolution, search)
-    occupancy = CanonicalOccupancy(deformer.box)
-    occupancy.refresh(body_density(small_avatar.vertices, small_avatar.body.faces))
-    occupancy, deformer = occupancy.to(DEVICE), deformer.to(DEVICE)
-    field = CanonicalField(*canonical_box(small_avatar.vertices), HashGrid(4, 10), 16, "torch").to(DEVICE)
-    with torch.no_grad():
-        field.encoding.params.normal_()
-        field.density_head.params.mul_(12)
-    bones = random_bones(small_avatar.body, 1)[0].to(DEVICE)
-    world_to_root = torch.eye(4, device=DEVICE)
-    world_to_root[:3, 3] = torch.tensor([0.1, -0.05, 0.2])
-    x, y = torch.meshgrid(torch.linspace(-0.5, 0.5, 6), torch.linspace(-0.9, 0.6, 6), indexing="ij")
-    target = torch.stack([x, y, torch.zeros_like(x)], dim=-1).view(-1, 3)
-    origins = torch.tensor([0.2, 0.1, 2.0]).expand_as(target)
-    rays = Rays(origins.to(DEVICE), torch.nn.functional.normalize(target - origins, dim=-1).to(DEVICE))
-    avatar = Avatar(deformer, occupancy, field)
-    return Scene(rays, bones, world_to_root, avatar, posed(avatar, bones, world_to_root))
-
-
-def posed(avatar: Avatar, bones: Tensor, world_to_root: Tensor) -> RenderPose:
-    cells = pose_cells(avatar.occupancy, avatar.deformer, bones.detach())
-    return RenderPose(PosedBody(world_to_root, bones), avatar.deformer.pose(bones), cells)
 
 
 @torch.no_grad()
@@ -107,15 +56,6 @@ def test_gradients_to_field_and_pose_are_those_of_the_packed_renderer(scene: Sce
         gradients.append(torch.autograd.grad(loss, [bones, world_to_root, *scene.avatar.field.parameters()]))
     for theirs, ours in zip(*gradients, strict=True):
         assert theirs.norm() > 0 and (ours - theirs).norm() < 2e-3 * theirs.norm()
-
-
-def test_images_are_whole_however_small_the_buffers_were(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("instantavatar_ns.rendering.render_buffers._SAMPLES_PER_RAY", 1)
-    with torch.no_grad():
-        pixels, num_samples = RenderBuffers().render(*scene[:1], scene.pose, scene.avatar, RULES)
-        expected = render_packed(scene.rays, scene.pose, scene.avatar, RULES)
-    assert int(num_samples) == len(expected.weights) > 36
-    torch.testing.assert_close(pixels.rgb, expected.rgb, atol=1e-4, rtol=1e-4)
 
 
 def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
