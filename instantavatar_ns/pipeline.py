@@ -15,6 +15,7 @@ from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
 from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training_step import TrainingStep
+from instantavatar_ns.warm_up import compile_kernels
 
 
 @dataclass
@@ -45,6 +46,9 @@ class AvatarPipeline(VanillaPipeline):
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
         self._may_record = config.record_steps and self.world_size == 1 and not scaled
         self._training_step: TrainingStep | None = None
+        model = cast(InstantAvatarModel, self.model)
+        if self.test_mode != "inference" and self.world_size == 1 and model.is_recordable:
+            compile_kernels(model)
 
     def get_train_loss_dict(self, step: int):
         """Losses of a step, by a recording of its kernels where one can be made."""

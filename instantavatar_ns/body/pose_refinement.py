@@ -99,7 +99,7 @@ class PoseRefinement(nn.Module):
 
     def _live(self, row: Int[Tensor, "1"]) -> Float[Tensor, "1 25 3"]:
         """One frame's correction."""
-        return self._correction(self.basis[row] @ self.knots + self.remainders[row])
+        return self._correction(self.basis[row] @ self.knots + self.remainders.index_select(0, row))
 
     def _correction(self, values: Float[Tensor, "batch 75"]) -> Float[Tensor, "batch 25 3"]:
         return (values @ self.coordinates.T).view(-1, NUM_JOINTS + 1, 3)
