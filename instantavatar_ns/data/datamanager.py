@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -38,6 +38,9 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     """"patches": squares centred on the person. "pixels": single ones within it, near the silhouette and anywhere."""
     patch_size: int = 32
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
+    mask_dilation: float = 0.0
+    """How far around the person patches are centred too, as part of the image's larger side: they see more of what
+    must stay empty."""
     pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
     """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
     seed: int = 0
@@ -62,7 +65,7 @@ class FrameStore:
         images = [torch.from_numpy(dataset.get_numpy_image(index)) for index in frames]
         self.images = torch.stack(images).to(device)  # frames, height, width, RGBA
         self.cameras: Cameras = dataset.cameras.to(device)
-        self.pixels = pixel_classes(self.images[..., 3].float() / 255)
+        self.pixels = pixel_classes(self.images[..., 3].float() / 255, config.mask_dilation)
         self.generator = torch.Generator(device=device)
 
     def __len__(self) -> int:
@@ -75,8 +78,8 @@ class FrameStore:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
         return int(order[place])
 
-    def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
-        """Draw rays of one frame; the same for the same seed, step and rank."""
+    def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Draw rays of one frame; the same for the same seed, step and rank. Of patches the size comes along."""
         self.generator.manual_seed(hash((self.config.seed, self.rank, step)))
         _, height, width, _ = self.images.shape
         classes = self.pixels[frame]
@@ -93,7 +96,10 @@ class FrameStore:
         image = self.images[frame].view(-1, 4)[pixels].float() / 255
         frames = torch.full_like(pixels, frame)
         indices = torch.stack([frames, pixels // width, pixels % width], dim=-1)
-        return self.rays(frame, pixels), {"image": image, "indices": indices}
+        batch: dict[str, Any] = {"image": image, "indices": indices}
+        if self.config.sampling == "patches":
+            batch["patch_size"] = self.config.patch_size
+        return self.rays(frame, pixels), batch
 
     def rays(self, frame: int, pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.

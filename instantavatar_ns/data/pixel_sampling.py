@@ -16,7 +16,7 @@ class PixelClasses(NamedTuple):
     """Flat indices of a frame's pixels by where they lie.
 
     Attributes:
-        person: On the person.
+        person: On the person, or near it if so asked.
         interior: On the person and not near the silhouette. Were the whole person drawn from beside the edge, the near
             side of the silhouette would be drawn more often than the far one, and the avatar would grow by the width of
             its blur.
@@ -30,21 +30,26 @@ class PixelClasses(NamedTuple):
     anywhere: Int[Tensor, "pixels"]
 
 
-def pixel_classes(masks: Float[Tensor, "frames height width"]) -> list[PixelClasses]:
-    """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask."""
+def pixel_classes(masks: Float[Tensor, "frames height width"], dilation: float = 0.0) -> list[PixelClasses]:
+    """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask.
+
+    Args:
+        masks: 1 on the person, 0 elsewhere.
+        dilation: How far around the person pixels count as on it, for `person` alone; of the image's larger side.
+    """
     _, height, width = masks.shape
-    reach = max(1, round(_EDGE_WIDTH * max(height, width)))
+    reach, dilation = max(1, round(_EDGE_WIDTH * max(height, width))), round(dilation * max(height, width))
     everywhere = torch.arange(height * width, device=masks.device)
     classes = []
     for mask in masks:
         inside = (mask > 0.5).float()[None, None]
         grown = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
         shrunken = -F.max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
-        person, interior, edge = (
-            pixels.flatten().nonzero()[:, 0] for pixels in (inside > 0, shrunken > 0, grown != shrunken)
-        )
-        # A person thinner than the band is all edge.
-        classes.append(PixelClasses(person, interior if len(interior) else person, edge, everywhere))
+        dilated = F.max_pool2d(inside, 2 * dilation + 1, stride=1, padding=dilation)
+        interior = shrunken if shrunken.any() else inside  # a person thinner than the band is all edge
+        parts = (dilated > 0, interior > 0, grown != shrunken)
+        person, interior, edge = (pixels.flatten().nonzero()[:, 0] for pixels in parts)
+        classes.append(PixelClasses(person, interior, edge, everywhere))
     return classes
 
 

@@ -43,6 +43,14 @@ def test_person_thinner_than_the_band_is_drawn_from_as_a_whole() -> None:
     assert torch.equal(classes.interior, classes.person) and len(classes.person) == 40
 
 
+def test_dilation_adds_surroundings_to_the_person_alone() -> None:
+    (given,), (dilated,) = pixel_classes(box_mask()[None]), pixel_classes(box_mask()[None], dilation=3 / HEIGHT)
+    grown = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    grown[17:43, 7:33] = True
+    assert torch.equal(marked(dilated.person), grown)
+    assert torch.equal(dilated.interior, given.interior) and torch.equal(dilated.edge, given.edge)
+
+
 def test_patches_are_centred_where_there_is_room() -> None:
     pixels = patches(torch.tensor([30 * WIDTH + 20]), 8, HEIGHT, WIDTH).view(8, 8)
     rows, columns = pixels // WIDTH, pixels % WIDTH
