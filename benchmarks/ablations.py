@@ -4,9 +4,10 @@
         --output benchmarks/results/ablations.json --page docs/ablations.md
 
 Each variant is a few options of ns-train (`VARIANTS`). All runs of a subject take place in one process, through
-nerfstudio's own trainer; frames are read, and the skinning weights made, once. `novel_psnr` is that of the novel motion, `heldout_psnr` that of the
-held-out frames in the poses that `--heldout-poses` names: whole images on white, 8-bit. `train_seconds` runs from the
-first step to the last checkpoint. The spread is the sample standard deviation over the seeds.
+nerfstudio's own trainer; frames are read, and the skinning weights made, once. `novel_psnr` is that of the novel
+motion, `heldout_psnr` that of the held-out frames in the poses that `--heldout-poses` names: whole images on white,
+8-bit. `train_seconds` runs from the first step to the last checkpoint. The spread is the sample standard deviation over
+the seeds.
 
 The JSON is written after every run. A run that is in it already, made by the same commit with the same options, is not
 made again: a benchmark that was cut off, or was given `--total-budget`, goes on where it stopped.
