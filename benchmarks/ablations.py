@@ -15,12 +15,10 @@ made again: a benchmark that was cut off, or was given `--total-budget`, goes on
 
 from __future__ import annotations
 
-import copy
 import gc
 import json
 import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -28,14 +26,11 @@ from statistics import fmean, stdev
 from time import monotonic
 from typing import Any, Literal, NamedTuple
 
-import torch
 import tyro
 
 from benchmarks import record, training
+from benchmarks.in_process import heldout_set, made_once
 from benchmarks.speed import METHODS, EvalFrames, load_frames, psnr
-from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.deformer import fast_snarf
-from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 
 FIGURES = {"novel_psnr": "novel PSNR", "heldout_psnr": "held-out PSNR", "train_seconds": "seconds"}
@@ -168,10 +163,7 @@ class Ablations:
         if not frames:
             datamanager = pipeline.datamanager
             frames["novel_psnr"] = load_frames(datamanager.eval_dataset, trainer.device)
-            parser = copy.deepcopy(datamanager.dataparser.config)
-            parser.eval_set = "heldout"
-            heldout = AvatarDataset(parser.setup().get_dataparser_outputs(split="test"))
-            frames["heldout_psnr"] = load_frames(heldout, trainer.device)
+            frames["heldout_psnr"] = load_frames(heldout_set(datamanager), trainer.device)
         steps, model = trainer.config.max_num_iterations, pipeline.model
         if model.config.occupancy_warmup >= steps:  # has learned no occupancy, which every rendering needs
             for _ in range(5):
@@ -202,32 +194,6 @@ class Ablations:
             *options,
             data_options=data_options,
         )
-
-
-@contextmanager
-def made_once() -> Iterator[None]:
-    """Keep what takes the CPU seconds and is the same in all runs of a subject: decoded frames and skinning weights."""
-    read, images = AvatarDataset.get_numpy_image, {}
-    build, grids = fast_snarf.build_skinning_grid, {}
-
-    def kept(self: AvatarDataset, image_idx: int) -> Any:
-        camera = self.cameras[image_idx]
-        key = self.image_filenames[image_idx], int(camera.height), int(camera.width)
-        if key not in images:
-            images[key] = read(self, image_idx)
-        return images[key]
-
-    def kept_grid(vertices: torch.Tensor, weights: torch.Tensor, box: VoxelBox) -> torch.Tensor:
-        key = vertices.cpu().numpy().tobytes(), box.resolution
-        if key not in grids:
-            grids[key] = build(vertices, weights, box)
-        return grids[key]
-
-    AvatarDataset.get_numpy_image, fast_snarf.build_skinning_grid = kept, kept_grid
-    try:
-        yield
-    finally:
-        AvatarDataset.get_numpy_image, fast_snarf.build_skinning_grid = read, build
 
 
 def summary(runs: dict[str, dict[str, float]]) -> dict[str, Any]:

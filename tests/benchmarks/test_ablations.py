@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import ablations
 from benchmarks.ablations import MARKS, VARIANTS, Ablations, replace_table, summary, table
+from instantavatar_ns.data.dataset import AvatarDataset
 
 RESULT = {
     "method": "instant-avatar",
@@ -86,8 +86,8 @@ def test_runs_are_trained_evaluated_and_not_made_again(
         options=" ".join(f"--{name} {value}" for name, value in small.items()),
     )
     read = []
-    original = ablations.AvatarDataset.get_numpy_image
-    monkeypatch.setattr(ablations.AvatarDataset, "get_numpy_image", lambda self, i: read.append(i) or original(self, i))
+    original = AvatarDataset.get_numpy_image
+    monkeypatch.setattr(AvatarDataset, "get_numpy_image", lambda self, i: read.append(i) or original(self, i))
     benchmark.seeds = (0,)
     benchmark.main()
     assert len(read) == 8 + 4 + 3, "two runs read the training, novel and held-out frames once"
