@@ -54,7 +54,7 @@ VARIANTS = {
     "full": Variant("the method as it is"),
     "no-union-grid": Variant(
         "without the pose-union grid: rays sampled in all of the box while training, and so without its regulariser",
-        (f"{MODEL}occupancy-warmup", "{steps}"),
+        (f"{MODEL}occupancy-start", "everywhere", f"{MODEL}occupancy-warmup", "{steps}"),
     ),
     "no-occupancy-loss": Variant("without the occupancy regulariser", (f"{MODEL}occupancy-loss-mult", "0")),
     "no-hard-surface": Variant("without the hard-surface prior", (f"{MODEL}hard-surface-loss-mult", "0")),
@@ -153,7 +153,7 @@ class Ablations:
             seed: Of initialisation and draws.
             frames: Frames to evaluate on, by figure; filled by a subject's first run.
         """
-        with redirect_stdout(StringIO()):  # nerfstudio's progress, 18 times over
+        with redirect_stdout(StringIO()):  # nerfstudio's progress
             trainer = training.set_up(self.arguments(subject, name, seed))
             training.synchronise()
             start = monotonic()
