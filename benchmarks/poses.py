@@ -1,6 +1,6 @@
 """Train with poses of three qualities and evaluate, through nerfstudio's own entry points.
 
-    python benchmarks/poses.py --subjects path/to/dev-male path/to/dev-female \
+    python -m benchmarks.poses --subjects path/to/dev-male path/to/dev-female \
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/poses.json
 
 Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` with poses.npz, `exact` with truth.npz, and
@@ -15,15 +15,19 @@ Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` wit
   constant rotation per joint; `..._with_drift` without that, and `drift_deg_...` the angle of these rotations
 - `train_seconds`: from the first step to the last checkpoint
 
+All cases are trained in one process, through nerfstudio's own trainer, and evaluated there.
 The JSON is written after every run and a run that is in it already, made by the same commit with the same options, is
 not made again: a benchmark that was cut off goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import gc
 import json
-import subprocess
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from time import monotonic
 from typing import Literal
@@ -31,9 +35,11 @@ from typing import Literal
 import tyro
 
 from benchmarks import record, training
+from benchmarks.in_process import heldout_set, made_once, mean_metrics, poses_of
+from benchmarks.speed import load_frames, psnr
 from instantavatar_ns.body.pose_error import PoseError
 from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
-from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.pose_fitting import RECIPES, Recipe, fit_poses
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
 
 Case = Literal["refined", "raw", "exact", "exact_fixed"]
@@ -66,8 +72,6 @@ class Poses:
     """Training steps, by default the method's."""
     published_fit: bool = False
     """Fit held-out frames by the published recipe too."""
-    budget: float = 300.0
-    """Seconds after which a training is stopped and its case reported as failed."""
     total_budget: float = 3000.0
     """Seconds after which no further case is begun."""
     options: tuple[str, ...] = ()
@@ -85,57 +89,79 @@ class Poses:
                 result = earlier
         result |= head | {"nerfacc_cuda": nerfacc_cuda()}
         for subject in self.subjects:
-            for case in self.cases:
-                name = f"{subject.name}.{case}"
-                if "failed" not in result.get(name, {"failed": True}):
-                    print(name, "is there already", flush=True)
-                    continue
-                if monotonic() - start > self.total_budget:
-                    print(f"{name} is left out: {self.total_budget:.0f} s are over", flush=True)
-                    continue
-                try:
-                    result[name] = self.measure(subject, case)
-                except (subprocess.SubprocessError, OSError, ValueError, RuntimeError) as error:
-                    result[name] = {"failed": f"{type(error).__name__}: {error}"}
-                print(name, f"({monotonic() - start:.0f} s so far)", flush=True)
-                record.write(self.output, result)
+            with made_once():
+                for case in self.cases:
+                    name = f"{subject.name}.{case}"
+                    if "failed" not in result.get(name, {"failed": True}):
+                        print(name, "is there already", flush=True)
+                        continue
+                    if monotonic() - start > self.total_budget:
+                        print(f"{name} is left out: {self.total_budget:.0f} s are over", flush=True)
+                        continue
+                    try:
+                        result[name] = self.measure(subject, case)
+                    except (OSError, ValueError, RuntimeError) as error:
+                        result[name] = {"failed": f"{type(error).__name__}: {error}"}
+                    gc.collect()  # trainers are cycles, and hold all frames
+                    print(name, json.dumps(result[name]), f"({monotonic() - start:.0f} s so far)", flush=True)
+                    record.write(self.output, result, quiet=True)
 
     def measure(self, subject: Path, case: Case) -> dict[str, float]:
         """Train and evaluate one subject with poses of one quality."""
-        run = self._train(subject, case)
-        (checkpoint,) = (run / "nerfstudio_models").glob("*.ckpt")
-        config = run / "config.yml"
+        poses, options = CASES[case]
+        arguments = training.arguments(
+            self.method,
+            subject,
+            self.runs,
+            f"{subject.name}.{case}",
+            self.steps,
+            *options,
+            *self.options,
+            data_options=("--poses", poses, "--eval-set", "novel"),
+        )
+        with redirect_stdout(StringIO()):  # nerfstudio's progress
+            trainer = training.set_up(arguments)
+            training.synchronise()
+            start = monotonic()
+            trainer.train()
+            training.synchronise()
+        train_seconds, device = monotonic() - start, trainer.device
 
-        def evaluate(name: str, **options) -> dict[str, dict]:
-            print(f"{subject.name}.{case}: {name}", flush=True)
-            folder = run / "eval" / name
-            return Evaluate(load_config=config, output_dir=folder, lpips_backbone=self.lpips_backbone, **options).main()
+        model, datamanager = trainer.pipeline.model, trainer.pipeline.datamanager
+        heldout_frames = heldout_set(datamanager)
+        heldout, novel_frames = load_frames(heldout_frames, device), load_frames(datamanager.eval_dataset, device)
+        evaluate = partial(mean_metrics, model, lpips_backbone=self.lpips_backbone)
+        novel, given = evaluate(frames=novel_frames), evaluate(frames=heldout)
+        with model.showing_poses(poses_of(heldout_set(datamanager, "truth"), datamanager, device)):
+            exact = evaluate(frames=heldout)
 
-        exact = evaluate("exact", heldout_poses="truth")
-        heldout, novel = exact["heldout"], exact["novel"]
-        fast = evaluate("fast", sets=("heldout",), fit="fast")["heldout"]
+        def fitted_psnr(recipe: Recipe) -> tuple[float, float]:
+            start = monotonic()
+            fitted = fit_poses(model, heldout_frames, datamanager.config, RECIPES[recipe])
+            training.synchronise()
+            seconds = monotonic() - start
+            with model.showing_poses(fitted):
+                return psnr(model, heldout), seconds
+
         nan = float("nan")
         figures = {
-            "steps": int(checkpoint.stem.split("-")[1]) + 1,
-            # nerfstudio writes this file right before the first step.
-            "train_seconds": checkpoint.stat().st_mtime - (run / "dataparser_transforms.json").stat().st_mtime,
+            "steps": trainer.config.max_num_iterations,
+            "train_seconds": train_seconds,
             "novel_psnr": novel["psnr"],
             "novel_ssim": novel["ssim"],
             "novel_lpips": novel.get("lpips", nan),
-            "heldout_exact_psnr": heldout["psnr"],
-            "ssim": heldout["ssim"],
-            "lpips": heldout.get("lpips", nan),
-            "lpips_published": heldout.get("lpips_published", nan),
-            "heldout_given_psnr": fast["psnr"],
-            "heldout_fitted_psnr": fast["psnr_fitted"],
-            "fit_seconds": fast["fit_seconds"],
-            "fit_frames": len(fast["frames"]),
+            "heldout_exact_psnr": exact["psnr"],
+            "ssim": exact["ssim"],
+            "lpips": exact.get("lpips", nan),
+            "lpips_published": exact.get("lpips_published", nan),
+            "heldout_given_psnr": given["psnr"],
+            "fit_frames": len(heldout),
         }
+        figures["heldout_fitted_psnr"], figures["fit_seconds"] = fitted_psnr("fast")
         if self.published_fit:
-            published = evaluate("published", sets=("heldout",), fit="published")["heldout"]
-            figures["heldout_published_fit_psnr"] = published["psnr_fitted"]
+            figures["heldout_published_fit_psnr"], _ = fitted_psnr("published")
         if case != "exact_fixed":
-            errors = RefinedPoses(load_config=config).errors("truth")
+            errors = RefinedPoses(load_config=trainer.base_dir / "config.yml").errors("truth")
             for when, error in zip(("before", "after"), errors, strict=True):
                 figures.update(self._error_figures(when, error))
         return figures
@@ -147,17 +173,6 @@ class Poses:
             f"pose_error_deg_{when}_with_drift": error.mean_deg,
             f"drift_deg_{when}": error.drift_deg,
         }
-
-    def _train(self, subject: Path, case: Case) -> Path:
-        """Run ns-train in a process of its own; returns the run's folder."""
-        poses, options = CASES[case]
-        name, data_options = f"{subject.name}.{case}", ("--poses", poses)
-        options = [*options, *self.options]
-        print(f"{name}: training", flush=True)
-        arguments = training.arguments(
-            self.method, subject, self.runs, name, self.steps, *options, data_options=data_options
-        )
-        return training.train(arguments, timeout=self.budget)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,11 @@ def head(device: str | None = None) -> dict[str, Any]:
     }
 
 
-def write(path: Path | None, figures: dict[str, Any]) -> None:
-    """Print figures, and write them where `path` says; the file appears whole."""
+def write(path: Path | None, figures: dict[str, Any], quiet: bool = False) -> None:
+    """Print figures unless `quiet`, and write them where `path` says; the file appears whole."""
     text = json.dumps(figures, indent=2) + "\n"
-    print(text, end="", flush=True)
+    if not quiet:
+        print(text, end="", flush=True)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 # From a checkout that is not installed: the variables that nerfstudio reads in place of entry points.
 if not any(point.name == "instant-avatar" for point in entry_points(group="nerfstudio.method_configs")):
     parser = "instantavatar_ns.data.instantavatar_dataparser:instant_avatar_data"
-    methods = {"instant-avatar": "instant_avatar", "instant-avatar-lite": "instant_avatar_lite"}
-    named = [f"{name}=instantavatar_ns.config:{attribute}" for name, attribute in methods.items()]
+    methods = ("instant-avatar", "instant-avatar-lite", "instant-avatar-wild")
+    named = [f"{name}=instantavatar_ns.config:{name.replace('-', '_')}" for name in methods]
     os.environ["NERFSTUDIO_METHOD_CONFIGS"] = ",".join(named)
     os.environ["NERFSTUDIO_DATAPARSER_CONFIGS"] = f"instant-avatar-data={parser}"
 

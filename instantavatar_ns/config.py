@@ -15,7 +15,11 @@ from instantavatar_ns.trainer import AvatarTrainer
 
 
 def _trainer_config(
-    method_name: str, steps: int, datamanager: AvatarDataManagerConfig, model: InstantAvatarModelConfig
+    method_name: str,
+    steps: int,
+    datamanager: AvatarDataManagerConfig,
+    model: InstantAvatarModelConfig,
+    learning_rate: float = 1e-2,
 ):
     return TrainerConfig(
         _target=AvatarTrainer,
@@ -30,7 +34,7 @@ def _trainer_config(
         pipeline=AvatarPipelineConfig(datamanager=datamanager, model=model),
         optimizers={
             "field": {
-                "optimizer": FusedAdamConfig(),
+                "optimizer": FusedAdamConfig(lr=learning_rate),
                 "scheduler": PolynomialDecayConfig(max_steps=steps),
             },
             "poses": {
@@ -78,4 +82,22 @@ instant_avatar_lite = MethodSpecification(
         ),
     ),
     description="InstantAvatar with a small field and few rays, for CPUs and small GPUs.",
+)
+
+instant_avatar_wild = MethodSpecification(
+    config=_trainer_config(
+        "instant-avatar-wild",
+        4000,
+        AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(), mask_dilation=1 / 64),
+        InstantAvatarModelConfig(
+            lpips_loss_mult=0.01,
+            depth_loss_mult=0.01,
+            # Seen from few sides, a person has room to grow where no camera looks; the body says where not to.
+            occupancy_start="body",
+            occupancy_warmup=500,
+            pose_start=0,
+        ),
+        learning_rate=1e-3,
+    ),
+    description="InstantAvatar for videos in the wild: small steps, a perceptual loss, poses corrected from the start.",
 )

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -43,6 +43,7 @@ from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prep
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
+from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpips_loss
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
@@ -95,7 +96,11 @@ class InstantAvatarModelConfig(ModelConfig):
     background_color: Literal["random", "white", "black"] = "random"
     """Background in training: random per pixel, or fixed. Everything is rendered on white otherwise."""
     occupancy_warmup: int = 60
-    """Steps for which all space is taken as occupied: a field that has seen little must not rule anything out."""
+    """Steps for which the occupancy stays as it started: a field that has seen little must not rule anything out."""
+    occupancy_start: Literal["everywhere", "body"] = "everywhere"
+    """What is taken as occupied at first: all space, or what lies within `body_reach` of the body."""
+    body_reach: float = 0.05
+    """Metres around the body that are occupied at first, where occupancy starts from the body: room for clothes."""
     occupancy_interval: int = 20
     """Steps between refreshes of the occupancy."""
     mask_loss_mult: float = 0.1
@@ -108,6 +113,10 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weight of opacity anywhere, in the first `empty_steps` steps. The release's 0.5, on every 20th step."""
     empty_steps: int = 500
     """Steps for which opacity anywhere is discouraged."""
+    lpips_loss_mult: float = 0.0
+    """Weight of LPIPS-VGG, summed over the patches of a step."""
+    depth_loss_mult: float = 0.0
+    """Weight of how far depth lies from its mean over the patch, metres."""
     density_noise_steps: int = 1000
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True
@@ -127,6 +136,8 @@ class InstantAvatarModelConfig(ModelConfig):
     """What is made of the motion before."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
+    vgg_backbone: Path | None = None
+    """File with VGG16's convolutions for the loss of `lpips_loss_mult`; by default torchvision downloads them."""
 
 
 class InstantAvatarModel(Model):
@@ -167,7 +178,9 @@ class InstantAvatarModel(Model):
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
         self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)
         self.canonical_occupancy = CanonicalOccupancy(self.deformer.box, self.renderer)
-        lower, upper = posed_bounds(vertices, body.skinning_weights, self._train_bones())
+        if config.occupancy_start == "body":
+            self.canonical_occupancy.start_near(vertices, config.body_reach)
+        lower, upper = posed_bounds(vertices, body.skinning_weights, self._train_bones().detach())
         edge = cell_edge(self.canonical_occupancy)
         self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge, self.renderer)
         self.render_buffers = RenderBuffers()
@@ -245,9 +258,10 @@ class InstantAvatarModel(Model):
     def refresh_occupancy(self, step: int) -> None:
         """Look where the field is dense, and skin that into all training poses."""
         self.render_buffers.check()
-        if step < self.config.occupancy_warmup:
+        if step >= self.config.occupancy_warmup:
+            self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
+        elif self.config.occupancy_start == "everywhere":
             return
-        self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self._train_bones())
 
     def _forget_render_poses(self, step: int) -> None:
@@ -446,7 +460,7 @@ class InstantAvatarModel(Model):
         return metrics
 
     def get_loss_dict(
-        self, outputs: dict[str, Tensor], batch: dict[str, Tensor], metrics_dict: dict[str, Tensor] | None = None
+        self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss terms with their weights (InstantAvatar section 3.4)."""
         config = self.config
@@ -472,6 +486,13 @@ class InstantAvatarModel(Model):
                 loss_dict["pose_prior"] = outputs["pose_prior"]
             if self.step < config.empty_steps:
                 loss_dict["empty_loss"] = config.empty_loss_mult * outputs["space_opacity"].mean()
+            size: int | None = batch.get("patch_size")
+            if config.lpips_loss_mult:
+                network = lpips_vgg(config.vgg_backbone, str(self.device))
+                loss_dict["lpips_loss"] = config.lpips_loss_mult * patch_lpips_loss(rgb, truth, size, network)
+            if config.depth_loss_mult:
+                depth_loss = patch_depth_loss(outputs["depth"], outputs["accumulation"], size)
+                loss_dict["depth_loss"] = config.depth_loss_mult * depth_loss
         return loss_dict
 
     def get_image_metrics_and_images(

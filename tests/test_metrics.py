@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns import metrics
+from instantavatar_ns import perceptual
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.metrics import image_metrics, lpips_alex, quantise
 
@@ -19,9 +19,11 @@ SIZE = 64
 @pytest.fixture(autouse=True)
 def forget_lpips():
     """LPIPS is built once per process; each test here builds its own."""
-    lpips_alex.cache_clear()
+    for cached in (lpips_alex, perceptual.lpips):
+        cached.cache_clear()
     yield
-    lpips_alex.cache_clear()
+    for cached in (lpips_alex, perceptual.lpips):
+        cached.cache_clear()
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(metrics, "alexnet", refuse)
+    monkeypatch.setattr(perceptual, "download", refuse)
 
 
 def some_image() -> Tensor:

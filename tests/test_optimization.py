@@ -9,7 +9,7 @@ import pytest
 import torch
 from nerfstudio.engine.optimizers import Optimizers
 
-from instantavatar_ns.config import instant_avatar, instant_avatar_lite
+from instantavatar_ns.config import instant_avatar, instant_avatar_lite, instant_avatar_wild
 from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 
 
@@ -75,7 +75,11 @@ def test_checkpoint_loads_as_torch_loads_by_default_and_goes_on(tmp_path: Path) 
     assert torch.equal(second, straight)
 
 
-@pytest.mark.parametrize("method", [instant_avatar, instant_avatar_lite], ids=lambda method: method.config.method_name)
+@pytest.mark.parametrize(
+    "method",
+    [instant_avatar, instant_avatar_lite, instant_avatar_wild],
+    ids=lambda method: method.config.method_name,
+)
 def test_methods_decay_over_their_own_steps(method) -> None:
     scheduler = method.config.optimizers["field"]["scheduler"]
     assert isinstance(scheduler, PolynomialDecayConfig)

@@ -46,7 +46,7 @@ def test_every_entry_point_loads_and_has_nerfstudios_type() -> None:
         for group in ENTRY_POINT_GROUPS
     }
     methods, parsers, scripts = (loaded[group] for group in ENTRY_POINT_GROUPS)
-    assert set(methods) == {"instant-avatar", "instant-avatar-lite"}
+    assert set(methods) == {"instant-avatar", "instant-avatar-lite", "instant-avatar-wild"}
     assert set(parsers) == {"instant-avatar-data", "people-snapshot-data"}
     assert set(scripts) == {"instant-avatar"} and callable(scripts["instant-avatar"])
     for name, method in methods.items():

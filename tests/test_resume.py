@@ -10,7 +10,7 @@ import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from torch import nn
 
-from instantavatar_ns.config import instant_avatar, instant_avatar_lite
+from instantavatar_ns.config import instant_avatar, instant_avatar_lite, instant_avatar_wild
 from instantavatar_ns.trainer import AvatarTrainer
 from tests.commands import BIN, environment, run_command, run_folder, training_arguments
 
@@ -112,6 +112,10 @@ def test_all_checkpoints_are_kept_on_request(trainer):
     assert steps_to_load(trainer) == [20, 40]
 
 
-@pytest.mark.parametrize("method", [instant_avatar, instant_avatar_lite], ids=lambda method: method.config.method_name)
+@pytest.mark.parametrize(
+    "method",
+    [instant_avatar, instant_avatar_lite, instant_avatar_wild],
+    ids=lambda method: method.config.method_name,
+)
 def test_methods_save_this_way(method):
     assert method.config._target is AvatarTrainer

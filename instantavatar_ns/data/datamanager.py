@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
@@ -40,6 +40,9 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     """"patches": squares centred on the person. "pixels": single ones within it, near the silhouette and anywhere."""
     patch_size: int = 32
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
+    mask_dilation: float = 0.0
+    """How far around the person patches are centred too, as part of the image's larger side: they see more of what
+    must stay empty."""
     pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
     """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
     seed: int = 0
@@ -64,10 +67,10 @@ class FrameStore:
         images = [torch.from_numpy(dataset.get_numpy_image(index)) for index in frames]
         self.images = torch.stack(images).to(device)  # frames, height, width, RGBA
         self.cameras: Cameras = dataset.cameras.to(device)
-        self.pixels = pixel_classes(self.images[..., 3].float() / 255)
+        self.pixels = pixel_classes(self.images[..., 3].float() / 255, config.mask_dilation)
         self.generator = torch.Generator(device=device)
         self._frame = torch.zeros(1, dtype=torch.long, device=device)
-        self._draws: dict[int, Recording[tuple[RayBundle, dict[str, Tensor]]]] = {}
+        self._draws: dict[int, Recording[tuple[RayBundle, dict[str, Any]]]] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -79,8 +82,8 @@ class FrameStore:
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
         return int(order[place])
 
-    def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Tensor]]:
-        """Draw rays of one frame; the same for the same seed, step and rank.
+    def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Draw rays of one frame; the same for the same seed, step and rank. Of patches the size comes along.
 
         On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are recorded once and
         replayed, on the same tensors.
@@ -91,7 +94,7 @@ class FrameStore:
         self._frame.fill_(frame)
         return self._draws[num_rays]()
 
-    def _draw(self, num_rays: int) -> tuple[RayBundle, dict[str, Tensor]]:
+    def _draw(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of the frame that `_frame` names, on the device alone."""
         _, height, width, _ = self.images.shape
         frame, generator = self._frame, self.generator
@@ -107,7 +110,10 @@ class FrameStore:
             pixels = torch.cat(drawn)
         image = self.images.view(-1, 4)[frame * (height * width) + pixels].float() / 255
         indices = torch.stack([frame.expand_as(pixels), pixels // width, pixels % width], dim=-1)
-        return self.rays(frame, pixels), {"image": image, "indices": indices}
+        batch: dict[str, Any] = {"image": image, "indices": indices}
+        if self.config.sampling == "patches":
+            batch["patch_size"] = self.config.patch_size
+        return self.rays(frame, pixels), batch
 
     def rays(self, frame: Int[Tensor, "1"], pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.

@@ -44,7 +44,7 @@ class PixelClasses(NamedTuple):
     """Pixels by where they lie.
 
     Attributes:
-        person: On the person.
+        person: On the person, or near it if so asked.
         interior: On the person and not near the silhouette. Were the whole person drawn from beside the edge, the near
             side of the silhouette would be drawn more often than the far one, and the avatar would grow by the width of
             its blur.
@@ -56,18 +56,25 @@ class PixelClasses(NamedTuple):
     edge: PixelLists
 
 
-def pixel_classes(masks: Float[Tensor, "frames height width"]) -> PixelClasses:
-    """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask."""
+def pixel_classes(masks: Float[Tensor, "frames height width"], dilation: float = 0.0) -> PixelClasses:
+    """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask.
+
+    Args:
+        masks: 1 on the person, 0 elsewhere.
+        dilation: How far around the person pixels count as on it, for `person` alone; of the image's larger side.
+    """
     height, width = masks.shape[1:]
-    reach = max(1, round(_EDGE_WIDTH * max(height, width)))
+    reach, dilation = max(1, round(_EDGE_WIDTH * max(height, width))), round(dilation * max(height, width))
     person, interior, edge = (torch.empty_like(masks, dtype=torch.bool) for _ in range(3))
     for frame, mask in enumerate(masks):
         inside = (mask > 0.5).float()[None, None]
         grown = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
         shrunken = -F.max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
-        person[frame], interior[frame], edge[frame] = inside[0, 0] > 0, shrunken[0, 0] > 0, (grown != shrunken)[0, 0]
-    # A person thinner than the band is all edge.
-    interior = torch.where(interior.any(dim=(1, 2), keepdim=True), interior, person)
+        dilated = F.max_pool2d(inside, 2 * dilation + 1, stride=1, padding=dilation)
+        interior_mask = shrunken if shrunken.any() else inside  # a person thinner than the band is all edge
+        person[frame], interior[frame], edge[frame] = (
+            pixels[0, 0] for pixels in (dilated > 0, interior_mask > 0, grown != shrunken)
+        )
     edge = torch.where(edge.any(dim=(1, 2), keepdim=True), edge, interior)
     return PixelClasses(*(PixelLists.marked(pixels.flatten(1)) for pixels in (person, interior, edge)))
 

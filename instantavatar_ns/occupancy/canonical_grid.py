@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from nerfacc import OccGridEstimator
+from scipy import ndimage
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
@@ -29,7 +32,7 @@ def opacity(density: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
 
 
 class CanonicalOccupancy(OccGridEstimator):
-    """Occupied cells of the canonical box, all of them at first.
+    """Occupied cells of the canonical box, all of them at first, or those near the body (`start_near`).
 
     Args:
         box: The canonical voxels; each becomes a cell.
@@ -64,6 +67,24 @@ class CanonicalOccupancy(OccGridEstimator):
     def _positions(self, within: float | Tensor) -> Float[Tensor, "cells 3"]:
         lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
         return lower + (self.grid_coords + within) / self.resolution * (upper - lower)
+
+    def start_near(self, vertices: Float[Tensor, "vertices 3"], reach: float) -> None:
+        """Take as occupied the cells that the body reaches into, and what they enclose.
+
+        Skinned, they are the posed body's own surroundings in any pose, so no distance to a posed mesh is needed.
+
+        Args:
+            vertices: Canonical body, metres.
+            reach: How far from its vertices cells count as near, metres.
+        """
+        lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
+        half_diagonal = float(((upper - lower) / self.resolution).norm()) / 2
+        farthest = reach + half_diagonal
+        centres = self.centres().cpu().numpy()
+        distances, _ = KDTree(vertices.cpu().numpy()).query(centres, distance_upper_bound=farthest)
+        near = np.isfinite(distances).reshape(self.resolution_xyz)
+        inside = ndimage.binary_fill_holes(near)
+        self.binaries[0] = torch.from_numpy(np.asarray(inside)).to(self.binaries.device)
 
     @torch.no_grad()
     def refresh(self, density: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:

@@ -74,8 +74,10 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
     model = pipeline.model
     if model.motion is not None:
         model.motion = find_motion(model.motion).resolve()
-    if model.lpips_backbone is not None:
-        model.lpips_backbone = model.lpips_backbone.resolve()
+    for option in ("lpips_backbone", "vgg_backbone"):
+        file = getattr(model, option)
+        if file is not None:
+            setattr(model, option, file.resolve())
     edit(pipeline)
     path = run / name / "config.yml"
     path.parent.mkdir(parents=True, exist_ok=True)

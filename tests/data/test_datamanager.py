@@ -136,6 +136,15 @@ def test_patches_are_centred_on_the_person(manager: AvatarDataManager) -> None:
     assert total > 30 and centred == total
 
 
+def test_size_of_patches_comes_along_and_dilation_moves_their_centres(manager: AvatarDataManager) -> None:
+    drawn = [store(manager, patch_size=2, mask_dilation=grown).draw_rays(1, 4 * RAYS, 5)[1] for grown in (0.0, 0.125)]
+    assert [batch["patch_size"] for batch in drawn] == [2, 2]
+    # The lower right pixel of a patch of two is its centre.
+    near, far = (mask_at(manager, batch["indices"].view(-1, 4, 3)[:, 3]) for batch in drawn)
+    assert (near > 0.5).all() and 0.2 < (far > 0.5).float().mean() < 0.9
+    assert "patch_size" not in store(manager, sampling="pixels").draw_rays(1, RAYS, 5)[1]
+
+
 def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
     frames = store(manager, sampling="pixels")
     _, batch = frames.draw_rays(4, 1000, 0)

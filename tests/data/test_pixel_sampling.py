@@ -43,6 +43,15 @@ def test_person_thinner_than_the_band_is_drawn_from_as_a_whole() -> None:
     assert torch.equal(classes.interior.of(0), classes.person.of(0)) and len(classes.person.of(0)) == 40
 
 
+def test_dilation_adds_surroundings_to_the_person_alone() -> None:
+    given, dilated = pixel_classes(box_mask()[None]), pixel_classes(box_mask()[None], dilation=3 / HEIGHT)
+    grown = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    grown[17:43, 7:33] = True
+    assert torch.equal(marked(dilated.person.of(0)), grown)
+    assert torch.equal(dilated.interior.of(0), given.interior.of(0))
+    assert torch.equal(dilated.edge.of(0), given.edge.of(0))
+
+
 def test_patches_are_centred_where_there_is_room() -> None:
     pixels = patches(torch.tensor([30 * WIDTH + 20]), 8, HEIGHT, WIDTH).view(8, 8)
     rows, columns = pixels // WIDTH, pixels % WIDTH

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import trimesh
 from torch import Tensor
 
 from instantavatar_ns.deformer.skinning_grid import skinning_box
@@ -13,7 +14,7 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
-from tests.avatars import Avatar, body_density, random_bones
+from tests.avatars import Avatar, body_density, points_near, random_bones
 
 POSES = 3
 
@@ -151,6 +152,30 @@ def test_all_is_occupied_before_the_first_refresh_and_while_the_field_is_empty(b
     assert occupancy.binaries.all()
     occupancy.refresh(lambda points: torch.zeros(len(points)))
     assert occupancy.binaries.all()
+
+
+def test_occupancy_starts_near_the_body_inside_included(avatar: Avatar) -> None:
+    """All that the body fills is there, and of the space around it no more than the reach and a cell."""
+    occupancy, reach = CanonicalOccupancy(avatar.deformer.box), 0.05
+    occupancy.start_near(avatar.vertices, reach)
+    body = trimesh.Trimesh(avatar.vertices.numpy(), avatar.body.faces.numpy(), process=False)
+    free = occupancy.centres()[~occupancy.binaries.flatten()][::31]
+    assert torch.cdist(free, avatar.vertices).min() > reach
+    assert not body.contains(free.numpy()).any()
+    near = occupancy.occupied_centres()[::31]
+    inside = torch.from_numpy(body.contains(near.numpy()))
+    distance = torch.cdist(near, avatar.vertices).amin(dim=1)
+    diagonal = float(((occupancy.aabbs[0, 3:] - occupancy.aabbs[0, :3]) / occupancy.resolution).norm())
+    assert distance[~inside].max() < reach + diagonal < distance[inside].max(), "deep inside too"
+
+
+def test_start_at_the_body_holds_its_clothes_in_any_pose(avatar: Avatar, bones: Tensor) -> None:
+    occupancy = CanonicalOccupancy(avatar.deformer.box)
+    occupancy.start_near(avatar.vertices, 0.05)
+    clothes = points_near(avatar.vertices, 2000)
+    for transforms in bones:
+        cells = pose_cells(occupancy, avatar.deformer, transforms)
+        assert recall(avatar.deformer.skin(clothes, transforms), cells) > 0.999
 
 
 def test_occupied_cells_hold_the_ball_and_little_more(box: VoxelBox) -> None:

@@ -1,0 +1,111 @@
+"""The benchmark of the method's parts, at a tiny size, and the page that holds its table."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks.ablations import MARKS, VARIANTS, Ablations, replace_table, summary, table
+from instantavatar_ns.data.dataset import AvatarDataset
+
+RESULT = {
+    "method": "instant-avatar",
+    "device": "a GPU",
+    "commit": "0123456789",
+    "date": "2026-01-01",
+    "variants": {name: variant._asdict() for name, variant in VARIANTS.items()},
+}
+
+
+def run(novel: float, heldout: float) -> dict[str, float]:
+    return {"novel_psnr": novel, "heldout_psnr": heldout, "train_seconds": 10.0, "steps": 3000}
+
+
+def test_table_has_mean_spread_and_difference_to_the_full_method() -> None:
+    runs = {f"some.one.full.{seed}": run(27.0 + seed, 30.0) for seed in range(3)}
+    runs |= {f"some.one.no-refinement.{seed}": run(25.0, 30.5) for seed in range(2)}
+    runs["other.full.0"] = run(20.0, 21.0)
+    figures = summary(runs)
+    assert figures["some.one"]["full"]["novel_psnr"] == {"mean": 28.0, "spread": 1.0, "seeds": 3}
+    lines = table({**RESULT, "summary": figures}).splitlines()
+    assert lines[0] == "instant-avatar, a GPU, commit 0123456, 2026-01-01."
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+    assert cells[2][0] == "some.one" and cells[2][2:] == ["28.00 ± 1.00", "30.00 ± 0.00", "10.00 ± 0.00", "–", "3"]
+    assert cells[3][1] == VARIANTS["no-refinement"].description and cells[3][-2:] == ["-3.00, +0.50", "2"]
+    assert cells[4][0] == "other" and cells[4][2] == "20.00", "of one seed no spread"
+
+
+def test_table_replaces_what_stands_between_the_comments(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n\n{MARKS[0]}\n\nold\n\n{MARKS[1]}\n\nafter\n")
+    result = {**RESULT, "summary": summary({"a.full.0": run(1.0, 2.0)})}
+    replace_table(page, result)
+    assert page.read_text() == f"before\n\n{MARKS[0]}\n\n{table(result)}\n\n{MARKS[1]}\n\nafter\n"
+    page.write_text("no comments")
+    with pytest.raises(SystemExit, match="expected the comments"):
+        replace_table(page, result)
+    assert page.read_text() == "no comments"
+
+
+def test_page_shows_what_was_measured(repo_root: Path) -> None:
+    text = (repo_root / "docs" / "ablations.md").read_text(encoding="utf8")
+    shown = text.split(MARKS[0])[1].split(MARKS[1])[0].strip()
+    results = repo_root / "benchmarks" / "results" / "ablations.json"
+    expected = table(json.loads(results.read_text(encoding="utf8"))) if results.is_file() else "Not measured yet."
+    assert shown == expected
+
+
+def test_unknown_variant_is_named() -> None:
+    with pytest.raises(SystemExit, match=r"No variant none\. There are: full, "):
+        Ablations(subjects=(Path("x"),), variants=("none",)).main()
+
+
+def test_runs_are_trained_evaluated_and_not_made_again(
+    demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COMMIT", "0123456789")
+    small = {
+        "pipeline.datamanager.train-num-rays-per-batch": "128",
+        "pipeline.model.implementation": "torch",
+        "pipeline.model.hash-levels": "4",
+        "pipeline.model.skinning-resolution": "32 32 8",
+        "pipeline.model.step-size": "0.08",
+        "pipeline.model.occupancy-warmup": "4",
+        "pipeline.model.pose-start": "2",
+    }
+    benchmark = Ablations(
+        subjects=(demo_subject,),
+        variants=("full", "no-union-grid"),
+        seeds=(0, 1),
+        method="instant-avatar-lite",
+        steps=6,
+        output=tmp_path / "ablations.json",
+        runs=tmp_path / "runs",
+        options=" ".join(f"--{name} {value}" for name, value in small.items()),
+    )
+    read = []
+    original = AvatarDataset.get_numpy_image
+    monkeypatch.setattr(AvatarDataset, "get_numpy_image", lambda self, i: read.append(i) or original(self, i))
+    benchmark.seeds = (0,)
+    benchmark.main()
+    assert len(read) == 8 + 4 + 3, "two runs read the training, novel and held-out frames once"
+    benchmark.seeds, made = (0, 1), []
+    measure = benchmark.measure
+
+    def fail_once(subject: Path, name: str, seed: int, frames: dict) -> dict[str, float]:
+        made.append((name, seed))
+        if name == "full":
+            raise RuntimeError("out of memory")
+        return measure(subject, name, seed, frames)
+
+    monkeypatch.setattr(benchmark, "measure", fail_once)
+    result = benchmark.main()
+    assert made == [("full", 1), ("no-union-grid", 1)]
+    assert "full.1 failed: out of memory" in capsys.readouterr().out
+    assert json.loads((tmp_path / "ablations.json").read_text()) == result
+    assert len(result["runs"]) == 3 and all(5 < figures["novel_psnr"] < 30 for figures in result["runs"].values())
+    assert result["summary"]["subject"]["no-union-grid"]["heldout_psnr"]["seeds"] == 2
+    config = (tmp_path / "runs" / "subject.no-union-grid.1" / "instant-avatar-lite" / "run" / "config.yml").read_text()
+    assert "occupancy_warmup: 6\n" in config and config.count("seed: 1\n") == 2

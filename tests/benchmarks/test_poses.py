@@ -1,0 +1,56 @@
+"""The benchmark of poses, at a tiny size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from benchmarks.poses import Poses
+from instantavatar_ns.pose_fitting import RECIPES
+from instantavatar_ns.scripts.evaluate import Evaluate
+
+SMALL = {
+    "pipeline.datamanager.train-num-rays-per-batch": "128",
+    "pipeline.model.implementation": "torch",
+    "pipeline.model.hash-levels": "4",
+    "pipeline.model.skinning-resolution": "32 32 8",
+    "pipeline.model.step-size": "0.08",
+    "pipeline.model.occupancy-warmup": "4",
+    "pipeline.model.pose-start": "2",
+}
+
+
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
+def test_figures_are_those_of_the_commands_and_not_made_again(
+    demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMMIT", "0123456789")
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], looks=1, num_rays=64))
+    output = tmp_path / "poses.json"
+    benchmark = Poses(
+        subjects=(demo_subject,),
+        cases=("raw",),
+        method="instant-avatar-lite",
+        output=output,
+        runs=tmp_path / "runs",
+        steps=6,
+        options=tuple(part for name, value in SMALL.items() for part in (f"--{name}", *value.split())),
+    )
+    benchmark.main()
+    figures = json.loads(output.read_text())["subject.raw"]
+    assert figures["fit_frames"] == 3 and figures["fit_seconds"] > 0 and figures["steps"] == 6
+    assert figures["pose_error_deg_before"] > 1 and figures["pose_error_deg_after"] > 1
+
+    config = tmp_path / "runs" / "subject.raw" / "instant-avatar-lite" / "run" / "config.yml"
+    stock = Evaluate(load_config=config, heldout_poses="truth", output_dir=tmp_path / "eval").main()
+    assert figures["novel_psnr"] == pytest.approx(stock["novel"]["psnr"], abs=1e-3)
+    assert figures["heldout_exact_psnr"] == pytest.approx(stock["heldout"]["psnr"], abs=1e-3)
+    assert figures["ssim"] == pytest.approx(stock["heldout"]["ssim"], abs=1e-4)
+    assert figures["heldout_given_psnr"] != pytest.approx(figures["heldout_exact_psnr"], abs=1e-3)
+
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("made again"))
+    benchmark.main()
+    assert json.loads(output.read_text())["subject.raw"] == figures
