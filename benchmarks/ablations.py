@@ -31,7 +31,6 @@ import tyro
 from benchmarks import record, training
 from benchmarks.in_process import heldout_set, made_once
 from benchmarks.speed import METHODS, EvalFrames, load_frames, psnr
-from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 
 FIGURES = {"novel_psnr": "novel PSNR", "heldout_psnr": "held-out PSNR", "train_seconds": "seconds"}
 MARKS = ("<!-- ablations -->", "<!-- /ablations -->")
@@ -142,7 +141,7 @@ class Ablations:
             name: {"description": variant.description, "options": list(variant.options)}
             for name, variant in VARIANTS.items()
         }
-        return {**head, **same, "nerfacc_cuda": nerfacc_cuda(), "variants": variants, "runs": runs}
+        return {**head, **same, "variants": variants, "runs": runs}
 
     def measure(self, subject: Path, name: str, seed: int, frames: dict[str, EvalFrames]) -> dict[str, float]:
         """Train one variant with one seed and evaluate it.

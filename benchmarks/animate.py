@@ -51,7 +51,7 @@ class Animate:
     def main(self) -> None:
         """Measure everything and write the figures, what there is after each part."""
         name = self.subject.name
-        run = training.train(training.arguments(self.method, self.subject, self.runs, name, self.steps))
+        run = training.train_here(training.arguments(self.method, self.subject, self.runs, name, self.steps))
         config = run / "config.yml"
         result = record.head()
         result |= ExportBenchmark(load_config=config, lpips_backbone=self.lpips_backbone).measure()

@@ -3,9 +3,8 @@
     python benchmarks/foundation.py --subjects path/to/dev-male path/to/dev-female \
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/foundation.json
 
-Every subject is trained by ns-train in a process of its own and evaluated by ns-eval's class on its held-out frames and
-on its novel motion. `train_seconds` runs from the first step to the last checkpoint; nerfacc's extension, which
-compiles itself once per machine, is built before. Pictures are left beside the runs.
+Every subject is trained as ns-train does it and evaluated by ns-eval's class on its held-out frames and on its novel
+motion. `train_seconds` runs from the first step to the last checkpoint. Pictures are left beside the runs.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from pathlib import Path
 import tyro
 
 from benchmarks import record, training
-from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 from instantavatar_ns.scripts.evaluate import Evaluate
 
 
@@ -37,14 +35,14 @@ class Foundation:
 
     def main(self) -> None:
         """Run everything and write the figures."""
-        result = record.head() | {"nerfacc_cuda": nerfacc_cuda()}
+        result = record.head()
         for subject in self.subjects:
             result[subject.name] = self.measure(subject)
             record.write(self.output, result)
 
     def measure(self, subject: Path) -> dict[str, float]:
         """Train and evaluate one subject."""
-        run = training.train(training.arguments("instant-avatar", subject, self.runs, subject.name, self.steps))
+        run = training.train_here(training.arguments("instant-avatar", subject, self.runs, subject.name, self.steps))
         (checkpoint,) = (run / "nerfstudio_models").glob("*.ckpt")
         results = Evaluate(load_config=run / "config.yml", lpips_backbone=self.lpips_backbone).main()
         heldout, novel = results["heldout"], results["novel"]

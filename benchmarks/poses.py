@@ -38,7 +38,6 @@ from benchmarks import record, training
 from benchmarks.in_process import heldout_set, made_once, mean_metrics, poses_of
 from benchmarks.speed import load_frames, psnr
 from instantavatar_ns.body.pose_error import PoseError
-from instantavatar_ns.occupancy.nerfacc_cuda import nerfacc_cuda
 from instantavatar_ns.pose_fitting import RECIPES, Recipe, fit_poses
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
 
@@ -87,7 +86,7 @@ class Poses:
             earlier = json.loads(self.output.read_text(encoding="utf8"))
             if all(earlier.get(name) == value for name, value in result.items()):
                 result = earlier
-        result |= head | {"nerfacc_cuda": nerfacc_cuda()}
+        result |= head
         for subject in self.subjects:
             with made_once():
                 for case in self.cases:

@@ -364,7 +364,11 @@ def kernels() -> dict[str, Any]:
     search = kernels_search.measure(1 << 20, "cuda", clock, (128, 128, 32))
     names = ("search_ms", "search_recall", "largest_skin_back_m")
     fields = kernels_field.measure(HashGrid(), [1 << 18], "cuda", clock)
-    return {**{name: search[name] for name in names}, "field_ms": fields["field_ms"]}
+    return {
+        **{name: search[name] for name in names},
+        "field_ms": fields["field_ms"],
+        "gradient_error": fields["gradient_error"],
+    }
 
 
 def plot(curve: list[dict[str, float]], budget: float, path: Path) -> None:

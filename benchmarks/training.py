@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -60,6 +61,18 @@ def arguments(
 def train(train_arguments: list[str], timeout: float | None = None) -> Path:
     """Run ns-train in a process of its own; returns the run's folder."""
     subprocess.run([*NS_TRAIN, *train_arguments], check=True, stdout=subprocess.DEVNULL, timeout=timeout)
+    return run_folder(train_arguments)
+
+
+def train_here(train_arguments: list[str]) -> Path:
+    """Do what ns-train does in this process, which has nerfstudio imported already; returns the run's folder."""
+    set_up(train_arguments).train()
+    gc.collect()  # trainers are cycles, and hold all frames
+    return run_folder(train_arguments)
+
+
+def run_folder(train_arguments: list[str]) -> Path:
+    """Where a run of ns-train writes."""
     values = dict(pairwise(train_arguments))
     return Path(values["--output-dir"], values["--experiment-name"], train_arguments[0], "run")
 
