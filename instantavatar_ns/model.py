@@ -74,7 +74,8 @@ class InstantAvatarModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 1 << 16
     """Rays that PyTorch renders at once; fewer take less memory."""
     image_megabytes: int = 2048
-    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts."""
+    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts. Recorded
+    images of the last three sizes keep theirs."""
     implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
     """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
     fit all."""
