@@ -31,7 +31,7 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.frames import PoseSequence
-from instantavatar_ns.data.pinhole_rays import pinhole_image
+from instantavatar_ns.data.pinhole_rays import PinholeCamera, pinhole_camera
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
@@ -46,7 +46,9 @@ from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose
 from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpips_loss
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
+from instantavatar_ns.rendering.recorded_images import RecordedImages
 from instantavatar_ns.rendering.render_buffers import RenderBuffers
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.motion_controls import Clip
@@ -56,8 +58,6 @@ from instantavatar_ns.viewer.scene_overlays import ShownPose
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
 _CACHED_POSES = 64
-# Metres behind the pelvis that a ray which hits nothing is said to end.
-_BEHIND_PELVIS = 1.0
 _EVAL_LEAST_ALPHA = 0.01
 _EVAL_LEAST_TRANSMITTANCE = 1e-4
 # Numbers, not nerfstudio's colours, which lie on the CPU. "random" is drawn where the loss is computed.
@@ -75,7 +75,8 @@ class InstantAvatarModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 1 << 16
     """Rays that PyTorch renders at once; fewer take less memory."""
     image_megabytes: int = 2048
-    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts."""
+    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts. Recorded
+    images of the last three sizes keep theirs."""
     implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
     """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
     fit all."""
@@ -185,10 +186,12 @@ class InstantAvatarModel(Model):
         self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge, self.renderer)
         self.render_buffers = RenderBuffers()
         self.image_buffers = ImageBuffers(config.image_megabytes)
+        self.recorded_images = RecordedImages(self.image_buffers)
 
         self.density_noise = 1.0
         self.step = 0
         self._render_poses: OrderedDict[tuple[str, Hashable], RenderPose] = OrderedDict()
+        self._bodies: dict[tuple[str, Hashable], PosedBody] = {}
         self._current: RenderPose | None = None
         self._shown_poses: dict[int, PosedBody] = {}
         self.image_metrics_log: list[dict[str, float]] | None = None
@@ -245,7 +248,7 @@ class InstantAvatarModel(Model):
 
     @property
     def is_recordable(self) -> bool:
-        """Whether training steps wait for nothing, so that their kernels can be recorded."""
+        """Whether training steps and images wait for nothing, so that their kernels can be recorded."""
         return self.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
 
     def step_settings(self, num_rays: int) -> Hashable:
@@ -264,9 +267,10 @@ class InstantAvatarModel(Model):
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self._train_bones())
 
-    def _forget_render_poses(self, step: int) -> None:
+    def _forget_render_poses(self, step: int | None = None) -> None:
         """The field has changed, and with it what is occupied in any pose."""
         self._render_poses.clear()
+        self._bodies.clear()
 
     # Poses
 
@@ -304,19 +308,19 @@ class InstantAvatarModel(Model):
     def showing_poses(self, poses: dict[int, PosedBody]) -> Iterator[None]:
         """Show some rows of the data's poses otherwise, such as fitted to their images."""
         self._shown_poses = poses
-        self._render_poses.clear()
+        self._forget_render_poses()
         try:
             yield
         finally:
             self._shown_poses = {}
-            self._render_poses.clear()
+            self._forget_render_poses()
 
     @torch.no_grad()
     def render_pose(self, bank: str, row: Hashable) -> RenderPose:
         """Skinning and occupied cells of a pose; kept until the field changes."""
         key = (bank, row)
         if key not in self._render_poses:
-            body = self.posed_body(bank, row)
+            body = self._body(bank, row)
             skinning = self.deformer.pose(body.bone_transforms)
             cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms, self.renderer)
             self._render_poses[key] = RenderPose(body, skinning, cells)
@@ -324,6 +328,15 @@ class InstantAvatarModel(Model):
                 self._render_poses.popitem(last=False)
         self._render_poses.move_to_end(key)
         return self._render_poses[key]
+
+    def _body(self, bank: str, row: Hashable) -> PosedBody:
+        """A pose of a bank, kept until the field and with it the training poses change."""
+        key = (bank, row)
+        if key not in self._bodies:
+            if len(self._bodies) >= _CACHED_POSES:
+                self._bodies.clear()
+            self._bodies[key] = self.posed_body(bank, row)
+        return self._bodies[key]
 
     # Rendering
 
@@ -335,31 +348,48 @@ class InstantAvatarModel(Model):
         if viewer is not None:
             viewer.mend(camera)
             bank, row = viewer.choose(bank, row)
-        render = partial(super().get_outputs_for_camera, camera, obb_box)
+        device = camera.device
+        pinhole = pinhole_camera(camera) if self.renderer == "triton" else None
+        if pinhole is not None:
+            pinhole = pinhole.to(self.device)
         try:  # the viewer interrupts renderings by exceptions
-            self._current = pose = self.render_pose(bank, row)
-            if self.renderer == "triton":
-                render = partial(self._render_image, camera, obb_box, pose)
-            if viewer is None:
-                return render()
-            # The grids change together, whenever the occupancy is refreshed.
-            key = (bank, row, self.union_grid.binaries._version)
-            return viewer.render(render, ShownPose(key, pose.body, pose.cells, self.union_grid.cells))
+            if pinhole is not None and self.is_recordable and not self.training:
+                body = self._body(bank, row)
+                render = partial(self._render_recorded, pinhole, body)
+            else:
+                self._current = pose = self.render_pose(bank, row)
+                body = pose.body
+                if self.renderer == "triton":
+                    render = partial(self._render_image, pinhole or camera, obb_box, pose)
+                else:
+                    render = partial(super().get_outputs_for_camera, camera, obb_box)
+            if viewer is not None:
+                # The grids change together, whenever the occupancy is refreshed.
+                key = (bank, row, self.union_grid.binaries._version)
+                shown = ShownPose(key, body, lambda: self.render_pose(bank, row).cells, self.union_grid.cells)
+                render = partial(viewer.render, render, shown)
+            return {name: output.to(device) for name, output in render().items()}
         finally:
             self._current = None
 
-    def _render_image(self, camera: Cameras, obb_box: OrientedBox | None, pose: RenderPose) -> dict[str, Tensor]:
+    def _render_recorded(self, camera: PinholeCamera, body: PosedBody) -> dict[str, Tensor]:
+        """The image of a camera, as a recording that prepares the pose itself."""
+        avatar, background = Avatar(self.deformer, self.canonical_occupancy, self.field), self._image_background()
+        if not isinstance(background, Tensor):
+            background = torch.full((3,), background, device=self.device)
+        return self.recorded_images.render(camera, body, avatar, self._image_rules(), background)
+
+    def _render_image(
+        self, camera: PinholeCamera | Cameras, obb_box: OrientedBox | None, pose: RenderPose
+    ) -> dict[str, Tensor]:
         """All rays of a camera together, where nerfstudio would render them chunk by chunk."""
-        device = camera.device
-        if device != self.device:
-            camera = camera.to(self.device)
-        image = pinhole_image(camera)
-        if image is None:
-            bundle = camera.generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
-            image = bundle.origins.reshape(-1, 3), bundle.directions
-        origins, directions = image
+        if isinstance(camera, PinholeCamera):
+            origins, directions = camera.rays()
+        else:
+            bundle = camera.to(self.device).generate_rays(camera_indices=0, keep_shape=True, obb_box=obb_box)
+            origins, directions = bundle.origins.reshape(-1, 3), bundle.directions
         outputs = self.render(Rays(origins, directions.reshape(-1, 3)), pose)
-        return {name: output.view(*directions.shape[:2], -1).to(device) for name, output in outputs.items()}
+        return {name: output.view(*directions.shape[:2], -1) for name, output in outputs.items()}
 
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render rays that all see one pose, that of the first ray."""
@@ -391,9 +421,7 @@ class InstantAvatarModel(Model):
         if self.training:
             rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         else:
-            rules = SampleRules(
-                self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
-            )
+            rules = self._image_rules()
         if self.renderer == "torch":
             pixels = render_packed(rays, pose, avatar, rules)
             num_samples = torch.full((1,), len(pixels.weights), device=self.device)
@@ -402,30 +430,23 @@ class InstantAvatarModel(Model):
         else:
             pixels, num_samples = self.image_buffers.render(rays, pose, avatar, rules)
 
-        accumulation = pixels.accumulation[:, None]
-        depth = pixels.depth[:, None] / accumulation.clamp_min(1e-6)
-        farthest = rays.origins_in_root_space(pose.body).norm(dim=-1, keepdim=True) + _BEHIND_PELVIS
-        outputs = {
-            "rgb": self._on_background(pixels.rgb, accumulation),
-            "accumulation": accumulation,
-            "depth": torch.where(accumulation > 0.5, depth, farthest),
-        }
-        if self.training:
-            outputs |= {"sample_weights": pixels.weights, "num_samples": num_samples}
-        return outputs
+        # Random colours are blended where the loss is computed.
+        background = _BACKGROUNDS[self.config.background_color] if self.training else self._image_background()
+        outputs = pixel_outputs(pixels, rays.origins_in_root_space(pose.body), background)
+        if not self.training:
+            return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
+        return outputs | {"sample_weights": pixels.weights, "num_samples": num_samples}
 
-    def _on_background(self, rgb: Float[Tensor, "rays 3"], accumulation: Float[Tensor, "rays 1"]) -> Tensor:
-        """Colours in front of black, put before the background: in training the configured one, else white.
+    def _image_rules(self) -> SampleRules:
+        """Of what is not trained on."""
+        return SampleRules(
+            self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
+        )
 
-        Random colours are blended where the loss is computed. nerfstudio's viewer may ask for another background.
-        """
-        if self.training:
-            color = _BACKGROUNDS[self.config.background_color]
-            return rgb if color is None else rgb + color * (1 - accumulation)
+    def _image_background(self) -> Float[Tensor, "3"] | float:
+        """Colour behind the person in images: white, or what nerfstudio's viewer asks for."""
         color = renderers.BACKGROUND_COLOR_OVERRIDE
-        if color is None:
-            return (rgb + 1 - accumulation).clamp(0, 1)
-        return (rgb + color.to(rgb.device) * (1 - accumulation)).clamp(0, 1)
+        return 1.0 if color is None else color.to(self.device)
 
     def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
         """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""

@@ -11,6 +11,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.model_components import renderers
 from torch import Tensor, nn
 
 from instantavatar_ns import model as model_module
@@ -68,6 +69,8 @@ def model(outputs: DataparserOutputs) -> InstantAvatarModel:
 
 class BodyField(nn.Module):
     """Stands in for a trained field: a body of one colour."""
+
+    has_kernels = False
 
     def __init__(self, outputs: DataparserOutputs) -> None:
         super().__init__()
@@ -289,6 +292,24 @@ def test_whole_image_by_kernels_is_that_of_torch(
     for key in ours:
         differ = (ours[key] - theirs[key]).abs().amax(dim=-1) > 1e-3
         assert differ.float().mean() < 0.01, key
+
+
+def test_recorded_image_is_that_of_the_renderer(
+    triton_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera, blue = small_camera(heldout), torch.tensor([0.1, 0.2, 0.9])
+    theirs = triton_model.get_outputs_for_camera(camera)
+    triton_model._forget_render_poses()
+    monkeypatch.setattr(InstantAvatarModel, "is_recordable", True)
+    monkeypatch.setattr(triton_model, "render", no_rays)
+    images = [triton_model.get_outputs_for_camera(camera)]
+    with renderers.background_color_override_context(blue):
+        images.append(triton_model.get_outputs_for_camera(camera))
+    assert not triton_model._render_poses, "recordings prepare poses themselves"
+    for key, value in theirs.items():
+        torch.testing.assert_close(images[0][key], value, atol=1e-5, rtol=1e-5)
+    expected = theirs["rgb"] + (blue - 1) * (1 - theirs["accumulation"])
+    torch.testing.assert_close(images[1]["rgb"], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras, CameraType
@@ -22,16 +24,42 @@ def pinhole_directions(
     return x[..., None] * right - (y[..., None] * up + back)
 
 
-def pinhole_image(camera: Cameras) -> tuple[Float[Tensor, "1 3"], Float[Tensor, "height width 3"]] | None:
-    """Where the rays through the middles of a camera's pixels start, and their directions, unit vectors.
+class PinholeCamera(NamedTuple):
+    """A pinhole camera.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        intrinsics: fx, fy, cx, cy, pixels.
+        camera_to_world: Its pose.
+    """
+
+    width: int
+    height: int
+    intrinsics: Float[Tensor, "4"]
+    camera_to_world: Float[Tensor, "3 4"]
+
+    def to(self, device: torch.device) -> PinholeCamera:
+        """The same camera on a device."""
+        return self._replace(intrinsics=self.intrinsics.to(device), camera_to_world=self.camera_to_world.to(device))
+
+    def rays(self) -> tuple[Float[Tensor, "1 3"], Float[Tensor, "height width 3"]]:
+        """Where the rays through the middles of the pixels start, and their directions, unit vectors."""
+        fx, fy, cx, cy = self.intrinsics.unbind()
+        device = self.intrinsics.device
+        x = (torch.arange(self.width, device=device) + (0.5 - cx)) / fx
+        y = (torch.arange(self.height, device=device) + (0.5 - cy)) / fy
+        directions = pinhole_directions(x, y[:, None], self.camera_to_world)
+        return self.camera_to_world[None, :, 3], directions / directions.norm(dim=-1, keepdim=True)
+
+
+def pinhole_camera(camera: Cameras) -> PinholeCamera | None:
+    """A camera of nerfstudio, if it is a pinhole camera without distortion.
 
     The host reads what kind of camera it is, and the image's size, once.
 
     Args:
         camera: The camera, or several, of which the first is taken.
-
-    Returns:
-        None where it is no pinhole camera, or a distorted one.
     """
     facts = [fact.reshape(-1)[:1].long() for fact in (camera.camera_type, camera.width, camera.height)]
     if camera.distortion_params is not None:
@@ -39,9 +67,5 @@ def pinhole_image(camera: Cameras) -> tuple[Float[Tensor, "1 3"], Float[Tensor, 
     kind, width, height, *distortion = torch.cat(facts).tolist()
     if kind != CameraType.PERSPECTIVE.value or any(distortion):
         return None
-    fx, fy, cx, cy = (value.reshape(-1)[0] for value in (camera.fx, camera.fy, camera.cx, camera.cy))
-    camera_to_world = camera.camera_to_worlds.view(-1, 3, 4)[0]
-    x = (torch.arange(width, device=camera.device) + (0.5 - cx)) / fx
-    y = (torch.arange(height, device=camera.device) + (0.5 - cy)) / fy
-    directions = pinhole_directions(x, y[:, None], camera_to_world)
-    return camera_to_world[None, :, 3], directions / directions.norm(dim=-1, keepdim=True)
+    intrinsics = torch.cat([value.reshape(-1)[:1] for value in (camera.fx, camera.fy, camera.cx, camera.cy)])
+    return PinholeCamera(width, height, intrinsics, camera.camera_to_worlds.view(-1, 3, 4)[0])

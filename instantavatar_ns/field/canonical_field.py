@@ -37,6 +37,8 @@ class CanonicalField(nn.Module):
 
     lower: Float[Tensor, "3"]
     edge: Float[Tensor, ""]
+    scale: Float[Tensor, ""]
+    offset: Float[Tensor, "3"]
 
     def __init__(
         self,
@@ -51,6 +53,9 @@ class CanonicalField(nn.Module):
         super().__init__()
         self.register_buffer("lower", centre - half_edge, persistent=False)
         self.register_buffer("edge", 2 * half_edge, persistent=False)
+        # Of the map to the unit cube, as one operation.
+        self.register_buffer("scale", 1 / self.edge, persistent=False)
+        self.register_buffer("offset", -self.lower / self.edge, persistent=False)
         sizes = (padded(grid.num_outputs), width)
         chosen = choose_implementation(implementation, triton_fits=all(size in TILE_EDGES for size in sizes))
         modules = "tcnn" if chosen == "tcnn" else "torch"
@@ -80,7 +85,7 @@ class CanonicalField(nn.Module):
         if self._uses_kernels(points):
             return self._by_kernels(points, noise, count, with_color=False)
         is_row, points = self._filled(points, count)
-        outputs = self.density_head(self.encoding((points - self.lower) / self.edge))
+        outputs = self.density_head(self.encoding(self._in_cube(points)))
         if is_row is not None:
             outputs = torch.where(is_row, outputs, 0.0)
         raw = outputs[:, 0]
@@ -104,6 +109,10 @@ class CanonicalField(nn.Module):
         color = self.color(features)
         return density, color if is_row is None else torch.where(is_row, color, 0.0)
 
+    def _in_cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """Points as fractions of the canonical cube's edges."""
+        return torch.addcmul(self.offset, points, self.scale)
+
     def _filled(
         self, points: Float[Tensor, "n 3"], count: Int[Tensor, "1"] | None
     ) -> tuple[Tensor | None, Float[Tensor, "n 3"]]:
@@ -124,7 +133,7 @@ class CanonicalField(nn.Module):
 
         return evaluate_field(
             (self.encoding, self.density_head, self.color_head),
-            (points - self.lower) / self.edge,
+            self._in_cube(points),
             with_color=with_color,
             precision=self.precision,
             noise=noise * torch.randn_like(points[:, 0]) if noise else None,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int32
 from torch import Tensor
 
 from instantavatar_ns.occupancy.compositing import Pixels
@@ -75,6 +78,23 @@ def _rounded(size: float) -> int:
     return max(1, -(-int(size) // _MULTIPLE)) * _MULTIPLE
 
 
+class _Counted(Protocol):
+    """An image, and how many samples and roots each round of each part has, or would have."""
+
+    @property
+    def counts(self) -> Int32[Tensor, "parts rounds 2"]: ...
+
+
+Image = TypeVar("Image", bound=_Counted)
+
+
+class RenderedParts(NamedTuple):
+    """Pixels, without their samples' weights, and how many samples and roots each round has, or would have."""
+
+    pixels: Pixels
+    counts: Int32[Tensor, "parts rounds 2"]
+
+
 class ImageBuffers:
     """Renders images with `render_rounds`: whole where memory allows, and never with anything left out.
 
@@ -90,28 +110,42 @@ class ImageBuffers:
 
     def render(self, rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> tuple[Pixels, Tensor]:
         """Pixels of rays, without their samples' weights, and how many samples were looked at."""
-        # Triton is imported where it is used: it is no part of PyTorch on every platform.
-        from instantavatar_ns.rendering.image_rounds import render_rounds
+        pixels, counts = self.fit(len(rays.directions), partial(render_parts, rays, pose, avatar, rules))
+        return pixels, counts[..., 0].sum()[None]
 
-        num_rays = len(rays.directions)
+    def fit(self, num_rays: int, render: Callable[[ImageLayout], Image]) -> Image:
+        """Render until nothing is missing, each time with buffers that fit better.
+
+        Args:
+            num_rays: Number of the image's rays.
+            render: Renders the image in a layout.
+        """
         while True:
             layout = self._layouts.get(num_rays) or self._first_layout(num_rays)
-            parts = [
-                render_rounds(part, pose, avatar, rules, ROUNDS, layout.rounds) for part in split(rays, layout.parts)
-            ]
+            image = render(layout)
             # The one time that the host waits for an image: it must not lack anything.
-            counts_of_parts = torch.stack([part.counts for part in parts])
-            counts = counts_of_parts.amax(dim=0).tolist()
+            counts = _most(image.counts.tolist())
             self._layouts[num_rays] = layout.fitted(counts).within(self.megabytes, num_rays)
             if layout.hold(counts):
-                break
-        rgb, accumulation, depth = (_joined([part[row] for part in parts]) for row in range(3))
-        return Pixels(rgb, accumulation, depth, weights=rgb.new_empty(0)), counts_of_parts[..., 0].sum()[None]
+                return image
 
     def _first_layout(self, num_rays: int) -> ImageLayout:
         guess = _rounded(_SAMPLES_PER_RAY * num_rays)
         layout = ImageLayout(1, (BufferSizes(guess, guess),) * len(ROUNDS))
         return layout.within(self.megabytes, num_rays)
+
+
+def render_parts(
+    rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules, layout: ImageLayout
+) -> RenderedParts:
+    """Render rays, part by part; what the buffers do not hold is left out."""
+    # Triton is imported where it is used: it is no part of PyTorch on every platform.
+    from instantavatar_ns.rendering.image_rounds import render_rounds
+
+    parts = [render_rounds(part, pose, avatar, rules, ROUNDS, layout.rounds) for part in split(rays, layout.parts)]
+    rgb, accumulation, depth = (_joined([part[row] for part in parts]) for row in range(3))
+    counts = torch.stack([part.counts for part in parts])
+    return RenderedParts(Pixels(rgb, accumulation, depth, weights=rgb.new_empty(0)), counts)
 
 
 def split(rays: Rays, parts: int) -> list[Rays]:
@@ -125,3 +159,10 @@ def split(rays: Rays, parts: int) -> list[Rays]:
 
 def _joined(parts: list[Float[Tensor, "rays *channels"]]) -> Float[Tensor, "all_rays *channels"]:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _most(counts_of_parts: list[list[list[int]]]) -> list[list[int]]:
+    """The most samples and roots that any part has, by the round."""
+    return [
+        [max(numbers) for numbers in zip(*of_round, strict=True)] for of_round in zip(*counts_of_parts, strict=True)
+    ]

@@ -32,13 +32,13 @@ class ShownPose:
     Attributes:
         key: Changes whenever anything else here does.
         body: The pose.
-        cells: Its occupied cells, in root space.
+        cells: Gives its occupied cells, in root space; preparing them takes a while.
         union: The occupied cells of all training poses, in root space.
     """
 
     key: object
     body: PosedBody
-    cells: OccupiedCells
+    cells: Callable[[], OccupiedCells]
     union: OccupiedCells
 
 
@@ -77,7 +77,7 @@ class SceneOverlays(Folder):
             _SKELETON: self._draw_skeleton,
             _BOX: self._draw_box,
             _UNION_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.union, pose.body, (255, 150, 60)),
-            _POSE_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.cells, pose.body, (110, 220, 110)),
+            _POSE_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.cells(), pose.body, (110, 220, 110)),
         }
         hints = {
             _BODY: "The body model in this pose",

@@ -7,9 +7,14 @@ import torch
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.data.pinhole_rays import pinhole_image
+from instantavatar_ns.data.pinhole_rays import pinhole_camera
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
+
+
+def pinhole_image(camera: Cameras) -> tuple[torch.Tensor, torch.Tensor] | None:
+    pinhole = pinhole_camera(camera)
+    return None if pinhole is None else pinhole.rays()
 
 
 def cameras(count: int = 1, **changes) -> Cameras:

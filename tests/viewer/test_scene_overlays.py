@@ -105,3 +105,11 @@ def test_cameras_are_shown_and_hidden_with_nerfstudios_own_buttons(model, scene)
         overlays._cameras.value = shown
         overlays._show_cameras(None)
         assert (calls[-1], viewer.hide_images.visible, viewer.show_images.visible) == (shown, shown, not shown)
+
+
+def test_recorded_images_have_overlays_and_cells_only_where_they_are_shown(draw, model, scene, monkeypatch) -> None:
+    monkeypatch.setattr(model, "renderer", "triton")
+    monkeypatch.setattr(type(model), "is_recordable", True)
+    model._forget_render_poses()
+    assert set(draw("Body mesh")[0]) == {"Body mesh"} and not model._render_poses
+    assert len(draw("Pose cells")[0]["Pose cells"][0]) > 100
