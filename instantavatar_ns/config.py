@@ -19,7 +19,8 @@ def _trainer_config(
     steps: int,
     datamanager: AvatarDataManagerConfig,
     model: InstantAvatarModelConfig,
-    learning_rate: float = 1e-2,
+    learning_rate: float = 5e-3,
+    pose_learning_rate: float = 5e-4,
 ):
     return TrainerConfig(
         _target=AvatarTrainer,
@@ -38,7 +39,7 @@ def _trainer_config(
                 "scheduler": PolynomialDecayConfig(max_steps=steps),
             },
             "poses": {
-                "optimizer": RowAdamConfig(),
+                "optimizer": RowAdamConfig(lr=pose_learning_rate),
                 "scheduler": PolynomialDecayConfig(max_steps=steps),
             },
         },
@@ -80,6 +81,9 @@ instant_avatar_lite = MethodSpecification(
             empty_steps=150,
             pose_start=150,
         ),
+        # Few steps have to get there.
+        learning_rate=1e-2,
+        pose_learning_rate=2e-3,
     ),
     description="InstantAvatar with a small field and few rays, for CPUs and small GPUs.",
 )

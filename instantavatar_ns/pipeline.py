@@ -47,7 +47,7 @@ class AvatarPipeline(VanillaPipeline):
         self._may_record = config.record_steps and self.world_size == 1 and not scaled
         self._training_step: TrainingStep | None = None
         model = cast(InstantAvatarModel, self.model)
-        if self.test_mode != "inference" and self.world_size == 1 and model.is_recordable:
+        if self.test_mode == "val" and self._may_record and model.is_recordable:  # "val" is what ns-train asks for
             compile_kernels(model)
 
     def get_train_loss_dict(self, step: int):

@@ -74,6 +74,7 @@ def test_state_holds_the_parameters_alone() -> None:
 
 def test_tcnn_by_name_without_tcnn_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(implementation, "tinycudann", lambda: None)
+    monkeypatch.setattr(implementation, "triton_usable", lambda: False)
     choose_implementation.cache_clear()
     with pytest.raises(RuntimeError, match="'auto' or 'torch'"):
         CanonicalField(CENTRE, HALF, SMALL, implementation="tcnn")
