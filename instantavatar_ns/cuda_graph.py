@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
 import torch
@@ -53,3 +53,38 @@ class Recording(Generic[T]):
             return self._function()
         self._graph.replay()
         return self._outputs
+
+
+class RepeatedWork(Generic[T]):
+    """Work that is recorded when two calls in succession do the same.
+
+    A call with settings of its own (a schedule has moved on, buffers have grown) does its work as it is, which also
+    compiles kernels and starts libraries.
+
+    Args:
+        device: Where it is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._settings: Hashable = None
+        self._recording: Recording[T] | None = None
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the last call's work has been recorded."""
+        return self._recording is not None
+
+    def __call__(self, settings: Hashable, function: Callable[[], T]) -> T:
+        """Do the work; what is returned may be overwritten by the next call.
+
+        Args:
+            settings: What the work depends on besides the values of tensors.
+            function: Does it, see `Recording`; with the same settings, the same on the same tensors.
+        """
+        if settings != self._settings:
+            self._settings, self._recording = settings, None
+            return function()
+        if self._recording is None:
+            self._recording = Recording(function, self._device, warm=True)
+        return self._recording()

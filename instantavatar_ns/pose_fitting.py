@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -22,6 +23,7 @@ from instantavatar_ns import losses
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.body.pose_refinement import NUM_COORDINATES, PoseRefinement, surface_coordinates
+from instantavatar_ns.cuda_graph import RepeatedWork
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.frames import PoseSequence
@@ -60,6 +62,8 @@ RECIPES: dict[Recipe, FitRecipe] = {
     "published": FitRecipe(20, 4096, 1e-5, 0.0, 1e-8, 0.0, surface=False),
     "fast": FitRecipe(40, 2048, 4e-3, 1.5, 5e-2, 1e-2, surface=True),
 }
+Drawn = tuple[RayBundle, dict[str, Tensor]]
+_CHECKED_EVERY = 20  # steps: buffers that were too small lack a few samples until then
 _SHARES = (0.6, 0.3, 0.1)  # of rays on the person, near the silhouette and anywhere
 
 
@@ -89,21 +93,33 @@ def fit_poses(
     optimizer = RowAdam([refinement.remainders], lr=recipe.lr, betas=(0.9, 0.99), eps=recipe.eps)
     steps = recipe.looks * len(frames)
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, recipe.decay)
+    number = torch.zeros((), dtype=torch.long, device=model.device)
+    work: RepeatedWork[Tensor] = RepeatedWork(model.device)
+
+    def gradient(drawn: Drawn) -> Tensor:
+        loss = _image_loss(model, refinement[number], drawn)
+        loss = loss + recipe.given_weight * refinement.corrections().index_select(0, number.view(1)).square().sum()
+        return torch.autograd.grad(loss, refinement.remainders)[0]
+
     with _frozen(model):
         for step in track(range(steps), description="Fitting the poses", transient=True, console=CONSOLE):
             frame = frames.frame_of_step(step, world_size=1)
             drawn = frames.draw_rays(frame, recipe.num_rays, step)
-            loss = _image_loss(model, refinement[frame], drawn)
-            loss = loss + recipe.given_weight * refinement.corrections()[frame].square().sum()
-            optimizer.zero_grad()
-            loss.backward()
+            number.fill_(frame)
+            if model.is_recordable:
+                settings = (id(drawn[0]), model.render_buffers.sizes(recipe.num_rays))
+                refinement.remainders.grad = work(settings, partial(gradient, drawn))
+            else:
+                refinement.remainders.grad = gradient(drawn)
             optimizer.step()
             scheduler.step()
+            if step % _CHECKED_EVERY == 0:
+                model.render_buffers.check()
         with torch.no_grad():
             return {row: refinement[frame] for frame, row in enumerate(rows)}
 
 
-def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: tuple[RayBundle, dict[str, Tensor]]) -> Tensor:
+def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: Drawn) -> Tensor:
     """Difference between an image and its rendering as it is evaluated, on white, at some of its pixels."""
     rays, batch = drawn
     cells = pose_cells(model.canonical_occupancy, model.deformer, body.bone_transforms, model.renderer)

@@ -6,7 +6,7 @@ replayed graph that has the gradients already; `backward` hands them out.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
 
-from instantavatar_ns.cuda_graph import Recording
+from instantavatar_ns.cuda_graph import RepeatedWork
 from instantavatar_ns.model import InstantAvatarModel
 
 Batch = dict[str, Tensor]
@@ -32,9 +32,6 @@ class StepResult(NamedTuple):
 class TrainingStep:
     """Training steps of a model, whose kernels are recorded when two steps in succession have the same.
 
-    A step with settings of its own (a schedule has moved on, buffers have grown) runs as it is; the next one is
-    recorded.
-
     Args:
         model: In training; its kernels must wait for nothing, see `InstantAvatarModel.step_settings`.
     """
@@ -42,19 +39,17 @@ class TrainingStep:
     def __init__(self, model: InstantAvatarModel) -> None:
         self._model, self._forward = model, _Forward(model)
         self._params = {name: value for name, value in self._forward.named_parameters() if value.numel()}
-        self._settings: Hashable = None
-        self._recording: Recording[tuple[StepResult, tuple[Tensor | None, ...]]] | None = None
+        self._work: RepeatedWork[tuple[StepResult, tuple[Tensor | None, ...]]] = RepeatedWork(model.device)
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the last step has been recorded."""
+        return self._work.is_recorded
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
         """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
         settings = (id(rays), self._model.step_settings(len(rays)))
-        if settings != self._settings:
-            self._settings, self._recording = settings, None
-            return self._forward(rays, batch)
-        if self._recording is None:
-            function = lambda: self._forward_backward(rays, batch)  # noqa: E731
-            self._recording = Recording(function, self._model.device, warm=True)
-        result, gradients = self._recording()
+        result, gradients = self._work(settings, partial(self._forward_backward, rays, batch))
         losses = _Replayed.apply(tuple(result.losses.values()), gradients, *self._params.values())
         return result._replace(losses=dict(zip(result.losses, losses, strict=True)))
 

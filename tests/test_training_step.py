@@ -61,7 +61,7 @@ def test_replayed_steps_have_the_gradients_of_steps_that_run_as_they_are(frames_
     step = TrainingStep(model)
     recorded = run(frames, model, step, STEPS)
     as_they_are = run(frames, model, step._forward, STEPS)
-    assert step._recording is not None
+    assert step.is_recorded
     assert "pose_refinement.remainders" in recorded[-1]
     for ours, theirs in zip(recorded, as_they_are, strict=True):
         assert ours.keys() == theirs.keys()

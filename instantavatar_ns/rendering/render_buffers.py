@@ -12,7 +12,7 @@ from torch import Tensor
 from instantavatar_ns.occupancy.compositing import Pixels
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 
-_SAMPLES_PER_RAY = 128
+_SAMPLES_PER_RAY = 256  # enough for a step that takes all space as occupied
 _SPARE = 1.25
 _MULTIPLE = 1 << 12
 
