@@ -177,12 +177,13 @@ def _launch_through_driver(
             values.append(value)
             key.append("float" if isinstance(value, float) else (_is_int32(value), value % _ALIGNED == 0))
     found = tuple(key)
+    if not hasattr(_thread, "has_context"):
+        _give_context(device)
+    loaded = _loaded.get(found)
+    if loaded is None:
+        # Not under the lock: compiling takes seconds, and threads compile different kernels side by side.
+        loaded = _loaded.setdefault(found, _load(kernel, device, args, num_warps, num_stages, constants))
     with _lock:
-        loaded = _loaded.get(found)
-        if loaded is None or not hasattr(_thread, "has_context"):
-            _give_context(device)
-        if loaded is None:
-            loaded = _loaded[found] = _load(kernel, device, args, num_warps, num_stages, constants)
         loaded.packer.pack_into(loaded.storage, 0, *values, 0, 0)
         x, y, z = (*grid, 1, 1)[:3]
         stream = torch.cuda.current_stream(device).cuda_stream
