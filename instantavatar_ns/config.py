@@ -20,8 +20,12 @@ def _trainer_config(
     datamanager: AvatarDataManagerConfig,
     model: InstantAvatarModelConfig,
     learning_rate: float = 5e-3,
-    pose_learning_rate: float = 5e-4,
+    poses: RowAdamConfig | None = None,
 ):
+    if poses is None:
+        # What the figures of benchmarks/results/foundation.json were made with, on a GPU. RowAdamConfig's own numbers
+        # are better where the two were compared, which is on CPUs, with `instant-avatar-lite`.
+        poses = RowAdamConfig(lr=5e-4, eps=5e-2)
     return TrainerConfig(
         _target=AvatarTrainer,
         method_name=method_name,
@@ -39,7 +43,7 @@ def _trainer_config(
                 "scheduler": PolynomialDecayConfig(max_steps=steps),
             },
             "poses": {
-                "optimizer": RowAdamConfig(lr=pose_learning_rate),
+                "optimizer": poses,
                 "scheduler": PolynomialDecayConfig(max_steps=steps),
             },
         },
@@ -83,7 +87,7 @@ instant_avatar_lite = MethodSpecification(
         ),
         # Few steps have to get there.
         learning_rate=1e-2,
-        pose_learning_rate=2e-3,
+        poses=RowAdamConfig(),
     ),
     description="InstantAvatar with a small field and few rays, for CPUs and small GPUs.",
 )

@@ -60,10 +60,11 @@ class RowAdamConfig(OptimizerConfig):
 
     _target: type = field(default_factory=lambda: RowAdam)
     """Class to instantiate."""
-    lr: float = 2e-3
+    lr: float = 4e-3
     """Learning rate."""
-    eps: float = 5e-2
-    """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves."""
+    eps: float = 0.5
+    """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves. That of
+    what is seen well is about as large; with a tenth of it, what is hardly seen moves by its noise."""
     betas: tuple[float, float] = (0.9, 0.99)
     """Decay of the first and second moment, per look at a row."""
 
