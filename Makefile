@@ -23,8 +23,9 @@ help: ## list the targets
 demo: $(VENV)/.installed ## generate a subject, train, evaluate, render and animate it (CPU, minutes)
 	instant-avatar demo --output $(DEMO_OUTPUT)
 
+# Two workers of one thread each: torch's own threads gain little at the sizes of the tests, and wait for each other.
 test: $(VENV)/.installed-dev ## run the tests
-	python -m pytest $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style
 	ruff check .
