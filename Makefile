@@ -1,5 +1,5 @@
 # `make demo` and `make test` make the environment that they need in $(VENV); nothing has to be activated.
-# Variables: PYTHON (an interpreter from 3.10 to 3.12), VENV, PYTEST_ARGS (for example PYTEST_ARGS="-n 2 -k body").
+# Variables: PYTHON (an interpreter from 3.10 to 3.12), VENV, PYTEST_ARGS (for example PYTEST_ARGS="-k body").
 
 VENV ?= .venv
 PYTEST_ARGS ?=
