@@ -26,8 +26,8 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.field.implementation import triton_usable
 from instantavatar_ns.field.tcnn import tinycudann
+from instantavatar_ns.kernels.usable import triton_usable
 
 WIDTH = 64
 SAMPLES, STEP = 64, 2 / 256  # of a ray, and metres between them

@@ -37,7 +37,6 @@ from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.field.implementation import choose_renderer
 from instantavatar_ns.metrics import image_metrics, quantise
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prepare_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
@@ -45,6 +44,7 @@ from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacit
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpips_loss
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
+from instantavatar_ns.rendering.implementation import choose_renderer
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
@@ -216,9 +216,8 @@ class InstantAvatarModel(Model):
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
         if self.pose_refinement is not None:
             return self.pose_refinement.bone_transforms
-        return self.poses.bone_transforms[
-            : len(self.train_pose_ids)
-        ]  # the first ones; a list would be copied to the GPU
+        # They are the first ones; a list of rows would be copied to the GPU.
+        return self.poses.bone_transforms[: len(self.train_pose_ids)]
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
-from instantavatar_ns.field.implementation import triton_usable
+from instantavatar_ns.kernels.usable import triton_usable
 
 
 @dataclass

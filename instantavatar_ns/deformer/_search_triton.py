@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from instantavatar_ns.errors import InputError
 from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.posed_skinning import blend_kernel, candidates_kernel
 from instantavatar_ns.kernels.search import gradient_kernel, search_kernel
+from instantavatar_ns.kernels.usable import interpreting
 
 MOST_ROOTS = 4  # of a point; in random poses, one point in ten thousand has as many
 # Metres from a root at which another start of its point is given up: a quarter fewer steps, one root in 6,000 lost.
@@ -180,7 +180,7 @@ def _axes(letter: str, sizes: Sequence[int]) -> dict[str, int]:
 
 
 def _block(size: ProgramSize, items: int) -> int:
-    if _interpreting():
+    if interpreting():
         return min(_INTERPRETED_BLOCK, max(16, _power_of_2(items)))
     return size.block
 
@@ -193,13 +193,8 @@ def _power_of_2(least: int) -> int:
     return 1 << max(0, least - 1).bit_length()
 
 
-def _interpreting() -> bool:
-    """Whether Triton's interpreter runs the kernels, on CPU tensors (for tests)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
 def _check_device(tensor: Tensor) -> None:
-    if not (tensor.is_cuda or _interpreting()):
+    if not (tensor.is_cuda or interpreting()):
         raise InputError(
             "search implementation 'triton'", f"needs a CUDA GPU, and the avatar is on {tensor.device}", "Use 'torch'"
         )

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.field.hash_encoding import HashEncoding, HashGrid
-from instantavatar_ns.field.implementation import Implementation, choose_implementation, interpreting
+from instantavatar_ns.field.implementation import Implementation, choose_implementation
 from instantavatar_ns.field.mlp import MLP, padded
+from instantavatar_ns.kernels.usable import interpreting
 
 GEOMETRY_FEATURES = 15
 TILE_EDGES = (16, 32, 64)  # of the Triton kernels: powers of two that fit into registers and shared memory

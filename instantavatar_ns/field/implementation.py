@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
-from importlib.util import find_spec
 from typing import Literal
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.field.tcnn import tinycudann
+from instantavatar_ns.kernels.usable import interpreting, triton_usable
 
 Chosen = Literal["tcnn", "triton", "torch"]
 Implementation = Literal["auto"] | Chosen
@@ -24,21 +23,6 @@ _NEEDS = {
     "tcnn": "tinycudann does not import here or finds no GPU. Install it (https://github.com/NVlabs/tiny-cuda-nn)",
     "triton": "there is no triton, or no NVIDIA GPU of compute capability 8.0 or later. Install them",
 }
-
-
-def interpreting() -> bool:
-    """Whether Triton's kernels are run by its interpreter, on CPU tensors (for tests)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-@cache
-def triton_usable() -> bool:
-    """Whether the field's Triton kernels run here."""
-    if find_spec("triton") is None:
-        return False
-    if not torch.cuda.is_available():
-        return interpreting()
-    return torch.version.hip is None and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def _usable(implementation: Chosen) -> bool:
@@ -72,12 +56,3 @@ def choose_implementation(wanted: Implementation, *, triton_fits: bool = True) -
     if torch.cuda.is_available():
         CONSOLE.print(f"Canonical field: {_NAMES[chosen]}")
     return chosen
-
-
-def choose_renderer(
-    wanted: Literal["auto", "triton", "torch"], device: torch.device | str
-) -> Literal["triton", "torch"]:
-    """Resolve "auto" for a device: Triton's kernels on GPUs that run them, many times as fast as PyTorch's there."""
-    if wanted != "auto":
-        return wanted
-    return "triton" if torch.device(device).type == "cuda" and triton_usable() else "torch"

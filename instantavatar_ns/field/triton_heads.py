@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.field.implementation import interpreting
 from instantavatar_ns.field.triton_hash import Launch
 from instantavatar_ns.kernels.field_heads import backward_kernel, forward_kernel
 from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.usable import interpreting
 
 Precision = Literal["half", "float"]
 

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.motion.library import find_motion, library_names
+from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.readers import PoseFile, read_pose_file
 from instantavatar_ns.motion.retargeting import read_bvh_poses
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from triton import knobs
 
 from instantavatar_ns.deformer.candidates import NUM_BONES
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.posed_grid import mark_kernel, skin_kernel, spread_kernel, union_kernel
+from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
@@ -133,7 +133,7 @@ def _canonical_size(canonical: CanonicalOccupancy) -> dict[str, int]:
 
 
 def _block(size: int) -> int:
-    return _INTERPRETED * size if knobs.runtime.interpret else size
+    return _INTERPRETED * size if interpreting() else size
 
 
 def _programs(items: int, share: int) -> int:

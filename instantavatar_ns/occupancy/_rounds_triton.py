@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
-from triton import knobs
 
 from instantavatar_ns.kernels.image_rounds import composite_round_kernel, march_kernel
 from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
 _RAYS = 32  # a warp
@@ -170,4 +170,4 @@ def _most_depth(least_transmittance: float) -> float:
 
 
 def _rays_each() -> int:
-    return _INTERPRETED_RAYS if knobs.runtime.interpret else _RAYS
+    return _INTERPRETED_RAYS if interpreting() else _RAYS

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, edit_motion
-from instantavatar_ns.motion.library import find_motion
+from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, load_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.scripts.camera_path import (

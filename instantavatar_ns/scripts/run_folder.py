@@ -15,7 +15,7 @@ import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.motion.library import find_motion
+from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 
 _ADVICE = "Give the config.yml that ns-train wrote: outputs/<name>/instant-avatar/<time>/config.yml"

@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.kernels_field import floors, measure
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.field.implementation import triton_usable
+from instantavatar_ns.kernels.usable import triton_usable
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

@@ -14,7 +14,8 @@ from instantavatar_ns.errors import InputError
 from instantavatar_ns.field import implementation
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashEncoding, HashGrid
-from instantavatar_ns.field.implementation import choose_implementation, triton_usable
+from instantavatar_ns.field.implementation import choose_implementation
+from instantavatar_ns.kernels.usable import triton_usable
 
 pytestmark = pytest.mark.skipif(not triton_usable(), reason="needs triton, and a GPU or its interpreter")
 

@@ -10,7 +10,7 @@ from scipy.spatial.transform import Rotation
 from instantavatar_ns.body.body_model import JOINT_NAMES, load_body_model
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.editing import MotionOptions, edit_motion
-from instantavatar_ns.motion.library import find_motion, library_names
+from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.motion import load_motion
 
 NAMES = ("dance", "stretch", "walk")
