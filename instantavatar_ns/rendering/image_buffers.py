@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain, zip_longest
 from typing import NamedTuple, Protocol, TypeVar
 
 import torch
@@ -22,12 +23,20 @@ ROUNDS = (20, 20, 0)
 _SAMPLES_PER_RAY = 6
 _SPARE = 1.25
 _WASTE = 2
+# Images after which buffers may shrink: poses and cameras that alternate must not resize them at every turn.
+_PATIENCE = 8
 _MULTIPLE = 1 << 12
 # Bytes: 12 + 4 of a sample's place, 8 of its roots' places; of a root, 16 of its place, 24 in the unit cube, 128 of its
 # encoding (16 levels), 16 of density and colour.
 _SAMPLE_BYTES = 24
 _ROOT_BYTES = 184
 _LEAST_RAYS = 1 << 12
+# Parts take turns in blocks of neighbouring rays, so that each has its share of the person, who is in the middle.
+_BLOCKS_OF_A_PART = 16
+_WARP = 32  # rays that a kernel takes together
+
+# Samples and roots of each round, of all parts together if all were as full as the fullest.
+_Needs = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -37,45 +46,62 @@ class ImageLayout:
     parts: int
     rounds: tuple[BufferSizes, ...]
 
-    def fitted(self, counts: list[list[int]]) -> ImageLayout:
-        """A layout for so many samples and roots in each round; the same if all fit, and not too loosely.
+    @classmethod
+    def fitting(cls, needs: _Needs, parts: int) -> ImageLayout:
+        """With something to spare."""
+        sizes = (BufferSizes(*(_rounded(_SPARE * number / parts) for number in of_round)) for of_round in needs)
+        return cls(parts, tuple(sizes))
 
-        Of rounds behind one that did not hold all nothing is known: what was left out in front hid nothing.
-        """
-        rounds = list(self.rounds)
-        for number, (sizes, (samples, roots)) in enumerate(zip(self.rounds, counts, strict=True)):
-            # Samples that were left out had no chance to have roots.
-            wanted = samples, round(roots * max(1.0, samples / sizes.samples))
-            rounds[number] = BufferSizes(_fitted(sizes.samples, wanted[0]), _fitted(sizes.roots, wanted[1]))
-            if not sizes.hold(samples, roots):
-                break
-        return replace(self, rounds=tuple(rounds))
+    @classmethod
+    def within(cls, megabytes: float, num_rays: int, needs: _Needs, least_parts: int = 1) -> ImageLayout:
+        """In as few parts as take no more memory than that; parts of a few rays may."""
+        parts, most_parts = least_parts, num_rays // _LEAST_RAYS
+        layout = cls.fitting(needs, parts)
+        while layout.megabytes() > megabytes and parts < most_parts:
+            parts += 1
+            layout = cls.fitting(needs, parts)
+        return layout
 
     def hold(self, counts: list[list[int]]) -> bool:
-        """Whether so many fit."""
+        """Whether so many fit, in each round of the fullest part."""
         return all(sizes.hold(*wanted) for sizes, wanted in zip(self.rounds, counts, strict=True))
+
+    def needs(self, counts: list[list[int]]) -> _Needs:
+        """What an image needs that had so many in each round of its fullest part.
+
+        If all fitted, this is exact. Else samples are no fewer than they will be, since what was left out in front hid
+        nothing, and roots are estimated: samples that were left out had no chance to have any.
+        """
+        return tuple(
+            (self.parts * samples, round(self.parts * roots * max(1.0, samples / sizes.samples)))
+            for sizes, (samples, roots) in zip(self.rounds, counts, strict=True)
+        )
 
     def megabytes(self) -> float:
         """Memory of the largest round; each gives its own back."""
         return max(_SAMPLE_BYTES * sizes.samples + _ROOT_BYTES * sizes.roots for sizes in self.rounds) / 1e6
 
-    def within(self, megabytes: float, num_rays: int) -> ImageLayout:
-        """With twice the parts as often as this needs more memory than that; parts of a few rays may."""
-        layout = self
-        while layout.megabytes() > megabytes and num_rays > _LEAST_RAYS * layout.parts:
-            halves = (BufferSizes(_rounded(half.samples / 2), _rounded(half.roots / 2)) for half in layout.rounds)
-            layout = ImageLayout(2 * layout.parts, tuple(halves))
-        return layout
+    def shrunk(self, fitting: ImageLayout) -> ImageLayout:
+        """A layout that fits; of as many parts, only what is a multiple of that is smaller."""
+        if fitting.parts < self.parts:
+            return fitting
+        sizes = (
+            BufferSizes(_shrunk(old.samples, new.samples), _shrunk(old.roots, new.roots))
+            for old, new in zip(self.rounds, fitting.rounds, strict=True)
+        )
+        return ImageLayout(self.parts, tuple(sizes))
 
 
-def _fitted(size: int, wanted: int) -> int:
-    """A size that holds as many with something to spare; the same if it does, and is not a multiple of it."""
-    tight = _rounded(wanted * _SPARE)
-    return size if wanted <= size <= _WASTE * tight else tight
+def _shrunk(size: int, fitting: int) -> int:
+    return fitting if size > _WASTE * fitting else size
 
 
 def _rounded(size: float) -> int:
     return max(1, -(-int(size) // _MULTIPLE)) * _MULTIPLE
+
+
+def _larger(needs: _Needs, others: _Needs) -> _Needs:
+    return tuple((max(a[0], b[0]), max(a[1], b[1])) for a, b in zip(needs, others, strict=True))
 
 
 class _Counted(Protocol):
@@ -95,10 +121,19 @@ class RenderedParts(NamedTuple):
     counts: Int32[Tensor, "parts rounds 2"]
 
 
+class _Kept(NamedTuple):
+    """What is remembered of images of one size: how the next is rendered, and the most that the last ones needed."""
+
+    layout: ImageLayout
+    most: _Needs
+    images: int
+
+
 class ImageBuffers:
     """Renders images with `render_rounds`: whole where memory allows, and never with anything left out.
 
-    What fits an image of some number of rays is kept for the next one. The first may be rendered several times.
+    What fits an image of some number of rays is kept for the next one, and grows when one needs more. The first is
+    rendered two or three times if the guess was too low.
 
     Args:
         megabytes: Memory that the buffers may take.
@@ -106,7 +141,7 @@ class ImageBuffers:
 
     def __init__(self, megabytes: float) -> None:
         self.megabytes = megabytes
-        self._layouts: dict[int, ImageLayout] = {}  # by the number of rays
+        self._kept: dict[int, _Kept] = {}  # by the number of rays
 
     def render(self, rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> tuple[Pixels, Tensor]:
         """Pixels of rays, without their samples' weights, and how many samples were looked at."""
@@ -114,25 +149,41 @@ class ImageBuffers:
         return pixels, counts[..., 0].sum()[None]
 
     def fit(self, num_rays: int, render: Callable[[ImageLayout], Image]) -> Image:
-        """Render until nothing is missing, each time with buffers that fit better.
+        """Render until nothing is missing, each time with buffers that hold more.
 
         Args:
             num_rays: Number of the image's rays.
             render: Renders the image in a layout.
         """
+        first, most, images = self._kept.get(num_rays) or self._guess(num_rays)
+        layout, wanted = first, most
         while True:
-            layout = self._layouts.get(num_rays) or self._first_layout(num_rays)
             image = render(layout)
             # The one time that the host waits for an image: it must not lack anything.
             counts = _most(image.counts.tolist())
-            self._layouts[num_rays] = layout.fitted(counts).within(self.megabytes, num_rays)
+            needs = layout.needs(counts)
             if layout.hold(counts):
-                return image
+                break
+            wanted = _larger(wanted, needs)
+            layout = ImageLayout.within(self.megabytes, num_rays, wanted, layout.parts)
+        most, images = _larger(most, needs), images + 1
+        # What was not enough has been replaced by estimates.
+        if layout != first or images >= _PATIENCE:
+            layout = layout.shrunk(ImageLayout.within(self.megabytes, num_rays, most))
+        if images >= _PATIENCE:
+            most, images = _nothing(), 0
+        self._kept[num_rays] = _Kept(layout, most, images)
+        return image
 
-    def _first_layout(self, num_rays: int) -> ImageLayout:
-        guess = _rounded(_SAMPLES_PER_RAY * num_rays)
-        layout = ImageLayout(1, (BufferSizes(guess, guess),) * len(ROUNDS))
-        return layout.within(self.megabytes, num_rays)
+    def _guess(self, num_rays: int) -> _Kept:
+        """Of images that have not been seen; the first one says how good it is."""
+        guess = _SAMPLES_PER_RAY * num_rays
+        layout = ImageLayout.within(self.megabytes, num_rays, ((guess, guess),) * len(ROUNDS))
+        return _Kept(layout, _nothing(), _PATIENCE - 1)
+
+
+def _nothing() -> _Needs:
+    return ((0, 0),) * len(ROUNDS)
 
 
 def render_parts(
@@ -142,23 +193,42 @@ def render_parts(
     # Triton is imported where it is used: it is no part of PyTorch on every platform.
     from instantavatar_ns.rendering.image_rounds import render_rounds
 
-    parts = [render_rounds(part, pose, avatar, rules, ROUNDS, layout.rounds) for part in split(rays, layout.parts)]
-    rgb, accumulation, depth = (_joined([part[row] for part in parts]) for row in range(3))
+    block = block_size(len(rays.directions), layout.parts)
+    parts = [
+        render_rounds(part, pose, avatar, rules, ROUNDS, layout.rounds) for part in split(rays, layout.parts, block)
+    ]
+    rgb, accumulation, depth = (joined([part[row] for part in parts], block) for row in range(3))
     counts = torch.stack([part.counts for part in parts])
     return RenderedParts(Pixels(rgb, accumulation, depth, weights=rgb.new_empty(0)), counts)
 
 
-def split(rays: Rays, parts: int) -> list[Rays]:
-    """Neighbouring rays together, as many in each part but the last."""
-    size = max(1, -(-len(rays.directions) // parts))
-    directions = rays.directions.split(size)
+def block_size(num_rays: int, parts: int) -> int:
+    """Neighbouring rays that stay together, whole warps, when an image is split into parts."""
+    blocks = 1 if parts == 1 else _BLOCKS_OF_A_PART * parts
+    return _WARP * max(1, -(-num_rays // (_WARP * blocks)))
+
+
+def split(rays: Rays, parts: int, block: int) -> list[Rays]:
+    """Rays in parts of about as many: block by block to each in turn."""
+    directions = _dealt(rays.directions, parts, block)
     if len(rays.origins) == 1:
         return [Rays(rays.origins, part) for part in directions]
-    return [Rays(*part) for part in zip(rays.origins.split(size), directions, strict=True)]
+    return [Rays(*part) for part in zip(_dealt(rays.origins, parts, block), directions, strict=True)]
 
 
-def _joined(parts: list[Float[Tensor, "rays *channels"]]) -> Float[Tensor, "all_rays *channels"]:
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+def _dealt(values: Float[Tensor, "rays 3"], parts: int, block: int) -> list[Float[Tensor, "rays_of_part 3"]]:
+    if parts == 1:
+        return [values]
+    blocks = values.split(block)
+    return [torch.cat(blocks[part::parts]) for part in range(min(parts, len(blocks)))]
+
+
+def joined(parts: list[Float[Tensor, "rays_of_part *channels"]], block: int) -> Float[Tensor, "rays *channels"]:
+    """Values of the rays of `split`'s parts in the order of the rays."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = zip_longest(*(part.split(block) for part in parts))
+    return torch.cat([piece for piece in chain.from_iterable(rows) if piece is not None])
 
 
 def _most(counts_of_parts: list[list[list[int]]]) -> list[list[int]]:

@@ -64,7 +64,8 @@ class RecordedImages:
     """Renders images whose kernels are recorded when two of the same size in succession have the same.
 
     An image with settings of its own (the first of its size, or buffers have grown) runs as it is; so do those that are
-    rendered again because their buffers did not hold all. Several threads may ask for images.
+    rendered again because their buffers did not hold all, and those in parts, beside whose work launches hardly count.
+    Several threads may ask for images.
 
     Args:
         buffers: Sizes of the buffers.
@@ -121,7 +122,7 @@ class RecordedImages:
         settings = (layout, rules, _places(avatar))
         function = partial(draw_image, inputs, size, avatar, rules, layout)
         last, recording = self._sizes.pop(size, (None, None))
-        if last != settings:
+        if last != settings or layout.parts > 1:
             recording = None  # gives its memory back before this image takes some
             image = function()
             self._keep(size, settings, None)  # an image that was interrupted has not loaded all kernels

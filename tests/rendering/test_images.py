@@ -10,7 +10,7 @@ from torch import Tensor
 
 from instantavatar_ns.occupancy.compositing import Pixels
 from instantavatar_ns.rendering import image_buffers
-from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout
+from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, block_size, split
 from instantavatar_ns.rendering.image_rounds import render_rounds
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
@@ -101,8 +101,17 @@ def buffers(monkeypatch: pytest.MonkeyPatch) -> ImageBuffers:
     """With sizes that fit the test's."""
     monkeypatch.setattr(image_buffers, "_MULTIPLE", 4)
     monkeypatch.setattr(image_buffers, "_LEAST_RAYS", 8)
+    monkeypatch.setattr(image_buffers, "_WARP", 1)
+    monkeypatch.setattr(image_buffers, "_BLOCKS_OF_A_PART", 2)
     monkeypatch.setattr(image_buffers, "ROUNDS", (3, 3, 0))
     return ImageBuffers(1e3)
+
+
+def guess(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Have images start with buffers of so many samples and roots in each round."""
+    layout = ImageLayout(1, (BufferSizes(size, size),) * 3)
+    first = image_buffers._Kept(layout, ((0, 0),) * 3, image_buffers._PATIENCE - 1)
+    monkeypatch.setattr(ImageBuffers, "_guess", lambda self, num_rays: first)
 
 
 def count_renderings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -120,11 +129,10 @@ def count_renderings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_buffers_that_overflow_are_grown_and_kept(
     quick: Scene, expected: Pixels, buffers: ImageBuffers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = ImageLayout(1, (BufferSizes(4, 4),) * 3)
-    monkeypatch.setattr(ImageBuffers, "_first_layout", lambda self, num_rays: tiny)
+    guess(monkeypatch, 4)
     rendered = count_renderings(monkeypatch)
     pixels, _ = buffers.render(quick.rays, quick.pose, quick.avatar, RULES)
-    assert 1 < len(rendered) <= 7, "at most once for the samples and once for the roots of each round"
+    assert 1 < len(rendered) <= 3, "once more for the samples, once for the roots"
     rendered.clear()
     again, num_samples = buffers.render(quick.rays, quick.pose, quick.avatar, RULES)
     assert_same(again, pixels, tolerance=1e-6)
@@ -137,13 +145,12 @@ def test_buffers_that_overflow_are_grown_and_kept(
 def test_buffers_that_are_far_too_large_shrink(
     quick: Scene, expected: Pixels, buffers: ImageBuffers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    huge = ImageLayout(1, (BufferSizes(1 << 14, 1 << 14),) * 3)
-    monkeypatch.setattr(ImageBuffers, "_first_layout", lambda self, num_rays: huge)
+    guess(monkeypatch, 1 << 14)
     rendered = count_renderings(monkeypatch)
     for _ in range(2):
         assert_same(buffers.render(quick.rays, quick.pose, quick.avatar, RULES)[0], expected)
     assert rendered == [36, 36]
-    assert all(size.samples < 1 << 10 for size in buffers._layouts[36].rounds)
+    assert all(size.samples < 1 << 10 for size in buffers._kept[36].layout.rounds)
 
 
 @pytest.mark.parametrize("shared_origin", [False, True])
@@ -151,15 +158,15 @@ def test_image_that_needs_more_than_the_budget_is_rendered_in_parts(
     quick: Scene, expected: Pixels, buffers: ImageBuffers, monkeypatch: pytest.MonkeyPatch, shared_origin: bool
 ) -> None:
     buffers.render(quick.rays, quick.pose, quick.avatar, RULES)
-    rendered = count_renderings(monkeypatch)
-    small = ImageBuffers(0.6 * buffers._layouts[36].megabytes())
+    small = ImageBuffers(0.6 * buffers._kept[36].layout.megabytes())
     rays = Rays(quick.rays.origins[:1], quick.rays.directions) if shared_origin else quick.rays
     assert_same(small.render(rays, quick.pose, quick.avatar, RULES)[0], expected)
-    parts = small._layouts[36].parts
-    size = -(-36 // parts)
-    last = [size] * (36 // size) + [36 % size] * (36 % size > 0)
-    assert parts > 1 and rendered[-len(last) :] == last
-    assert small._layouts[36].megabytes() <= small.megabytes or size <= 8
+    layout = small._kept[36].layout
+    assert layout.parts > 1 and layout.megabytes() <= small.megabytes
+    rendered = count_renderings(monkeypatch)
+    assert_same(small.render(rays, quick.pose, quick.avatar, RULES)[0], expected)
+    assert rendered == [len(part.directions) for part in split(rays, layout.parts, block_size(36, layout.parts))]
+    assert sum(rendered) == 36
 
 
 def test_nothing_to_see_and_no_rays(quick: Scene, buffers: ImageBuffers) -> None:

@@ -190,9 +190,9 @@ def test_image_that_overflows_its_buffers_is_recorded_anew(
     monkeypatch.setattr(image_buffers, "_MULTIPLE", 4)
     far, near = camera(focal=3.0), camera(focal=10.0)
     settle(images, quick, recorded, far)
-    layout = images._buffers._layouts[48]
+    layout = images._buffers._kept[48].layout
     assert_same(images.render(near, body(quick), quick.avatar, RULES, WHITE), as_it_is(quick, near, body(quick)))
-    grown = images._buffers._layouts[48]
+    grown = images._buffers._kept[48].layout
     assert all(new.samples > old.samples for new, old in zip(grown.rounds, layout.rounds, strict=True))
     for _ in range(2):
         ours = images.render(near, body(quick, bent=True), quick.avatar, RULES, WHITE)
@@ -200,15 +200,19 @@ def test_image_that_overflows_its_buffers_is_recorded_anew(
     assert len(recorded) == 2
 
 
-def test_image_in_parts_is_recorded(
+def test_image_in_parts_runs_as_it_is(
     images: RecordedImages, quick: Scene, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_buffers, "_LEAST_RAYS", 8)
-    images._buffers.megabytes = 0.03
+    monkeypatch.setattr(image_buffers, "_WARP", 1)
     settle(images, quick, recorded, camera())
-    assert images._buffers._layouts[48].parts > 1
-    ours = images.render(camera(), body(quick), quick.avatar, RULES, WHITE)
-    assert_same(ours, as_it_is(quick, camera(), body(quick)))
+    images._buffers.megabytes = 0.013
+    images._buffers._kept.clear()
+    expected = as_it_is(quick, camera(), body(quick))
+    for _ in range(2):
+        assert_same(images.render(camera(), body(quick), quick.avatar, RULES, WHITE), expected)
+    assert images._buffers._kept[48].layout.parts > 1
+    assert len(recorded) == 1 and images._sizes[6, 8][1] is None, "memory of the former recording is given back"
 
 
 @pytest.mark.usefixtures("plain")
