@@ -5,13 +5,16 @@
 Everything goes through nerfstudio's own, unmodified trainer, set up as ns-train does and watched by callbacks:
 
 - A first training of `--probe-steps` steps is timed over its middle (`step_ms`, the GPU waited for at both ends only),
-  then traced (`launches` and the like, `gpu_ms`: benchmarks/trace.py). `memory_gb` is the most that PyTorch had given
-  out, `memory_reserved_gb` the most it held. `loop_ms` is the same loop with nothing in it.
-- A second training has as many steps as fit `--budget` seconds; all schedules are scaled to them. Its clock runs
-  from the end of the first step to the end of the last, and stands while held-out and novel frames are evaluated, ten
-  times on the way (`curve`, and the plot). `novel_psnr` and `heldout_psnr` are the last that were reached within the
-  budget, `seconds_to_released` is when both were at least what the released code reaches. PSNR as in the published
-  tables. Kernels that later steps need first were compiled by the first training; checkpoints are saved at the end.
+  then traced (`launches` and the like, `gpu_ms`, and `kernels`, the busiest ones: benchmarks/trace.py). `mean_step_ms`
+  is over all its steps but the first and the traced ones: with the start, when all space is occupied, and with steps
+  that are recorded. `memory_gb` is the most that PyTorch had given out, `memory_reserved_gb` the most it held.
+  `loop_ms` is the same loop with nothing in it.
+- A second training has as many steps as fit `--budget` seconds by `mean_step_ms`; all schedules are scaled to them. Its
+  clock runs from the end of the first step to the end of the last, and stands while held-out and novel frames are
+  evaluated, ten times on the way (`curve`, and the plot). `novel_psnr` and `heldout_psnr` are the last that were
+  reached within the budget, `seconds_to_released` is when both were at least what the released code reaches. PSNR as in
+  the published tables. Kernels that later steps need first were compiled by the first training; checkpoints are saved
+  at the end.
 - `frame_ms_540` and `frame_ms_1080`: median over the novel motion, whose every frame needs its own occupied cells;
   named after the height of dev-male's images, and of the same cameras with twice the pixels.
 - `renderer_psnr`: the final weights on the novel motion by each renderer, and `renderer_psnr_difference` of the two.
@@ -25,23 +28,22 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
 import tyro
 
-from benchmarks import record, trace, training
+from benchmarks import record, training
 from benchmarks.first_step import first_step_seconds
+from benchmarks.watches import Curve, Profile, Stopwatch, mean_milliseconds, part
 from instantavatar_ns.config import instant_avatar, instant_avatar_lite
 from instantavatar_ns.metrics import quantise
 from instantavatar_ns.pipeline import AvatarPipelineConfig
@@ -51,7 +53,6 @@ RELEASED = {"novel_psnr": 27.2, "heldout_psnr": 26.8}
 # Seconds, novel and held-out PSNR of the released modules on dev-male, on an H100.
 RELEASED_CURVE = [(6, 20.2, 18.1), (10, 26.4, 26.2), (21, 27.4, 26.8), (60, 27.2, 26.8)]
 METHODS = {spec.config.method_name: spec.config for spec in (instant_avatar, instant_avatar_lite)}
-MARKS = 10
 WARM_FRAMES = 3
 EvalFrames = list[tuple[Any, torch.Tensor]]  # cameras, and images on white [height, width, 3]
 
@@ -72,7 +73,7 @@ class Speed:
     """Seconds of training."""
     steps: int | None = None
     """Steps of the training within the budget; by default what fits it."""
-    probe_steps: int = 600
+    probe_steps: int = 1500
     """Steps of the training that is timed and traced."""
     runs: Path = Path("outputs/benchmark-speed")
     """Where the runs go."""
@@ -80,15 +81,21 @@ class Speed:
     def main(self) -> dict[str, Any]:
         """Measure everything and write the figures, what there is after each part."""
         result = record.head()
-        self._add(result, self.probe())
-        self._add(result, {"loop_ms": self.empty_loop()})
-        steps = self.steps or max(2, int(0.95 * self.budget / (result["step_ms"] / 1000)))
-        self._add(result, self.train(steps))
+        with part("a training that is timed and traced"):
+            self._add(result, self.probe())
+        with part("the loop with nothing in it"):
+            self._add(result, {"loop_ms": self.empty_loop()})
+        steps = self.steps or max(2, int(0.95 * self.budget / (result["mean_step_ms"] / 1000)))
+        with part(f"a training of {steps} steps and its images"):
+            self._add(result, self.train(steps))
         plot(result["curve"], self.budget, self.output.with_suffix(".png"))
         if torch.cuda.is_available():
-            self._add(result, self.compare_renderers())
-            self._add(result, kernels())
-        self._add(result, first_step_seconds(self.arguments("first-step", steps)))
+            with part("images by both renderers"):
+                self._add(result, self.compare_renderers())
+            with part("kernels of search and field"):
+                self._add(result, kernels())
+        with part("the first step of a new process"):
+            self._add(result, first_step_seconds(self.arguments("first-step", steps)))
         return result
 
     def _add(self, result: dict[str, Any], figures: dict[str, Any]) -> None:
@@ -115,18 +122,26 @@ class Speed:
         interval = trainer.pipeline.model.config.occupancy_interval
         if self.probe_steps < 4 * interval:
             raise SystemExit(f"Expected --probe-steps of at least {4 * interval}, four refreshes of the occupancy.")
-        # Whole intervals, so that the share of refreshes is right.
+        # Whole intervals, so that the share of refreshes is right; not where schedules change and steps are recorded.
         third = self.probe_steps // interval // 3 * interval
-        watch = Stopwatch(third, 2 * third)
-        watch.attach(trainer)
-        profile = Profile(2 * third, interval) if torch.cuda.is_available() else None
+        begin, end = third + interval // 2, 2 * third + interval // 2
+        watch = Stopwatch(begin, end)
+        several = [Stopwatch(0, end), Stopwatch(end + interval, self.probe_steps - 1)]
+        profile = Profile(end, interval) if torch.cuda.is_available() else None
         if profile is not None:
-            profile.attach(trainer)
             torch.cuda.reset_peak_memory_stats()
+        # Writing the trace takes seconds: the last clock starts behind it.
+        for watcher in (watch, several[0], profile, several[1]):
+            if watcher is not None:
+                watcher.attach(trainer)
         trainer.train()
-        figures: dict[str, Any] = {"probe_steps": self.probe_steps, "step_ms": watch.milliseconds}
+        figures: dict[str, Any] = {
+            "probe_steps": self.probe_steps,
+            "step_ms": watch.milliseconds,
+            "mean_step_ms": mean_milliseconds(several),
+        }
         if profile is not None:
-            figures |= profile.figures
+            figures |= {**profile.figures, "kernels": profile.kernels}
             figures["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
             figures["memory_reserved_gb"] = torch.cuda.max_memory_reserved() / 1e9
         return figures
@@ -199,123 +214,6 @@ def _set_renderer(name: Literal["torch", "triton"], pipeline: AvatarPipelineConf
     pipeline.model.renderer = name
 
 
-@dataclass
-class Stopwatch:
-    """Mean time of a step, from the end of step `first` to the end of step `last`.
-
-    Attributes:
-        milliseconds: A step, once `last` is over.
-    """
-
-    first: int
-    last: int
-    milliseconds: float = float("nan")
-
-    def attach(self, trainer: Any) -> None:
-        """Watch a trainer."""
-        after(trainer, self._end)
-
-    def _end(self, step: int) -> None:
-        if step == self.first:
-            training.synchronise()
-            self._start = time.perf_counter()
-        elif step == self.last:
-            training.synchronise()
-            self.milliseconds = 1000 * (time.perf_counter() - self._start) / (self.last - self.first)
-
-
-@dataclass
-class Profile:
-    """Traces the steps `first` + 1 to `first` + `count`, on a GPU.
-
-    Attributes:
-        figures: Of benchmarks/trace.py, once they are over.
-    """
-
-    first: int
-    count: int
-    figures: dict[str, float] = field(default_factory=dict)
-
-    def attach(self, trainer: Any) -> None:
-        """Watch a trainer: around its own callbacks."""
-        from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-
-        self._interval = trainer.pipeline.model.config.occupancy_interval
-        self._profiler = torch.profiler.profile()
-        self._region: Any = None
-        before = [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION]
-        trainer.callbacks.insert(0, TrainingCallback(before, self._begin_callbacks))
-        trainer.callbacks.append(TrainingCallback(before, self._begin_step))
-        after(trainer, self._end)
-
-    def _traced(self, step: int) -> bool:
-        return self.first < step <= self.first + self.count
-
-    def _mark(self, name: str | None) -> None:
-        if self._region is not None:
-            self._region.__exit__(None, None, None)
-        self._region = None if name is None else torch.profiler.record_function(name)
-        if self._region is not None:
-            self._region.__enter__()
-
-    def _begin_callbacks(self, step: int) -> None:
-        if self._traced(step):
-            self._mark(trace.BEFORE)
-
-    def _begin_step(self, step: int) -> None:
-        if self._traced(step):
-            self._mark(trace.STEP)
-
-    def _end(self, step: int) -> None:
-        self._mark(None)
-        if step == self.first:
-            training.synchronise()
-            self._profiler.start()
-        elif step == self.first + self.count:
-            training.synchronise()
-            self._profiler.stop()
-            refreshes = sum(traced % self._interval == 0 for traced in range(self.first + 1, step + 1))
-            with TemporaryDirectory() as folder:
-                path = Path(folder, "trace.json")
-                self._profiler.export_chrome_trace(str(path))
-                events = json.loads(path.read_text(encoding="utf8"))["traceEvents"]
-            self.figures = trace.count_steps(events, refreshes)
-
-
-class Curve:
-    """Evaluates at ten marks on the way; the clock starts after the first step, and stands meanwhile.
-
-    Attributes:
-        points: Per mark: `step` (steps done), `seconds`, and what was evaluated.
-    """
-
-    def __init__(self, steps: int, evaluate: Callable[[], dict[str, float]]) -> None:
-        self.points: list[dict[str, float]] = []
-        self._marks = {max(1, round(steps * mark / MARKS) - 1) for mark in range(1, MARKS + 1)}
-        self._evaluate = evaluate
-        self._seconds = 0.0
-
-    def attach(self, trainer: Any) -> None:
-        """Watch a trainer."""
-        after(trainer, self._end)
-
-    def _end(self, step: int) -> None:
-        if step == 0 or step in self._marks:
-            training.synchronise()
-            if step > 0:
-                self._seconds += time.perf_counter() - self._start
-                self.points.append({"step": step + 1, "seconds": self._seconds, **self._evaluate()})
-                training.synchronise()
-            self._start = time.perf_counter()
-
-
-def after(trainer: Any, function: Callable[[int], None]) -> None:
-    """Call a function after each training step, and after the model's own callbacks."""
-    from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
-
-    trainer.callbacks.append(TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], function))
-
-
 def load_frames(dataset: Any, device: str | torch.device) -> EvalFrames:
     """All frames of a dataset on the device, the person on white."""
     from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader
@@ -326,7 +224,10 @@ def load_frames(dataset: Any, device: str | torch.device) -> EvalFrames:
 
 @torch.no_grad()
 def psnr(model: Any, frames: EvalFrames) -> float:
-    """Mean PSNR of whole images on white, 8-bit; of the model in evaluation, which it is not left in."""
+    """Mean PSNR of whole images on white, 8-bit; of the model in evaluation, which it is not left in.
+
+    The host waits for what the model needs to know of an image, and for the mean, not for each image's figure.
+    """
     model.eval()
     values = []
     for camera, truth in frames:

@@ -13,6 +13,7 @@ from typing import Any
 
 BEFORE, STEP = "callbacks before a step", "step"
 _BLOCKING = ("cudaMemcpy", "cuMemcpyDtoH_v2")  # copies that wait, for want of Async
+_NAME_LENGTH = 160  # of a kernel; those of PyTorch's templates take several lines
 _RUNTIME, _WORK = ("cuda_runtime", "cuda_driver"), ("kernel", "gpu_memcpy", "gpu_memset")
 
 
@@ -31,11 +32,9 @@ def count_steps(events: list[dict[str, Any]], refreshes: int) -> dict[str, float
     Raises:
         ValueError: No step is marked.
     """
-    regions = {name: _spans(events, "user_annotation", name) for name in (BEFORE, STEP)}
+    regions = _regions(events)
     steps = regions[STEP]
-    if not steps:
-        raise ValueError(f"expected steps marked {STEP!r} in the trace, found none")
-    first, last = min(start for start, _ in regions[BEFORE] + steps), steps[-1][1]
+    first, last = _begin(regions), steps[-1][1]
     counts: Counter[str] = Counter()
     for event in events:
         kind = _kind(event["name"]) if event.get("cat") in _RUNTIME else None
@@ -52,6 +51,45 @@ def count_steps(events: list[dict[str, Any]], refreshes: int) -> dict[str, float
         "loop_syncs": counts["loop_syncs"] / len(steps),
         "gpu_ms": _covered(busy) / 1000 / len(steps),
     }
+
+
+def busiest_kernels(events: list[dict[str, Any]], most: int = 10) -> list[dict[str, Any]]:
+    """Kernels that the GPU spent most time in, refreshes of the occupancy included, the busiest first.
+
+    Args:
+        events: As of `count_steps`.
+        most: How many.
+
+    Returns:
+        `name` (that of a template may be cut), `ms` and `launches`, both a step.
+
+    Raises:
+        ValueError: No step is marked.
+    """
+    regions = _regions(events)
+    first, steps = _begin(regions), len(regions[STEP])
+    microseconds: Counter[str] = Counter()
+    launches: Counter[str] = Counter()
+    for event in events:
+        if event.get("cat") == "kernel" and event["ts"] >= first:
+            name = event["name"][:_NAME_LENGTH]
+            microseconds[name] += event.get("dur", 0)
+            launches[name] += 1
+    return [
+        {"name": name, "ms": time / 1000 / steps, "launches": launches[name] / steps}
+        for name, time in microseconds.most_common(most)
+    ]
+
+
+def _regions(events: list[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    regions = {name: _spans(events, "user_annotation", name) for name in (BEFORE, STEP)}
+    if not regions[STEP]:
+        raise ValueError(f"expected steps marked {STEP!r} in the trace, found none")
+    return regions
+
+
+def _begin(regions: dict[str, list[tuple[float, float]]]) -> float:
+    return min(start for spans in regions.values() for start, _ in spans)
 
 
 def _kind(name: str) -> str | None:

@@ -7,13 +7,16 @@ import math
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import first_step, speed, training
-from benchmarks.speed import Curve, Profile, Speed, Stopwatch
+from benchmarks import first_step, speed, training, watches
+from benchmarks.speed import Speed
+from benchmarks.watches import Curve, Profile, Stopwatch
 
 STEPS = 40
 INTERVAL = 10
@@ -54,7 +57,7 @@ def test_everything_that_a_cpu_can_measure_is_written(benchmark: Speed, monkeypa
     figures = json.loads(benchmark.output.read_text())
     assert {"date", "device", "commit", "command", "torch", "first_step_s"} <= set(figures)
     assert "memory_gb" not in figures and "launches" not in figures and "search_ms" not in figures
-    for name in ("step_ms", "loop_ms", "frame_ms_540", "frame_ms_1080"):
+    for name in ("step_ms", "mean_step_ms", "loop_ms", "frame_ms_540", "frame_ms_1080"):
         assert 0 < figures[name] < 60_000, name
     assert figures["loop_ms"] < 0.2 * figures["step_ms"]
     assert figures["frame_ms_1080"] > 1.5 * figures["frame_ms_540"]
@@ -104,7 +107,69 @@ def test_traced_steps_and_refreshes_are_found_in_the_trace(benchmark: Speed) -> 
     assert set(profile.figures) >= {"launches", "graph_launches", "copies", "syncs", "refresh_syncs", "gpu_ms"}
     assert watch.milliseconds > 0
     if not torch.cuda.is_available():
-        assert set(profile.figures.values()) == {0.0}
+        assert set(profile.figures.values()) == {0.0} and profile.kernels == []
+
+
+def test_the_mean_of_all_steps_leaves_out_the_first_and_the_traced_ones(
+    benchmark: Speed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, traced = 0.0, []
+
+    class SlowProfile(Profile):
+        def attach(self, trainer: Any) -> None:
+            watches.after(trainer, self._trace)
+
+        def _trace(self, step: int) -> None:
+            nonlocal now
+            if self._traced(step):
+                traced.append(step)
+                now += 100
+
+    def train() -> None:
+        nonlocal now
+        for step in range(STEPS):
+            now += 100 if step == 0 else 2 if step <= STEPS // 3 else 1
+            for callback in trainer.callbacks:
+                callback.run_callback(step)
+
+    config = SimpleNamespace(occupancy_interval=INTERVAL)
+    pipeline = SimpleNamespace(model=SimpleNamespace(config=config))
+    trainer = SimpleNamespace(callbacks=[], pipeline=pipeline, train=train)
+    monkeypatch.setattr(training, "set_up", lambda arguments: trainer)
+    monkeypatch.setattr(training, "synchronise", lambda: None)
+    monkeypatch.setattr(speed, "Profile", SlowProfile)
+    monkeypatch.setattr(watches.time, "perf_counter", lambda: now)
+    for name in ("reset_peak_memory_stats", "max_memory_allocated", "max_memory_reserved"):
+        monkeypatch.setattr(torch.cuda, name, lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    figures = benchmark.probe()
+    assert len(traced) == INTERVAL and traced[-1] < STEPS - 1
+    assert figures["step_ms"] == pytest.approx(1000)
+    slow, steps = STEPS // 3, STEPS - 1 - INTERVAL
+    assert figures["mean_step_ms"] == pytest.approx(1000 * (2 * slow + steps - slow) / steps)
+
+
+class ReadsOnHost(TorchDispatchMode):
+    """Counts the numbers that the host reads, for which it would wait on a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket.__name__ == "_local_scalar_dense"
+        return func(*args, **(kwargs or {}))
+
+
+def test_psnr_does_not_wait_for_each_image() -> None:
+    image = torch.rand(4, 4, 3, generator=torch.Generator().manual_seed(0))
+    model = SimpleNamespace(
+        eval=lambda: None, train=lambda: None, get_outputs_for_camera=lambda camera: {"rgb": image + camera}
+    )
+    with ReadsOnHost() as reads:
+        value = speed.psnr(model, [(0.1, image), (-0.1, image), (0.1, image)])
+    assert 15 < value < 25
+    assert reads.count == 1
 
 
 def test_the_clock_stands_while_it_evaluates(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +180,7 @@ def test_the_clock_stands_while_it_evaluates(monkeypatch: pytest.MonkeyPatch) ->
         now += 100
         return {"psnr": now}
 
-    monkeypatch.setattr(speed.time, "perf_counter", lambda: now)
+    monkeypatch.setattr(watches.time, "perf_counter", lambda: now)
     trainer = SimpleNamespace(callbacks=[])
     curve = Curve(20, evaluate)
     curve.attach(trainer)

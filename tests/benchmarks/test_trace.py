@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from benchmarks.trace import BEFORE, STEP, count_steps
+from benchmarks.trace import BEFORE, STEP, busiest_kernels, count_steps
 
 
 def event(category: str, name: str, start: float, length: float = 1.0) -> dict:
@@ -55,6 +57,24 @@ def test_work_at_the_same_time_counts_once() -> None:
     assert count_steps([*MARKED, *work, before], 0)["gpu_ms"] == pytest.approx(6 / 2)
 
 
-def test_a_trace_without_steps_is_refused() -> None:
+def test_the_busiest_kernels_come_first() -> None:
+    work = [
+        *[event("kernel", "often", 20 + time, 100) for time in range(6)],
+        event("kernel", "long", 30, 2000),
+        event("kernel", "short", 40, 1),
+        event("kernel", "long", 90_000, 3000),  # the GPU is behind the host
+        event("kernel", "long", -500, 300),
+        event("gpu_memset", "fill", 50, 9000),
+        event("kernel", "template<" + 1000 * "x", 60, 4),
+    ]
+    kernels = busiest_kernels([*MARKED, *work], most=3)
+    assert [kernel["name"][:8] for kernel in kernels] == ["long", "often", "template"]
+    assert [kernel["ms"] for kernel in kernels] == pytest.approx([2.5, 0.3, 0.002])
+    assert [kernel["launches"] for kernel in kernels] == [1, 3, 0.5]
+    assert len(kernels[2]["name"]) < 200
+
+
+@pytest.mark.parametrize("read", [lambda events: count_steps(events, 1), busiest_kernels])
+def test_a_trace_without_steps_is_refused(read: Callable[[list[dict]], object]) -> None:
     with pytest.raises(ValueError, match="found none"):
-        count_steps([call("cudaLaunchKernel", 12)], 1)
+        read([call("cudaLaunchKernel", 12)])
