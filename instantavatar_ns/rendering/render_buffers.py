@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int32
@@ -15,6 +15,9 @@ from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRu
 _SAMPLES_PER_RAY = 256  # enough for a step that takes all space as occupied
 _SPARE = 1.25
 _MULTIPLE = 1 << 12
+# Checks after which buffers may shrink, by the most that was needed meanwhile: steps of another size are recorded anew,
+# which takes longer than many empty rows.
+_PATIENCE = 5
 
 
 @dataclass(frozen=True)
@@ -31,11 +34,14 @@ class BufferSizes:
         return BufferSizes(_with_spare(self.samples, num_samples), _with_spare(self.roots, num_roots))
 
     def shrunk(self, num_samples: int, num_roots: int) -> BufferSizes:
-        """Sizes with something to spare, where these are more than twice as large: empty rows are worked on, too."""
+        """No larger than what holds so many with something to spare, where either is more than twice as large.
+
+        Empty rows are worked on, too.
+        """
         fitting = BufferSizes(_with_spare(0, max(num_samples, 1)), _with_spare(0, max(num_roots, 1)))
-        return BufferSizes(
-            *(new if 2 * new < old else old for new, old in zip(astuple(fitting), astuple(self), strict=True))
-        )
+        if self.samples <= 2 * fitting.samples and self.roots <= 2 * fitting.roots:
+            return self
+        return BufferSizes(min(self.samples, fitting.samples), min(self.roots, fitting.roots))
 
     def hold(self, num_samples: int, num_roots: int) -> bool:
         """Whether so many fit."""
@@ -57,6 +63,8 @@ class RenderBuffers:
         # By the number of rays: sizes, and what renderings would have filled.
         self._sizes: dict[int, BufferSizes] = {}
         self._wanted: dict[int, _Wanted] = {}
+        # The most that fitted since they could last have shrunk, and the number of checks since.
+        self._recent: dict[int, tuple[int, int, int]] = {}
 
     def sizes(self, num_rays: int) -> BufferSizes | None:
         """Sizes of the buffers for so many rays, once they have been rendered."""
@@ -77,7 +85,7 @@ class RenderBuffers:
         return pixels, num_samples.clamp(max=sizes.samples)
 
     def check(self) -> bool:
-        """Enlarge buffers that were too small for a step, and say so; shrink those that are far too large.
+        """Enlarge buffers that were too small for a step, and say so; at times shrink those that are far too large.
 
         On a GPU this looks at the steps before the last check, whose numbers have reached the host meanwhile.
 
@@ -90,15 +98,25 @@ class RenderBuffers:
             if wanted is None:
                 continue
             if sizes.hold(*wanted):
-                self._sizes[num_rays] = sizes.shrunk(*wanted)
+                self._sizes[num_rays] = self._shrunk(num_rays, *wanted)
                 continue
             CONSOLE.log(
                 f"[yellow]A step had {wanted[0]} samples and {wanted[1]} roots, more than its buffers hold "
                 f"({sizes.samples} and {sizes.roots}); some were left out. The buffers are enlarged.[/yellow]"
             )
             self._sizes[num_rays] = sizes.grown(*wanted)
+            self._recent.pop(num_rays, None)
             enlarged = True
         return enlarged
+
+    def _shrunk(self, num_rays: int, num_samples: int, num_roots: int) -> BufferSizes:
+        """Sizes after a check at which all had fitted."""
+        samples, roots, checks = self._recent.pop(num_rays, (0, 0, 0))
+        samples, roots, checks = max(samples, num_samples), max(roots, num_roots), checks + 1
+        if checks == _PATIENCE:
+            return self._sizes[num_rays].shrunk(samples, roots)
+        self._recent[num_rays] = samples, roots, checks
+        return self._sizes[num_rays]
 
 
 class _Wanted:
