@@ -187,6 +187,7 @@ class InstantAvatarModel(Model):
         self.render_buffers = RenderBuffers()
         self.image_buffers = ImageBuffers(config.image_megabytes)
         self.recorded_images = RecordedImages(self.image_buffers)
+        self.may_record = True
 
         self.density_noise = 1.0
         self.step = 0
@@ -247,8 +248,8 @@ class InstantAvatarModel(Model):
 
     @property
     def is_recordable(self) -> bool:
-        """Whether training steps and images wait for nothing, so that their kernels can be recorded."""
-        return self.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
+        """Whether training steps and images wait for nothing, so that their kernels can be recorded, and may be."""
+        return self.may_record and self.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
 
     def step_settings(self, num_rays: int) -> Hashable:
         """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""

@@ -32,7 +32,7 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     """Fit the poses of evaluated frames to their images, for figures that ns-eval adds as `<metric>_fitted`: by the
     recipe of the published tables, or a faster one that moves them farther."""
     record_steps: bool = True
-    """Record training steps as CUDA graphs, where the model's kernels can be recorded."""
+    """Record training steps, and with them images, as CUDA graphs, where the model's kernels can be recorded."""
 
 
 class AvatarPipeline(VanillaPipeline):
@@ -47,6 +47,7 @@ class AvatarPipeline(VanillaPipeline):
         self._may_record = config.record_steps and self.world_size == 1 and not scaled
         self._training_step: TrainingStep | None = None
         model = cast(InstantAvatarModel, self.model)
+        model.may_record = config.record_steps
         if self.test_mode == "val" and self._may_record and model.is_recordable:  # "val" is what ns-train asks for
             compile_kernels(model)
 
