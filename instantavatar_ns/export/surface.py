@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import fast_simplification
 import numpy as np
 import torch
 import trimesh
@@ -21,12 +20,11 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from numpy import ndarray
 from rich.progress import track
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from skimage.measure import marching_cubes
 from torch import Tensor
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.export.decimation import decimate
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 
 POINTS_AT_A_TIME = 1 << 16
@@ -35,9 +33,9 @@ _SHARE_OF_FOG, _LEAST_OPACITY = 0.6, 0.1
 _COARSE = 2  # voxels between the coarse samples
 _BAND = 2  # coarse samples to each side of the surface near which the density is sampled finely
 _SMOOTHING = 1.0  # standard deviation, voxels
+_CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
 _TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
-_AGGRESSIVENESS = 4.0  # of quadric decimation: higher is faster and rougher; below 3 it stops before the target
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
 
@@ -64,10 +62,10 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
         density: Density, 1/metres, of canonical points.
         occupancy: Where it may be above zero.
         voxel_size: Distance of the samples, metres.
-        max_faces: Triangles to keep.
+        max_faces: Triangles to keep at most.
 
     Raises:
-        InputError: Nothing is opaque: the field has not been trained enough.
+        InputError: Nothing is opaque: the field has not been trained enough. Or so few triangles do not hold the shape.
     """
     lattice = _Lattice.around(occupancy, _COARSE * voxel_size)
     axes = lattice.axes(1)
@@ -82,8 +80,9 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
     solid = largest_solid(grid, level)
-    # Other parts and cavities go; the slopes on both sides of the surface stay.
-    grid = np.where(solid, np.maximum(grid, level), np.where(grid >= level, 0.0, grid))
+    # Other parts and cavities go; the slopes on both sides of the surface stay. Marching cubes leaves holes around
+    # samples of exactly the level.
+    grid = np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
     trimesh.smoothing.filter_taubin(mesh, **_TAUBIN)
@@ -181,47 +180,6 @@ def largest_solid(grid: Float32[ndarray, "x y z"], level: float) -> Bool[ndarray
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # what is not solid
     return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
-
-
-def decimate(mesh: trimesh.Trimesh, max_faces: int) -> trimesh.Trimesh:
-    """Collapse edges by their quadric error until few enough triangles are left; the mesh stays closed.
-
-    Raises:
-        InputError: So few triangles do not hold the surface together.
-    """
-    vertices, faces = np.asarray(mesh.vertices), np.asarray(mesh.faces)
-    if len(faces) > max_faces:
-        vertices, faces = fast_simplification.simplify(vertices, faces, target_count=max_faces, agg=_AGGRESSIVENESS)[:2]
-    mesh = split_pinches(trimesh.Trimesh(vertices, faces, process=False))
-    labels = trimesh.graph.connected_component_labels(mesh.face_adjacency, node_count=len(mesh.faces))
-    mesh.update_faces(labels == np.bincount(labels).argmax())
-    mesh.remove_unreferenced_vertices()
-    if not mesh.is_watertight:
-        message = f"expected enough triangles to keep the surface closed, found {max_faces}"
-        raise InputError("--max-faces", message, "Allow more triangles")
-    return mesh
-
-
-def split_pinches(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
-    """Part the sheets of a closed mesh that meet in an edge or a vertex only, by repeating its vertices.
-
-    Decimation leaves a few edges with four triangles. At each vertex the triangles are grouped into fans, neighbours
-    through edges of two triangles; every fan gets a vertex of its own.
-    """
-    # Pairs of faces with the edge that they share, for the edges that are shared by two.
-    rows = np.asarray(trimesh.grouping.group_rows(mesh.edges_sorted, require_count=2))
-    pairs, edges = mesh.edges_face[rows], mesh.edges_sorted[rows[:, 0]]
-    links = []
-    for end in range(2):
-        corners = (mesh.faces[pairs] == edges[:, end, None, None]).argmax(axis=-1)
-        links.append(3 * pairs + corners)
-    links = np.concatenate(links)
-    num_corners = 3 * len(mesh.faces)
-    graph = coo_array((np.ones(len(links)), (links[:, 0], links[:, 1])), shape=(num_corners, num_corners))
-    count, fan = connected_components(graph, directed=False)
-    vertices = np.empty((count, 3))
-    vertices[fan] = mesh.vertices[mesh.faces.reshape(-1)]
-    return trimesh.Trimesh(vertices, fan.reshape(-1, 3), process=False)
 
 
 def _refined(cells: Bool[ndarray, "x y z"]) -> Bool[ndarray, "x2 y2 z2"]:
