@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 
 from instantavatar_ns.kernels.compositing import _densest_root
-from instantavatar_ns.kernels.traversal import MOST_STEPS, _occupied, _slab
+from instantavatar_ns.kernels.traversal import _FILLER, MOST_STEPS, _occupied, _slab
 
 
 @triton.jit(do_not_specialize=["num_rays", "origin_stride", "limit", "capacity", "nx", "ny", "nz"])
@@ -59,10 +59,11 @@ def march_kernel(
     end = tl.where(is_open, entry + steps.to(tl.int32), 0)
     begin = tl.maximum(entry, tl.load(next_step + ray, mask=valid, other=0))
 
+    half_step = step * 0.5
     at, total, going = begin, tl.zeros([RAYS], tl.int32), begin < end
     while tl.max(going.to(tl.int32), axis=0) > 0:
-        start = at.to(tl.float32) * step
-        hit = going & _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+        middle = (2 * at + 1).to(tl.float32) * half_step
+        hit = going & _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
         total += hit.to(tl.int32)
         at += going.to(tl.int32)
         going = (at < end) & (total < limit)
@@ -75,19 +76,27 @@ def march_kernel(
     slot = place + tl.cumsum(total, axis=0) - total
     tl.store(first + ray, tl.minimum(slot, capacity), mask=valid)
     tl.store(number + ray, tl.maximum(tl.minimum(total, capacity - slot), 0), mask=valid)
-    at, left = begin, total
-    while tl.max(left, axis=0) > 0:
-        start = at.to(tl.float32) * step
-        hit = (left > 0) & _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+    last, at, left = at, begin, total
+    while tl.max(((left > 0) & (at < last)).to(tl.int32), axis=0) > 0:
+        middle = (2 * at + 1).to(tl.float32) * half_step
+        looked_at = (left > 0) & (at < last)
+        hit = looked_at & _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
         fits = hit & (slot < capacity)
-        middle = start + step * 0.5
-        tl.store(t_starts + slot, start, mask=fits)
+        tl.store(t_starts + slot, at.to(tl.float32) * step, mask=fits)
         tl.store(points + 3 * slot, ox + middle * dx, mask=fits)
         tl.store(points + 3 * slot + 1, oy + middle * dy, mask=fits)
         tl.store(points + 3 * slot + 2, oz + middle * dz, mask=fits)
         slot += hit.to(tl.int32)
         left -= hit.to(tl.int32)
         at += 1
+    while tl.max(left, axis=0) > 0:  # see _occupied
+        fits = (left > 0) & (slot < capacity)
+        tl.store(t_starts + slot, _FILLER, mask=fits)
+        tl.store(points + 3 * slot, _FILLER, mask=fits)
+        tl.store(points + 3 * slot + 1, _FILLER, mask=fits)
+        tl.store(points + 3 * slot + 2, _FILLER, mask=fits)
+        slot += 1
+        left -= 1
 
 
 @triton.jit(do_not_specialize=["num_rays"])

@@ -4,6 +4,7 @@ import triton
 import triton.language as tl
 
 MOST_STEPS = tl.constexpr(1 << 16)  # of a ray: the box is some thousand steps wide
+_FILLER = tl.constexpr(1e6)  # metres: a sample where nothing is
 
 
 @triton.jit
@@ -17,9 +18,13 @@ def _slab(origin, direction, lower, upper):
 
 
 @triton.jit
-def _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz):
-    """Whether the middles of steps lie in occupied cells in front of `far`."""
-    middle = start + step * 0.5
+def _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz):
+    """Whether the middles of steps lie in occupied cells in front of `far`.
+
+    Kernels ask twice, to count and to write. The compiler is free to round a product and a sum at once in one place and
+    one by one in the other; middles made without such a pair are the same in both. Should a middle at a cell's face
+    still be counted and not found again, `_FILLER` takes its row.
+    """
     lx, ly, lz = tl.load(box), tl.load(box + 1), tl.load(box + 2)
     x = tl.floor((ox + middle * dx - lx) / (tl.load(box + 3) - lx) * nx).to(tl.int32)
     y = tl.floor((oy + middle * dy - ly) / (tl.load(box + 4) - ly) * ny).to(tl.int32)
@@ -69,8 +74,8 @@ def traverse_kernel(
 
     total = 0
     for begin in range(0, steps, LANES):
-        start = (first_step + (begin + lanes).to(tl.float32) + shift) * step
-        hit = _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+        middle = (first_step + (begin + lanes).to(tl.float32) + shift + 0.5) * step
+        hit = _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
         total += tl.sum(hit.to(tl.int32), axis=0)
 
     place = 0
@@ -79,12 +84,16 @@ def traverse_kernel(
     tl.store(first + ray, tl.minimum(place, capacity))
     tl.store(number + ray, tl.maximum(tl.minimum(total, capacity - place), 0))
     if total > 0:
+        end = tl.minimum(place + total, capacity)
         for begin in range(0, steps, LANES):
-            start = (first_step + (begin + lanes).to(tl.float32) + shift) * step
-            hit = _occupied(start, step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+            place_on_ray = first_step + (begin + lanes).to(tl.float32) + shift
+            hit = _occupied((place_on_ray + 0.5) * step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
             ones = hit.to(tl.int32)
             slot = place + tl.cumsum(ones, axis=0) - 1
-            fits = hit & (slot < capacity)
+            fits = hit & (slot < end)
             tl.store(ray_indices + slot, ray, mask=fits)
-            tl.store(t_starts + slot, start, mask=fits)
+            tl.store(t_starts + slot, place_on_ray * step, mask=fits)
             place += tl.sum(ones, axis=0)
+        unwritten = place + lanes
+        tl.store(ray_indices + unwritten, ray, mask=unwritten < end)
+        tl.store(t_starts + unwritten, _FILLER, mask=unwritten < end)
