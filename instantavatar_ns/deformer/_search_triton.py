@@ -165,7 +165,7 @@ def _search(
         box.lower, box.upper, None if occupied is None else occupied.contiguous().view(torch.uint8),
         roots.canonical, roots.point, roots.count, roots.first, roots.number, n, capacity, settings.max_steps,
         settings.converged**2, settings.diverged**2, settings.same_root**2, PASSED_ROOT**2,
-        **_axes("N", box.resolution), **_axes("O", cells), POSED=RESOLUTION, SLOTS=MOST_ROOTS, BLOCK=block,
+        fuse=False, **_axes("N", box.resolution), **_axes("O", cells), POSED=RESOLUTION, SLOTS=MOST_ROOTS, BLOCK=block,
     )  # fmt: skip
     return roots
 

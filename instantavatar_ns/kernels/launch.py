@@ -19,7 +19,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -49,7 +49,13 @@ _DEFAULT_SHARED_MEMORY = 48 * 1024  # bytes that a block may take without asking
 
 
 def launch(
-    kernel: Any, grid: Sequence[int], *args: Argument, num_warps: int = 4, num_stages: int = 3, **constants: Constant
+    kernel: Any,
+    grid: Sequence[int],
+    *args: Argument,
+    num_warps: int = 4,
+    num_stages: int = 3,
+    fuse: int = True,
+    **constants: Constant,
 ) -> None:
     """Launch a kernel on PyTorch's current stream, or run it in Triton's interpreter where that is switched on.
 
@@ -59,6 +65,9 @@ def launch(
         args: Its arguments by position: tensors, whole numbers, floats, and None for a tensor that it can do without.
         num_warps: Warps of a program.
         num_stages: Turns of a loop whose loads are under way at once.
+        fuse: Let the compiler join products and sums. Not where sums over several lanes decide how long a loop runs:
+            each lane would join its own product with the rounded ones of the others, the lanes' sums would differ in
+            the last bit, and lanes that leave a loop before the others keep these waiting for ever.
         constants: Its `tl.constexpr` arguments.
 
     Raises:
@@ -68,9 +77,18 @@ def launch(
     if not all(grid):
         return
     if not isinstance(kernel, JITFunction) or launcher() == "triton":
-        kernel[tuple(grid)](*args, num_warps=num_warps, num_stages=num_stages, **constants)
+        options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fuse}
+        kernel[tuple(grid)](*args, **options, **constants)
     else:
-        _launch_through_driver(kernel, grid, args, num_warps, num_stages, constants)
+        _launch_through_driver(kernel, grid, args, _Options(num_warps, num_stages, fuse), constants)
+
+
+class _Options(NamedTuple):
+    """How a kernel is compiled."""
+
+    num_warps: int
+    num_stages: int
+    enable_fp_fusion: bool
 
 
 @cache
@@ -156,14 +174,13 @@ def _launch_through_driver(
     kernel: JITFunction,
     grid: Sequence[int],
     args: Sequence[Argument],
-    num_warps: int,
-    num_stages: int,
+    options: _Options,
     constants: dict[str, Constant],
 ) -> None:
     """Some 20 launches make a step, so that what a launch costs the host counts: no more is done than must be."""
     driver, device = _driver(), torch.cuda.current_device()
     # Whatever the compiled kernel depends on, and maybe a little more.
-    key: list[Any] = [kernel, device, num_warps, num_stages, *constants.items()]
+    key: list[Any] = [kernel, device, options, *constants.items()]
     values: list[int | float] = []
     for value in args:
         if isinstance(value, Tensor):
@@ -182,13 +199,13 @@ def _launch_through_driver(
     loaded = _loaded.get(found)
     if loaded is None:
         # Not under the lock: compiling takes seconds, and threads compile different kernels side by side.
-        loaded = _loaded.setdefault(found, _load(kernel, device, args, num_warps, num_stages, constants))
+        loaded = _loaded.setdefault(found, _load(kernel, device, args, options, constants))
     with _lock:
         loaded.packer.pack_into(loaded.storage, 0, *values, 0, 0)
         x, y, z = (*grid, 1, 1)[:3]
         stream = torch.cuda.current_stream(device).cuda_stream
         error = driver.cuLaunchKernel(
-            loaded.function, x, y, z, 32 * num_warps, 1, 1, loaded.shared, stream, loaded.address, 0
+            loaded.function, x, y, z, 32 * options.num_warps, 1, 1, loaded.shared, stream, loaded.address, 0
         )
     _checked(error)
 
@@ -197,8 +214,7 @@ def _load(
     kernel: JITFunction,
     device: int,
     args: Sequence[Argument],
-    num_warps: int,
-    num_stages: int,
+    options: _Options,
     constants: dict[str, Constant],
 ) -> _Loaded:
     driver = _driver()
@@ -206,8 +222,7 @@ def _load(
     absent = {name: None for name, kind in types.items() if kind == "constexpr"}
     major, minor = torch.cuda.get_device_capability(device)
     source = ASTSource(kernel, {**types, **dict.fromkeys(constants, "constexpr")}, {**constants, **absent}, attributes)
-    options = {"num_warps": num_warps, "num_stages": num_stages}
-    compiled = compile_source(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options)
+    compiled = compile_source(source, target=GPUTarget("cuda", 10 * major + minor, 32), options=options._asdict())
     module = _checked(driver.cuModuleLoadData(compiled.asm["cubin"]))
     function = _checked(driver.cuModuleGetFunction(module, compiled.metadata.name.encode()))
     shared = compiled.metadata.shared

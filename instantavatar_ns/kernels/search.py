@@ -54,6 +54,8 @@ def search_kernel(
     A point works through its candidate bones; when a start ends, by a root or without, the next begins in the same
     iteration, so that points wait for each other at the end of the block only. A start that comes near a root that is
     found already ends too: nearly always it would find the same one.
+
+    All four lanes of a point must decide alike: this is not to be launched with fused products and sums.
     """
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :, None]
     rows = n

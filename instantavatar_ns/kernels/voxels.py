@@ -54,5 +54,5 @@ def blend_rows(
         weight *= place_y if corner >> 1 & 1 else 1.0 - place_y
         weight *= place_z if corner >> 2 else 1.0 - place_z
         voxel = (corner & 1) * (NY * NZ) + (corner >> 1 & 1) * NZ + (corner >> 2)
-        transform += weight * tl.load(source + 12 * voxel)
+        transform = tl.fma(weight, tl.load(source + 12 * voxel), transform)  # where fusing is switched off, too
     return transform

@@ -81,6 +81,7 @@ class _Composite(torch.autograd.Function):
             most_depth,
             LANES=_LANES,
             num_warps=1,
+            fuse=False,  # opacity that is summed over the lanes ends its loop
         )
         ctx.save_for_backward(density, rgb, t_starts, first, number, weights, chosen)
         ctx.step = step

@@ -2,7 +2,8 @@
 
     python -m tests.kernels.compile_search [compute capability]
 
-Prints, as JSON, what each of them takes: registers, spilt bytes, shared memory, and its machine instructions by kind.
+Prints, as JSON, what each of them takes: registers, spilt bytes, shared memory, its machine instructions by kind, and
+those that join a product with another lane's.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from instantavatar_ns.deformer import _search_triton
 from instantavatar_ns.deformer.candidates import main_bones
 from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
-from tests.kernels.compiled import compiled_launches, instructions, resources
+from tests.kernels.compiled import compiled_launches, fused_with_other_lanes, instructions, resources
 
 
 def launch_all() -> None:
@@ -41,7 +42,14 @@ def main() -> None:
     capability = int(sys.argv[1]) if len(sys.argv) > 1 else 90
     kernels = compiled_launches(launch_all, capability)
     report = {
-        name: [{**resources(kernel), "instructions": Counter(instructions(kernel))} for kernel in variants]
+        name: [
+            {
+                **resources(kernel),
+                "instructions": Counter(instructions(kernel)),
+                "fused_with_other_lanes": fused_with_other_lanes(kernel),
+            }
+            for kernel in variants
+        ]
         for name, variants in kernels.items()
     }
     print(json.dumps(report))

@@ -70,6 +70,17 @@ def instructions(kernel: Any) -> list[str]:
     return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", _cuobjdump(kernel, "-sass"), re.M)
 
 
+def fused_with_other_lanes(kernel: Any) -> list[str]:
+    """Instructions that join a product with what another lane has sent: lanes that sum so end with different sums."""
+    ptx = kernel.asm["ptx"]
+    sent = set(re.findall(r"shfl\.sync\.\w+\.b32\s+(%\w+)", ptx))
+    for to, origin in re.findall(r"mov\.b32\s+(%\w+), (%\w+);", ptx):
+        if origin in sent:
+            sent.add(to)
+    joined = re.findall(r"(fma\.rn\.f32\s+%\w+, \S+, \S+, (%\w+));", ptx)
+    return [instruction for instruction, addend in joined if addend in sent]
+
+
 def _cuobjdump(kernel: Any, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])

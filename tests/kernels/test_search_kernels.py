@@ -48,3 +48,9 @@ def test_search_loads_whole_rows(kernels: dict[str, list[dict]]) -> None:
     for used in kernels["search_kernel"]:
         assert used["instructions"]["LDG.E.128"] >= 8
         assert used["instructions"]["LDG.E"] < 16
+
+
+def test_lanes_of_a_point_decide_alike(kernels: dict[str, list[dict]]) -> None:
+    """They leave the search's loop together only if all have the same sums, to the last bit."""
+    assert all(not used["fused_with_other_lanes"] for used in kernels["search_kernel"])
+    assert all(used["instructions"]["FFMA"] > 50 for used in kernels["search_kernel"]), "blending is fused all the same"
