@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +20,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components import renderers
-from nerfstudio.models.base_model import Model, ModelConfig
+from nerfstudio.models.base_model import Model
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
@@ -38,7 +37,8 @@ from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.metrics import image_metrics, quantise
-from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions, prepare_motion
+from instantavatar_ns.model_config import InstantAvatarModelConfig
+from instantavatar_ns.motion.editing import prepare_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
@@ -62,83 +62,6 @@ _EVAL_LEAST_ALPHA = 0.01
 _EVAL_LEAST_TRANSMITTANCE = 1e-4
 # Numbers, not nerfstudio's colours, which lie on the CPU. "random" is drawn where the loss is computed.
 _BACKGROUNDS: dict[str, float | None] = {"random": None, "white": 1.0, "black": 0.0}
-
-
-@dataclass
-class InstantAvatarModelConfig(ModelConfig):
-    """Configuration of the InstantAvatar model."""
-
-    _target: type = field(default_factory=lambda: InstantAvatarModel)
-    """Class to instantiate."""
-    enable_collider: bool = False
-    """Near and far planes are not used: samples lie in occupied cells only."""
-    eval_num_rays_per_chunk: int = 1 << 16
-    """Rays that PyTorch renders at once; fewer take less memory."""
-    image_megabytes: int = 2048
-    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts. Recorded
-    images of the last three sizes keep theirs."""
-    implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
-    """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
-    fit all."""
-    renderer: Literal["auto", "triton", "torch"] = "auto"
-    """What takes samples, searches roots and composites: Triton kernels in buffers of a fixed size, PyTorch (with
-    nerfacc where it can be used), or the fastest that runs here."""
-    hash_levels: int = 16
-    """Levels of the hash encoding."""
-    log2_hash_entries: int = 19
-    """Logarithm of the entries per level."""
-    hidden_width: int = 64
-    """Width of the density and colour networks."""
-    skinning_resolution: tuple[int, int, int] = (128, 128, 32)
-    """Voxels of the skinning weights and of the canonical occupancy along x, y and z; posed grids have cells twice as
-    large, about 64 along the longest axis."""
-    step_size: float = 2 / 256
-    """Distance between samples along a ray, metres."""
-    background_color: Literal["random", "white", "black"] = "random"
-    """Background in training: random per pixel, or fixed. Everything is rendered on white otherwise."""
-    occupancy_warmup: int = 60
-    """Steps for which the occupancy stays as it started: a field that has seen little must not rule anything out."""
-    occupancy_start: Literal["everywhere", "body"] = "everywhere"
-    """What is taken as occupied at first: all space, or what lies within `body_reach` of the body."""
-    body_reach: float = 0.05
-    """Metres around the body that are occupied at first, where occupancy starts from the body: room for clothes."""
-    occupancy_interval: int = 20
-    """Steps between refreshes of the occupancy."""
-    mask_loss_mult: float = 0.1
-    """Weight of the mask."""
-    hard_surface_loss_mult: float = 0.1
-    """Weight of the hard-surface prior, on rays and on samples."""
-    occupancy_loss_mult: float = 1.0
-    """Weight of opacity outside the occupied cells. The release's 20, on every 20th step, is 1 per step."""
-    empty_loss_mult: float = 0.025
-    """Weight of opacity anywhere, in the first `empty_steps` steps. The release's 0.5, on every 20th step."""
-    empty_steps: int = 500
-    """Steps for which opacity anywhere is discouraged."""
-    lpips_loss_mult: float = 0.0
-    """Weight of LPIPS-VGG, summed over the patches of a step."""
-    depth_loss_mult: float = 0.0
-    """Weight of how far depth lies from its mean over the patch, metres."""
-    density_noise_steps: int = 1000
-    """Steps for which normal noise is added to the raw density."""
-    refine_poses: bool = True
-    """Correct the training poses while the avatar is trained."""
-    pose_start: int = 500
-    """Step at which the correction of poses begins: the shape must have formed."""
-    pose_knot_spacing: float = 8.0
-    """Frames of the recording between two knots of the spline that carries the drift of the poses' errors."""
-    pose_given_mult: float = 2e-2
-    """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the given pose."""
-    pose_bending_mult: float = 1.0
-    """Weight of the squared second derivative of the corrections over time (in frames), summed over time."""
-    motion: Path | None = None
-    """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes
-    along (walk, dance, stretch). By default time plays the training poses."""
-    motion_options: MotionOptions = DEFAULT_OPTIONS
-    """What is made of the motion before."""
-    lpips_backbone: Path | None = None
-    """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
-    vgg_backbone: Path | None = None
-    """File with VGG16's convolutions for the loss of `lpips_loss_mult`; by default torchvision downloads them."""
 
 
 class InstantAvatarModel(Model):

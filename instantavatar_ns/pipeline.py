@@ -12,7 +12,8 @@ from torch.cuda.amp.grad_scaler import GradScaler
 
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training_step import TrainingStep
 from instantavatar_ns.warm_up import compile_kernels

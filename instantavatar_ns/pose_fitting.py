@@ -27,9 +27,10 @@ from instantavatar_ns.cuda_graph import RepeatedWork
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.frames import PoseSequence
-from instantavatar_ns.model import InstantAvatarModel, RenderPose
+from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimization import RowAdam
+from instantavatar_ns.rendering.inputs import RenderPose
 
 Recipe = Literal["published", "fast"]
 

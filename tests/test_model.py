@@ -20,7 +20,8 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.rendering import packed

@@ -19,12 +19,14 @@ from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStor
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig, RenderPose
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimization import RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.pose_fitting import RECIPES, fit_poses
+from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
