@@ -19,12 +19,12 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.model_components import renderers
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from instantavatar_ns import losses
+from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_background, on_same_background
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
@@ -60,8 +60,6 @@ _UNION_MARGIN = 0.2
 _CACHED_POSES = 64
 _EVAL_LEAST_ALPHA = 0.01
 _EVAL_LEAST_TRANSMITTANCE = 1e-4
-# Numbers, not nerfstudio's colours, which lie on the CPU. "random" is drawn where the loss is computed.
-_BACKGROUNDS: dict[str, float | None] = {"random": None, "white": 1.0, "black": 0.0}
 
 
 class InstantAvatarModel(Model):
@@ -297,7 +295,8 @@ class InstantAvatarModel(Model):
 
     def _render_recorded(self, camera: PinholeCamera, body: PosedBody) -> dict[str, Tensor]:
         """The image of a camera, as a recording that prepares the pose itself."""
-        avatar, background = Avatar(self.deformer, self.canonical_occupancy, self.field), self._image_background()
+        avatar = Avatar(self.deformer, self.canonical_occupancy, self.field)
+        background = image_background(self.device)
         if not isinstance(background, Tensor):
             background = torch.full((3,), background, device=self.device)
         return self.recorded_images.render(camera, body, avatar, self._image_rules(), background)
@@ -353,8 +352,7 @@ class InstantAvatarModel(Model):
         else:
             pixels, num_samples = self.image_buffers.render(rays, pose, avatar, rules)
 
-        # Random colours are blended where the loss is computed.
-        background = _BACKGROUNDS[self.config.background_color] if self.training else self._image_background()
+        background = self._background if self.training else image_background(self.device)
         outputs = pixel_outputs(pixels, rays.origins_in_root_space(pose.body), background)
         if not self.training:
             return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
@@ -365,11 +363,6 @@ class InstantAvatarModel(Model):
         return SampleRules(
             self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
         )
-
-    def _image_background(self) -> Float[Tensor, "3"] | float:
-        """Colour behind the person in images: white, or what nerfstudio's viewer asks for."""
-        color = renderers.BACKGROUND_COLOR_OVERRIDE
-        return 1.0 if color is None else color.to(self.device)
 
     def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
         """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""
@@ -393,11 +386,15 @@ class InstantAvatarModel(Model):
 
     # Losses and metrics
 
+    @property
+    def _background(self) -> float | None:
+        """Colour on which rendered and true pixels are compared; None for random ones."""
+        return TRAINING_BACKGROUNDS[self.config.background_color] if self.training else 1.0
+
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """PSNR of the batch, and samples per ray."""
         image = batch["image"].to(self.device)
-        background = _BACKGROUNDS[self.config.background_color] if self.training else 1.0
-        truth = _blend(image, background or 0.0)
+        truth = blend(image, self._background or 0.0)
         metrics = {"psnr": -10 * torch.log10(torch.mean((outputs["rgb"].detach() - truth) ** 2))}
         if "sample_weights" in outputs:
             metrics["samples_per_ray"] = outputs["num_samples"][0] / len(image)
@@ -407,36 +404,30 @@ class InstantAvatarModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Any], metrics_dict: dict[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
         """Loss terms with their weights (InstantAvatar section 3.4)."""
-        config = self.config
+        config, accumulation = self.config, outputs["accumulation"]
         image = batch["image"].to(self.device)
-        rgb, background = outputs["rgb"], 1.0
-        if self.training:
-            background = _BACKGROUNDS[config.background_color]
-            if background is None:
-                background = torch.rand_like(rgb)
-                rgb = rgb + background * (1 - outputs["accumulation"])
-        truth = _blend(image, background)
+        rgb, truth = on_same_background(outputs["rgb"], accumulation, image, self._background)
         loss_dict = {
-            "rgb_loss": nn.functional.mse_loss(rgb, truth),
-            "mask_loss": config.mask_loss_mult * losses.mask_loss(outputs["accumulation"], image[:, 3:]),
+            "rgb_loss": losses.rgb_loss(rgb, truth),
+            "mask_loss": config.mask_loss_mult * losses.mask_loss(accumulation, image[:, 3:]),
         }
-        if self.training:
-            surface = losses.hard_surface_loss(outputs["accumulation"])
-            surface = surface + losses.hard_surface_loss(outputs["sample_weights"], outputs["num_samples"])
-            loss_dict["hard_surface_loss"] = config.hard_surface_loss_mult * surface
-            outside = (outputs["space_opacity"] * outputs["space_is_free"]).mean()
-            loss_dict["occupancy_loss"] = config.occupancy_loss_mult * outside
-            if "pose_prior" in outputs:
-                loss_dict["pose_prior"] = outputs["pose_prior"]
-            if self.step < config.empty_steps:
-                loss_dict["empty_loss"] = config.empty_loss_mult * outputs["space_opacity"].mean()
-            size: int | None = batch.get("patch_size")
-            if config.lpips_loss_mult:
-                network = lpips_vgg(config.vgg_backbone, str(self.device))
-                loss_dict["lpips_loss"] = config.lpips_loss_mult * patch_lpips_loss(rgb, truth, size, network)
-            if config.depth_loss_mult:
-                depth_loss = patch_depth_loss(outputs["depth"], outputs["accumulation"], size)
-                loss_dict["depth_loss"] = config.depth_loss_mult * depth_loss
+        if not self.training:
+            return loss_dict
+        surface = losses.hard_surface_loss(accumulation)
+        surface = surface + losses.hard_surface_loss(outputs["sample_weights"], outputs["num_samples"])
+        loss_dict["hard_surface_loss"] = config.hard_surface_loss_mult * surface
+        outside = losses.opacity_loss(outputs["space_opacity"], outputs["space_is_free"])
+        loss_dict["occupancy_loss"] = config.occupancy_loss_mult * outside
+        if "pose_prior" in outputs:
+            loss_dict["pose_prior"] = outputs["pose_prior"]
+        if self.step < config.empty_steps:
+            loss_dict["empty_loss"] = config.empty_loss_mult * losses.opacity_loss(outputs["space_opacity"])
+        size: int | None = batch.get("patch_size")
+        if config.lpips_loss_mult:
+            network = lpips_vgg(config.vgg_backbone, str(self.device))
+            loss_dict["lpips_loss"] = config.lpips_loss_mult * patch_lpips_loss(rgb, truth, size, network)
+        if config.depth_loss_mult:
+            loss_dict["depth_loss"] = config.depth_loss_mult * patch_depth_loss(outputs["depth"], accumulation, size)
         return loss_dict
 
     def get_image_metrics_and_images(
@@ -445,7 +436,7 @@ class InstantAvatarModel(Model):
         """Metrics of a whole image on white, and the images to look at."""
         truth = batch["image"].to(self.device)
         if truth.shape[-1] == 4:  # nerfstudio's datasets may have blended them
-            truth = _blend(truth, 1.0)
+            truth = blend(truth, 1.0)
         rendered = outputs["rgb"]
         metrics = image_metrics(rendered, truth, self.config.lpips_backbone)
         if self.image_metrics_log is not None:
@@ -465,8 +456,3 @@ class InstantAvatarModel(Model):
             yield self.image_metrics_log
         finally:
             self.image_metrics_log = None
-
-
-def _blend(image: Float[Tensor, "*pixels 4"], background: float | Tensor) -> Float[Tensor, "*pixels 3"]:
-    """Colours of an image with opacity, on a background."""
-    return image[..., :3] * image[..., 3:] + background * (1 - image[..., 3:])

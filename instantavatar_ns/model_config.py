@@ -8,6 +8,7 @@ from typing import Literal
 
 from nerfstudio.models.base_model import ModelConfig
 
+from instantavatar_ns.backgrounds import Background
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions
 
 
@@ -47,7 +48,7 @@ class InstantAvatarModelConfig(ModelConfig):
     large, about 64 along the longest axis."""
     step_size: float = 2 / 256
     """Distance between samples along a ray, metres."""
-    background_color: Literal["random", "white", "black"] = "random"
+    background_color: Background = "random"
     """Background in training: random per pixel, or fixed. Everything is rendered on white otherwise."""
     occupancy_warmup: int = 60
     """Steps for which the occupancy stays as it started: a field that has seen little must not rule anything out."""
