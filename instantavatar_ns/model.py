@@ -6,11 +6,9 @@ deformed to the canonical body, shaded there and composited. `render` reads in t
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,7 +23,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns import losses
 from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_background, on_same_background
-from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
@@ -38,12 +36,13 @@ from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.metrics import image_metrics, quantise
 from instantavatar_ns.model_config import InstantAvatarModelConfig
-from instantavatar_ns.motion.editing import prepare_motion
-from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
+from instantavatar_ns.motion.motion import DEFAULT_FPS
+from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpips_loss
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
+from instantavatar_ns.rendering.image_poses import ImagePoses
 from instantavatar_ns.rendering.implementation import choose_renderer
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.outputs import pixel_outputs
@@ -57,7 +56,6 @@ from instantavatar_ns.viewer.scene_overlays import ShownPose
 
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
-_CACHED_POSES = 64
 _EVAL_LEAST_ALPHA = 0.01
 _EVAL_LEAST_TRANSMITTANCE = 1e-4
 
@@ -76,23 +74,8 @@ class InstantAvatarModel(Model):
         body = load_body_model(metadata["body_model"])
         self.train_pose_ids: list[int] = metadata["train_pose_ids"].tolist()
 
+        self._build_poses(body, poses, world_to_dataset)
         vertices = canonical_vertices(body, poses.betas)
-        self.poses = PoseBank(body, poses, world_to_dataset)
-        self.pose_refinement: PoseRefinement | None = None
-        if config.refine_poses:
-            train, times = poses.rows(slice(len(self.train_pose_ids))), metadata["train_frame_numbers"].float()
-            coordinates = surface_coordinates(body, train)
-            self.pose_refinement = PoseRefinement(
-                body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing
-            )
-        self.rest_pose = PoseBank(body, rest_sequence(poses, self.train_pose_ids[0]), world_to_dataset)
-        self.motion: PoseBank | None = None
-        self._motion_fps = DEFAULT_FPS
-        if config.motion is not None:
-            self.motion = PoseBank(
-                body, self._load_motion(config.motion, poses, world_to_dataset[:3, 2]), world_to_dataset
-            )
-
         self.renderer: Literal["triton", "torch"] = choose_renderer(config.renderer, self.kwargs.get("device", "cpu"))
         search = SearchSettings(implementation=self.renderer)
         self.deformer = FastSnarfDeformer(vertices, body.skinning_weights, config.skinning_resolution, search)
@@ -112,10 +95,7 @@ class InstantAvatarModel(Model):
 
         self.density_noise = 1.0
         self.step = 0
-        self._render_poses: OrderedDict[tuple[str, Hashable], RenderPose] = OrderedDict()
-        self._bodies: dict[tuple[str, Hashable], PosedBody] = {}
         self._current: RenderPose | None = None
-        self._shown_poses: dict[int, PosedBody] = {}
         self.image_metrics_log: list[dict[str, float]] | None = None
         self.opening_view = OpeningView()
         self.viewer_controls = ViewerControls(
@@ -124,16 +104,32 @@ class InstantAvatarModel(Model):
             world_to_dataset,
             self.train_pose_ids,
             run_motion=None if self.motion is None else Clip(self.motion, self._motion_fps),
-            posed_body=self.posed_body,
+            posed_body=self.image_poses.posed_body,
         )
+        self.image_poses.banks["viewer_controls"] = self.viewer_controls
 
-    def _load_motion(self, path: Path, poses: PoseSequence, up: Float[Tensor, "3"]) -> PoseSequence:
-        """The motion that time plays, prepared as the options say, with the person's shape."""
-        first = slice(self.train_pose_ids[0], self.train_pose_ids[0] + 1)
-        stand = Motion(poses.global_orient[first], poses.body_pose[first], poses.transl[first], DEFAULT_FPS, up)
-        motion = prepare_motion(load_motion(path), self.config.motion_options, stand)
-        self._motion_fps = motion.fps
-        return PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
+    def _build_poses(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
+        """What the person can stand like."""
+        config, first = self.config, self.train_pose_ids[0]
+        self.poses = PoseBank(body, poses, world_to_dataset)
+        self.pose_refinement: PoseRefinement | None = None
+        if config.refine_poses:
+            train = poses.rows(slice(len(self.train_pose_ids)))
+            times = self.kwargs["metadata"]["train_frame_numbers"].float()
+            coordinates = surface_coordinates(body, train)
+            self.pose_refinement = PoseRefinement(
+                body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing
+            )
+        self.rest_pose = PoseBank(body, rest_sequence(poses, first), world_to_dataset)
+        self.motion: PoseBank | None = None
+        self._motion_fps = DEFAULT_FPS
+        if config.motion is not None:
+            stand, up = poses.rows(slice(first, first + 1)), world_to_dataset[:3, 2]
+            motion, self._motion_fps = load_run_motion(config.motion, config.motion_options, stand, up)
+            self.motion = PoseBank(body, motion, world_to_dataset)
+        self.image_poses = ImagePoses(
+            self.poses, self.rest_pose, self.motion, self.train_pose_ids, self.pose_refinement, self.prepare_pose
+        )
 
     def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
         if self.pose_refinement is not None:
@@ -159,7 +155,7 @@ class InstantAvatarModel(Model):
                 self.refresh_occupancy,
                 update_every_num_iters=self.config.occupancy_interval,
             ),
-            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], self._forget_render_poses),
+            TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], lambda step: self.image_poses.forget()),
         ]
 
     def update_to_step(self, step: int) -> None:
@@ -188,84 +184,19 @@ class InstantAvatarModel(Model):
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self._train_bones())
 
-    def _forget_render_poses(self, step: int | None = None) -> None:
-        """The field has changed, and with it what is occupied in any pose."""
-        self._render_poses.clear()
-        self._bodies.clear()
-
-    # Poses
-
-    def resolve_pose(self, times: Tensor | None, metadata: dict | None) -> tuple[str, int]:
-        """Bank and row of the pose that rays or a camera ask for.
-
-        A dataset's cameras name their pose (`pose_id`); time plays the motion, or else the training poses, from 0 to 1;
-        a camera with neither sees the rest pose. Reads a number from the device, so it is called once per image.
-        """
-        if metadata and "pose_id" in metadata:
-            return "poses", int(metadata["pose_id"].flatten()[0])
-        if times is None:
-            return "rest_pose", 0
-        # The viewer's splines overshoot between keyframes, and its slider gives NaN for a word. In this order 0 stays.
-        time = min(max(0.0, float(times.flatten()[0])), 1.0)
-        if self.motion is not None:
-            return "motion", round(time * (len(self.motion) - 1))
-        return "poses", self.train_pose_ids[round(time * (len(self.train_pose_ids) - 1))]
-
-    def posed_body(self, bank: str, row: Hashable) -> PosedBody:
-        """A pose of a bank; of training frames the corrected one, and what `showing_poses` gives in its place.
-
-        Args:
-            bank: "poses", "rest_pose" or "motion", whose rows are numbers, or "viewer_controls".
-            row: Row of the bank.
-        """
-        if bank == "poses" and isinstance(row, int):
-            if row in self._shown_poses:
-                return self._shown_poses[row]
-            if self.pose_refinement is not None and row < len(self.pose_refinement):
-                return self.pose_refinement[row]
-        return getattr(self, bank)[row]
-
-    @contextmanager
-    def showing_poses(self, poses: dict[int, PosedBody]) -> Iterator[None]:
-        """Show some rows of the data's poses otherwise, such as fitted to their images."""
-        self._shown_poses = poses
-        self._forget_render_poses()
-        try:
-            yield
-        finally:
-            self._shown_poses = {}
-            self._forget_render_poses()
-
-    @torch.no_grad()
-    def render_pose(self, bank: str, row: Hashable) -> RenderPose:
-        """Skinning and occupied cells of a pose; kept until the field changes."""
-        key = (bank, row)
-        if key not in self._render_poses:
-            body = self._body(bank, row)
-            skinning = self.deformer.pose(body.bone_transforms)
-            cells = pose_cells(self.canonical_occupancy, self.deformer, body.bone_transforms, self.renderer)
-            self._render_poses[key] = RenderPose(body, skinning, cells)
-            if len(self._render_poses) > _CACHED_POSES:
-                self._render_poses.popitem(last=False)
-        self._render_poses.move_to_end(key)
-        return self._render_poses[key]
-
-    def _body(self, bank: str, row: Hashable) -> PosedBody:
-        """A pose of a bank, kept until the field and with it the training poses change."""
-        key = (bank, row)
-        if key not in self._bodies:
-            if len(self._bodies) >= _CACHED_POSES:
-                self._bodies.clear()
-            self._bodies[key] = self.posed_body(bank, row)
-        return self._bodies[key]
-
     # Rendering
+
+    def prepare_pose(self, body: PosedBody) -> RenderPose:
+        """Skinning and occupied cells of a pose."""
+        bones = body.bone_transforms
+        cells = pose_cells(self.canonical_occupancy, self.deformer, bones, self.renderer)
+        return RenderPose(body, self.deformer.pose(bones), cells)
 
     @torch.no_grad()
     def get_outputs_for_camera(self, camera: Cameras, obb_box: OrientedBox | None = None) -> dict[str, Tensor]:
         """Render a camera's image; its pose is resolved once, not per chunk of rays."""
         viewer = self.viewer_controls if self.viewer_controls.asks(camera) else None
-        bank, row = self.resolve_pose(camera.times, camera.metadata)
+        bank, row = self.image_poses.resolve(camera.times, camera.metadata)
         if viewer is not None:
             viewer.mend(camera)
             bank, row = viewer.choose(bank, row)
@@ -275,10 +206,10 @@ class InstantAvatarModel(Model):
             pinhole = pinhole.to(self.device)
         try:  # the viewer interrupts renderings by exceptions
             if pinhole is not None and self.is_recordable and not self.training:
-                body = self._body(bank, row)
+                body = self.image_poses.kept_body(bank, row)
                 render = partial(self._render_recorded, pinhole, body)
             else:
-                self._current = pose = self.render_pose(bank, row)
+                self._current = pose = self.image_poses.prepared(bank, row)
                 body = pose.body
                 if self.renderer == "triton":
                     render = partial(self._render_image, pinhole or camera, obb_box, pose)
@@ -287,7 +218,7 @@ class InstantAvatarModel(Model):
             if viewer is not None:
                 # The grids change together, whenever the occupancy is refreshed.
                 key = (bank, row, self.union_grid.binaries._version)
-                shown = ShownPose(key, body, lambda: self.render_pose(bank, row).cells, self.union_grid.cells)
+                shown = ShownPose(key, body, lambda: self.image_poses.prepared(bank, row).cells, self.union_grid.cells)
                 render = partial(viewer.render, render, shown)
             return {name: output.to(device) for name, output in render().items()}
         finally:
@@ -316,7 +247,8 @@ class InstantAvatarModel(Model):
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render rays that all see one pose, that of the first ray."""
         if not self.training:
-            pose = self._current or self.render_pose(*self.resolve_pose(ray_bundle.times, ray_bundle.metadata))
+            images = self.image_poses
+            pose = self._current or images.prepared(*images.resolve(ray_bundle.times, ray_bundle.metadata))
             return self.render(ray_bundle, pose)
         pose_id, refinement = ray_bundle.metadata["pose_id"].flatten()[0], self.pose_refinement
         with torch.set_grad_enabled(self.step >= self.config.pose_start):

@@ -92,7 +92,7 @@ class AvatarPipeline(VanillaPipeline):
         model, start = cast(InstantAvatarModel, self.model), monotonic()
         poses = fit_poses(model, self._eval_dataset, self.config.datamanager, recipe)
         result = {"fit_seconds": monotonic() - start}
-        with model.showing_poses(poses), model.logging_image_metrics() as frames:
+        with model.image_poses.replacing(poses), model.logging_image_metrics() as frames:
             metrics = super().get_average_eval_image_metrics(step, output_path, get_std=True)
         for key in frames[0]:
             result[f"{key}_fitted"], result[f"{key}_fitted_std"] = metrics[key], metrics[f"{key}_std"]
