@@ -14,10 +14,10 @@ Background = Literal["random", "white", "black"]
 TRAINING_BACKGROUNDS: dict[Background, float | None] = {"random": None, "white": 1.0, "black": 0.0}
 
 
-def image_background(device: torch.device) -> Float[Tensor, "3"] | float:
+def image_background(device: torch.device) -> Float[Tensor, "3"]:
     """Colour behind the person in images: white, or what nerfstudio's viewer asks for."""
     color = renderers.BACKGROUND_COLOR_OVERRIDE
-    return 1.0 if color is None else color.to(device)
+    return torch.ones(3, device=device) if color is None else color.to(device)
 
 
 def blend(
@@ -25,6 +25,15 @@ def blend(
 ) -> Float[Tensor, "*pixels 3"]:
     """Colours of an image with opacity, on a background."""
     return image[..., :3] * image[..., 3:] + background * (1 - image[..., 3:])
+
+
+def unblend_white(
+    rgb: Float[Tensor, "*pixels 3"], accumulation: Float[Tensor, "*pixels 1"]
+) -> Float[Tensor, "*pixels 4"]:
+    """Colours that were blended on white without it, and their opacity; white where there is nothing."""
+    # rgb = accumulation * colour + (1 - accumulation)
+    colour = 1 - (1 - rgb) / accumulation.clamp_min(1e-6)
+    return torch.cat([colour.clamp(0, 1), accumulation], dim=-1)
 
 
 def on_same_background(

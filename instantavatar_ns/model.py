@@ -18,11 +18,16 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model
-from nerfstudio.utils import colormaps
 from torch import Tensor, nn
 
 from instantavatar_ns import losses
-from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_background, on_same_background
+from instantavatar_ns.backgrounds import (
+    TRAINING_BACKGROUNDS,
+    blend,
+    image_background,
+    on_same_background,
+    unblend_white,
+)
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
@@ -34,7 +39,7 @@ from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.metrics import image_metrics, quantise
+from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.motion import DEFAULT_FPS
 from instantavatar_ns.motion.run_motion import load_run_motion
@@ -44,7 +49,7 @@ from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpi
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
 from instantavatar_ns.rendering.image_poses import ImagePoses
 from instantavatar_ns.rendering.implementation import choose_renderer
-from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules, image_rules
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.recorded_images import RecordedImages
@@ -56,8 +61,6 @@ from instantavatar_ns.viewer.scene_overlays import ShownPose
 
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
-_EVAL_LEAST_ALPHA = 0.01
-_EVAL_LEAST_TRANSMITTANCE = 1e-4
 
 
 class InstantAvatarModel(Model):
@@ -73,8 +76,8 @@ class InstantAvatarModel(Model):
         world_to_dataset = metadata["world_to_dataset"]
         body = load_body_model(metadata["body_model"])
         self.train_pose_ids: list[int] = metadata["train_pose_ids"].tolist()
-
         self._build_poses(body, poses, world_to_dataset)
+
         vertices = canonical_vertices(body, poses.betas)
         self.renderer: Literal["triton", "torch"] = choose_renderer(config.renderer, self.kwargs.get("device", "cpu"))
         search = SearchSettings(implementation=self.renderer)
@@ -109,7 +112,7 @@ class InstantAvatarModel(Model):
         self.image_poses.banks["viewer_controls"] = self.viewer_controls
 
     def _build_poses(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
-        """What the person can stand like."""
+        """The poses there are, their corrections, and which of them images show."""
         config, first = self.config, self.train_pose_ids[0]
         self.poses = PoseBank(body, poses, world_to_dataset)
         self.pose_refinement: PoseRefinement | None = None
@@ -136,6 +139,8 @@ class InstantAvatarModel(Model):
             return self.pose_refinement.bone_transforms
         # They are the first ones; a list of rows would be copied to the GPU.
         return self.poses.bone_transforms[: len(self.train_pose_ids)]
+
+    # Training
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""
@@ -227,10 +232,8 @@ class InstantAvatarModel(Model):
     def _render_recorded(self, camera: PinholeCamera, body: PosedBody) -> dict[str, Tensor]:
         """The image of a camera, as a recording that prepares the pose itself."""
         avatar = Avatar(self.deformer, self.canonical_occupancy, self.field)
-        background = image_background(self.device)
-        if not isinstance(background, Tensor):
-            background = torch.full((3,), background, device=self.device)
-        return self.recorded_images.render(camera, body, avatar, self._image_rules(), background)
+        rules, background = image_rules(self.config.step_size), image_background(self.device)
+        return self.recorded_images.render(camera, body, avatar, rules, background)
 
     def _render_image(
         self, camera: PinholeCamera | Cameras, obb_box: OrientedBox | None, pose: RenderPose
@@ -255,7 +258,9 @@ class InstantAvatarModel(Model):
             body = self.poses[pose_id] if refinement is None else refinement[pose_id]
         pose = RenderPose(body, self.deformer.pose(body.bone_transforms), self.union_grid.cells)
         outputs = self.render(ray_bundle, pose)
-        outputs.update(self._occupancy_samples(len(ray_bundle)))
+        points = self.canonical_occupancy.random_points(len(ray_bundle))
+        outputs["space_opacity"] = opacity(self.field.density(points)[0])
+        outputs["space_is_free"] = ~self.canonical_occupancy.occupied(points)
         if refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             outputs["pose_prior"] = refinement.prior(
@@ -272,10 +277,8 @@ class InstantAvatarModel(Model):
         """
         rays = Rays(ray_bundle.origins, ray_bundle.directions)
         avatar = Avatar(self.deformer, self.canonical_occupancy, self.field)
-        if self.training:
-            rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
-        else:
-            rules = self._image_rules()
+        step = self.config.step_size
+        rules = SampleRules(step, stratified=True, noise=self.density_noise) if self.training else image_rules(step)
         if self.renderer == "torch":
             pixels = render_packed(rays, pose, avatar, rules)
             num_samples = torch.full((1,), len(pixels.weights), device=self.device)
@@ -290,31 +293,13 @@ class InstantAvatarModel(Model):
             return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
         return outputs | {"sample_weights": pixels.weights, "num_samples": num_samples}
 
-    def _image_rules(self) -> SampleRules:
-        """Of what is not trained on."""
-        return SampleRules(
-            self.config.step_size, least_alpha=_EVAL_LEAST_ALPHA, least_transmittance=_EVAL_LEAST_TRANSMITTANCE
-        )
-
-    def _occupancy_samples(self, count: int) -> dict[str, Tensor]:
-        """Opacity at random canonical points, and whether they lie outside what is occupied, for the regulariser."""
-        box = self.deformer.box
-        points = box.lower + torch.rand(count, 3, device=self.device) * (box.upper - box.lower)
-        return {
-            "space_opacity": opacity(self.field.density(points)[0]),
-            "space_is_free": ~self.canonical_occupancy.occupied(points),
-        }
-
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """The person's own colour and opacity [..., 4], of outputs on white; white where there is nothing.
 
         nerfstudio calls this for `ns-render --rendered-output-names rgba`; its own would divide colours on white by
         opacity.
         """
-        alpha = outputs[output_name.replace("rgb", "accumulation")]
-        # rgb = alpha * colour + (1 - alpha)
-        colour = 1 - (1 - outputs[output_name]) / alpha.clamp_min(1e-6)
-        return torch.cat([colour.clamp(0, 1), alpha], dim=-1)
+        return unblend_white(outputs[output_name], outputs[output_name.replace("rgb", "accumulation")])
 
     # Losses and metrics
 
@@ -366,18 +351,9 @@ class InstantAvatarModel(Model):
         self, outputs: dict[str, Tensor], batch: dict[str, Tensor]
     ) -> tuple[dict[str, float], dict[str, Tensor]]:
         """Metrics of a whole image on white, and the images to look at."""
-        truth = batch["image"].to(self.device)
-        if truth.shape[-1] == 4:  # nerfstudio's datasets may have blended them
-            truth = blend(truth, 1.0)
-        rendered = outputs["rgb"]
-        metrics = image_metrics(rendered, truth, self.config.lpips_backbone)
+        metrics, images = compare_images(outputs, batch["image"].to(self.device), self.config.lpips_backbone)
         if self.image_metrics_log is not None:
             self.image_metrics_log.append(metrics)
-        images = {
-            "img": torch.cat([truth, quantise(rendered)], dim=1),
-            "accumulation": colormaps.apply_colormap(outputs["accumulation"]),
-            "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=outputs["accumulation"]),
-        }
         return dict(metrics), images
 
     @contextmanager

@@ -3,7 +3,7 @@
 import torch
 from nerfstudio.model_components import renderers
 
-from instantavatar_ns.backgrounds import blend, image_background, on_same_background
+from instantavatar_ns.backgrounds import blend, image_background, on_same_background, unblend_white
 
 IMAGE = torch.tensor([[0.2, 0.4, 0.6, 1.0], [0.2, 0.4, 0.6, 0.5], [0.2, 0.4, 0.6, 0.0]])
 
@@ -15,10 +15,15 @@ def test_colours_are_blended_by_opacity() -> None:
 
 
 def test_images_have_white_behind_them_or_what_the_viewer_asks_for() -> None:
-    assert image_background(torch.device("cpu")) == 1.0
+    assert image_background(torch.device("cpu")).tolist() == [1.0, 1.0, 1.0]
     with renderers.background_color_override_context(torch.tensor([0.1, 0.2, 0.3])):
-        color = image_background(torch.device("cpu"))
-        assert isinstance(color, torch.Tensor) and color.tolist() == torch.tensor([0.1, 0.2, 0.3]).tolist()
+        torch.testing.assert_close(image_background(torch.device("cpu")), torch.tensor([0.1, 0.2, 0.3]))
+
+
+def test_what_was_blended_on_white_is_taken_off_it() -> None:
+    image = unblend_white(blend(IMAGE, 1.0), IMAGE[:, 3:])
+    torch.testing.assert_close(image[:2], IMAGE[:2])
+    assert image[2].tolist() == [1.0, 1.0, 1.0, 0.0], "white where there is nothing"
 
 
 def test_fixed_background_leaves_the_rendering_as_it_is() -> None:

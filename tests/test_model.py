@@ -14,7 +14,7 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 from nerfstudio.model_components import renderers
 from torch import Tensor, nn
 
-from instantavatar_ns import model as model_module
+from instantavatar_ns import metrics as metrics_module
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
@@ -395,7 +395,7 @@ def test_state_of_one_model_gives_another_the_same_image(
 def test_image_metrics_are_collected_while_asked_for(
     body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module, "image_metrics", lambda *_: {"psnr": 20.0})
+    monkeypatch.setattr(metrics_module, "image_metrics", lambda *_: {"psnr": 20.0})
     image = torch.rand(16, 16, 4)
     result = {"rgb": image[..., :3], "accumulation": image[..., 3:], "depth": image[..., 3:]}
     with body_model.logging_image_metrics() as frames:

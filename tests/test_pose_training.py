@@ -13,7 +13,6 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from instantavatar_ns import model as model_module
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -25,6 +24,7 @@ from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimization import RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.pose_fitting import RECIPES, fit_poses
+from instantavatar_ns.rendering import inputs
 from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
@@ -91,8 +91,8 @@ def test_gradient_to_every_correction_agrees_with_differences(
     outputs: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through rays, samples, search, field and compositing, samples held where they are."""
-    for threshold in ("_EVAL_LEAST_ALPHA", "_EVAL_LEAST_TRANSMITTANCE"):
-        monkeypatch.setattr(model_module, threshold, 0.0)
+    for threshold in ("_IMAGE_LEAST_ALPHA", "_IMAGE_LEAST_TRANSMITTANCE"):
+        monkeypatch.setattr(inputs, threshold, 0.0)
     model = build(outputs, skinning_resolution=(48, 48, 12)).eval()
     refinement = model.pose_refinement
     assert refinement is not None
