@@ -65,7 +65,7 @@ def heldout_set(datamanager: AvatarDataManager, heldout_poses: str | None = None
 def poses_of(
     dataset: AvatarDataset, datamanager: AvatarDataManager, device: str | torch.device
 ) -> dict[int, PosedBody]:
-    """Poses of a set's frames in the world of a data manager, for `InstantAvatarModel.showing_poses`."""
+    """Poses of a set's frames in the world of a data manager, for `ImagePoses.replacing`."""
     train, metadata = datamanager.train_dataset.metadata, dataset.metadata
     bank = PoseBank(load_body_model(metadata["body_model"]), metadata["poses"], train["world_to_dataset"]).to(device)
     rows = dataset.cameras.metadata["pose_id"].flatten().tolist()

@@ -242,7 +242,7 @@ def frame_milliseconds(model: Any, cameras: list[Any]) -> float:
     model.eval()
     times = []
     for camera in [*cameras[:WARM_FRAMES], *cameras]:
-        with model.showing_poses({}):  # forgets the poses that were rendered
+        with model.image_poses.replacing({}):  # forgets the poses that were rendered
             training.synchronise()
             start = time.perf_counter()
             model.get_outputs_for_camera(camera)

@@ -8,7 +8,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModelConfig
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.trainer import AvatarTrainer

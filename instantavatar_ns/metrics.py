@@ -7,16 +7,38 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from nerfstudio.utils import colormaps
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from instantavatar_ns.backgrounds import blend
 from instantavatar_ns.perceptual import lpips
 
 
 def quantise(image: Float[Tensor, "*image"]) -> Float[Tensor, "*image"]:
     """The image as an 8-bit file would hold it."""
     return (image.clamp(0, 1) * 255).round() / 255
+
+
+def compare_images(
+    outputs: dict[str, Tensor], image: Float[Tensor, "height width channels"], lpips_backbone: Path | None
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Metrics of a rendered image, and the images to look at.
+
+    Args:
+        outputs: `rgb` on white, `accumulation` and `depth`, [height, width, channels].
+        image: The photograph, with opacity, or on white as nerfstudio's datasets may have blended it.
+        lpips_backbone: See `image_metrics`.
+    """
+    rendered, accumulation = outputs["rgb"], outputs["accumulation"]
+    truth = blend(image, 1.0) if image.shape[-1] == 4 else image
+    images = {
+        "img": torch.cat([truth, quantise(rendered)], dim=1),
+        "accumulation": colormaps.apply_colormap(accumulation),
+        "depth": colormaps.apply_depth_colormap(outputs["depth"], accumulation=accumulation),
+    }
+    return image_metrics(rendered, truth, lpips_backbone), images
 
 
 def image_metrics(

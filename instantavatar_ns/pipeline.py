@@ -12,7 +12,8 @@ from torch.cuda.amp.grad_scaler import GradScaler
 
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training_step import TrainingStep
 from instantavatar_ns.warm_up import compile_kernels
@@ -91,7 +92,7 @@ class AvatarPipeline(VanillaPipeline):
         model, start = cast(InstantAvatarModel, self.model), monotonic()
         poses = fit_poses(model, self._eval_dataset, self.config.datamanager, recipe)
         result = {"fit_seconds": monotonic() - start}
-        with model.showing_poses(poses), model.logging_image_metrics() as frames:
+        with model.image_poses.replacing(poses), model.logging_image_metrics() as frames:
             metrics = super().get_average_eval_image_metrics(step, output_path, get_std=True)
         for key in frames[0]:
             result[f"{key}_fitted"], result[f"{key}_fitted_std"] = metrics[key], metrics[f"{key}_std"]

@@ -27,8 +27,7 @@ from instantavatar_ns.cuda_graph import RepeatedWork
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.frames import PoseSequence
-from instantavatar_ns.model import InstantAvatarModel, RenderPose
-from instantavatar_ns.occupancy.posed_grid import pose_cells
+from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.optimization import RowAdam
 
 Recipe = Literal["published", "fast"]
@@ -79,7 +78,7 @@ def fit_poses(
         recipe: How to fit.
 
     Returns:
-        The fitted pose of each row, for `InstantAvatarModel.showing_poses`.
+        The fitted pose of each row, for `ImagePoses.replacing`.
     """
     frames = FrameStore(dataset, model.device, replace(config, sampling="pixels", pixel_shares=_SHARES), rank=0)
     rows: list[int] = dataset.cameras.metadata["pose_id"].flatten().tolist()  # pyright: ignore[reportOptionalSubscript]
@@ -122,8 +121,7 @@ def fit_poses(
 def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: Drawn) -> Tensor:
     """Difference between an image and its rendering as it is evaluated, on white, at some of its pixels."""
     rays, batch = drawn
-    cells = pose_cells(model.canonical_occupancy, model.deformer, body.bone_transforms, model.renderer)
-    outputs = model.render(rays, RenderPose(body, model.deformer.pose(body.bone_transforms), cells))
+    outputs = model.render(rays, model.prepare_pose(body))
     image, mask = batch["image"][:, :3], batch["image"][:, 3:]
     color = nn.functional.mse_loss(outputs["rgb"], image * mask + 1 - mask)
     return color + model.config.mask_loss_mult * losses.mask_loss(outputs["accumulation"], mask)

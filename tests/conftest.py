@@ -11,7 +11,17 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 
 # Where tensors are worked on, every annotated shape and type is checked at each call. Not on a GPU, because Triton
 # cannot compile a wrapped kernel; not in modules with nerfstudio configs, whose inherited annotations are not exact.
-TENSOR_PACKAGES = ("body", "deformer", "export", "field", "losses", "motion", "occupancy", "patch_losses")
+TENSOR_PACKAGES = (
+    "backgrounds",
+    "body",
+    "deformer",
+    "export",
+    "field",
+    "losses",
+    "motion",
+    "occupancy",
+    "patch_losses",
+)
 if not torch.cuda.is_available():
     # Read by Triton when a kernel is defined: without a GPU the kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from instantavatar_ns.losses import hard_surface_loss, mask_loss
+from instantavatar_ns.losses import hard_surface_loss, mask_loss, opacity_loss, rgb_loss
 
 
 def test_hard_surface_prior_draws_opacity_to_nothing_or_all() -> None:
@@ -35,3 +35,17 @@ def test_hard_surface_prior_of_a_buffer_is_that_of_what_it_holds() -> None:
 
 def test_mask_loss_is_the_mean_square() -> None:
     assert mask_loss(torch.tensor([[0.2], [1.0]]), torch.tensor([[0.0], [0.5]])).item() == pytest.approx(0.145)
+
+
+def test_rgb_loss_is_the_mean_square() -> None:
+    rgb, truth = torch.tensor([[0.2, 0.4, 0.3], [1.0, 1.0, 0.9]]), torch.tensor([[0.2, 0.4, 0.6], [1.0, 1.0, 1.0]])
+    assert rgb_loss(rgb, truth).item() == pytest.approx((0.3**2 + 0.1**2) / 6)
+
+
+def test_opacity_counts_where_space_should_be_empty_in_the_mean_of_all() -> None:
+    opacity = torch.tensor([0.4, 0.8], requires_grad=True)
+    assert opacity_loss(opacity).item() == pytest.approx(0.6)
+    loss = opacity_loss(opacity, torch.tensor([True, False]))
+    loss.backward()
+    assert loss.item() == pytest.approx(0.2)
+    assert opacity.grad is not None and opacity.grad.tolist() == [0.5, 0.0]

@@ -14,13 +14,14 @@ from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCall
 from nerfstudio.model_components import renderers
 from torch import Tensor, nn
 
-from instantavatar_ns import model as model_module
+from instantavatar_ns import metrics as metrics_module
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.rendering import packed
@@ -109,28 +110,12 @@ def camera_and_mask(outputs: DataparserOutputs, index: int) -> tuple[Cameras, Te
 # Poses
 
 
-def test_pose_id_comes_before_time_and_time_before_rest(model: InstantAvatarModel) -> None:
-    metadata = {"pose_id": torch.tensor([[9], [3]])}
-    assert model.resolve_pose(torch.tensor([[0.0]]), metadata) == ("poses", 9)
-    assert model.resolve_pose(None, metadata) == ("poses", 9)
-    assert model.resolve_pose(torch.tensor([[1.0]]), {"other": torch.ones(1)}) == ("poses", TRAIN - 1)
-    assert model.resolve_pose(torch.tensor([[1.0]]), None) == ("poses", TRAIN - 1)
-    assert model.resolve_pose(None, {}) == ("rest_pose", 0)
-
-
-@pytest.mark.parametrize(("time", "row"), [(-0.3, 0), (0.0, 0), (0.5, 4), (0.9, 6), (1.0, 7), (1.2, 7)])
-def test_time_plays_the_training_poses_and_stops_at_their_ends(
-    model: InstantAvatarModel, time: float, row: int
-) -> None:
-    assert model.resolve_pose(torch.tensor([time]), None) == ("poses", row)
-
-
 def test_time_plays_a_motion_where_one_is_set(outputs: DataparserOutputs, demo_subject: Path) -> None:
     model = build(outputs, motion=demo_subject / "novel" / "poses.npz")
     assert model.motion is not None and len(model.motion) == NOVEL
-    assert model.resolve_pose(torch.tensor([0.4]), None) == ("motion", 1)
-    assert model.resolve_pose(torch.tensor([7.0]), None) == ("motion", NOVEL - 1)
-    assert model.resolve_pose(torch.tensor([0.4]), {"pose_id": torch.tensor([2])}) == ("poses", 2)
+    assert model.image_poses.resolve(torch.tensor([0.4]), None) == ("motion", 1)
+    assert model.image_poses.resolve(torch.tensor([7.0]), None) == ("motion", NOVEL - 1)
+    assert model.image_poses.resolve(torch.tensor([0.4]), {"pose_id": torch.tensor([2])}) == ("poses", 2)
     # It begins where the person stands in the first training frame.
     place = torch.linalg.inv(model.motion[0].world_to_root)[:3, 3]
     torch.testing.assert_close(place, torch.linalg.inv(model.poses[0].world_to_root)[:3, 3], atol=0.05, rtol=0)
@@ -299,13 +284,13 @@ def test_recorded_image_is_that_of_the_renderer(
 ) -> None:
     camera, blue = small_camera(heldout), torch.tensor([0.1, 0.2, 0.9])
     theirs = triton_model.get_outputs_for_camera(camera)
-    triton_model._forget_render_poses()
+    triton_model.image_poses.forget()
     monkeypatch.setattr(InstantAvatarModel, "is_recordable", True)
     monkeypatch.setattr(triton_model, "render", no_rays)
     images = [triton_model.get_outputs_for_camera(camera)]
     with renderers.background_color_override_context(blue):
         images.append(triton_model.get_outputs_for_camera(camera))
-    assert not triton_model._render_poses, "recordings prepare poses themselves"
+    assert not triton_model.image_poses._prepared, "recordings prepare poses themselves"
     for key, value in theirs.items():
         torch.testing.assert_close(images[0][key], value, atol=1e-5, rtol=1e-5)
     expected = theirs["rgb"] + (blue - 1) * (1 - theirs["accumulation"])
@@ -362,22 +347,13 @@ def test_thin_and_hidden_samples_are_left_out(
     assert inside.max() <= most and inside.max() >= 0.2 * most
 
 
-def test_poses_are_prepared_once_until_the_field_changes(
-    body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    first = body_model.render_pose("poses", 0)
-    assert body_model.render_pose("poses", 0) is first
+def test_poses_are_prepared_anew_after_a_training_step(body_model: InstantAvatarModel) -> None:
+    first = body_model.image_poses.prepared("poses", 0)
+    assert body_model.image_poses.prepared("poses", 0) is first
     callbacks = body_model.get_training_callbacks(TrainingCallbackAttributes(None, None, None, None))  # pyright: ignore
     for callback in callbacks:
         callback.run_callback_at_location(0, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
-    assert body_model.render_pose("poses", 0) is not first
-    monkeypatch.setattr(model_module, "_CACHED_POSES", 2)
-    kept = body_model.render_pose("poses", 0)
-    dropped = body_model.render_pose("poses", 1)
-    assert body_model.render_pose("poses", 0) is kept
-    body_model.render_pose("poses", 2)
-    assert body_model.render_pose("poses", 0) is kept, "used last"
-    assert body_model.render_pose("poses", 1) is not dropped
+    assert body_model.image_poses.prepared("poses", 0) is not first
 
 
 def test_interrupted_rendering_leaves_no_pose_behind(
@@ -419,7 +395,7 @@ def test_state_of_one_model_gives_another_the_same_image(
 def test_image_metrics_are_collected_while_asked_for(
     body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model_module, "image_metrics", lambda *_: {"psnr": 20.0})
+    monkeypatch.setattr(metrics_module, "image_metrics", lambda *_: {"psnr": 20.0})
     image = torch.rand(16, 16, 4)
     result = {"rgb": image[..., :3], "accumulation": image[..., 3:], "depth": image[..., 3:]}
     with body_model.logging_image_metrics() as frames:

@@ -13,18 +13,19 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from instantavatar_ns import model as model_module
-from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig, RenderPose
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimization import RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.pose_fitting import RECIPES, fit_poses
+from instantavatar_ns.rendering import inputs
+from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
@@ -90,8 +91,8 @@ def test_gradient_to_every_correction_agrees_with_differences(
     outputs: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through rays, samples, search, field and compositing, samples held where they are."""
-    for threshold in ("_EVAL_LEAST_ALPHA", "_EVAL_LEAST_TRANSMITTANCE"):
-        monkeypatch.setattr(model_module, threshold, 0.0)
+    for threshold in ("_IMAGE_LEAST_ALPHA", "_IMAGE_LEAST_TRANSMITTANCE"):
+        monkeypatch.setattr(inputs, threshold, 0.0)
     model = build(outputs, skinning_resolution=(48, 48, 12)).eval()
     refinement = model.pose_refinement
     assert refinement is not None
@@ -147,20 +148,17 @@ def test_training_step_corrects_the_frame_it_sees_once_it_is_time(outputs: Datap
 def test_corrected_poses_are_shown_and_fill_the_union(outputs: DataparserOutputs) -> None:
     model = build(outputs).eval()
     assert model.pose_refinement is not None
-    before = model.render_pose("poses", 1).body.world_to_root
+    before = model.image_poses.prepared("poses", 1).body.world_to_root
     with torch.no_grad():
         model.pose_refinement.remainders[1] = 0.05
-    model._forget_render_poses(0)
-    after, bones = model.render_pose("poses", 1).body, model._train_bones()
+    model.image_poses.forget()
+    after, bones = model.image_poses.prepared("poses", 1).body, model._train_bones()
     assert (after.world_to_root - before).abs().max() > 1e-3
     torch.testing.assert_close(bones[1], after.bone_transforms)
     assert (bones[1] - model.poses.bone_transforms[1]).abs().max() > 1e-3
-    # Held-out frames keep theirs, and what is shown for a while is gone afterwards.
-    torch.testing.assert_close(model.posed_body("poses", FRAMES).world_to_root, model.poses[FRAMES].world_to_root)
-    other = PosedBody(torch.eye(4), bones[0])
-    with model.showing_poses({FRAMES: other}):
-        assert model.render_pose("poses", FRAMES).body is other
-    assert model.render_pose("poses", FRAMES).body is not other
+    # Held-out frames keep theirs.
+    held_out = model.image_poses.posed_body("poses", FRAMES)
+    torch.testing.assert_close(held_out.world_to_root, model.poses[FRAMES].world_to_root)
 
 
 def test_without_refinement_there_is_nothing_to_correct(outputs: DataparserOutputs) -> None:
@@ -176,7 +174,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
     assert refinement is not None
     model.refresh_occupancy(100)
     rays, _ = store(outputs).draw_rays(0, 400, step=0)
-    truth = model.render_pose("poses", 0)
+    truth = model.image_poses.prepared("poses", 0)
     with torch.no_grad():
         target = model.render(rays, truth)["rgb"]
     turned, degrees = [1, 16, 17], 8.0  # left hip, shoulders: about the viewing axis

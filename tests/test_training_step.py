@@ -12,7 +12,8 @@ from instantavatar_ns.cuda_graph import Recording
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModel, InstantAvatarModelConfig
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training_step import TrainingStep
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -10,7 +10,7 @@ import torch
 
 from instantavatar_ns import warm_up
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModelConfig
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

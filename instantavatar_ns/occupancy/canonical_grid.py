@@ -64,6 +64,11 @@ class CanonicalOccupancy(OccGridEstimator):
         """One random point in each cell, metres."""
         return self._positions(torch.rand(len(self.grid_coords), 3, device=self.occs.device))
 
+    def random_points(self, count: int) -> Float[Tensor, "{count} 3"]:
+        """Points anywhere in the box, metres."""
+        lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
+        return lower + torch.rand(count, 3, device=lower.device) * (upper - lower)
+
     def _positions(self, within: float | Tensor) -> Float[Tensor, "cells 3"]:
         lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
         return lower + (self.grid_coords + within) / self.resolution * (upper - lower)

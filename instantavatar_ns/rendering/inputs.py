@@ -14,6 +14,9 @@ from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
+_IMAGE_LEAST_ALPHA = 0.01
+_IMAGE_LEAST_TRANSMITTANCE = 1e-4
+
 
 @dataclass(frozen=True)
 class RenderPose:
@@ -61,6 +64,11 @@ class SampleRules:
     noise: float = 0.0
     least_alpha: float = 0.0
     least_transmittance: float = 0.0
+
+
+def image_rules(step: float) -> SampleRules:
+    """Rules of what is not trained on; `step` is the distance between samples, metres."""
+    return SampleRules(step, least_alpha=_IMAGE_LEAST_ALPHA, least_transmittance=_IMAGE_LEAST_TRANSMITTANCE)
 
 
 class Rays(NamedTuple):

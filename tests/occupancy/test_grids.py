@@ -233,6 +233,14 @@ def test_jittered_points_lie_one_in_each_cell(box: VoxelBox) -> None:
     assert ((occupancy.jittered() - occupancy.centres()).abs() <= edge / 2 + 1e-5).all()
 
 
+def test_random_points_fill_the_box(box: VoxelBox) -> None:
+    torch.manual_seed(0)
+    points = (CanonicalOccupancy(box).random_points(4000) - box.lower) / (box.upper - box.lower)
+    assert points.shape == (4000, 3) and (points >= 0).all() and (points <= 1).all()
+    torch.testing.assert_close(points.mean(dim=0), torch.full((3,), 1 / 2), atol=0.03, rtol=0)
+    torch.testing.assert_close(points.var(dim=0), torch.full((3,), 1 / 12), atol=0.01, rtol=0)
+
+
 def test_pose_without_occupied_cells_has_no_cells(avatar: Avatar, bones: Tensor) -> None:
     occupancy = CanonicalOccupancy(avatar.deformer.box)
     occupancy.binaries.fill_(False)

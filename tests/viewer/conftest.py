@@ -43,7 +43,8 @@ def trained_model(outputs):
 def model(outputs, trained_model):
     """The model before any viewer, its panel untouched."""
     trained_model.viewer_controls = build(outputs).viewer_controls
-    trained_model.viewer_controls._posed_body = trained_model.posed_body
+    trained_model.viewer_controls._posed_body = trained_model.image_poses.posed_body
+    trained_model.image_poses.banks["viewer_controls"] = trained_model.viewer_controls
     return trained_model
 
 

@@ -95,9 +95,9 @@ def test_unbent_poses_share_the_models_cache_and_bent_ones_have_their_own(model,
     for angle in (30.0, 60.0, 30.0):
         slider.value = angle
         keys.append(controls.choose("poses", 2))
-        assert model.render_pose(*keys[-1]) is model.render_pose(*keys[-1])
+        assert model.image_poses.prepared(*keys[-1]) is model.image_poses.prepared(*keys[-1])
     assert keys[0] == keys[2] != keys[1]
-    assert model.render_pose(*keys[0]) is not model.render_pose(*keys[1])
+    assert model.image_poses.prepared(*keys[0]) is not model.image_poses.prepared(*keys[1])
 
 
 def test_loaded_motion_starts_where_the_person_stands(model, scene, demo_subject) -> None:

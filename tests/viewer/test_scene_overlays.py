@@ -110,6 +110,6 @@ def test_cameras_are_shown_and_hidden_with_nerfstudios_own_buttons(model, scene)
 def test_recorded_images_have_overlays_and_cells_only_where_they_are_shown(draw, model, scene, monkeypatch) -> None:
     monkeypatch.setattr(model, "renderer", "triton")
     monkeypatch.setattr(type(model), "is_recordable", True)
-    model._forget_render_poses()
-    assert set(draw("Body mesh")[0]) == {"Body mesh"} and not model._render_poses
+    model.image_poses.forget()
+    assert set(draw("Body mesh")[0]) == {"Body mesh"} and not model.image_poses._prepared
     assert len(draw("Pose cells")[0]["Pose cells"][0]) > 100

@@ -1,0 +1,95 @@
+"""What can be set of the model, as `--pipeline.model.*`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from nerfstudio.models.base_model import ModelConfig
+
+from instantavatar_ns.backgrounds import Background
+from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions
+
+
+def _model() -> type:
+    from instantavatar_ns.model import InstantAvatarModel  # which imports this module
+
+    return InstantAvatarModel
+
+
+@dataclass
+class InstantAvatarModelConfig(ModelConfig):
+    """Configuration of the InstantAvatar model."""
+
+    _target: type = field(default_factory=_model)
+    """Class to instantiate."""
+    enable_collider: bool = False
+    """Near and far planes are not used: samples lie in occupied cells only."""
+    eval_num_rays_per_chunk: int = 1 << 16
+    """Rays that PyTorch renders at once; fewer take less memory."""
+    image_megabytes: int = 2048
+    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts. Recorded
+    images of the last three sizes keep theirs."""
+    implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
+    """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
+    fit all."""
+    renderer: Literal["auto", "triton", "torch"] = "auto"
+    """What takes samples, searches roots and composites: Triton kernels in buffers of a fixed size, PyTorch (with
+    nerfacc where it can be used), or the fastest that runs here."""
+    hash_levels: int = 16
+    """Levels of the hash encoding."""
+    log2_hash_entries: int = 19
+    """Logarithm of the entries per level."""
+    hidden_width: int = 64
+    """Width of the density and colour networks."""
+    skinning_resolution: tuple[int, int, int] = (128, 128, 32)
+    """Voxels of the skinning weights and of the canonical occupancy along x, y and z; posed grids have cells twice as
+    large, about 64 along the longest axis."""
+    step_size: float = 2 / 256
+    """Distance between samples along a ray, metres."""
+    background_color: Background = "random"
+    """Background in training: random per pixel, or fixed. Everything is rendered on white otherwise."""
+    occupancy_warmup: int = 60
+    """Steps for which the occupancy stays as it started: a field that has seen little must not rule anything out."""
+    occupancy_start: Literal["everywhere", "body"] = "everywhere"
+    """What is taken as occupied at first: all space, or what lies within `body_reach` of the body."""
+    body_reach: float = 0.05
+    """Metres around the body that are occupied at first, where occupancy starts from the body: room for clothes."""
+    occupancy_interval: int = 20
+    """Steps between refreshes of the occupancy."""
+    mask_loss_mult: float = 0.1
+    """Weight of the mask."""
+    hard_surface_loss_mult: float = 0.1
+    """Weight of the hard-surface prior, on rays and on samples."""
+    occupancy_loss_mult: float = 1.0
+    """Weight of opacity outside the occupied cells. The release's 20, on every 20th step, is 1 per step."""
+    empty_loss_mult: float = 0.025
+    """Weight of opacity anywhere, in the first `empty_steps` steps. The release's 0.5, on every 20th step."""
+    empty_steps: int = 500
+    """Steps for which opacity anywhere is discouraged."""
+    lpips_loss_mult: float = 0.0
+    """Weight of LPIPS-VGG, summed over the patches of a step."""
+    depth_loss_mult: float = 0.0
+    """Weight of how far depth lies from its mean over the patch, metres."""
+    density_noise_steps: int = 1000
+    """Steps for which normal noise is added to the raw density."""
+    refine_poses: bool = True
+    """Correct the training poses while the avatar is trained."""
+    pose_start: int = 500
+    """Step at which the correction of poses begins: the shape must have formed."""
+    pose_knot_spacing: float = 8.0
+    """Frames of the recording between two knots of the spline that carries the drift of the poses' errors."""
+    pose_given_mult: float = 2e-2
+    """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the given pose."""
+    pose_bending_mult: float = 1.0
+    """Weight of the squared second derivative of the corrections over time (in frames), summed over time."""
+    motion: Path | None = None
+    """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes
+    along (walk, dance, stretch). By default time plays the training poses."""
+    motion_options: MotionOptions = DEFAULT_OPTIONS
+    """What is made of the motion before."""
+    lpips_backbone: Path | None = None
+    """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
+    vgg_backbone: Path | None = None
+    """File with VGG16's convolutions for the loss of `lpips_loss_mult`; by default torchvision downloads them."""

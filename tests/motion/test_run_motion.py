@@ -1,0 +1,30 @@
+"""The motion of a run's configuration."""
+
+from pathlib import Path
+
+import torch
+
+from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.motion.editing import MotionOptions
+from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.motion.run_motion import load_run_motion
+
+WALK, UP = Path("walk"), torch.tensor([0.0, 1.0, 0.0])
+STAND = PoseSequence(torch.rand(10), torch.zeros(1, 3), torch.zeros(1, 69), torch.tensor([[1.0, 2.0, 3.0]]))
+
+
+def test_motion_has_the_persons_shape_and_starts_where_the_person_stands() -> None:
+    poses, fps = load_run_motion(WALK, MotionOptions(), STAND, UP)
+    walk = load_motion(WALK)
+    assert poses.betas is STAND.betas and fps == walk.fps
+    torch.testing.assert_close(poses.transl[0], STAND.transl[0])
+    torch.testing.assert_close(poses.body_pose, walk.body_pose)
+
+
+def test_options_are_heeded() -> None:
+    walk = load_motion(WALK)
+    options = MotionOptions(end_frame=5, place="dataset", fps=walk.fps * 2, transition=3 / walk.fps)
+    poses, fps = load_run_motion(WALK, options, STAND, UP)
+    assert fps == 2 * walk.fps and len(poses) == 6 + 9
+    torch.testing.assert_close(poses.transl[0], STAND.transl[0])
+    torch.testing.assert_close(poses.transl[6::2], walk.transl[:5])
