@@ -1,7 +1,8 @@
 """Seconds from the start of a process to the end of the first training step, as on a machine that is new to it.
 
 Triton's and PyTorch's caches are empty and no compiler is on the path. nerfstudio's import is timed in a process of its
-own, without this package, and taken off. `python benchmarks/first_step.py <arguments of ns-train>` is that process.
+own, without this package, and taken off. `python -m benchmarks.first_step <arguments of ns-train>` is that process; it
+says on the standard error how long its parts took.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -52,12 +54,19 @@ def _last_number(command: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     """Train for one step and print the time at its end."""
+    times = [time.perf_counter()]
+    import nerfstudio.scripts.train  # noqa: F401
     from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackLocation
 
+    times.append(time.perf_counter())
     trainer = training.set_up(sys.argv[1:])
+    times.append(time.perf_counter())
 
     def end(step: int) -> None:
         training.synchronise()
+        times.append(time.perf_counter())
+        imports, set_up, first_step = (after - before for before, after in pairwise(times))
+        print(f"imports {imports:.1f} s, set-up {set_up:.1f} s, first step {first_step:.1f} s", file=sys.stderr)
         print(f"\n{time.time()}", flush=True)
         os._exit(0)  # what is still to come does not count, least of all a checkpoint
 

@@ -10,7 +10,6 @@ from jaxtyping import Float
 from nerfstudio.utils import colormaps
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from instantavatar_ns.backgrounds import blend
 from instantavatar_ns.perceptual import lpips
@@ -56,6 +55,9 @@ def image_metrics(
         truth: The photograph.
         lpips_backbone: File with AlexNet's convolutions; None for torchvision's download.
     """
+    # Imported where it is used: it takes a second, which training need not wait for.
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
     images = [quantise(image).moveaxis(-1, 0)[None] for image in (rendered, truth)]
     metrics = {
         "psnr": float(peak_signal_noise_ratio(*images, data_range=1.0)),

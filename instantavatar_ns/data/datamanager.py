@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
@@ -63,9 +64,7 @@ class FrameStore:
         self, dataset: AvatarDataset, device: torch.device | str, config: AvatarDataManagerConfig, rank: int
     ) -> None:
         self.config, self.rank = config, rank
-        frames = track(range(len(dataset)), description="Reading frames", transient=True, console=CONSOLE)
-        images = [torch.from_numpy(dataset.get_numpy_image(index)) for index in frames]
-        self.images = torch.stack(images).to(device)  # frames, height, width, RGBA
+        self.images = _read_frames(dataset).to(device)  # frames, height, width, RGBA
         self.cameras: Cameras = dataset.cameras.to(device)
         self.pixels = pixel_classes(self.images[..., 3].float() / 255, config.mask_dilation)
         self.generator = torch.Generator(device=device)
@@ -142,6 +141,23 @@ class FrameStore:
                 "pose_id": cameras.metadata["pose_id"][frame].view(1, 1).expand_as(length),
             },
         )
+
+
+def _read_frames(dataset: AvatarDataset) -> UInt8[Tensor, "frames height width 4"]:
+    """All frames, several at a time: decoding images leaves the interpreter's lock."""
+    with ThreadPoolExecutor() as pool:
+        try:
+            images = track(
+                pool.map(dataset.get_numpy_image, range(len(dataset))),
+                description="Reading frames",
+                total=len(dataset),
+                transient=True,
+                console=CONSOLE,
+            )
+            return torch.stack([torch.from_numpy(image) for image in images])
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # the first bad frame ends it
+            raise
 
 
 class AvatarDataManager(VanillaDataManager[AvatarDataset]):

@@ -68,15 +68,20 @@ def pixel_classes(masks: Float[Tensor, "frames height width"], dilation: float =
     person, interior, edge = (torch.empty_like(masks, dtype=torch.bool) for _ in range(3))
     for frame, mask in enumerate(masks):
         inside = (mask > 0.5).float()[None, None]
-        grown = F.max_pool2d(inside, 2 * reach + 1, stride=1, padding=reach)
-        shrunken = -F.max_pool2d(-inside, 2 * reach + 1, stride=1, padding=reach)
-        dilated = F.max_pool2d(inside, 2 * dilation + 1, stride=1, padding=dilation)
+        grown, shrunken = _grow(inside, reach), -_grow(-inside, reach)
+        dilated = _grow(inside, dilation)
         interior_mask = shrunken if shrunken.any() else inside  # a person thinner than the band is all edge
         person[frame], interior[frame], edge[frame] = (
             pixels[0, 0] for pixels in (dilated > 0, interior_mask > 0, grown != shrunken)
         )
     edge = torch.where(edge.any(dim=(1, 2), keepdim=True), edge, interior)
     return PixelClasses(*(PixelLists.marked(pixels.flatten(1)) for pixels in (person, interior, edge)))
+
+
+def _grow(mask: Float[Tensor, "1 1 height width"], reach: int) -> Float[Tensor, "1 1 height width"]:
+    """Largest value of the square around each pixel, along one axis after the other."""
+    mask = F.max_pool2d(mask, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
+    return F.max_pool2d(mask, (1, 2 * reach + 1), stride=1, padding=(0, reach))
 
 
 def patches(centres: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:

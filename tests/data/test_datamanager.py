@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.cameras.rays import RayBundle
@@ -13,6 +14,7 @@ from torch import Tensor
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import pixel_classes
+from instantavatar_ns.errors import InputError
 
 SIZE, TRAIN, HELDOUT = 96, 8, 3
 RAYS = 2048
@@ -47,6 +49,24 @@ def assert_same(first: tuple[RayBundle, dict], second: tuple[RayBundle, dict]) -
     assert torch.equal(first[0].directions, second[0].directions)
     assert torch.equal(first[1]["image"], second[1]["image"])
     assert torch.equal(first[1]["indices"], second[1]["indices"])
+
+
+def test_frames_are_in_order_however_they_are_read(manager: AvatarDataManager) -> None:
+    frames = [torch.from_numpy(manager.train_dataset.get_numpy_image(index)) for index in range(TRAIN)]
+    assert torch.equal(store(manager).images, torch.stack(frames))
+
+
+def test_a_frame_that_cannot_be_read_ends_it(manager: AvatarDataManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = manager.train_dataset.get_numpy_image
+
+    def fail_at_the_third(index: int) -> np.ndarray:
+        if index == 2:
+            raise InputError(Path("frame.png"), "expected a readable image", "Extract the frame again")
+        return read(index)
+
+    monkeypatch.setattr(manager.train_dataset, "get_numpy_image", fail_at_the_third)
+    with pytest.raises(InputError, match=r"frame\.png"):
+        store(manager)
 
 
 def test_same_seed_and_step_give_the_same_rays(manager: AvatarDataManager) -> None:
