@@ -26,7 +26,7 @@ NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians,
 class PoseRefinement(nn.Module):
     """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
 
-    The corrections alone are parameters, and all that a checkpoint holds. At first they are zero.
+    The corrections alone are parameters; a checkpoint holds them and their coordinates. At first they are zero.
 
     Args:
         body: The person's body.
@@ -71,7 +71,8 @@ class PoseRefinement(nn.Module):
             "coordinates": coordinates,
         }
         for name, value in constants.items():
-            self.register_buffer(name, value, persistent=False)
+            # All follow from the data but the coordinates: another machine may find eigenvectors of the opposite sign.
+            self.register_buffer(name, value, persistent=name == "coordinates")
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
 

@@ -205,3 +205,13 @@ def test_error_of_changing_turns_is_not_taken_for_drift(poses: PoseSequence) -> 
     found = pose_error(true @ torch.from_numpy(turns.as_matrix()).view(FRAMES, 24, 3, 3), true)
     assert found.mean_deg == pytest.approx(3, rel=1e-3) and found.aligned_deg == pytest.approx(3, rel=1e-3)
     assert found.drift_deg < 1e-3
+
+
+def test_corrections_keep_their_meaning_where_coordinates_come_out_otherwise(
+    refinement: PoseRefinement, body: BodyModel, poses: PoseSequence, world: Tensor
+) -> None:
+    disturb(refinement)
+    mirrored = -surface_coordinates(body, poses)  # eigenvectors have no sign
+    elsewhere = PoseRefinement(body, poses, TIMES, world, mirrored, knot_spacing=8.0)
+    elsewhere.load_state_dict(refinement.state_dict())
+    torch.testing.assert_close(elsewhere.corrections(), refinement.corrections())
