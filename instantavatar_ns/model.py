@@ -394,6 +394,7 @@ class InstantAvatarModel(Model):
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render rays that all see one pose, that of the first ray."""
         if not self.training:
+            self.viewer_controls.interruptions.check()
             pose = self._current or self.render_pose(*self.resolve_pose(ray_bundle.times, ray_bundle.metadata))
             return self.render(ray_bundle, pose)
         pose_id, refinement = ray_bundle.metadata["pose_id"].flatten()[0], self.pose_refinement
