@@ -12,6 +12,7 @@ written as soon as they are known. Those of other parts stay in the JSON where i
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -22,6 +23,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+# As in `instant-avatar export`; here, PyTorch is loaded before the package.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import tyro
 
