@@ -46,7 +46,8 @@ class MarchedRays:
         sums = torch.zeros(6, _row_length(num_rays), device=device)
         rgb = sums[:3].view(-1)[: 3 * num_rays].view(num_rays, 3)
         next_step = torch.zeros(num_rays, dtype=torch.int32, device=device)
-        return cls(rgb, *sums[3:, :num_rays], next_step)
+        accumulation, depth, optical_depth = sums[3:, :num_rays]
+        return cls(rgb, accumulation, depth, optical_depth, next_step)
 
 
 @dataclass(frozen=True)
