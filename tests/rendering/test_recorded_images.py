@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -257,16 +259,23 @@ def test_interruptions_do_no_harm(images: RecordedImages, quick: Scene, recorded
             raise KeyboardInterrupt
         return interrupt
 
-    before, ended = sys.gettrace(), True
-    while ended:
-        lines, end, ended = 0, end + 1, False
-        sys.settrace(interrupt)
-        try:
-            images.render(camera(2, 2), body(quick), quick.avatar, RULES, WHITE)
-        except KeyboardInterrupt:
-            ended = True
-        finally:
-            sys.settrace(before)
+    def render() -> None:
+        arguments = camera(2, 2), body(quick), quick.avatar, RULES, WHITE
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.settrace(interrupt)
+            try:
+                images.render(*arguments)
+                finished.append(end)
+            finally:
+                sys.settrace(None)
+
+    finished: list[int] = []
+    while not finished:
+        lines, end = 0, end + 1
+        # In a thread of its own, as in the viewer: PyTorch's modes may not be set back either.
+        thread = threading.Thread(target=render)
+        thread.start()
+        thread.join()
         assert not images._lock.locked(), f"after line {end}"
     assert end > 10, "some lines are seen"
     ours = images.render(camera(2, 2), body(quick), quick.avatar, RULES, WHITE)
