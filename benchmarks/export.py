@@ -54,8 +54,11 @@ class ExportBenchmark:
         start, busy = monotonic(), process_time()
         path = Export(load_config=self.load_config, motion=(novel / f"{CLIP}.npz",), in_place=False).main()
         seconds, cpu_seconds = monotonic() - start, process_time() - busy
+        record.progress(f"exported in {seconds:.1f} s, {cpu_seconds:.1f} s of all processors' time")
         psnrs = self.compare(Glb(path), novel)
+        record.progress("compared with the novel frames")
         neural = Evaluate(load_config=self.load_config, sets=("novel",), lpips_backbone=self.lpips_backbone).main()
+        record.progress("evaluated")
         return {
             "glb_novel_psnr": float(np.mean(psnrs)),
             "neural_novel_psnr": neural["novel"]["psnr"],

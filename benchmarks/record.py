@@ -9,9 +9,17 @@ import subprocess
 import sys
 from datetime import date
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import torch
+
+_START = monotonic()
+
+
+def progress(text: str) -> None:
+    """Print a line with the seconds since the benchmark started."""
+    print(f"{monotonic() - _START:6.1f} s  {text}", flush=True)
 
 
 def head(device: str | None = None) -> dict[str, Any]:

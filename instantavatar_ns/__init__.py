@@ -3,7 +3,12 @@
 Importing the package imports no part of nerfstudio: its entry points are read while nerfstudio itself is half imported.
 """
 
+import os
 from typing import Any
+
+# PyTorch's threads shall sleep while they wait for each other: where other work has the processors, too, busy waiting
+# multiplies the time of small operations. This has an effect where PyTorch is not loaded yet, as in `instant-avatar`.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import torch

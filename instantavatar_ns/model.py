@@ -250,6 +250,7 @@ class InstantAvatarModel(Model):
     def get_outputs(self, ray_bundle: RayBundle) -> dict[str, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Render rays that all see one pose, that of the first ray."""
         if not self.training:
+            self.viewer_controls.interruptions.check()
             images = self.image_poses
             pose = self._current or images.prepared(*images.resolve(ray_bundle.times, ray_bundle.metadata))
             return self.render(ray_bundle, pose)

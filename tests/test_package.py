@@ -1,6 +1,7 @@
 """The installed package: entry points, imports while nerfstudio is half imported, and checkpoints."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -54,6 +55,19 @@ def test_every_entry_point_loads_and_has_nerfstudios_type() -> None:
         assert method.config.method_name == name, "ns-train lists the method by its config's name"
         assert method.config.vis == "viewer"
     assert all(isinstance(parser, DataParserSpecification) for parser in parsers.values())
+
+
+@pytest.mark.skipif(not torch.backends.openmp.is_available(), reason="PyTorch has no OpenMP")
+@pytest.mark.parametrize(("given", "used"), [(None, "PASSIVE"), ("active", "ACTIVE")])
+def test_threads_of_commands_sleep_unless_told_otherwise(given: str | None, used: str) -> None:
+    """GNU's OpenMP, PyTorch's on Linux, says what it goes by when it is loaded."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    environment |= {"OMP_DISPLAY_ENV": "true"} | ({} if given is None else {"OMP_WAIT_POLICY": given})
+    command = [sys.executable, "-c", "import instantavatar_ns"]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=True).stderr
+    if "OMP_WAIT_POLICY" not in told:
+        pytest.skip("another OpenMP")
+    assert f"OMP_WAIT_POLICY = '{used}'" in told
 
 
 @pytest.mark.parametrize("module", ENTRY_MODULES)

@@ -43,9 +43,11 @@ class MarchedRays:
     @classmethod
     def at_origins(cls, num_rays: int, device: torch.device) -> MarchedRays:
         """Rays that have seen nothing yet."""
-        sums = torch.zeros(6, num_rays, device=device)
+        sums = torch.zeros(6, _row_length(num_rays), device=device)
+        rgb = sums[:3].view(-1)[: 3 * num_rays].view(num_rays, 3)
         next_step = torch.zeros(num_rays, dtype=torch.int32, device=device)
-        return cls(sums[:3].view(num_rays, 3), sums[3], sums[4], sums[5], next_step)
+        accumulation, depth, optical_depth = sums[3:, :num_rays]
+        return cls(rgb, accumulation, depth, optical_depth, next_step)
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def march(
         capacity: Samples that the buffers hold; of those that do not fit, only their number is kept.
     """
     num_rays, device = len(directions), directions.device
-    first, number = torch.empty((2, num_rays), dtype=torch.int32, device=device)
+    first, number = torch.empty((2, _row_length(num_rays)), dtype=torch.int32, device=device)[:, :num_rays]
     samples = RoundSamples(
         torch.empty((capacity, 3), device=device),
         torch.empty(capacity, device=device),
@@ -163,6 +165,14 @@ def composite_round(
         RAYS=rays_each,
         num_warps=1,
     )
+
+
+def _row_length(numbers: int) -> int:
+    """Of rows of 4-byte numbers that all begin at multiples of 16 bytes.
+
+    Triton compiles a kernel anew for rows that do not, and sizes of the viewer's images are any.
+    """
+    return -(-numbers // 4) * 4
 
 
 def _most_depth(least_transmittance: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -97,7 +97,7 @@ class RecordedImages:
         given = ImageInputs(
             body.bone_transforms, body.world_to_root, camera.camera_to_world, camera.intrinsics, background
         )
-        with self._lock:
+        with _undisturbed(), self._lock:
             inputs = self._filled(given)
             outputs = self._buffers.fit(
                 camera.width * camera.height, partial(self._image, inputs, size, avatar, rules)
@@ -125,10 +125,10 @@ class RecordedImages:
         if last != settings or layout.parts > 1:
             recording = None  # gives its memory back before this image takes some
             image = function()
-            self._keep(size, settings, None)  # an image that was interrupted has not loaded all kernels
+            self._keep(size, settings, None)  # an image that has failed has not loaded all kernels
             return image
         if recording is None:
-            recording = _record(function, inputs.background.device)
+            recording = Recording(function, inputs.background.device, warm=True)
         self._keep(size, settings, recording)
         outputs, counts = recording()
         # Copies: the next image overwrites these.
@@ -170,16 +170,12 @@ def _places(avatar: Avatar) -> tuple[int, ...]:
     return tuple(part.data_ptr() for part in parts)
 
 
-def _record(function: Callable[[], Image], device: torch.device) -> Recording[Image]:
-    with _undisturbed():
-        return Recording(function, device, warm=True)
-
-
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Without nerfstudio's viewer, which ends renderings by exceptions from a tracing function.
+    """Without nerfstudio's legacy viewer, which ends renderings by exceptions from a tracing function.
 
-    One between two lines of PyTorch's `torch.cuda.graph` would leave the device recording for ever.
+    One between two lines of PyTorch's `torch.cuda.graph` would leave the device recording for ever, and one at the last
+    line of a `with` its lock locked.
     """
     trace = sys.gettrace()
     sys.settrace(None)

@@ -18,6 +18,7 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.motion.motion import load_motion, place_motion
+from instantavatar_ns.viewer.interruptions import Interruptions
 from instantavatar_ns.viewer.joint_sliders import JointSliders, bend, canonical_skeleton, joint_turns
 from instantavatar_ns.viewer.motion_controls import FRAME, REST, RUN_MOTION, Clip, MotionControls
 from instantavatar_ns.viewer.scene_overlays import CanonicalBody, SceneOverlays, ShownPose
@@ -67,6 +68,7 @@ class ViewerControls(nn.Module):
     ) -> None:
         super().__init__()
         self.control = ViewerControl()
+        self.interruptions = Interruptions()
         self._body = (body,)  # in a tuple, so that it is no submodule
         self._poses, self._world_to_dataset, self._train_pose_ids = poses, world_to_dataset, train_pose_ids
         self._posed_body = posed_body

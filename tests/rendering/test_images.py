@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from instantavatar_ns.occupancy import _rounds_triton
 from instantavatar_ns.occupancy.compositing import Pixels
 from instantavatar_ns.rendering import image_buffers
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, block_size, split
@@ -74,6 +76,24 @@ def test_round_takes_so_many_samples_and_the_last_one_the_rest(quick: Scene) -> 
     rays = int(per_ray[0])
     assert 0 < rays < 36 and counts[0] <= 3 * rays and counts[1] <= 2 * rays
     assert counts.sum() == len(weights) > 4 * rays
+
+
+@pytest.mark.parametrize("number", [33, 34, 35])
+def test_images_of_any_size_run_the_same_kernels(
+    quick: Scene, expected: Pixels, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    aligned: list[bool] = []
+
+    def launch(*arguments: Any, **options: Any) -> None:
+        aligned.extend(value.data_ptr() % 16 == 0 for value in arguments if isinstance(value, Tensor))
+        launch_kernel(*arguments, **options)
+
+    launch_kernel = _rounds_triton.launch
+    monkeypatch.setattr(_rounds_triton, "launch", launch)
+    rays = Rays(quick.rays.origins[:number].clone(), quick.rays.directions[:number].clone())
+    image = render(quick._replace(rays=rays), (2, 0))
+    assert_same(image, tuple(value[:number] for value in expected[:3]))
+    assert len(aligned) == 2 * (12 + 11) and all(aligned)
 
 
 def test_rays_that_start_together_need_one_origin(quick: Scene, expected: Pixels) -> None:
