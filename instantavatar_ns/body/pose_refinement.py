@@ -9,6 +9,8 @@ correction in some 25 looks.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -75,6 +77,13 @@ class PoseRefinement(nn.Module):
             self.register_buffer(name, value, persistent=name == "coordinates")
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
+
+    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
+    ) -> None:
+        # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds.
+        state_dict.setdefault(f"{prefix}coordinates", self.coordinates)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __len__(self) -> int:
         return len(self.remainders)

@@ -146,18 +146,14 @@ class FrameStore:
 def _read_frames(dataset: AvatarDataset) -> UInt8[Tensor, "frames height width 4"]:
     """All frames, several at a time: decoding images leaves the interpreter's lock."""
     with ThreadPoolExecutor() as pool:
-        try:
-            images = track(
-                pool.map(dataset.get_numpy_image, range(len(dataset))),
-                description="Reading frames",
-                total=len(dataset),
-                transient=True,
-                console=CONSOLE,
-            )
-            return torch.stack([torch.from_numpy(image) for image in images])
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # the first bad frame ends it
-            raise
+        images = track(
+            pool.map(dataset.get_numpy_image, range(len(dataset))),
+            description="Reading frames",
+            total=len(dataset),
+            transient=True,
+            console=CONSOLE,
+        )
+        return torch.stack([torch.from_numpy(image) for image in images])
 
 
 class AvatarDataManager(VanillaDataManager[AvatarDataset]):

@@ -77,10 +77,10 @@ def march_kernel(
     tl.store(first + ray, tl.minimum(slot, capacity), mask=valid)
     tl.store(number + ray, tl.maximum(tl.minimum(total, capacity - slot), 0), mask=valid)
     last, at, left = at, begin, total
-    while tl.max(((left > 0) & (at < last)).to(tl.int32), axis=0) > 0:
+    going = left > 0
+    while tl.max(going.to(tl.int32), axis=0) > 0:
         middle = (2 * at + 1).to(tl.float32) * half_step
-        looked_at = (left > 0) & (at < last)
-        hit = looked_at & _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
+        hit = going & _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
         fits = hit & (slot < capacity)
         tl.store(t_starts + slot, at.to(tl.float32) * step, mask=fits)
         tl.store(points + 3 * slot, ox + middle * dx, mask=fits)
@@ -89,7 +89,8 @@ def march_kernel(
         slot += hit.to(tl.int32)
         left -= hit.to(tl.int32)
         at += 1
-    while tl.max(left, axis=0) > 0:  # see _occupied
+        going = (left > 0) & (at < last)
+    while tl.max(left, axis=0) > 0:  # never, as far as is known: see _occupied
         fits = (left > 0) & (slot < capacity)
         tl.store(t_starts + slot, _FILLER, mask=fits)
         tl.store(points + 3 * slot, _FILLER, mask=fits)

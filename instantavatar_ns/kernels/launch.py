@@ -54,7 +54,7 @@ def launch(
     *args: Argument,
     num_warps: int = 4,
     num_stages: int = 3,
-    fuse: int = True,
+    fuse: int = True,  # a bool; constants, which callers pass on in dictionaries, are numbers
     **constants: Constant,
 ) -> None:
     """Launch a kernel on PyTorch's current stream, or run it in Triton's interpreter where that is switched on.

@@ -215,3 +215,11 @@ def test_corrections_keep_their_meaning_where_coordinates_come_out_otherwise(
     elsewhere = PoseRefinement(body, poses, TIMES, world, mirrored, knot_spacing=8.0)
     elsewhere.load_state_dict(refinement.state_dict())
     torch.testing.assert_close(elsewhere.corrections(), refinement.corrections())
+
+
+def test_checkpoints_without_coordinates_load(refinement: PoseRefinement) -> None:
+    disturb(refinement)
+    expected, state = refinement.corrections(), refinement.state_dict()
+    del state["coordinates"]
+    refinement.load_state_dict(state)
+    torch.testing.assert_close(refinement.corrections(), expected)
