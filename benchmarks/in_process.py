@@ -17,6 +17,7 @@ from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
 from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.deformer import fast_snarf
+from instantavatar_ns.deformer.skinning_grid import SkinningSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.metrics import image_metrics
 from instantavatar_ns.model import InstantAvatarModel
@@ -35,10 +36,12 @@ def made_once() -> Iterator[None]:
             images[key] = read(self, image_idx)
         return images[key]
 
-    def kept_grid(vertices: torch.Tensor, weights: torch.Tensor, box: VoxelBox) -> torch.Tensor:
-        key = vertices.cpu().numpy().tobytes(), box.resolution
+    def kept_grid(
+        vertices: torch.Tensor, weights: torch.Tensor, box: VoxelBox, settings: SkinningSettings
+    ) -> torch.Tensor:
+        key = vertices.cpu().numpy().tobytes(), box.resolution, settings
         if key not in grids:
-            grids[key] = build(vertices, weights, box)
+            grids[key] = build(vertices, weights, box, settings)
         return grids[key]
 
     AvatarDataset.get_numpy_image, fast_snarf.build_skinning_grid = kept, kept_grid

@@ -8,6 +8,7 @@ from nerfstudio.plugins.types import MethodSpecification
 
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.deformer.skinning_grid import SkinningSettings
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
@@ -80,6 +81,7 @@ instant_avatar_lite = MethodSpecification(
             log2_hash_entries=16,
             hidden_width=32,
             skinning_resolution=(64, 64, 16),
+            skinning=SkinningSettings(smoothing_passes=1),  # its voxels are twice as large
             step_size=2 / 128,
             density_noise_steps=300,
             empty_steps=150,

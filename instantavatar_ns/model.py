@@ -81,7 +81,9 @@ class InstantAvatarModel(Model):
         vertices = canonical_vertices(body, poses.betas)
         self.renderer: Literal["triton", "torch"] = choose_renderer(config.renderer, self.kwargs.get("device", "cpu"))
         search = SearchSettings(implementation=self.renderer)
-        self.deformer = FastSnarfDeformer(vertices, body.skinning_weights, config.skinning_resolution, search)
+        self.deformer = FastSnarfDeformer(
+            vertices, body.skinning_weights, config.skinning_resolution, search, config.skinning
+        )
         centre, half_edge = canonical_box(vertices)
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
         self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nerfstudio.models.base_model import ModelConfig
 
 from instantavatar_ns.backgrounds import Background
+from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, FAST_SNARF_SKINNING, SkinningSettings
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions
 
 
@@ -46,6 +47,8 @@ class InstantAvatarModelConfig(ModelConfig):
     skinning_resolution: tuple[int, int, int] = (128, 128, 32)
     """Voxels of the skinning weights and of the canonical occupancy along x, y and z; posed grids have cells twice as
     large, about 64 along the longest axis."""
+    skinning: SkinningSettings = BODY_SKINNING
+    """How the body's skinning weights get into the voxels."""
     step_size: float = 2 / 256
     """Distance between samples along a ray, metres."""
     background_color: Background = "random"
@@ -93,3 +96,7 @@ class InstantAvatarModelConfig(ModelConfig):
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
     vgg_backbone: Path | None = None
     """File with VGG16's convolutions for the loss of `lpips_loss_mult`; by default torchvision downloads them."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Fields of older runs fit the skinning they were trained with, which their config.yml does not name.
+        self.__dict__.update({"skinning": FAST_SNARF_SKINNING, **state})

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from instantavatar_ns.deformer._search_torch import pack_roots, search_roots_torch
 from instantavatar_ns.deformer.candidates import find_bone_candidates, main_bones
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings
-from instantavatar_ns.deformer.skinning_grid import build_skinning_grid, skinning_box
+from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, SkinningSettings, build_skinning_grid, skinning_box
 from instantavatar_ns.deformer.voxels import (
     corner_weight_slopes,
     corner_weights,
@@ -31,6 +31,7 @@ class FastSnarfDeformer(nn.Module):
         skinning_weights: Its skinning weights.
         resolution: Voxels along x, y, z.
         settings: When the search ends, and what computes it.
+        skinning: How the weights get from the body into the voxels.
     """
 
     skinning_weights: Float[Tensor, "voxels 24"]
@@ -42,11 +43,12 @@ class FastSnarfDeformer(nn.Module):
         skinning_weights: Float[Tensor, "vertices 24"],
         resolution: tuple[int, int, int] = (128, 128, 32),
         settings: SearchSettings | None = None,
+        skinning: SkinningSettings = BODY_SKINNING,
     ) -> None:
         super().__init__()
         self.settings = settings or SearchSettings()
         self.box = skinning_box(vertices, resolution)
-        weights = build_skinning_grid(vertices, skinning_weights, self.box)
+        weights = build_skinning_grid(vertices, skinning_weights, self.box, skinning)
         self.register_buffer("skinning_weights", weights, persistent=False)
         self.register_buffer("main_bones", main_bones(weights, self.box), persistent=False)
 

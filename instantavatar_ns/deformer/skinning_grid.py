@@ -1,6 +1,14 @@
-"""Skinning weights on a voxel grid around the canonical body (Fast-SNARF section 3.2; fixed during training)."""
+"""Skinning weights on a voxel grid around the canonical body (Fast-SNARF section 3.2; fixed during training).
+
+Fast-SNARF's grid is smoother than the body: 30 neighbours and 30 passes spread the weights over some 3 cm more, and
+what lies around a joint follows a limb that turns by too little. Avatars then look right in the poses they were trained
+in, and in others their arms are too far from the chest and their legs too far apart (docs/ablations.md). The settings
+here keep to the body's weights, and sharpen them.
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -10,10 +18,27 @@ from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 
-NEIGHBOURS = 30
-SMOOTHING_PASSES = 30
 SMOOTHING_KEEP = 0.7
 NEAREST, FARTHEST = 1e-4, 1.0  # metres between which a vertex's distance counts
+
+
+@dataclass(frozen=True)
+class SkinningSettings:
+    """How a body's skinning weights get into the space around it."""
+
+    neighbours: int = 8
+    """Vertices that a voxel takes its weights from."""
+    smoothing_passes: int = 12
+    """Passes that pull each voxel towards its neighbours; without any, weights jump where two parts of the body face
+    each other."""
+    sharpness: float = 1.75
+    """Power of the body's weights before they are spread, 1 for its own. Bodies are skinned smoothly, people bend at
+    their joints."""
+
+
+BODY_SKINNING = SkinningSettings()
+# What runs of before 2026-11-27 were trained with.
+FAST_SNARF_SKINNING = SkinningSettings(neighbours=30, smoothing_passes=30, sharpness=1.0)
 
 
 def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, ""]]:
@@ -30,31 +55,39 @@ def skinning_box(vertices: Float[Tensor, "vertices 3"], resolution: tuple[int, i
 
 
 def build_skinning_grid(
-    vertices: Float[Tensor, "vertices 3"], skinning_weights: Float[Tensor, "vertices 24"], box: VoxelBox
+    vertices: Float[Tensor, "vertices 3"],
+    skinning_weights: Float[Tensor, "vertices 24"],
+    box: VoxelBox,
+    settings: SkinningSettings = BODY_SKINNING,
 ) -> Float[Tensor, "voxels 24"]:
-    """Diffuse the body's skinning weights into the space around it.
+    """Spread the body's skinning weights into the space around it.
 
-    Each voxel takes the inverse-distance mean of its 30 nearest vertices' weights; 30 passes then pull every inner
-    voxel towards the mean of its six neighbours.
+    Each voxel takes the inverse-distance mean of its nearest vertices' weights; passes then pull every inner voxel
+    towards the mean of its six neighbours.
 
     Args:
         vertices: Canonical body, metres.
         skinning_weights: Its weights.
         box: Voxels to fill.
+        settings: How.
     """
-    distances, nearest = KDTree(vertices.cpu().numpy()).query(box.positions().cpu().numpy(), k=NEIGHBOURS, workers=-1)
+    skinning_weights = skinning_weights**settings.sharpness
+    skinning_weights = skinning_weights / skinning_weights.sum(dim=-1, keepdim=True)
+    positions, count = box.positions().cpu().numpy(), min(settings.neighbours, len(vertices))
+    distances, nearest = KDTree(vertices.cpu().numpy()).query(positions, k=count, workers=-1)
+    distances, nearest = distances.reshape(-1, count), nearest.reshape(-1, count)
     closeness = 1.0 / torch.from_numpy(distances).float().clamp(NEAREST, FARTHEST).to(vertices.device)
     closeness = closeness / closeness.sum(dim=-1, keepdim=True)
     nearest = torch.from_numpy(nearest).to(vertices.device)
     weights = F.embedding_bag(nearest, skinning_weights, per_sample_weights=closeness, mode="sum")
-    return _smooth(weights.view(*box.resolution, -1)).flatten(0, 2)
+    return _smooth(weights.view(*box.resolution, -1), settings.smoothing_passes).flatten(0, 2)
 
 
-def _smooth(weights: Float[Tensor, "x y z 24"]) -> Float[Tensor, "x y z 24"]:
+def _smooth(weights: Float[Tensor, "x y z 24"], passes: int) -> Float[Tensor, "x y z 24"]:
     """Laplacian smoothing of the inner voxels."""
     weights = weights.clone()
     inner = weights[1:-1, 1:-1, 1:-1]
-    for _ in range(SMOOTHING_PASSES):
+    for _ in range(passes):
         mean = weights[2:, 1:-1, 1:-1] + weights[:-2, 1:-1, 1:-1]
         mean += weights[1:-1, 2:, 1:-1]
         mean += weights[1:-1, :-2, 1:-1]
