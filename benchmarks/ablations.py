@@ -58,6 +58,12 @@ VARIANTS = {
     "no-occupancy-loss": Variant("without the occupancy regulariser", (f"{MODEL}occupancy-loss-mult", "0")),
     "no-hard-surface": Variant("without the hard-surface prior", (f"{MODEL}hard-surface-loss-mult", "0")),
     "no-refinement": Variant("poses taken as they are", (f"{MODEL}refine-poses", "False")),
+    "fast-snarf-skinning": Variant(
+        "skinning weights spread as Fast-SNARF spreads them",
+        tuple(f"{MODEL}skinning.{option}" for option in ("neighbours=30", "smoothing-passes=30", "sharpness=1")),
+    ),
+    "no-alignment": Variant("poses not aligned to the silhouettes first", (f"{MODEL}align-poses", "False")),
+    "no-drift": Variant("drift of the poses left in", (f"{MODEL}drift-start", "{steps}")),
 }
 
 

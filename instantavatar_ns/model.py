@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -33,6 +33,7 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.drift import DriftFinder
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.body.silhouettes import align_to_silhouettes, pinhole_silhouettes
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.pinhole_rays import PinholeCamera, pinhole_camera
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
@@ -145,6 +146,28 @@ class InstantAvatarModel(Model):
         return self.poses.bone_transforms[: len(self.train_pose_ids)]
 
     # Training
+
+    def align_poses(self, masks: UInt8[Tensor, "frames height width"], cameras: Cameras) -> None:
+        """Correct the training poses so that the body fills the person's silhouettes.
+
+        Args:
+            masks: Opacity of the person in the training frames.
+            cameras: Of these frames.
+        """
+        refinement, metadata = self.pose_refinement, self.kwargs["metadata"]
+        if refinement is None or not self.config.align_poses:
+            return
+        assert cameras.metadata is not None
+        rows = cameras.metadata["pose_id"].flatten().to(self.device)
+        knots = align_to_silhouettes(
+            load_body_model(metadata["body_model"]).to(self.device),
+            metadata["poses"].betas.to(self.device),
+            refinement.given_rotations[rows],
+            refinement.given_transl[rows],
+            refinement.basis[rows],
+            pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
+        )
+        refinement.start_from(knots)
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""

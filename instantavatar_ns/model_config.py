@@ -79,6 +79,9 @@ class InstantAvatarModelConfig(ModelConfig):
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True
     """Correct the training poses while the avatar is trained."""
+    align_poses: bool = True
+    """Correct the training poses before the first step already, so that the body fills the silhouettes; where
+    `refine_poses` is on."""
     pose_start: int = 500
     """Step at which the correction of poses begins: the shape must have formed."""
     pose_knot_spacing: float = 8.0

@@ -49,7 +49,11 @@ class AvatarPipeline(VanillaPipeline):
         self._training_step: TrainingStep | None = None
         model = cast(InstantAvatarModel, self.model)
         model.may_record = config.record_steps
-        if self.test_mode == "val" and self._may_record and model.is_recordable:  # "val" is what ns-train asks for
+        if self.test_mode != "val":  # what ns-train asks for
+            return
+        frames = cast(AvatarDataManager, self.datamanager).train_frames
+        model.align_poses(frames.images[..., 3], frames.cameras)
+        if self._may_record and model.is_recordable:
             compile_kernels(model)
 
     def get_train_loss_dict(self, step: int):

@@ -125,6 +125,14 @@ class PoseRefinement(nn.Module):
         self.drift += turns
         self.undrifted_rotations.copy_(rotation_matrices(self.drift) @ self.given_rotations)
 
+    @torch.no_grad()
+    def start_from(self, knots: Float[Tensor, "knots 25 3"]) -> None:
+        """Begin with corrections that a spline with these knots describes, in place of those there are."""
+        common = (self.basis.mean(dim=0) @ knots.flatten(1)).view(1, NUM_JOINTS + 1, 3) * self.is_limb
+        self.take_out(common[0, :-1] - self.drift)
+        self.knots.copy_(torch.linalg.solve(self.coordinates, (knots - common).flatten(1).T).T)
+        self.remainders.zero_()
+
     def corrections(self) -> Float[Tensor, "frames 25 3"]:
         """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame; without the drift."""
         return self._correction(self.basis @ self.knots + self.remainders)

@@ -1,0 +1,343 @@
+"""Poses that make the body fill the person's silhouettes, before there is an avatar.
+
+An avatar that is trained in wrong poses agrees with them: images then tell little of what is wrong. The body model's
+shape is known beforehand. Its outline in a frame must lie inside the person's by the thickness of clothes, the same for
+a patch of the body in all frames; and errors of poses change slowly. The corrections that do this best are found by
+Gauss-Newton over all frames together. What turns towards the camera and away from it is found where outlines show it;
+elsewhere it stays as given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils.poses import to4x4
+from torch import Tensor
+
+from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.linalg import rigid_inverse
+
+_ROUNDS = 8
+_COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.04  # metres within which an outline belongs to another
+_SAME_DIRECTION = 0.8  # cosine between the outlines' normals
+# What is expected, in metres: clothes on a patch of the body are so thick, give or take. Outlines are normal about
+# that, and independent where they are a patch apart.
+_PATCH, _CLOTHES, _CLOTHES_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.008, 0.008
+# Corrections are normal about zero, rotations in radians, with the deviation that makes the silhouettes most probable:
+# poses of a good fit are a tenth of a degree off, those of an estimator some degrees.
+_TURNS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03)
+_SHIFT_PER_TURN = 0.4  # metres per radian
+_NUM_UNKNOWNS = 3 * NUM_JOINTS + 3
+
+
+@dataclass(frozen=True)
+class Silhouettes:
+    """Outlines of the person, and the pinhole cameras that saw them.
+
+    Attributes:
+        distance: Signed distance to the person, pixels, negative within.
+        focal: Focal lengths along x and y, pixels.
+        centre: Principal points, pixels.
+        world_to_camera: From the dataset's world to cameras that look along z, y down.
+    """
+
+    distance: Float[Tensor, "frames height width"]
+    focal: Float[Tensor, "frames 2"]
+    centre: Float[Tensor, "frames 2"]
+    world_to_camera: Float[Tensor, "frames 4 4"]
+
+
+def pinhole_silhouettes(
+    masks: UInt8[Tensor, "frames height width"], cameras: Cameras, world_to_dataset: Float[Tensor, "4 4"]
+) -> Silhouettes:
+    """What nerfstudio's pinhole cameras saw.
+
+    Args:
+        masks: Opacity of the person.
+        cameras: One for each mask, on any device.
+        world_to_dataset: Rigid transform from nerfstudio's world.
+    """
+    device = cameras.device
+    to_camera = rigid_inverse(to4x4(cameras.camera_to_worlds)) @ rigid_inverse(world_to_dataset.to(device))
+    opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], device=device))
+    focal, centre = torch.cat([cameras.fx, cameras.fy], dim=-1), torch.cat([cameras.cx, cameras.cy], dim=-1)
+    return Silhouettes(distance_to_mask(masks).to(device), focal, centre, opengl_to_opencv @ to_camera)
+
+
+def distance_to_mask(masks: UInt8[Tensor, "frames height width"]) -> Float[Tensor, "frames height width"]:
+    """Signed distance of pixels' middles to the outline of what is more than half opaque, pixels, negative within."""
+
+    def one(mask: np.ndarray) -> np.ndarray:
+        person = (mask > 127).astype(np.uint8)
+        outside, inside = (cv2.distanceTransform(part, cv2.DIST_L2, 5) for part in (1 - person, person))
+        return np.where(person > 0, 0.5 - inside, outside - 0.5)
+
+    return torch.from_numpy(np.stack([one(mask) for mask in masks.cpu().numpy()])).float()
+
+
+@torch.no_grad()
+def align_to_silhouettes(
+    body: BodyModel,
+    betas: Float[Tensor, "10"],
+    rotations: Float[Tensor, "frames 24 3 3"],
+    transl: Float[Tensor, "frames 3"],
+    basis: Float[Tensor, "frames knots"],
+    silhouettes: Silhouettes,
+) -> Float[Tensor, "knots 25 3"]:
+    """Knots of splines over time by which to correct poses: rotation vectors in the parents' axes, and a shift.
+
+    Where the body is on the average is left as it was given: hair and shoes would move it.
+
+    Args:
+        body: The person's body, on the device that computes.
+        betas: Its shape.
+        rotations: Of the joints relative to their parents, as given.
+        transl: Of the body in the dataset's world, metres, as given.
+        basis: Weight of each knot in each frame.
+        silhouettes: What to fill.
+    """
+    problem = _Problem(body, betas, rotations.double(), transl.double(), basis.double(), silhouettes)
+    unknowns = problem.start()
+    spread = _TURNS[-1]
+    for turn in range(_ROUNDS):
+        equations = problem.linearise(unknowns, _COARSE_REACH if turn < _COARSE_ROUNDS else _REACH)
+        if turn == _COARSE_ROUNDS - 1:
+            spread = max(_TURNS, key=lambda candidate: problem.solve(equations, candidate).evidence)
+        unknowns = problem.solve(equations, spread).unknowns
+    knots = problem.knots(unknowns)
+    knots[:, -1] -= (problem.basis @ knots[:, -1]).mean(dim=0)
+    return knots.to(basis.dtype)
+
+
+class _Equations(NamedTuple):
+    """Normal equations of the distances, linear in the unknowns: `matrix @ unknowns = right`."""
+
+    matrix: Float[Tensor, "unknowns unknowns"]
+    right: Float[Tensor, "unknowns"]
+
+
+class _Solution(NamedTuple):
+    """The most probable unknowns (knots, then clothes), and how well their expected spread explains the distances."""
+
+    unknowns: Float[Tensor, "unknowns"]
+    evidence: float
+
+
+class _Outline(NamedTuple):
+    """Points of the body's outlines that have found the person's.
+
+    Attributes:
+        frame: Of each point.
+        edge: Of the mesh, on whose middle it lies.
+        point: Where it is, metres, in the dataset's world.
+        slope: Derivative of the distance to the person's outline by the point's position.
+        distance: To the person's outline, metres, negative within.
+        length: Of the edge, metres.
+    """
+
+    frame: Int[Tensor, "points"]
+    edge: Int[Tensor, "points"]
+    point: Float[Tensor, "points 3"]
+    slope: Float[Tensor, "points 3"]
+    distance: Float[Tensor, "points"]
+    length: Float[Tensor, "points"]
+
+
+class _Problem:
+    """Unknowns: the knots [knots, 75], then the thickness of clothes on each patch."""
+
+    def __init__(
+        self,
+        body: BodyModel,
+        betas: Float[Tensor, "10"],
+        rotations: Float[Tensor, "frames 24 3 3"],
+        transl: Float[Tensor, "frames 3"],
+        basis: Float[Tensor, "frames knots"],
+        silhouettes: Silhouettes,
+    ) -> None:
+        self.rotations, self.transl, self.basis, self.silhouettes = rotations, transl, basis, silhouettes
+        self.rest, self.joints = (value.double() for value in body.rest(betas))
+        self.weights, self.faces, self.ancestors = body.skinning_weights.double(), body.faces, body.ancestors
+        self.parents = body.parents.tolist()
+        follows = torch.eye(NUM_JOINTS, dtype=torch.double)  # whether a bone (column) hangs on a joint (row)
+        for joint in range(NUM_JOINTS - 1, 0, -1):
+            follows[self.parents[joint]] += follows[joint]
+        self.share = self.weights @ follows.T.to(self.weights)  # of a vertex that a joint's turn takes along
+        self.patch = patches(self.rest, self.weights)
+        self.num_patches = int(self.patch.max()) + 1
+        self.edges, self.sides = inner_edges(body.faces)
+
+    def start(self) -> Float[Tensor, "unknowns"]:
+        clothes = self.basis.new_full((self.num_patches,), _CLOTHES)
+        return torch.cat([self.basis.new_zeros(self.basis.shape[1] * _NUM_UNKNOWNS), clothes])
+
+    def knots(self, unknowns: Float[Tensor, "unknowns"]) -> Float[Tensor, "knots 25 3"]:
+        return unknowns[: -self.num_patches].view(-1, NUM_JOINTS + 1, 3).clone()
+
+    def linearise(self, unknowns: Float[Tensor, "unknowns"], reach: float) -> _Equations:
+        """Distances between the outlines around some unknowns.
+
+        Args:
+            unknowns: Where to linearise.
+            reach: Metres within which outlines belong to each other.
+        """
+        correction = torch.einsum("fk,kjr->fjr", self.basis, self.knots(unknowns))
+        rotations = rotation_matrices(correction[:, :-1]) @ self.rotations
+        transforms = skinning_transforms(rotations, self.transl + correction[:, -1], self.joints, self.ancestors)
+        outline = self._outline(transforms[..., :3, :], reach)
+        frame, edge = outline.frame, outline.edge
+
+        turned = transforms[..., :3, :3]
+        joints = torch.einsum("fjrc,jc->fjr", turned, self.joints) + transforms[..., :3, 3]
+        identity = torch.eye(3).to(turned).expand(len(turned), 1, 3, 3)
+        axes = torch.cat([identity, turned[:, self.parents[1:]]], dim=1)  # the parents'
+        arm = outline.point[:, None] - joints[frame]
+        torque = (
+            torch.linalg.cross(arm, outline.slope[:, None].expand_as(arm)) * self._of_edge(self.share, edge)[..., None]
+        )
+        by_pose = torch.cat(
+            [torch.einsum("njrc,njr->njc", axes[frame], torque), outline.slope[:, None]], dim=1
+        ).flatten(1)
+        patch = self.patch[self.edges[edge, 0]]
+        # The distances where all unknowns are zero, were they linear. Clothes fill them: the sum of both is zero.
+        at_zero = outline.distance - (by_pose * correction.flatten(1)[frame]).sum(dim=1)
+        residual = outline.distance + unknowns[-self.num_patches :][patch]
+        # Neighbouring points say the same, in neighbouring frames too: together they count as much as their patches,
+        # seen once a knot. Cauchy's weights: hair and hands are no cloth.
+        several = outline.length / _PATCH * (self.basis.shape[1] / self.basis.shape[0])
+        weight = several / _UNEVENNESS**2 / (1 + (residual / (2 * _UNEVENNESS)).square())
+        return self._equations(by_pose, patch, at_zero, weight, frame)
+
+    def _equations(
+        self,
+        by_pose: Float[Tensor, "points 75"],
+        patch: Int[Tensor, "points"],
+        distance: Float[Tensor, "points"],
+        weight: Float[Tensor, "points"],
+        frame: Int[Tensor, "points"],
+    ) -> _Equations:
+        """Sum the frames' normal equations, each spread over its knots."""
+        frames, knots = self.basis.shape
+        weighted = by_pose * weight[:, None]
+        counts = torch.bincount(frame, minlength=frames).tolist()  # points are in the order of the frames
+        pairs = zip(by_pose.split(counts), weighted.split(counts), strict=True)
+        of_poses = torch.stack([one.T @ other for one, other in pairs])
+        with_clothes = by_pose.new_zeros(frames, self.num_patches, _NUM_UNKNOWNS)
+        with_clothes.index_put_((frame, patch), weighted, accumulate=True)
+        of_clothes = by_pose.new_zeros(self.num_patches).index_add_(0, patch, weight)
+        pull = by_pose.new_zeros(frames, _NUM_UNKNOWNS).index_add_(0, frame, weighted * distance[:, None])
+        pull_of_clothes = by_pose.new_zeros(self.num_patches).index_add_(0, patch, weight * distance)
+
+        size = knots * _NUM_UNKNOWNS
+        of_knots = torch.einsum("fa,fb,fij->aibj", self.basis, self.basis, of_poses).reshape(size, size)
+        mixed = torch.einsum("fa,fpi->aip", self.basis, with_clothes).reshape(size, -1)
+        upper = torch.cat([of_knots, mixed], dim=1)
+        lower = torch.cat([mixed.T, torch.diag(of_clothes)], dim=1)
+        right = torch.cat([torch.einsum("fa,fi->ai", self.basis, pull).flatten(), pull_of_clothes])
+        return _Equations(torch.cat([upper, lower]), -right)
+
+    def solve(self, equations: _Equations, turn: float) -> _Solution:
+        """The most probable unknowns where rotations are expected to be off by `turn` radians."""
+        knot = [turn] * (3 * NUM_JOINTS) + [_SHIFT_PER_TURN * turn] * 3
+        spread = equations.right.new_tensor(knot * self.basis.shape[1] + [_CLOTHES_SPREAD] * self.num_patches)
+        expected = torch.zeros_like(spread)
+        expected[-self.num_patches :] = _CLOTHES
+        information = equations.matrix + torch.diag(spread**-2)
+        right = equations.right + spread**-2 * expected
+        factor = torch.linalg.cholesky(information)
+        unknowns = torch.cholesky_solve(right[:, None], factor)[:, 0]
+        # Logarithm of the probability of the distances, but for what does not depend on the spread.
+        evidence = 0.5 * right @ unknowns - factor.diagonal().log().sum() - spread.log().sum()
+        return _Solution(unknowns, float(evidence))
+
+    def _outline(self, transforms: Float[Tensor, "frames 24 3 4"], reach: float) -> _Outline:
+        """Edges between a face that the camera sees and one that it does not, where the person's outline is near."""
+        blended = torch.einsum("vj,fjrc->fvrc", self.weights, transforms)
+        world = torch.einsum("fvrc,vc->fvr", blended[..., :3], self.rest) + blended[..., 3]
+        to_camera = self.silhouettes.world_to_camera.to(world)
+        vertices = torch.einsum("frc,fvc->fvr", to_camera[:, :3, :3], world) + to_camera[:, None, :3, 3]
+        corners = vertices[:, self.faces]
+        normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+        seen = (normals * corners.sum(dim=2)).sum(dim=-1) < 0
+        frame, edge = (seen[:, self.sides[:, 0]] != seen[:, self.sides[:, 1]]).nonzero(as_tuple=True)
+        ends = vertices[frame[:, None], self.edges[edge]]
+        middle, length = ends.mean(dim=1), (ends[:, 0] - ends[:, 1]).norm(dim=-1)
+        outwards = torch.nn.functional.normalize(normals[frame[:, None], self.sides[edge]], dim=-1).sum(dim=1)[:, :2]
+
+        depth = middle[:, 2:].clamp_min(1e-3)
+        focal = self.silhouettes.focal.to(depth)[frame]
+        pixels, slope = _look_up(
+            self.silhouettes.distance, frame, middle[:, :2] / depth * focal + self.silhouettes.centre.to(depth)[frame]
+        )
+        steepness = slope.norm(dim=-1)
+        direction = slope / steepness[:, None].clamp_min(1e-6)
+        metres_per_pixel = depth[:, 0] / focal.mean(dim=-1)
+        distance = pixels * metres_per_pixel
+        same = (torch.nn.functional.normalize(outwards, dim=-1) * direction).sum(dim=-1) > _SAME_DIRECTION
+        keep = same & (distance.abs() < reach) & (steepness > 0.5) & (middle[:, 2] > 0.1)
+        by_image = direction * focal / depth * metres_per_pixel[:, None]
+        along = -(by_image * middle[:, :2]).sum(dim=-1, keepdim=True) / depth
+        slope = torch.cat([by_image, along], dim=-1)[keep]
+        frame, edge = frame[keep], edge[keep]
+        return _Outline(
+            frame,
+            edge,
+            world[frame[:, None], self.edges[edge]].mean(dim=1),
+            torch.einsum("nrc,nr->nc", to_camera[frame, :3, :3], slope),
+            distance[keep],
+            length[keep],
+        )
+
+    def _of_edge(self, values: Float[Tensor, "vertices n"], edge: Int[Tensor, "points"]) -> Float[Tensor, "points n"]:
+        return values[self.edges[edge]].mean(dim=1)
+
+
+def patches(rest: Float[Tensor, "vertices 3"], weights: Float[Tensor, "vertices 24"]) -> Int[Tensor, "vertices"]:
+    """Number of the patch that each vertex belongs to: what lies in the same small cube and mainly on the same bone."""
+    cell = ((rest - rest.amin(dim=0)) / _PATCH).floor().long()
+    return torch.unique(torch.cat([cell, weights.argmax(dim=-1)[:, None]], dim=1), dim=0, return_inverse=True)[1]
+
+
+def inner_edges(faces: Int[Tensor, "faces 3"]) -> tuple[Int[Tensor, "edges 2"], Int[Tensor, "edges 2"]]:
+    """Edges of a mesh that two faces share: their vertices, and their faces."""
+    edges = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).sort(dim=1).values
+    face = torch.arange(len(faces), device=faces.device).repeat(3)
+    order = torch.argsort(edges[:, 0] * (int(faces.max()) + 1) + edges[:, 1])
+    edges, face = edges[order], face[order]
+    first = (edges[1:] == edges[:-1]).all(dim=1).nonzero()[:, 0]
+    return edges[first], torch.stack([face[first], face[first + 1]], dim=1)
+
+
+def _look_up(
+    images: Float[Tensor, "frames height width"], frame: Int[Tensor, "points"], position: Float[Tensor, "points 2"]
+) -> tuple[Float[Tensor, "points"], Float[Tensor, "points 2"]]:
+    """Values between the pixels of some frames, and their slopes; none outside the image.
+
+    Args:
+        images: One value per pixel.
+        frame: Of each point.
+        position: x and y, pixels, the first pixel's middle at a half.
+    """
+    height, width = images.shape[1:]
+    place = position - 0.5
+    limit = place.new_tensor([width - 3, height - 3])
+    inside = ((place >= 1) & (place <= limit)).all(dim=-1)
+    place = torch.minimum(place.clamp_min(1), limit)
+    x, y = place.floor().long().unbind(dim=-1)
+    right, down = (place - place.floor()).unbind(dim=-1)
+
+    def pixel(dy: int, dx: int) -> Tensor:
+        return images[frame, y + dy, x + dx].to(position)
+
+    value = torch.lerp(torch.lerp(pixel(0, 0), pixel(0, 1), right), torch.lerp(pixel(1, 0), pixel(1, 1), right), down)
+    # Over three pixels: the distance is that to whole pixels, and uneven by half of one.
+    slope_x = torch.lerp(pixel(0, 2) - pixel(0, -1), pixel(1, 2) - pixel(1, -1), down) / 3
+    slope_y = torch.lerp(pixel(2, 0) - pixel(-1, 0), pixel(2, 1) - pixel(-1, 1), right) / 3
+    return value, torch.stack([slope_x, slope_y], dim=-1) * inside[:, None]
