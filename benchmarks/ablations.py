@@ -63,7 +63,6 @@ VARIANTS = {
         tuple(f"{MODEL}skinning.{option}" for option in ("neighbours=30", "smoothing-passes=30", "sharpness=1")),
     ),
     "no-alignment": Variant("poses not aligned to the silhouettes first", (f"{MODEL}align-poses", "False")),
-    "no-drift": Variant("drift of the poses left in", (f"{MODEL}drift-start", "{steps}")),
 }
 
 

@@ -107,8 +107,7 @@ class Speed:
         """Arguments of ns-train for a run of so many steps, whose schedules are scaled to them."""
         config = METHODS[self.method]
         scaled = []
-        schedules = ("pose_start", "density_noise_steps", "empty_steps", "drift_start", "drift_interval", "drift_end")
-        for schedule in schedules:
+        for schedule in ("pose_start", "density_noise_steps", "empty_steps"):
             value = round(getattr(config.pipeline.model, schedule) * steps / config.max_num_iterations)
             scaled += [f"--pipeline.model.{schedule.replace('_', '-')}", str(value)]
         options = [*scaled, "--steps-per-save", str(steps), *shlex.split(self.options)]

@@ -86,9 +86,6 @@ instant_avatar_lite = MethodSpecification(
             density_noise_steps=300,
             empty_steps=150,
             pose_start=150,
-            drift_start=250,
-            drift_interval=100,
-            drift_end=550,
         ),
         # Few steps have to get there.
         learning_rate=1e-2,

@@ -30,7 +30,6 @@ from instantavatar_ns.backgrounds import (
 )
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.drift import DriftFinder
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.body.silhouettes import align_to_silhouettes, pinhole_silhouettes
@@ -101,7 +100,6 @@ class InstantAvatarModel(Model):
         self.may_record = True
 
         self.density_noise = 1.0
-        self._drift_finder: DriftFinder | None = None
         self.step = 0
         self._current: RenderPose | None = None
         self.image_metrics_log: list[dict[str, float]] | None = None
@@ -187,11 +185,6 @@ class InstantAvatarModel(Model):
                 self.refresh_occupancy,
                 update_every_num_iters=self.config.occupancy_interval,
             ),
-            TrainingCallback(
-                [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
-                self.take_out_drift,
-                update_every_num_iters=self.config.drift_interval,
-            ),
             TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], lambda step: self.image_poses.forget()),
         ]
 
@@ -220,24 +213,6 @@ class InstantAvatarModel(Model):
         elif self.config.occupancy_start == "everywhere":
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self._train_bones())
-
-    @torch.no_grad()
-    def take_out_drift(self, step: int) -> None:
-        """Turn the training poses by what the avatar's surface is turned against the body.
-
-        A few times in a training; the host computes it, and the GPU waits.
-        """
-        refinement, config = self.pose_refinement, self.config
-        if refinement is None or not config.drift_start <= step <= config.drift_end:
-            return
-        if self._drift_finder is None:
-            metadata = self.kwargs["metadata"]
-            self._drift_finder = DriftFinder(load_body_model(metadata["body_model"]), metadata["poses"].betas)
-
-        def density(points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-            return self.field.density(points.to(self.device))[0].cpu()
-
-        refinement.take_out(self._drift_finder(density, refinement.drift))
 
     # Rendering
 
@@ -314,7 +289,8 @@ class InstantAvatarModel(Model):
         outputs["space_is_free"] = ~self.canonical_occupancy.occupied(points)
         if refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
-            outputs["pose_prior"] = refinement.prior(
+            corrects = float(self.step >= self.config.pose_start)
+            outputs["pose_prior"] = corrects * refinement.prior(
                 pose_id, self.config.pose_given_mult, self.config.pose_bending_mult
             )
         return outputs

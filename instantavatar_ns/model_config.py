@@ -90,13 +90,6 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the given pose."""
     pose_bending_mult: float = 1.0
     """Weight of the squared second derivative of the corrections over time (in frames), summed over time."""
-    drift_start: int = 750
-    """Step from which on turns that all training poses have in common are looked for, every `drift_interval` steps up
-    to `drift_end`: images do not show them, but the avatar's surface then stands off from the body unevenly."""
-    drift_interval: int = 250
-    """Steps between these looks, in which the shape follows the turned poses."""
-    drift_end: int = 2000
-    """Step of the last look; the shape must settle afterwards."""
     motion: Path | None = None
     """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes
     along (walk, dance, stretch). By default time plays the training poses."""

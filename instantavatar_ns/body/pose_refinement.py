@@ -5,9 +5,6 @@ exp(correction) R_given in the axes of the joint's parent, so that a step is the
 pose estimators drift slowly: a correction is a spline over time, whose knots every frame nearby improves, plus a
 remainder of the frame's own. A training step sees one frame; without the spline each frame would have to find its
 correction in some 25 looks.
-
-A turn of a joint that is the same in all frames is not corrected so: images do not tell it from a canonical shape that
-is turned the other way. It is held apart as the drift, which `body/drift.py` finds.
 """
 
 from __future__ import annotations
@@ -31,8 +28,7 @@ NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians,
 class PoseRefinement(nn.Module):
     """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
 
-    The corrections alone are parameters; a checkpoint holds them, their coordinates, and the drift. At first they are
-    zero.
+    The corrections alone are parameters; a checkpoint holds them and their coordinates. At first they are zero.
 
     Args:
         body: The person's body.
@@ -44,11 +40,8 @@ class PoseRefinement(nn.Module):
     """
 
     given_rotations: Float[Tensor, "frames 24 3 3"]
-    undrifted_rotations: Float[Tensor, "frames 24 3 3"]
     given_transl: Float[Tensor, "frames 3"]
-    drift: Float[Tensor, "24 3"]
     basis: Float[Tensor, "frames knots"]
-    is_limb: Float[Tensor, "25 1"]
     bending: Float[Tensor, "triples frames"]
     joints: Float[Tensor, "24 3"]
     ancestors: Int[Tensor, "rounds 24"]
@@ -68,15 +61,9 @@ class PoseRefinement(nn.Module):
     ) -> None:
         super().__init__()
         axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, NUM_JOINTS, 3)
-        given = rotation_matrices(axis_angle)
-        is_limb = torch.ones(NUM_JOINTS + 1, 1)
-        is_limb[[0, -1]] = 0
         constants = {
-            "given_rotations": given,
-            "undrifted_rotations": given.clone(),
+            "given_rotations": rotation_matrices(axis_angle),
             "given_transl": poses.transl,
-            "drift": torch.zeros(NUM_JOINTS, 3),
-            "is_limb": is_limb,
             "basis": spline_basis(times, knot_spacing),
             "bending": second_differences(times),
             "joints": body.rest(poses.betas)[1],
@@ -86,20 +73,17 @@ class PoseRefinement(nn.Module):
             "coordinates": coordinates,
         }
         for name, value in constants.items():
-            # Another machine may find eigenvectors of the opposite sign as coordinates. The others follow from data.
-            self.register_buffer(name, value, persistent=name in ("coordinates", "drift"))
+            # All follow from the data but the coordinates: another machine may find eigenvectors of the opposite sign.
+            self.register_buffer(name, value, persistent=name == "coordinates")
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
 
     def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds. Those of
-        # before 2026-11-27 know no drift.
+        # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds.
         state_dict.setdefault(f"{prefix}coordinates", self.coordinates)
-        state_dict.setdefault(f"{prefix}drift", torch.zeros_like(self.drift))
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.take_out(torch.zeros_like(self.drift))
 
     def __len__(self) -> int:
         return len(self.remainders)
@@ -111,30 +95,22 @@ class PoseRefinement(nn.Module):
             row = torch.full((1,), frame, device=self.basis.device)
         else:
             row = frame.to(self.basis.device).view(1)
-        world_to_root, bones = self._pose(self._live(row), self.undrifted_rotations[row], self.given_transl[row])
+        world_to_root, bones = self._pose(self._live(row), self.given_rotations[row], self.given_transl[row])
         return PosedBody(world_to_root[0], bones[0])
 
     @property
     def bone_transforms(self) -> Float[Tensor, "frames 24 4 4"]:
         """From the canonical pose to root space, in every frame."""
-        return self._pose(self.corrections(), self.undrifted_rotations, self.given_transl)[1]
-
-    @torch.no_grad()
-    def take_out(self, turns: Float[Tensor, "24 3"]) -> None:
-        """Turn the joints of all frames by small rotation vectors, radians, in their parents' axes."""
-        self.drift += turns
-        self.undrifted_rotations.copy_(rotation_matrices(self.drift) @ self.given_rotations)
+        return self._pose(self.corrections(), self.given_rotations, self.given_transl)[1]
 
     @torch.no_grad()
     def start_from(self, knots: Float[Tensor, "knots 25 3"]) -> None:
         """Begin with corrections that a spline with these knots describes, in place of those there are."""
-        common = (self.basis.mean(dim=0) @ knots.flatten(1)).view(1, NUM_JOINTS + 1, 3) * self.is_limb
-        self.take_out(common[0, :-1] - self.drift)
-        self.knots.copy_(torch.linalg.solve(self.coordinates, (knots - common).flatten(1).T).T)
+        self.knots.copy_(torch.linalg.solve(self.coordinates, knots.flatten(1).T).T)
         self.remainders.zero_()
 
     def corrections(self) -> Float[Tensor, "frames 25 3"]:
-        """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame; without the drift."""
+        """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame."""
         return self._correction(self.basis @ self.knots + self.remainders)
 
     def _live(self, row: Int[Tensor, "1"]) -> Float[Tensor, "1 25 3"]:
@@ -142,16 +118,11 @@ class PoseRefinement(nn.Module):
         return self._correction(self.basis[row] @ self.knots + self.remainders.index_select(0, row))
 
     def _correction(self, values: Float[Tensor, "batch 75"]) -> Float[Tensor, "batch 25 3"]:
-        """Corrections from their coordinates, less what all frames have in common but for the root's."""
-        common = (
-            self.basis.mean(dim=0, keepdim=True) @ self.knots + self.remainders.mean(dim=0, keepdim=True)
-        ).detach()
-        several = (torch.cat([values, common]) @ self.coordinates.T).view(-1, NUM_JOINTS + 1, 3)
-        return several[:-1] - self.is_limb * several[-1:]
+        return (values @ self.coordinates.T).view(-1, NUM_JOINTS + 1, 3)
 
     def corrected(self) -> tuple[Float[Tensor, "frames 24 3 3"], Float[Tensor, "frames 3"]]:
         """Rotations of the joints relative to their parents, and translations in the dataset's world."""
-        return self._correct(self.corrections(), self.undrifted_rotations, self.given_transl)
+        return self._correct(self.corrections(), self.given_rotations, self.given_transl)
 
     def prior(self, frame: Int[Tensor, ""], given_weight: float, bending_weight: float) -> Float[Tensor, ""]:
         """How far the corrections are from none, and how unsteady; its gradient is that to one frame alone.

@@ -93,7 +93,8 @@ def align_to_silhouettes(
 ) -> Float[Tensor, "knots 25 3"]:
     """Knots of splines over time by which to correct poses: rotation vectors in the parents' axes, and a shift.
 
-    Where the body is on the average is left as it was given: hair and shoes would move it.
+    Where the body is on the average, in the world and in its own axes, is left as it was given: clothes and hair that
+    stand off to one side would move it.
 
     Args:
         body: The person's body, on the device that computes.
@@ -112,8 +113,17 @@ def align_to_silhouettes(
             spread = max(_TURNS, key=lambda candidate: problem.solve(equations, candidate).evidence)
         unknowns = problem.solve(equations, spread).unknowns
     knots = problem.knots(unknowns)
-    knots[:, -1] -= (problem.basis @ knots[:, -1]).mean(dim=0)
+    knots[:, -1] = _in_place(knots[:, -1], problem.basis, problem.rotations[:, 0])
     return knots.to(basis.dtype)
+
+
+def _in_place(
+    shift: Float[Tensor, "knots 3"], basis: Float[Tensor, "frames knots"], root: Float[Tensor, "frames 3 3"]
+) -> Float[Tensor, "knots 3"]:
+    """The same shifts, less what all frames have in common, in the root's axes and in the world's."""
+    frames = basis @ shift
+    frames = frames - root @ torch.einsum("frc,fr->fc", root, frames).mean(dim=0)
+    return torch.linalg.pinv(basis) @ (frames - frames.mean(dim=0))
 
 
 class _Equations(NamedTuple):
