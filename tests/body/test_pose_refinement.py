@@ -223,3 +223,11 @@ def test_checkpoints_without_coordinates_load(refinement: PoseRefinement) -> Non
     del state["coordinates"]
     refinement.load_state_dict(state)
     torch.testing.assert_close(refinement.corrections(), expected)
+
+
+def test_corrections_begin_as_a_spline_that_is_given(refinement: PoseRefinement) -> None:
+    disturb(refinement)
+    knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
+    refinement.start_from(knots)
+    expected = torch.einsum("fk,kjr->fjr", refinement.basis, knots)
+    torch.testing.assert_close(refinement.corrections(), expected, atol=1e-5, rtol=0)

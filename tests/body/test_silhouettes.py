@@ -1,0 +1,164 @@
+"""Poses from silhouettes: the body is drawn in known poses, and found again from disturbed ones."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from nerfstudio.cameras.cameras import Cameras
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
+from instantavatar_ns.body.canonical import canonical_body_pose
+from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.body.pose_refinement import spline_basis
+from instantavatar_ns.body.silhouettes import (
+    Silhouettes,
+    align_to_silhouettes,
+    distance_to_mask,
+    inner_edges,
+    pinhole_silhouettes,
+)
+
+FRAMES, SIZE, FOCAL = 20, 160, 320.0
+BETAS = torch.zeros(10)
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return load_body_model("free")
+
+
+@pytest.fixture(scope="module")
+def rotations() -> Tensor:
+    """A full turn in an A-pose, upside down as OpenCV's cameras see a person who stands."""
+    pose = torch.cat([torch.zeros(3), canonical_body_pose()]).view(NUM_JOINTS, 3)
+    result = rotation_matrices(pose).repeat(FRAMES, 1, 1, 1)
+    turns = [Rotation.from_euler("xy", [math.pi, 2 * math.pi * frame / FRAMES]) for frame in range(FRAMES)]
+    result[:, 0] = torch.from_numpy(np.stack([turn.as_matrix() for turn in turns])).float()
+    return result
+
+
+@pytest.fixture(scope="module")
+def transl() -> Tensor:
+    return torch.tensor([0.0, 0.0, 4.0]).repeat(FRAMES, 1)
+
+
+@pytest.fixture(scope="module")
+def basis() -> Tensor:
+    return spline_basis(torch.arange(FRAMES).float(), 5.0)
+
+
+@pytest.fixture(scope="module")
+def silhouettes(body: BodyModel, rotations: Tensor, transl: Tensor) -> Silhouettes:
+    return seen(torch.stack([drawn(body, vertices) for vertices in posed(body, rotations, transl)]))
+
+
+def posed(body: BodyModel, rotations: Tensor, transl: Tensor) -> Tensor:
+    vertices, joints = body.rest(BETAS)
+    transforms = skinning_transforms(rotations, transl, joints, body.ancestors)
+    blended = torch.einsum("vj,fjrc->fvrc", body.skinning_weights, transforms[..., :3, :])
+    return torch.einsum("fvrc,vc->fvr", blended[..., :3], vertices) + blended[..., 3]
+
+
+def drawn(body: BodyModel, vertices: Tensor) -> Tensor:
+    """A mask of the body, in clothes one pixel thick, seen by a camera at the origin."""
+    pixels = (FOCAL * vertices[:, :2] / vertices[:, 2:] + SIZE / 2).numpy()
+    mask = np.zeros((SIZE, SIZE), np.uint8)
+    for triangle in np.round(8 * (pixels[body.faces.numpy()] - 0.5)).astype(np.int32):
+        cv2.fillConvexPoly(mask, triangle, 255, shift=3)
+    return torch.from_numpy(cv2.dilate(mask, np.ones((3, 3), np.uint8)))
+
+
+def seen(masks: Tensor) -> Silhouettes:
+    frames = len(masks)
+    eye = torch.eye(4).repeat(frames, 1, 1)
+    focal, centre = torch.full((frames, 2), FOCAL), torch.full((frames, 2), SIZE / 2)
+    return Silhouettes(distance_to_mask(masks), focal, centre, eye)
+
+
+def corrected(knots: Tensor, basis: Tensor, rotations: Tensor, transl: Tensor) -> tuple[Tensor, Tensor]:
+    correction = torch.einsum("fk,kjr->fjr", basis, knots)
+    return rotation_matrices(correction[:, :-1]) @ rotations, transl + correction[:, -1]
+
+
+def test_disturbed_poses_come_back_to_where_the_body_was_seen(
+    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
+) -> None:
+    error = 0.05 * torch.randn(basis.shape[1], NUM_JOINTS + 1, 3, generator=torch.Generator().manual_seed(0))
+    error[:, -1] *= 0.2
+    given = corrected(error, basis, rotations, transl)
+    knots = align_to_silhouettes(body, BETAS, *given, basis, silhouettes)
+    truth = posed(body, rotations, transl)
+    before, after = (
+        (posed(body, *poses) - truth).norm(dim=-1).mean() for poses in (given, corrected(knots, basis, *given))
+    )
+    assert before > 0.03
+    assert after < 0.4 * before
+
+
+def test_poses_that_fill_their_silhouettes_stay(
+    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
+) -> None:
+    knots = align_to_silhouettes(body, BETAS, rotations, transl, basis, silhouettes)
+    moved = posed(body, *corrected(knots, basis, rotations, transl)) - posed(body, rotations, transl)
+    assert moved.norm(dim=-1).mean() < 3e-3
+
+
+def test_the_body_keeps_its_place(
+    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
+) -> None:
+    """Given beside itself, or before itself all the way around, it has as good a canonical shape there."""
+    aside = transl + torch.tensor([0.02, 0.0, 0.0])
+    shift = basis @ align_to_silhouettes(body, BETAS, rotations, aside, basis, silhouettes)[:, -1]
+    assert shift.mean(dim=0).norm() < 1e-3
+    ahead = transl + rotations[:, 0] @ torch.tensor([0.0, 0.0, 0.02])
+    shift = basis @ align_to_silhouettes(body, BETAS, rotations, ahead, basis, silhouettes)[:, -1]
+    assert torch.einsum("frc,fr->fc", rotations[:, 0], shift).mean(dim=0).norm() < 1e-3
+
+
+def test_silhouettes_far_from_the_body_change_nothing(
+    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor
+) -> None:
+    masks = torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.uint8)
+    masks[:, :12, :12] = 255
+    knots = align_to_silhouettes(body, BETAS, rotations, transl, basis, seen(masks))
+    torch.testing.assert_close(knots, torch.zeros_like(knots), atol=1e-6, rtol=0)
+
+
+def test_distance_is_negative_within_and_zero_between_pixels() -> None:
+    masks = torch.zeros(1, 9, 9, dtype=torch.uint8)
+    masks[:, :, 4:] = 200
+    expected = torch.tensor([3.5, 2.5, 1.5, 0.5, -0.5, -1.5, -2.5, -3.5, -4.5])
+    torch.testing.assert_close(distance_to_mask(masks)[0, 4], expected, atol=0.05, rtol=0)
+
+
+def test_cameras_project_as_nerfstudios_rays_are_cast() -> None:
+    rotation = torch.from_numpy(Rotation.from_rotvec([0.2, -0.4, 0.1]).as_matrix()).float()
+    camera_to_world = torch.cat([rotation, torch.tensor([[0.3], [-0.2], [1.0]])], dim=1)[None]
+    cameras = Cameras(camera_to_world, 90.0, 95.0, 30.0, 25.0, width=60, height=50)
+    world_to_dataset = torch.eye(4)
+    world_to_dataset[:3, :3] = torch.from_numpy(Rotation.from_rotvec([1.0, 0.2, 0.3]).as_matrix()).float()
+    world_to_dataset[:3, 3] = torch.tensor([0.5, 0.1, -0.7])
+    rays = cameras.generate_rays(torch.tensor([[0], [0]]), coords=torch.tensor([[10.5, 20.5], [40.5, 3.5]]))
+    points = rays.origins + 2.5 * rays.directions
+    points = points @ world_to_dataset[:3, :3].T + world_to_dataset[:3, 3]
+
+    result = pinhole_silhouettes(torch.zeros(1, 50, 60, dtype=torch.uint8), cameras, world_to_dataset)
+    transform = result.world_to_camera[0]
+    points = points @ transform[:3, :3].T + transform[:3, 3]
+    pixels = points[:, :2] / points[:, 2:] * result.focal + result.centre
+    torch.testing.assert_close(pixels, torch.tensor([[20.5, 10.5], [3.5, 40.5]]), atol=1e-3, rtol=0)
+
+
+def test_a_closed_mesh_has_three_edges_for_every_two_faces(body: BodyModel) -> None:
+    tetrahedron = torch.tensor([[0, 1, 2], [0, 3, 1], [1, 3, 2], [0, 2, 3]])
+    edges, sides = inner_edges(tetrahedron)
+    assert len(edges) == 6
+    for edge, faces in zip(edges, sides, strict=True):
+        assert all(set(edge.tolist()) <= set(tetrahedron[face].tolist()) for face in faces)
+    assert len(inner_edges(torch.tensor([[0, 1, 2]]))[0]) == 0
