@@ -2,9 +2,9 @@
 
 An avatar that is trained in wrong poses agrees with them: images then tell little of what is wrong. The body model's
 shape is known beforehand. Its outline in a frame must lie inside the person's by the thickness of clothes, the same for
-a patch of the body in all frames; and errors of poses change slowly. The corrections that do this best are found by
-Gauss-Newton over all frames together. What turns towards the camera and away from it is found where outlines show it;
-elsewhere it stays as given.
+a patch of the body in all frames; and errors of poses change slowly. The person's joints are not quite where the body's
+are, which no turn should make up for. The corrections that do this best are found by Gauss-Newton over all frames
+together. What turns towards the camera and away from it is found where outlines show it; elsewhere it stays as given.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from instantavatar_ns.linalg import rigid_inverse
 _ROUNDS = 8
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.04  # metres within which an outline belongs to another
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
-# What is expected, in metres: clothes on a patch of the body are so thick, give or take. Outlines are normal about
-# that, and independent where they are a patch apart.
-_PATCH, _CLOTHES, _CLOTHES_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.008, 0.008
+# What is expected, in metres: clothes on a patch of the body are so thick, give or take, and the person's joints lie so
+# far from the body's along each axis. Outlines are normal about that, and independent where they are a patch apart.
+_PATCH, _CLOTHES, _CLOTHES_SPREAD, _JOINT_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.008, 0.004, 0.01
 # Corrections are normal about zero, rotations in radians, with the deviation that makes the silhouettes most probable:
 # poses of a good fit are a tenth of a degree off, those of an estimator some degrees.
 _TURNS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03)
 _SHIFT_PER_TURN = 0.4  # metres per radian
-_NUM_UNKNOWNS = 3 * NUM_JOINTS + 3
+_OF_POSE, _OF_JOINTS = 3 * NUM_JOINTS + 3, 3 * NUM_JOINTS  # unknowns of a knot, and of the person's joints
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def align_to_silhouettes(
         basis: Weight of each knot in each frame.
         silhouettes: What to fill.
     """
-    problem = _Problem(body, betas, rotations.double(), transl.double(), basis.double(), silhouettes)
+    problem = _Problem(body, betas, rotations, transl, basis, silhouettes)
     unknowns = problem.start()
     spread = _TURNS[-1]
     for turn in range(_ROUNDS):
@@ -114,7 +114,7 @@ def align_to_silhouettes(
         unknowns = problem.solve(equations, spread).unknowns
     knots = problem.knots(unknowns)
     knots[:, -1] = _in_place(knots[:, -1], problem.basis, problem.rotations[:, 0])
-    return knots.to(basis.dtype)
+    return knots
 
 
 def _in_place(
@@ -134,7 +134,7 @@ class _Equations(NamedTuple):
 
 
 class _Solution(NamedTuple):
-    """The most probable unknowns (knots, then clothes), and how well their expected spread explains the distances."""
+    """The most probable unknowns, and how well their expected spread explains the distances."""
 
     unknowns: Float[Tensor, "unknowns"]
     evidence: float
@@ -161,7 +161,7 @@ class _Outline(NamedTuple):
 
 
 class _Problem:
-    """Unknowns: the knots [knots, 75], then the thickness of clothes on each patch."""
+    """Unknowns: the knots [knots, 75], the way from the body's joints to the person's [24, 3], clothes on each patch."""
 
     def __init__(
         self,
@@ -173,10 +173,10 @@ class _Problem:
         silhouettes: Silhouettes,
     ) -> None:
         self.rotations, self.transl, self.basis, self.silhouettes = rotations, transl, basis, silhouettes
-        self.rest, self.joints = (value.double() for value in body.rest(betas))
-        self.weights, self.faces, self.ancestors = body.skinning_weights.double(), body.faces, body.ancestors
+        self.rest, self.joints = body.rest(betas)
+        self.weights, self.faces, self.ancestors = body.skinning_weights, body.faces, body.ancestors
         self.parents = body.parents.tolist()
-        follows = torch.eye(NUM_JOINTS, dtype=torch.double)  # whether a bone (column) hangs on a joint (row)
+        follows = torch.eye(NUM_JOINTS)  # whether a bone (column) hangs on a joint (row)
         for joint in range(NUM_JOINTS - 1, 0, -1):
             follows[self.parents[joint]] += follows[joint]
         self.share = self.weights @ follows.T.to(self.weights)  # of a vertex that a joint's turn takes along
@@ -186,10 +186,10 @@ class _Problem:
 
     def start(self) -> Float[Tensor, "unknowns"]:
         clothes = self.basis.new_full((self.num_patches,), _CLOTHES)
-        return torch.cat([self.basis.new_zeros(self.basis.shape[1] * _NUM_UNKNOWNS), clothes])
+        return torch.cat([self.basis.new_zeros(self.basis.shape[1] * _OF_POSE + _OF_JOINTS), clothes]).double()
 
     def knots(self, unknowns: Float[Tensor, "unknowns"]) -> Float[Tensor, "knots 25 3"]:
-        return unknowns[: -self.num_patches].view(-1, NUM_JOINTS + 1, 3).clone()
+        return unknowns[: self.basis.shape[1] * _OF_POSE].view(-1, NUM_JOINTS + 1, 3).to(self.basis, copy=True)
 
     def linearise(self, unknowns: Float[Tensor, "unknowns"], reach: float) -> _Equations:
         """Distances between the outlines around some unknowns.
@@ -199,64 +199,88 @@ class _Problem:
             reach: Metres within which outlines belong to each other.
         """
         correction = torch.einsum("fk,kjr->fjr", self.basis, self.knots(unknowns))
+        offset, clothes = (
+            unknowns[-_OF_JOINTS - self.num_patches :].to(self.basis).split([_OF_JOINTS, self.num_patches])
+        )
+        joints = self.joints + offset.view(-1, 3)
         rotations = rotation_matrices(correction[:, :-1]) @ self.rotations
-        transforms = skinning_transforms(rotations, self.transl + correction[:, -1], self.joints, self.ancestors)
+        transforms = skinning_transforms(rotations, self.transl + correction[:, -1], joints, self.ancestors)
         outline = self._outline(transforms[..., :3, :], reach)
         frame, edge = outline.frame, outline.edge
 
         turned = transforms[..., :3, :3]
-        joints = torch.einsum("fjrc,jc->fjr", turned, self.joints) + transforms[..., :3, 3]
+        posed_joints = torch.einsum("fjrc,jc->fjr", turned, joints) + transforms[..., :3, 3]
         identity = torch.eye(3).to(turned).expand(len(turned), 1, 3, 3)
         axes = torch.cat([identity, turned[:, self.parents[1:]]], dim=1)  # the parents'
-        arm = outline.point[:, None] - joints[frame]
-        torque = (
-            torch.linalg.cross(arm, outline.slope[:, None].expand_as(arm)) * self._of_edge(self.share, edge)[..., None]
-        )
-        by_pose = torch.cat(
-            [torch.einsum("njrc,njr->njc", axes[frame], torque), outline.slope[:, None]], dim=1
-        ).flatten(1)
+        share = self.share[self.edges[edge]].mean(dim=1)[..., None]
+        arm = outline.point[:, None] - posed_joints[frame]
+        torque = torch.linalg.cross(arm, outline.slope[:, None].expand_as(arm)) * share
+        by_turns = torch.einsum("njrc,njr->njc", axes[frame], torque)
+        # What turns about another joint lies elsewhere by its way there and back. The root's would only shift the body.
+        way = torch.cat([torch.zeros_like(axes[:, :1]), (axes - turned)[:, 1:]], dim=1)
+        by_joints = torch.einsum("njrc,nr->njc", way[frame], outline.slope) * share
+        columns = torch.cat([by_turns, outline.slope[:, None], by_joints], dim=1).flatten(1)
         patch = self.patch[self.edges[edge, 0]]
         # The distances where all unknowns are zero, were they linear. Clothes fill them: the sum of both is zero.
-        at_zero = outline.distance - (by_pose * correction.flatten(1)[frame]).sum(dim=1)
-        residual = outline.distance + unknowns[-self.num_patches :][patch]
+        current = torch.cat([correction.flatten(1), offset.expand(len(correction), -1)], dim=1)
+        at_zero = outline.distance - (columns * current[frame]).sum(dim=1)
+        residual = outline.distance + clothes[patch]
         # Neighbouring points say the same, in neighbouring frames too: together they count as much as their patches,
         # seen once a knot. Cauchy's weights: hair and hands are no cloth.
         several = outline.length / _PATCH * (self.basis.shape[1] / self.basis.shape[0])
         weight = several / _UNEVENNESS**2 / (1 + (residual / (2 * _UNEVENNESS)).square())
-        return self._equations(by_pose, patch, at_zero, weight, frame)
+        return self._equations(columns, patch, at_zero, weight, frame)
 
     def _equations(
         self,
-        by_pose: Float[Tensor, "points 75"],
+        columns: Float[Tensor, "points 147"],
         patch: Int[Tensor, "points"],
         distance: Float[Tensor, "points"],
         weight: Float[Tensor, "points"],
         frame: Int[Tensor, "points"],
     ) -> _Equations:
-        """Sum the frames' normal equations, each spread over its knots."""
-        frames, knots = self.basis.shape
-        weighted = by_pose * weight[:, None]
-        counts = torch.bincount(frame, minlength=frames).tolist()  # points are in the order of the frames
-        pairs = zip(by_pose.split(counts), weighted.split(counts), strict=True)
-        of_poses = torch.stack([one.T @ other for one, other in pairs])
-        with_clothes = by_pose.new_zeros(frames, self.num_patches, _NUM_UNKNOWNS)
-        with_clothes.index_put_((frame, patch), weighted, accumulate=True)
-        of_clothes = by_pose.new_zeros(self.num_patches).index_add_(0, patch, weight)
-        pull = by_pose.new_zeros(frames, _NUM_UNKNOWNS).index_add_(0, frame, weighted * distance[:, None])
-        pull_of_clothes = by_pose.new_zeros(self.num_patches).index_add_(0, patch, weight * distance)
+        """Sum the frames' normal equations, those of poses spread over the knots.
 
-        size = knots * _NUM_UNKNOWNS
-        of_knots = torch.einsum("fa,fb,fij->aibj", self.basis, self.basis, of_poses).reshape(size, size)
-        mixed = torch.einsum("fa,fpi->aip", self.basis, with_clothes).reshape(size, -1)
-        upper = torch.cat([of_knots, mixed], dim=1)
-        lower = torch.cat([mixed.T, torch.diag(of_clothes)], dim=1)
-        right = torch.cat([torch.einsum("fa,fi->ai", self.basis, pull).flatten(), pull_of_clothes])
-        return _Equations(torch.cat([upper, lower]), -right)
+        Args:
+            columns: Derivatives of the distances by the frames' poses and the joints' places.
+            patch: Whose clothes add to the distance.
+            distance: Where all unknowns are zero.
+            weight: Inverse of the variance.
+            frame: In ascending order.
+        """
+        frames, size = len(self.basis), self.basis.shape[1] * _OF_POSE
+        weighted = columns * weight[:, None]
+        counts = torch.bincount(frame, minlength=frames).tolist()
+        pairs = zip(columns.split(counts), weighted.split(counts), strict=True)
+        matrix = torch.stack([one.T @ other for one, other in pairs])
+        with_clothes = columns.new_zeros(frames, self.num_patches, columns.shape[1])
+        with_clothes.index_put_((frame, patch), weighted, accumulate=True)
+        of_clothes = columns.new_zeros(self.num_patches).index_add_(0, patch, weight)
+        pull = columns.new_zeros(frames, columns.shape[1]).index_add_(0, frame, weighted * distance[:, None])
+        pull_of_clothes = columns.new_zeros(self.num_patches).index_add_(0, patch, weight * distance)
+
+        # What is solved is badly conditioned.
+        matrix, with_clothes, pull, basis = matrix.double(), with_clothes.double(), pull.double(), self.basis.double()
+        pose, joints = slice(_OF_POSE), slice(_OF_POSE, None)
+        by_knots = torch.einsum("fa,fb,fij->aibj", basis, basis, matrix[:, pose, pose]).reshape(size, size)
+        knots_joints = torch.einsum("fa,fij->aij", basis, matrix[:, pose, joints]).reshape(size, _OF_JOINTS)
+        knots_clothes = torch.einsum("fa,fpi->aip", basis, with_clothes[..., pose]).reshape(size, self.num_patches)
+        by_joints, joints_clothes = matrix[:, joints, joints].sum(dim=0), with_clothes[..., joints].sum(dim=0).T
+        rows = (
+            (by_knots, knots_joints, knots_clothes),
+            (knots_joints.T, by_joints, joints_clothes),
+            (knots_clothes.T, joints_clothes.T, torch.diag(of_clothes.double())),
+        )
+        right = torch.einsum("fa,fi->ai", basis, pull[:, pose]).flatten(), pull[:, joints].sum(dim=0)
+        return _Equations(
+            torch.cat([torch.cat(row, dim=1) for row in rows]), -torch.cat([*right, pull_of_clothes.double()])
+        )
 
     def solve(self, equations: _Equations, turn: float) -> _Solution:
         """The most probable unknowns where rotations are expected to be off by `turn` radians."""
         knot = [turn] * (3 * NUM_JOINTS) + [_SHIFT_PER_TURN * turn] * 3
-        spread = equations.right.new_tensor(knot * self.basis.shape[1] + [_CLOTHES_SPREAD] * self.num_patches)
+        static = [_JOINT_SPREAD] * _OF_JOINTS + [_CLOTHES_SPREAD] * self.num_patches
+        spread = equations.right.new_tensor(knot * self.basis.shape[1] + static)
         expected = torch.zeros_like(spread)
         expected[-self.num_patches :] = _CLOTHES
         information = equations.matrix + torch.diag(spread**-2)
@@ -304,9 +328,6 @@ class _Problem:
             distance[keep],
             length[keep],
         )
-
-    def _of_edge(self, values: Float[Tensor, "vertices n"], edge: Int[Tensor, "points"]) -> Float[Tensor, "points n"]:
-        return values[self.edges[edge]].mean(dim=1)
 
 
 def patches(rest: Float[Tensor, "vertices 3"], weights: Float[Tensor, "vertices 24"]) -> Int[Tensor, "vertices"]:
