@@ -161,7 +161,7 @@ class _Outline(NamedTuple):
 
 
 class _Problem:
-    """Unknowns: the knots [knots, 75], the way from the body's joints to the person's [24, 3], clothes on each patch."""
+    """Unknowns: the knots [knots, 75], from the body's joints to the person's [24, 3], clothes on each patch."""
 
     def __init__(
         self,
