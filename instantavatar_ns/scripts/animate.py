@@ -15,7 +15,6 @@ import tyro
 from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.pipelines.base_pipeline import Pipeline
-from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -81,6 +80,8 @@ class Animate:
             config.model.motion, config.model.motion_options = find_motion(self.motion).resolve(), options
 
         config_path = write_variant(self.load_config, f"animate/{self.motion.stem}", edit)
+        from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
+
         _, pipeline, checkpoint, _ = eval_setup(config_path, test_mode="inference")
         path = self._camera_path(pipeline, saved_path, options)
         name = self.camera.stem if isinstance(self.camera, Path) else self.camera

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from nerfstudio.scripts.eval import ComputePSNR
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
@@ -44,6 +43,8 @@ class Evaluate:
 
     def main(self) -> dict[str, dict]:
         """Evaluate, and return each set's results."""
+        from nerfstudio.scripts.eval import ComputePSNR  # takes seconds: it lists all methods there are
+
         output_dir = self.output_dir or self.load_config.parent / "eval"
         results = {}
         for name in self.sets or self._sets_of_run():

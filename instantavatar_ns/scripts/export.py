@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
 
-from nerfstudio.utils.eval_utils import eval_setup
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.pose_bank import PosedBody
@@ -58,6 +57,8 @@ class Export:
         loaded = [(path.stem, load_motion(path)) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
         output = self.output or config_path.with_name(f"avatar.{self.format}")
+        from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
+
         model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
         motions = [place(name, motion, model, self.in_place) for name, motion in loaded]
         pose = self._pose(model, motions)
