@@ -1,10 +1,13 @@
 """Fixtures shared by all tests, and the check of annotated shapes while they run."""
 
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from jaxtyping import install_import_hook
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
@@ -59,22 +62,40 @@ def small_avatar():
     return free_avatar((48, 48, 12))
 
 
+def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
+    """A folder that one of the tests' processes fills and all of them read."""
+    folder = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / name
+    with FileLock(folder.with_suffix(".lock")):
+        done = folder / "made"
+        if not done.exists():
+            folder.mkdir()  # fails for the second process if the first one failed half-way
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def demo_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a demo subject, not to be changed: 8 training frames, 3 held-out and 4 of the dance, 96 pixels."""
     from instantavatar_ns.scripts.demo_data import DemoData
 
-    folder = tmp_path_factory.mktemp("demo") / "subject"
-    DemoData(output=folder, size=96, train_frames=8, heldout_frames=3, novel_frames=4).main()
-    return folder
+    def make(folder: Path) -> None:
+        DemoData(output=folder / "subject", size=96, train_frames=8, heldout_frames=3, novel_frames=4).main()
+
+    return made_once("demo", tmp_path_factory, make) / "subject"
 
 
 @pytest.fixture(scope="session")
 def trained_run(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a run of `ns-train` on the demo subject, not to be changed."""
+    """Folder of a run of `ns-train` on the demo subject, whose checkpoints are not to be changed."""
     from tests.commands import run_command, run_folder, training_arguments
 
-    folder = tmp_path_factory.mktemp("trained")
-    result = run_command("ns-train", *training_arguments(demo_subject, folder, 150), folder=folder)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return run_folder(folder)
+    def make(folder: Path) -> None:
+        result = run_command("ns-train", *training_arguments(demo_subject, folder, 150), folder=folder)
+        assert result.returncode == 0, result.stderr[-4000:]
+
+    trained, own = made_once("trained", tmp_path_factory, make), tmp_path_factory.mktemp("trained") / "outputs"
+    return run_folder(shutil.copytree(trained, own))  # commands write beneath the run

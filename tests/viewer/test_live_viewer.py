@@ -45,7 +45,7 @@ def server(trained_run, tmp_path_factory):
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=log)
         try:
-            _wait(lambda: _answers(address) or process.poll() is not None)
+            _wait(lambda: _answers(address) or process.poll() is not None, "the server")
             assert process.poll() is None, (folder / "log").read_text()[-4000:]
             yield address, folder / "log"
         finally:
@@ -76,10 +76,10 @@ def _answers(address):
         return False
 
 
-def _wait(condition, seconds=PATIENCE):
-    deadline = time.monotonic() + seconds
+def _wait(condition, what):
+    deadline = time.monotonic() + PATIENCE
     while not (result := condition()):
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
         time.sleep(0.2)
     return result
 
@@ -116,7 +116,10 @@ def _changed(scene, before):
 
 def _scene(page):
     """Colours of the scene, 0 to 1, once it is rendered as finely as wanted."""
-    _wait(lambda: re.search(r"Resolution: 12\dx|Resolution: \d+x12\d", page.inner_text("body")))
+    _wait(
+        lambda: re.search(r"Resolution: 12\dx|Resolution: \d+x12\d", page.inner_text("body")),
+        "the image at its full size",
+    )
     screenshot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     return np.asarray(screenshot, np.float64)[SCENE] / 255
 
@@ -131,7 +134,7 @@ def _settled(page):
         before, scene = scene, _scene(page)
         return not _changed(scene, before).any()
 
-    _wait(settled)
+    _wait(settled, "an image that does not change")
     return scene
 
 
@@ -167,7 +170,7 @@ def test_person_is_seen_and_time_moves_it(server, page):
     # A quarter of the training turn later the person, arms apart, is seen from its side.
     _set(page, "Time", "0.25")
     front = _spread(person, 1)
-    _wait(lambda: _spread(_person(_scene(page)), 1) < 0.75 * front)
+    _wait(lambda: _spread(_person(_scene(page)), 1) < 0.75 * front, "the person's side")
 
     _assert_no_errors(errors, log)
 
@@ -180,12 +183,12 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
     time.sleep(1)
     start = _settled(page)
     _choose(page, "Show", "rest pose")
-    _wait(lambda: _changed(_scene(page), start).mean() > 0.005)
+    _wait(lambda: _changed(_scene(page), start).mean() > 0.005, "the rest pose")
     rest = _settled(page)
 
     # The person's left arm is on the right of the image, above the middle.
     _set(page, "Elbow, bend", "100")
-    _wait(lambda: _changed(_scene(page), rest).mean() > 0.003)
+    _wait(lambda: _changed(_scene(page), rest).mean() > 0.003, "a bent elbow")
     bent = _settled(page)
     rows, columns = np.nonzero(_changed(bent, rest))
     height, width = bent.shape[:2]
@@ -196,14 +199,14 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
 
     bare = blue(bent)
     _field(page, "Body mesh").check()
-    _wait(lambda: blue(_scene(page)) > bare + 0.05)
+    _wait(lambda: blue(_scene(page)) > bare + 0.05, "the body")
     _field(page, "Body mesh").uncheck()
-    _wait(lambda: _changed(_scene(page), bent).mean() < 0.002)
+    _wait(lambda: _changed(_scene(page), bent).mean() < 0.002, "the body to go")
     _set(page, "Background", "#00ff00")
-    _wait(lambda: np.abs(_scene(page)[:60, :60] - (0, 1, 0)).max() < 0.1)
+    _wait(lambda: np.abs(_scene(page)[:60, :60] - (0, 1, 0)).max() < 0.1, "a green background")
     _set(page, "Background", "#ffffff")
     page.get_by_role("button", name="Reset all joints").click()
-    _wait(lambda: _changed(_scene(page), rest).mean() < 0.002)
+    _wait(lambda: _changed(_scene(page), rest).mean() < 0.002, "straight elbows")
 
     _set(page, "Motion file", str(demo_subject / "no_such.npz"))
     page.get_by_role("button", name="Load motion file").click()
@@ -212,10 +215,10 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
     page.get_by_role("button", name="Load motion file").click()
     page.get_by_text("Position", exact=True).wait_for(timeout=PATIENCE * 1000)
     assert page.get_by_text("no_such.npz: expected").count() == 0
-    _wait(lambda: _changed(_scene(page), rest).mean() > 0.005)
+    _wait(lambda: _changed(_scene(page), rest).mean() > 0.005, "the motion's first pose")
     _field(page, "Play").check()
     seen = {float(_field(page, "Position").input_value())}
-    _wait(lambda: seen.add(float(_field(page, "Position").input_value())) or len(seen) > 5)
+    _wait(lambda: seen.add(float(_field(page, "Position").input_value())) or len(seen) > 5, "the motion to play")
     _field(page, "Play").uncheck()
     _settled(page)
     stopped = _field(page, "Position").input_value()
@@ -223,7 +226,7 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
     assert _field(page, "Position").input_value() == stopped
     _set(page, "Time", "0")
     _choose(page, "Show", "time (nerfstudio's slider)")
-    _wait(lambda: _changed(_scene(page), start).mean() < 0.002)
+    _wait(lambda: _changed(_scene(page), start).mean() < 0.002, "the training frame")
     _assert_no_errors(errors, log)
 
 
@@ -268,7 +271,7 @@ def test_wild_clicking_raises_nothing(server, page, demo_subject):
     # It lives on.
     page.reload()
     page.get_by_text("Max res", exact=True).wait_for(timeout=PATIENCE * 1000)
-    _wait(lambda: re.search(r"Resolution: \d+x\d+", page.inner_text("body")))
+    _wait(lambda: re.search(r"Resolution: \d+x\d+", page.inner_text("body")), "an image")
     _assert_no_errors(errors, log)
 
 
