@@ -25,7 +25,7 @@ demo: $(VENV)/.installed ## generate a subject, train, evaluate, render and anim
 
 # Two workers of one thread each: torch's own threads gain little at the sizes of the tests, and wait for each other.
 test: $(VENV)/.installed-dev ## run the tests
-	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style
 	ruff check .

@@ -31,6 +31,16 @@ if not torch.cuda.is_available():
     install_import_hook([f"instantavatar_ns.{name}" for name in TENSOR_PACKAGES], "beartype.beartype")
 
 
+# Few tests, but long ones: a process that got them last would keep the other waiting.
+FIRST = ("viewer/test_live_viewer.py", "test_docs.py", "test_end_to_end.py", "test_resume.py", "benchmarks/test_speed.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    places = {REPO_ROOT / "tests" / name: place for place, name in enumerate(FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """Folder of the checkout: holds README.md, configs/ and docs/."""
@@ -69,7 +79,7 @@ def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path],
         folder = folder.parent
     folder = folder / name
     with FileLock(folder.with_suffix(".lock")):
-        done = folder / "made"
+        done = folder.with_suffix(".made")
         if not done.exists():
             folder.mkdir()  # fails for the second process if the first one failed half-way
             make(folder)
