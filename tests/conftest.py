@@ -32,7 +32,7 @@ if not torch.cuda.is_available():
 
 
 # Few tests, but long ones: a process that got them last would keep the other waiting.
-FIRST = ("viewer/test_live_viewer.py", "test_docs.py", "test_end_to_end.py", "test_resume.py", "benchmarks/test_speed.py")
+FIRST = ("viewer/test_live_viewer.py", "test_docs.py", "test_end_to_end.py", "test_resume.py", "test_pose_training.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,6 +9,7 @@ together. What turns towards the camera and away from it is found where outlines
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -79,7 +80,8 @@ def distance_to_mask(masks: UInt8[Tensor, "frames height width"]) -> Float[Tenso
         outside, inside = (cv2.distanceTransform(part, cv2.DIST_L2, 5) for part in (1 - person, person))
         return np.where(person > 0, 0.5 - inside, outside - 0.5)
 
-    return torch.from_numpy(np.stack([one(mask) for mask in masks.cpu().numpy()])).float()
+    with ThreadPoolExecutor() as pool:  # OpenCV leaves the interpreter's lock
+        return torch.from_numpy(np.stack([*pool.map(one, masks.cpu().numpy())])).float()
 
 
 @torch.no_grad()
