@@ -59,7 +59,7 @@ class FitRecipe:
 RECIPES: dict[Recipe, FitRecipe] = {
     # 20 epochs over the test frames at a rate of 1e-5: a pose moves by a hundredth of a degree.
     "published": FitRecipe(20, 4096, 1e-5, 0.0, 1e-8, 0.0, surface=False),
-    "fast": FitRecipe(40, 2048, 4e-3, 1.5, 5e-2, 1e-2, surface=True),
+    "fast": FitRecipe(120, 2048, 4e-3, 1.5, 5e-2, 1e-2, surface=True),
 }
 Drawn = tuple[RayBundle, dict[str, Tensor]]
 _CHECKED_EVERY = 20  # steps: buffers that were too small lack a few samples until then
