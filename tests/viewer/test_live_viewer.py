@@ -180,7 +180,8 @@ def test_controls_pose_play_and_show_the_body(server, page, demo_subject):
     page, errors = page
     _open(page, address)
     _choose(page, "Show", "training frame")
-    time.sleep(1)
+    # An earlier test may have left the time at which the person is seen from the side, a fifth of the image wide.
+    _wait(lambda: _spread(_person(_scene(page)), 1) > 0.26, "the person's front")
     start = _settled(page)
     _choose(page, "Show", "rest pose")
     _wait(lambda: _changed(_scene(page), start).mean() > 0.005, "the rest pose")
