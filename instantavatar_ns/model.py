@@ -18,6 +18,7 @@ from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from instantavatar_ns import losses
@@ -157,14 +158,15 @@ class InstantAvatarModel(Model):
             return
         assert cameras.metadata is not None
         rows = cameras.metadata["pose_id"].flatten().to(self.device)
-        knots = align_to_silhouettes(
-            load_body_model(metadata["body_model"]).to(self.device),
-            metadata["poses"].betas.to(self.device),
-            refinement.given_rotations[rows],
-            refinement.given_transl[rows],
-            refinement.basis[rows],
-            pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
-        )
+        with CONSOLE.status("Aligning the training poses to the silhouettes; this takes some seconds"):
+            knots = align_to_silhouettes(
+                load_body_model(metadata["body_model"]).to(self.device),
+                metadata["poses"].betas.to(self.device),
+                refinement.given_rotations[rows],
+                refinement.given_transl[rows],
+                refinement.basis[rows],
+                pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
+            )
         refinement.start_from(knots)
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -85,7 +85,7 @@ class InstantAvatarModelConfig(ModelConfig):
     pose_start: int = 500
     """Step at which the correction of poses begins: the shape must have formed."""
     pose_knot_spacing: float = 8.0
-    """Frames of the recording between two knots of the spline that carries the drift of the poses' errors."""
+    """Frames of the recording between two knots of the spline that carries the poses' slow errors."""
     pose_given_mult: float = 2e-2
     """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the given pose."""
     pose_bending_mult: float = 1.0

@@ -72,7 +72,7 @@ def small_avatar():
     return free_avatar((48, 48, 12))
 
 
-def made_once(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
+def shared_folder(name: str, factory: pytest.TempPathFactory, make: Callable[[Path], None]) -> Path:
     """A folder that one of the tests' processes fills and all of them read."""
     folder = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -95,7 +95,7 @@ def demo_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
     def make(folder: Path) -> None:
         DemoData(output=folder / "subject", size=96, train_frames=8, heldout_frames=3, novel_frames=4).main()
 
-    return made_once("demo", tmp_path_factory, make) / "subject"
+    return shared_folder("demo", tmp_path_factory, make) / "subject"
 
 
 @pytest.fixture(scope="session")
@@ -107,5 +107,5 @@ def trained_run(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) ->
         result = run_command("ns-train", *training_arguments(demo_subject, folder, 150), folder=folder)
         assert result.returncode == 0, result.stderr[-4000:]
 
-    trained, own = made_once("trained", tmp_path_factory, make), tmp_path_factory.mktemp("trained") / "outputs"
+    trained, own = shared_folder("trained", tmp_path_factory, make), tmp_path_factory.mktemp("trained") / "outputs"
     return run_folder(shutil.copytree(trained, own))  # commands write beneath the run

@@ -2,7 +2,7 @@
 
 A frame's correction is a rotation vector for each joint and a shift of the whole body. Rotations are composed on SO(3),
 exp(correction) R_given in the axes of the joint's parent, so that a step is the same whatever the pose. The errors of
-pose estimators drift slowly: a correction is a spline over time, whose knots every frame nearby improves, plus a
+pose estimators change slowly: a correction is a spline over time, whose knots every frame nearby improves, plus a
 remainder of the frame's own. A training step sees one frame; without the spline each frame would have to find its
 correction in some 25 looks.
 """

@@ -109,9 +109,9 @@ def align_to_silhouettes(
     problem = _Problem(body, betas, rotations, transl, basis, silhouettes)
     unknowns = problem.start()
     spread = _TURNS[-1]
-    for turn in range(_ROUNDS):
-        equations = problem.linearise(unknowns, _COARSE_REACH if turn < _COARSE_ROUNDS else _REACH)
-        if turn == _COARSE_ROUNDS - 1:
+    for number in range(_ROUNDS):
+        equations = problem.linearise(unknowns, _COARSE_REACH if number < _COARSE_ROUNDS else _REACH)
+        if number == _COARSE_ROUNDS - 1:
             spread = max(_TURNS, key=lambda candidate: problem.solve(equations, candidate).evidence)
         unknowns = problem.solve(equations, spread).unknowns
     knots = problem.knots(unknowns)
@@ -252,7 +252,7 @@ class _Problem:
         """
         frames, size = len(self.basis), self.basis.shape[1] * _OF_POSE
         weighted = columns * weight[:, None]
-        counts = torch.bincount(frame, minlength=frames).tolist()
+        counts = torch.bincount(frame, minlength=frames).tolist()  # the host may wait: nothing is trained yet
         pairs = zip(columns.split(counts), weighted.split(counts), strict=True)
         matrix = torch.stack([one.T @ other for one, other in pairs])
         with_clothes = columns.new_zeros(frames, self.num_patches, columns.shape[1])
