@@ -159,15 +159,16 @@ class InstantAvatarModel(Model):
         assert cameras.metadata is not None
         rows = cameras.metadata["pose_id"].flatten().to(self.device)
         with CONSOLE.status("Aligning the training poses to the silhouettes; this takes some seconds"):
-            knots = align_to_silhouettes(
+            alignment = align_to_silhouettes(
                 load_body_model(metadata["body_model"]).to(self.device),
                 metadata["poses"].betas.to(self.device),
                 refinement.given_rotations[rows],
                 refinement.given_transl[rows],
+                metadata["train_frame_numbers"].float().to(self.device)[rows],
                 refinement.basis[rows],
                 pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
             )
-        refinement.start_from(knots)
+        refinement.start_from(*alignment)
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""

@@ -22,6 +22,7 @@ from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.linalg import rigid_inverse
 
+_USUAL_SPREAD = 0.008  # radians: poses of a good fit
 NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians, then the body's shift, metres
 
 
@@ -48,6 +49,8 @@ class PoseRefinement(nn.Module):
     canonical: Float[Tensor, "24 4 4"]
     world_to_dataset: Float[Tensor, "4 4"]
     coordinates: Float[Tensor, "75 75"]
+    start: Float[Tensor, "frames 25 3"]
+    certainty: Float[Tensor, ""]
 
     def __init__(
         self,
@@ -70,11 +73,13 @@ class PoseRefinement(nn.Module):
             "ancestors": body.ancestors,
             "canonical": canonical_transforms(body, poses.betas),
             "world_to_dataset": world_to_dataset,
-            "coordinates": coordinates,
         }
-        for name, value in constants.items():
-            # All follow from the data but the coordinates: another machine may find eigenvectors of the opposite sign.
-            self.register_buffer(name, value, persistent=name == "coordinates")
+        for name, value in constants.items():  # they follow from the data
+            self.register_buffer(name, value, persistent=False)
+        # Another machine may find eigenvectors of the opposite sign, and align the poses a little differently.
+        self.register_buffer("coordinates", coordinates)
+        self.register_buffer("start", torch.zeros(len(times), NUM_JOINTS + 1, 3))
+        self.register_buffer("certainty", torch.ones(()))
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
 
@@ -82,7 +87,14 @@ class PoseRefinement(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds.
-        state_dict.setdefault(f"{prefix}coordinates", self.coordinates)
+        # Those of before 2026-11-28 were pulled to the given poses.
+        former = {
+            "coordinates": self.coordinates,
+            "start": torch.zeros_like(self.start),
+            "certainty": torch.ones_like(self.certainty),
+        }
+        for name, value in former.items():
+            state_dict.setdefault(f"{prefix}{name}", value)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __len__(self) -> int:
@@ -104,10 +116,18 @@ class PoseRefinement(nn.Module):
         return self._pose(self.corrections(), self.given_rotations, self.given_transl)[1]
 
     @torch.no_grad()
-    def start_from(self, knots: Float[Tensor, "knots 25 3"]) -> None:
-        """Begin with corrections that a spline with these knots describes, in place of those there are."""
+    def start_from(self, knots: Float[Tensor, "knots 25 3"], spread: float) -> None:
+        """Begin with corrections that a spline describes, in place of those there are, and stay near them.
+
+        Args:
+            knots: Of the spline.
+            spread: How far off the given poses' rotations seem to be, radians. Where that is next to nothing, the prior
+                holds them all the more.
+        """
         self.knots.copy_(torch.linalg.solve(self.coordinates, knots.flatten(1).T).T)
         self.remainders.zero_()
+        self.start.copy_(self.corrections())
+        self.certainty.fill_(max(1.0, (_USUAL_SPREAD / spread) ** 2))
 
     def corrections(self) -> Float[Tensor, "frames 25 3"]:
         """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame."""
@@ -125,16 +145,17 @@ class PoseRefinement(nn.Module):
         return self._correct(self.corrections(), self.given_rotations, self.given_transl)
 
     def prior(self, frame: Int[Tensor, ""], given_weight: float, bending_weight: float) -> Float[Tensor, ""]:
-        """How far the corrections are from none, and how unsteady; its gradient is that to one frame alone.
+        """How far the corrections are from their start, and how unsteadily so; its gradient is that to one frame alone.
 
         Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
         """
-        fixed = self.corrections().detach()
-        live = self._live(frame.view(1))
+        row = frame.view(1)
+        fixed = self.corrections().detach() - self.start
+        live = self._live(row) - self.start.index_select(0, row)
         others = torch.arange(len(self), device=fixed.device) != frame
-        corrections = torch.where(others[:, None, None], fixed, live)
-        unsteady = torch.tensordot(self.bending, corrections, dims=1).square().sum()
-        return given_weight * live.square().sum() + bending_weight * unsteady
+        changes = torch.where(others[:, None, None], fixed, live)
+        unsteady = torch.tensordot(self.bending, changes, dims=1).square().sum()
+        return given_weight * self.certainty * live.square().sum() + bending_weight * unsteady
 
     @staticmethod
     def _correct(

@@ -2,15 +2,18 @@
 
 An avatar that is trained in wrong poses agrees with them: images then tell little of what is wrong. The body model's
 shape is known beforehand. Its outline in a frame must lie inside the person's by the thickness of clothes, the same for
-a patch of the body in all frames; and errors of poses change slowly. The person's joints are not quite where the body's
-are, which no turn should make up for. The corrections that do this best are found by Gauss-Newton over all frames
-together. What turns towards the camera and away from it is found where outlines show it; elsewhere it stays as given.
+a patch of the body in all frames; and errors of poses change slowly, motion more slowly still. The person's joints are
+not quite where the body's are, which no turn should make up for. The corrections that do this best are found by
+Gauss-Newton over all frames together. What turns towards the camera and away from it is found where outlines show it;
+elsewhere a pose stays as given, but for what makes it steady.
 """
 
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from itertools import product
 from typing import NamedTuple
 
 import cv2
@@ -23,6 +26,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
 from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.body.motion_prior import KnotPrior, MotionPrior
 from instantavatar_ns.linalg import rigid_inverse
 
 _ROUNDS = 8
@@ -31,10 +35,12 @@ _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
 # What is expected, in metres: clothes on a patch of the body are so thick, give or take, and the person's joints lie so
 # far from the body's along each axis. Outlines are normal about that, and independent where they are a patch apart.
 _PATCH, _CLOTHES, _CLOTHES_SPREAD, _JOINT_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.008, 0.004, 0.01
-# Corrections are normal about zero, rotations in radians, with the deviation that makes the silhouettes most probable:
-# poses of a good fit are a tenth of a degree off, those of an estimator some degrees.
-_TURNS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03)
-_SHIFT_PER_TURN = 0.4  # metres per radian
+# Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
+# silhouettes and given poses most probable: poses can be exact, a tenth of a degree off as those of a good fit, or some
+# degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
+_SPREADS = (0.0001, 0.0005, 0.001, 0.002, 0.004, 0.008, 0.015, 0.03, 0.05)
+_LENGTHS = (1.0, 5.0, 10.0, 20.0, 40.0)
+_FIRST = (0.03, 10.0)
 _OF_POSE, _OF_JOINTS = 3 * NUM_JOINTS + 3, 3 * NUM_JOINTS  # unknowns of a knot, and of the person's joints
 
 
@@ -84,16 +90,29 @@ def distance_to_mask(masks: UInt8[Tensor, "frames height width"]) -> Float[Tenso
         return torch.from_numpy(np.stack([*pool.map(one, masks.cpu().numpy())])).float()
 
 
+class Alignment(NamedTuple):
+    """Corrections of poses.
+
+    Attributes:
+        knots: Of splines over time: rotation vectors in the parents' axes, radians, and a shift, metres.
+        spread: Deviation of the rotations' knots from no correction that was found likely, radians.
+    """
+
+    knots: Float[Tensor, "knots 25 3"]
+    spread: float
+
+
 @torch.no_grad()
 def align_to_silhouettes(
     body: BodyModel,
     betas: Float[Tensor, "10"],
     rotations: Float[Tensor, "frames 24 3 3"],
     transl: Float[Tensor, "frames 3"],
+    times: Float[Tensor, "frames"],
     basis: Float[Tensor, "frames knots"],
     silhouettes: Silhouettes,
-) -> Float[Tensor, "knots 25 3"]:
-    """Knots of splines over time by which to correct poses: rotation vectors in the parents' axes, and a shift.
+) -> Alignment:
+    """Splines over time by which to correct poses.
 
     Where the body is on the average, in the world and in its own axes, is left as it was given: clothes and hair that
     stand off to one side would move it.
@@ -103,20 +122,39 @@ def align_to_silhouettes(
         betas: Its shape.
         rotations: Of the joints relative to their parents, as given.
         transl: Of the body in the dataset's world, metres, as given.
+        times: Of the frames, ascending, in frames of the recording.
         basis: Weight of each knot in each frame.
         silhouettes: What to fill.
     """
     problem = _Problem(body, betas, rotations, transl, basis, silhouettes)
-    unknowns = problem.start()
-    spread = _TURNS[-1]
+    motion = MotionPrior(rotations, transl, times, basis)
+    unknowns, assumed = problem.start(), _FIRST
     for number in range(_ROUNDS):
         equations = problem.linearise(unknowns, _COARSE_REACH if number < _COARSE_ROUNDS else _REACH)
         if number == _COARSE_ROUNDS - 1:
-            spread = max(_TURNS, key=lambda candidate: problem.solve(equations, candidate).evidence)
-        unknowns = problem.solve(equations, spread).unknowns
+            assumed = _most_probable(problem, equations, motion)
+        unknowns = problem.solve(equations, motion.of_knots(*assumed)).unknowns
     knots = problem.knots(unknowns)
     knots[:, -1] = _in_place(knots[:, -1], problem.basis, problem.rotations[:, 0])
-    return knots
+    return Alignment(knots, assumed[0])
+
+
+def _most_probable(problem: _Problem, equations: _Equations, motion: MotionPrior) -> tuple[float, float]:
+    """Spread of errors and length of motion, uphill from the first ones by neighbours on their grid."""
+
+    @cache
+    def evidence(row: int, column: int) -> float:
+        return problem.solve(equations, motion.of_knots(_SPREADS[row], _LENGTHS[column])).evidence
+
+    best, place = None, (_SPREADS.index(_FIRST[0]), _LENGTHS.index(_FIRST[1]))
+    while place != best:
+        best = place
+        rows, columns = (
+            range(max(index - 1, 0), min(index + 2, len(values)))
+            for index, values in zip(best, (_SPREADS, _LENGTHS), strict=True)
+        )
+        place = max(product(rows, columns), key=lambda other: evidence(*other))
+    return _SPREADS[place[0]], _LENGTHS[place[1]]
 
 
 def _in_place(
@@ -136,7 +174,7 @@ class _Equations(NamedTuple):
 
 
 class _Solution(NamedTuple):
-    """The most probable unknowns, and how well their expected spread explains the distances."""
+    """The most probable unknowns, and how well what was expected of them explains distances and given poses."""
 
     unknowns: Float[Tensor, "unknowns"]
     evidence: float
@@ -278,19 +316,25 @@ class _Problem:
             torch.cat([torch.cat(row, dim=1) for row in rows]), -torch.cat([*right, pull_of_clothes.double()])
         )
 
-    def solve(self, equations: _Equations, turn: float) -> _Solution:
-        """The most probable unknowns where rotations are expected to be off by `turn` radians."""
-        knot = [turn] * (3 * NUM_JOINTS) + [_SHIFT_PER_TURN * turn] * 3
-        static = [_JOINT_SPREAD] * _OF_JOINTS + [_CLOTHES_SPREAD] * self.num_patches
-        spread = equations.right.new_tensor(knot * self.basis.shape[1] + static)
-        expected = torch.zeros_like(spread)
-        expected[-self.num_patches :] = _CLOTHES
-        information = equations.matrix + torch.diag(spread**-2)
-        right = equations.right + spread**-2 * expected
+    def solve(self, equations: _Equations, prior: KnotPrior) -> _Solution:
+        """The most probable unknowns.
+
+        Args:
+            equations: Of the distances.
+            prior: Of the knots.
+        """
+        information, right = equations.matrix.clone(), equations.right.clone()
+        size = self.basis.shape[1] * _OF_POSE
+        blocks = information[:size, :size].view(-1, NUM_JOINTS + 1, 3, self.basis.shape[1], NUM_JOINTS + 1, 3)
+        blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.information.permute(1, 2, 0)[..., None])
+        right[:size] += prior.pull.flatten()
+        spread = right.new_tensor([_JOINT_SPREAD] * _OF_JOINTS + [_CLOTHES_SPREAD] * self.num_patches)
+        information.diagonal()[size:] += spread**-2
+        right[-self.num_patches :] += _CLOTHES / _CLOTHES_SPREAD**2
         factor = torch.linalg.cholesky(information)
         unknowns = torch.cholesky_solve(right[:, None], factor)[:, 0]
-        # Logarithm of the probability of the distances, but for what does not depend on the spread.
-        evidence = 0.5 * right @ unknowns - factor.diagonal().log().sum() - spread.log().sum()
+        # Logarithm of the probability of distances and given poses, but for what no prior changes.
+        evidence = 0.5 * right @ unknowns - factor.diagonal().log().sum() + prior.log_probability
         return _Solution(unknowns, float(evidence))
 
     def _outline(self, transforms: Float[Tensor, "frames 24 3 4"], reach: float) -> _Outline:

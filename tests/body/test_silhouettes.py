@@ -48,9 +48,12 @@ def transl() -> Tensor:
     return torch.tensor([0.0, 0.0, 4.0]).repeat(FRAMES, 1)
 
 
+TIMES = torch.arange(FRAMES).float()
+
+
 @pytest.fixture(scope="module")
 def basis() -> Tensor:
-    return spline_basis(torch.arange(FRAMES).float(), 5.0)
+    return spline_basis(TIMES, 5.0)
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +95,8 @@ def test_disturbed_poses_come_back_to_where_the_body_was_seen(
     error = 0.05 * torch.randn(basis.shape[1], NUM_JOINTS + 1, 3, generator=torch.Generator().manual_seed(0))
     error[:, -1] *= 0.2
     given = corrected(error, basis, rotations, transl)
-    knots = align_to_silhouettes(body, BETAS, *given, basis, silhouettes)
+    knots, spread = align_to_silhouettes(body, BETAS, *given, TIMES, basis, silhouettes)
+    assert 0.02 < spread < 0.1
     truth = posed(body, rotations, transl)
     before, after = (
         (posed(body, *poses) - truth).norm(dim=-1).mean() for poses in (given, corrected(knots, basis, *given))
@@ -104,7 +108,7 @@ def test_disturbed_poses_come_back_to_where_the_body_was_seen(
 def test_poses_that_fill_their_silhouettes_stay(
     body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
 ) -> None:
-    knots = align_to_silhouettes(body, BETAS, rotations, transl, basis, silhouettes)
+    knots, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, silhouettes)
     moved = posed(body, *corrected(knots, basis, rotations, transl)) - posed(body, rotations, transl)
     assert moved.norm(dim=-1).mean() < 3e-3
 
@@ -114,10 +118,10 @@ def test_the_body_keeps_its_place(
 ) -> None:
     """Given beside itself, or before itself all the way around, it has as good a canonical shape there."""
     aside = transl + torch.tensor([0.02, 0.0, 0.0])
-    shift = basis @ align_to_silhouettes(body, BETAS, rotations, aside, basis, silhouettes)[:, -1]
+    shift = basis @ align_to_silhouettes(body, BETAS, rotations, aside, TIMES, basis, silhouettes).knots[:, -1]
     assert shift.mean(dim=0).norm() < 1e-3
     ahead = transl + rotations[:, 0] @ torch.tensor([0.0, 0.0, 0.02])
-    shift = basis @ align_to_silhouettes(body, BETAS, rotations, ahead, basis, silhouettes)[:, -1]
+    shift = basis @ align_to_silhouettes(body, BETAS, rotations, ahead, TIMES, basis, silhouettes).knots[:, -1]
     assert torch.einsum("frc,fr->fc", rotations[:, 0], shift).mean(dim=0).norm() < 1e-3
 
 
@@ -126,7 +130,7 @@ def test_silhouettes_far_from_the_body_change_nothing(
 ) -> None:
     masks = torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.uint8)
     masks[:, :12, :12] = 255
-    knots = align_to_silhouettes(body, BETAS, rotations, transl, basis, seen(masks))
+    knots, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, seen(masks))
     torch.testing.assert_close(knots, torch.zeros_like(knots), atol=1e-6, rtol=0)
 
 

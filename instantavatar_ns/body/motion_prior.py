@@ -1,0 +1,112 @@
+"""What is likely of the corrections of given poses before an image is looked at: people move steadily, errors do not.
+
+The path of a given joint is the true one less its correction. The true one is taken for a Gaussian process about a
+steady turn, smooth over some length of time and with a sway of the joint's own; the correction for a spline whose knots
+are independent. How long, how wide and how far off is not known beforehand: each assumption says how probable it makes
+the given path, and for a joint that moves fast the most probable one expects nothing that would correct it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+# Metres of shift that are as likely as a radian of a joint's turn, of errors as of motion.
+SHIFT_PER_TURN = 0.4
+# Radians, the deviation of a joint's motion from a steady turn: a joint of somebody who stands, to one of a dancer.
+_SWAYS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
+# Radians, and per frame: where a steady turn begins and how fast it is, of which next to nothing is known.
+_START, _SPEED = 3.0, 0.5
+_RESIDUAL = 0.001  # radians, of a path that is neither smooth nor a spline
+
+
+class KnotPrior(NamedTuple):
+    """Knots of a correction [knots, 25, 3] are normal, the joints and their three coordinates independent.
+
+    Attributes:
+        information: Inverse covariance of the knots, for each joint and the shift.
+        pull: Information times mean.
+        log_probability: Of the given path together with the mode of the knots, but for what no assumption changes: the
+            quadratic form of the knots is `-0.5 k information k + pull k` beside it.
+    """
+
+    information: Float[Tensor, "25 knots knots"]
+    pull: Float[Tensor, "knots 25 3"]
+    log_probability: Float[Tensor, ""]
+
+
+class MotionPrior:
+    """Priors of the knots for several assumptions.
+
+    Args:
+        rotations: Of the joints relative to their parents, as given.
+        transl: Of the body, metres, as given.
+        times: Of the frames, ascending, in frames of the recording.
+        basis: Weight of each knot in each frame.
+    """
+
+    def __init__(
+        self,
+        rotations: Float[Tensor, "frames 24 3 3"],
+        transl: Float[Tensor, "frames 3"],
+        times: Float[Tensor, "frames"],
+        basis: Float[Tensor, "frames knots"],
+    ) -> None:
+        way = (transl - transl[:1]).double() / SHIFT_PER_TURN
+        path = torch.cat([turning_path(rotations), way[:, None]], dim=1)
+        self.path, self.basis = path.flatten(1), basis.double()
+        self.times = times.double() - times.double().mean()
+
+    def of_knots(self, spread: float, length: float) -> KnotPrior:
+        """Prior of the knots if errors and motion are such.
+
+        Args:
+            spread: Deviation of the knots from no correction, radians; of shifts `SHIFT_PER_TURN` of that.
+            length: Over which motion is smooth, frames.
+        """
+        joints, (frames, knots) = self.path.shape[1] // 3, self.basis.shape
+        identity = torch.eye(frames).to(self.path)
+        steady = _START**2 + _SPEED**2 * torch.outer(self.times, self.times) + _RESIDUAL**2 * identity
+        smooth = matern52((self.times[:, None] - self.times).abs() / length)
+        motion = steady + smooth * self.path.new_tensor(_SWAYS)[:, None, None] ** 2
+
+        def whitened(covariance: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            """Values of unit variance, and the logarithm of the probability of paths [sways, joints]."""
+            factor = torch.linalg.cholesky(covariance)
+            result = torch.linalg.solve_triangular(factor, values.expand(len(factor), -1, -1), upper=False)
+            squares = result[..., -3 * joints :].square().sum(dim=1).view(-1, joints, 3).sum(dim=-1)
+            constant = 3 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
+            return result, -0.5 * squares - constant
+
+        # A joint's sway is the one that makes its given path most probable, errors included.
+        sway = whitened(motion + spread**2 * self.basis @ self.basis.T, self.path)[1].argmax(dim=0)
+        values, probability = whitened(motion, torch.cat([self.basis, self.path], dim=1))
+        basis, path = values[..., :knots], values[..., knots:]
+        joint = torch.arange(joints, device=sway.device)
+        pull = -(basis.mT @ path).view(-1, knots, joints, 3)[sway, :, joint].transpose(0, 1)
+        information = (basis.mT @ basis)[sway] + torch.eye(knots).to(basis) / spread**2
+        constant = probability[sway, joint].sum() - 3 * joints * knots * math.log(spread)
+        unit = pull.new_ones(joints)
+        unit[-1] = 1 / SHIFT_PER_TURN
+        return KnotPrior(information * unit[:, None, None] ** 2, pull * unit[:, None], constant)
+
+
+def turning_path(rotations: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor, "frames joints 3"]:
+    """Sums of the turns from frame to frame, rotation vectors in the parents' axes, radians; double precision.
+
+    A small correction of a frame adds to its row, as far as a joint turns little between neighbouring frames.
+    """
+    steps = (rotations[1:] @ rotations[:-1].mT).double().cpu()
+    vectors = torch.from_numpy(Rotation.from_matrix(steps.reshape(-1, 3, 3).numpy()).as_rotvec()).view(steps.shape[:-1])
+    return torch.cat([vectors.new_zeros(1, *vectors.shape[1:]), vectors.cumsum(dim=0)]).to(rotations.device)
+
+
+def matern52(distance: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Matérn's correlation of motion whose acceleration is finite, by distance in lengths."""
+    scaled = 5**0.5 * distance
+    return (1 + scaled + scaled**2 / 3) * torch.exp(-scaled)

@@ -1,0 +1,143 @@
+"""Priors of corrections: steady motion shows errors, and fast motion is not taken for them."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+from torch.distributions import MultivariateNormal
+
+from instantavatar_ns.body.body_model import NUM_JOINTS, rotation_matrices
+from instantavatar_ns.body.motion_prior import (
+    SHIFT_PER_TURN,
+    KnotPrior,
+    MotionPrior,
+    matern52,
+    turning_path,
+)
+from instantavatar_ns.body.pose_error import pose_error
+from instantavatar_ns.body.pose_refinement import spline_basis
+
+FRAMES = 120
+TIMES = torch.arange(FRAMES).float()
+BASIS = spline_basis(TIMES, 8.0)
+NO_WAY = torch.zeros(FRAMES, 3)
+SPREADS, LENGTHS = (0.0001, 0.001, 0.008, 0.03), (1.0, 5.0, 20.0, 40.0)
+
+
+def swaying(frames_a_sway: float, angle: float) -> Tensor:
+    """All joints sway, each about its own axis; the root turns once around, too."""
+    random = np.random.default_rng(0)
+    axes = random.normal(size=(NUM_JOINTS, 3))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    phase = 2 * math.pi * (TIMES.numpy()[:, None] / frames_a_sway + random.random(NUM_JOINTS))
+    vectors = angle * np.sin(phase)[..., None] * axes
+    turns = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_matrix().reshape(FRAMES, NUM_JOINTS, 3, 3)
+    around = Rotation.from_rotvec(np.outer(2 * math.pi * TIMES.numpy() / FRAMES, [0, 1, 0])).as_matrix()
+    turns[:, 0] = around @ turns[:, 0]
+    return torch.from_numpy(turns).float()
+
+
+def errors(spread: float) -> Tensor:
+    knots = spread * torch.randn(BASIS.shape[1], NUM_JOINTS, 3, generator=torch.Generator().manual_seed(1))
+    return rotation_matrices(torch.einsum("fk,kjr->fjr", BASIS, knots))
+
+
+def mode(prior: KnotPrior) -> Tensor:
+    """Knots that are most probable where no image is looked at."""
+    return torch.linalg.solve(prior.information, prior.pull.transpose(0, 1)).transpose(0, 1)
+
+
+def evidence(prior: KnotPrior) -> float:
+    """Logarithm of the probability of the path, whatever the knots."""
+    fit = 0.5 * (prior.pull * mode(prior)).sum()
+    return float(fit - 1.5 * torch.linalg.slogdet(prior.information).logabsdet.sum() + prior.log_probability)
+
+
+def most_probable(rotations: Tensor) -> tuple[tuple[float, float], KnotPrior]:
+    motion = MotionPrior(rotations, NO_WAY, TIMES, BASIS)
+    assumed = max(product(SPREADS, LENGTHS), key=lambda pair: evidence(motion.of_knots(*pair)))
+    return assumed, motion.of_knots(*assumed)
+
+
+def test_small_corrections_add_to_the_path() -> None:
+    rotations = swaying(40.0, 0.05)
+    correction = 1e-3 * torch.randn(FRAMES, NUM_JOINTS, 3, generator=torch.Generator().manual_seed(2))
+    moved = turning_path(rotation_matrices(correction) @ rotations) - turning_path(rotations)
+    expected = (correction - correction[:1]).double()
+    # Turns of the root by 6 degrees a frame change directions by a tenth.
+    torch.testing.assert_close(moved[:, 1:], expected[:, 1:], atol=2e-4, rtol=0)
+    assert turning_path(rotations)[-1, 0, 1] == pytest.approx(2 * math.pi * (FRAMES - 1) / FRAMES, rel=0.02)
+
+
+def test_evidence_is_the_probability_of_the_path() -> None:
+    """By PyTorch, for the sway that makes it largest: differences between assumptions are those of the densities."""
+    motion = MotionPrior(errors(0.02) @ swaying(40.0, 0.05), NO_WAY, TIMES, BASIS)
+    smooth = matern52((motion.times[:, None] - motion.times).abs() / 20)
+    steady = 3.0**2 + 0.5**2 * torch.outer(motion.times, motion.times) + 0.001**2 * torch.eye(FRAMES)
+
+    def expected(spread: float) -> float:
+        total = 0.0
+        for joint in motion.path.view(FRAMES, -1, 3).unbind(dim=1):
+            of_sways = []
+            for sway in (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28):
+                covariance = steady + sway**2 * smooth + spread**2 * motion.basis @ motion.basis.T
+                density = MultivariateNormal(torch.zeros(FRAMES).double(), covariance)
+                of_sways.append(float(density.log_prob(joint.T).sum()))
+            total += max(of_sways)
+        return total
+
+    found = [evidence(motion.of_knots(spread, 20.0)) for spread in (0.004, 0.03)]
+    assert found[1] - found[0] == pytest.approx(expected(0.03) - expected(0.004), rel=1e-4)
+
+
+@pytest.mark.parametrize("spread", [0.008, 0.03])
+def test_errors_are_found_in_the_motion_of_somebody_who_stands(spread: float) -> None:
+    true = swaying(80.0, 0.03)
+    given = errors(spread) @ true
+    assumed, prior = most_probable(given)
+    assert assumed[0] == spread and assumed[1] >= 20
+    correction = torch.einsum("fk,kjr->fjr", BASIS, mode(prior)[:, :-1].float())
+    before, after = (pose_error(some, true).aligned_deg for some in (given, rotation_matrices(correction) @ given))
+    assert after < 0.8 * before
+
+
+def test_exact_poses_of_somebody_who_stands_are_told_from_wrong_ones() -> None:
+    assumed, prior = most_probable(swaying(80.0, 0.03))
+    assert assumed[0] == 0.0001
+    assert mode(prior).abs().max() < 1e-4
+
+
+def test_a_dance_is_not_flattened() -> None:
+    """Joints that turn 10 degrees a frame: what is expected of them corrects nothing."""
+    _, prior = most_probable(swaying(8.0, 0.4))
+    assert mode(prior).abs().max() < 0.01
+
+
+def test_shifts_are_metres() -> None:
+    """A way that is `SHIFT_PER_TURN` times a joint's path asks for as much less of a correction."""
+    true = swaying(80.0, 0.03)
+    given = errors(0.02) @ true
+    way = SHIFT_PER_TURN * turning_path(given)[:, 5].float()
+    knots = mode(MotionPrior(given, way, TIMES, BASIS).of_knots(0.02, 20.0))
+    torch.testing.assert_close(knots[:, -1], SHIFT_PER_TURN * knots[:, 5], atol=1e-5, rtol=1e-3)
+
+
+def test_gaps_between_frames_count_as_time() -> None:
+    """A joint that turns steadily has turned by as much more while 40 frames were left out."""
+    times = torch.cat([torch.arange(20.0), torch.arange(60.0, 80.0)])
+    angle = 0.01 * times
+    rotations = rotation_matrices(torch.stack([angle, 0 * angle, 0 * angle], dim=-1)[:, None].repeat(1, NUM_JOINTS, 1))
+
+    def prior(numbers: Tensor) -> KnotPrior:
+        basis = spline_basis(numbers, 8.0)
+        return MotionPrior(rotations, torch.zeros(len(times), 3), numbers, basis).of_knots(0.03, 20.0)
+
+    corrections = torch.einsum("fk,kjr->fjr", spline_basis(times, 8.0).double(), mode(prior(times)))
+    assert corrections.abs().max() < 1e-3
+    assert evidence(prior(times)) > evidence(prior(torch.arange(40.0))) + 100
