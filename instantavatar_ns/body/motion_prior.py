@@ -31,8 +31,8 @@ class KnotPrior(NamedTuple):
     Attributes:
         information: Inverse covariance of the knots, for each joint and the shift.
         pull: Information times mean.
-        log_probability: Of the given path together with the mode of the knots, but for what no assumption changes: the
-            quadratic form of the knots is `-0.5 k information k + pull k` beside it.
+        log_probability: Logarithm of the joint probability of the given path and of knots that are zero, but for what
+            no assumption changes; of knots k it is this `- 0.5 k information k + pull k`.
     """
 
     information: Float[Tensor, "25 knots knots"]
@@ -80,8 +80,8 @@ class MotionPrior:
             factor = torch.linalg.cholesky(covariance)
             result = torch.linalg.solve_triangular(factor, values.expand(len(factor), -1, -1), upper=False)
             squares = result[..., -3 * joints :].square().sum(dim=1).view(-1, joints, 3).sum(dim=-1)
-            constant = 3 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
-            return result, -0.5 * squares - constant
+            volume = 3 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
+            return result, -0.5 * squares - volume
 
         # A joint's sway is the one that makes its given path most probable, errors included.
         sway = whitened(motion + spread**2 * self.basis @ self.basis.T, self.path)[1].argmax(dim=0)
@@ -90,10 +90,10 @@ class MotionPrior:
         joint = torch.arange(joints, device=sway.device)
         pull = -(basis.mT @ path).view(-1, knots, joints, 3)[sway, :, joint].transpose(0, 1)
         information = (basis.mT @ basis)[sway] + torch.eye(knots).to(basis) / spread**2
-        constant = probability[sway, joint].sum() - 3 * joints * knots * math.log(spread)
+        log_probability = probability[sway, joint].sum() - 3 * joints * knots * math.log(spread)
         unit = pull.new_ones(joints)
         unit[-1] = 1 / SHIFT_PER_TURN
-        return KnotPrior(information * unit[:, None, None] ** 2, pull * unit[:, None], constant)
+        return KnotPrior(information * unit[:, None, None] ** 2, pull * unit[:, None], log_probability)
 
 
 def turning_path(rotations: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor, "frames joints 3"]:
@@ -101,12 +101,16 @@ def turning_path(rotations: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor,
 
     A small correction of a frame adds to its row, as far as a joint turns little between neighbouring frames.
     """
-    steps = (rotations[1:] @ rotations[:-1].mT).double().cpu()
+    rotations = rotations.double()
+    steps = (rotations[1:] @ rotations[:-1].mT).cpu()
     vectors = torch.from_numpy(Rotation.from_matrix(steps.reshape(-1, 3, 3).numpy()).as_rotvec()).view(steps.shape[:-1])
     return torch.cat([vectors.new_zeros(1, *vectors.shape[1:]), vectors.cumsum(dim=0)]).to(rotations.device)
 
 
 def matern52(distance: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Matérn's correlation of motion whose acceleration is finite, by distance in lengths."""
+    """Matérn's correlation of degree 5/2, of motion whose acceleration is finite, by distance in lengths.
+
+    Rasmussen and Williams, Gaussian Processes for Machine Learning, equation 4.17.
+    """
     scaled = 5**0.5 * distance
     return (1 + scaled + scaled**2 / 3) * torch.exp(-scaled)

@@ -36,8 +36,8 @@ _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
 # far from the body's along each axis. Outlines are normal about that, and independent where they are a patch apart.
 _PATCH, _CLOTHES, _CLOTHES_SPREAD, _JOINT_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.008, 0.004, 0.007
 # Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
-# silhouettes and given poses most probable: poses can be exact, a tenth of a degree off as those of a good fit, or some
-# degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
+# silhouettes and given poses most probable: poses can be exact, some tenths of a degree off as those of a good fit, or
+# some degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
 _SPREADS = (0.0001, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.011, 0.015, 0.022, 0.03, 0.045)
 _LENGTHS = (1.0, 5.0, 10.0, 20.0, 40.0, 80.0)
 _FIRST = (0.03, 10.0)
@@ -129,7 +129,8 @@ def align_to_silhouettes(
     problem = _Problem(body, betas, rotations, transl, basis, silhouettes)
     motion = MotionPrior(rotations, transl, times, basis)
     unknowns, assumed = problem.start(), _FIRST
-    for number in range(_ROUNDS):
+    # One silhouette alone does not tell a lean from thin clothes: its pose stays as it is.
+    for number in range(_ROUNDS if len(rotations) > 1 else 0):
         equations = problem.linearise(unknowns, _COARSE_REACH if number < _COARSE_ROUNDS else _REACH)
         if number == _COARSE_ROUNDS - 1:
             assumed = _most_probable(problem, equations, motion)

@@ -125,6 +125,18 @@ def test_the_body_keeps_its_place(
     assert torch.einsum("frc,fr->fc", rotations[:, 0], shift).mean(dim=0).norm() < 1e-3
 
 
+@pytest.mark.parametrize("frames", [1, 2])
+def test_few_frames_do_not_move_good_poses(
+    frames: int, body: BodyModel, rotations: Tensor, transl: Tensor, silhouettes: Silhouettes
+) -> None:
+    basis = spline_basis(TIMES[:frames], 5.0)
+    few = Silhouettes(*(value[:frames] for value in vars(silhouettes).values()))
+    given = rotations[:frames], transl[:frames]
+    knots, _ = align_to_silhouettes(body, BETAS, *given, TIMES[:frames], basis, few)
+    moved = posed(body, *corrected(knots, basis, *given)) - posed(body, *given)
+    assert moved.norm(dim=-1).mean() < 0.01
+
+
 def test_silhouettes_far_from_the_body_change_nothing(
     body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor
 ) -> None:
