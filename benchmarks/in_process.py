@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from benchmarks.speed import EvalFrames
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
 from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.data.dataset import AvatarDataset
@@ -65,12 +64,10 @@ def heldout_set(datamanager: AvatarDataManager, heldout_poses: str | None = None
     return AvatarDataset(parser.setup().get_dataparser_outputs(split="test"))
 
 
-def poses_of(
-    dataset: AvatarDataset, datamanager: AvatarDataManager, device: str | torch.device
-) -> dict[int, PosedBody]:
-    """Poses of a set's frames in the world of a data manager, for `ImagePoses.replacing`."""
-    train, metadata = datamanager.train_dataset.metadata, dataset.metadata
-    bank = PoseBank(load_body_model(metadata["body_model"]), metadata["poses"], train["world_to_dataset"]).to(device)
+def poses_of(dataset: AvatarDataset, model: InstantAvatarModel) -> dict[int, PosedBody]:
+    """Poses of a set's frames in a model's world, for `ImagePoses.replacing`."""
+    world_to_dataset = model.kwargs["metadata"]["world_to_dataset"]
+    bank = PoseBank(model.body, dataset.metadata["poses"], world_to_dataset).to(model.device)
     rows = dataset.cameras.metadata["pose_id"].flatten().tolist()
     return {row: bank[row] for row in rows}
 

@@ -77,6 +77,7 @@ class InstantAvatarModel(Model):
         poses: PoseSequence = metadata["poses"]
         world_to_dataset = metadata["world_to_dataset"]
         body = load_body_model(metadata["body_model"])
+        self._body = (body,)  # in a tuple, so that it is no submodule, and no checkpoint holds it
         self.train_pose_ids: list[int] = metadata["train_pose_ids"].tolist()
         self._build_poses(body, poses, world_to_dataset)
 
@@ -114,6 +115,25 @@ class InstantAvatarModel(Model):
             posed_body=self.image_poses.posed_body,
         )
         self.image_poses.banks["viewer_controls"] = self.viewer_controls
+        self.register_load_state_dict_post_hook(lambda module, keys: self._take_joints())
+
+    @property
+    def body(self) -> BodyModel:
+        """The person's body, its joints where the silhouettes show them, on the CPU."""
+        return self._body[0]
+
+    def _take_joints(self) -> None:
+        """Let all poses turn about the person's joints as the correction of the training poses knows them."""
+        if self.pose_refinement is None:
+            return
+        joints, body = self.pose_refinement.joints.cpu(), self.body
+        moved = body.joint_offsets + joints - body.rest(self.kwargs["metadata"]["poses"].betas)[1]
+        self._body = (body.with_joints_moved(moved),)
+        for bank in (self.poses, self.rest_pose, self.motion):
+            if bank is not None:
+                bank.take(self.body)
+        self.viewer_controls.take(self.body)
+        self.image_poses.forget()
 
     def _build_poses(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
         """The poses there are, their corrections, and which of them images show."""
@@ -147,7 +167,7 @@ class InstantAvatarModel(Model):
     # Training
 
     def align_poses(self, masks: UInt8[Tensor, "frames height width"], cameras: Cameras) -> None:
-        """Correct the training poses so that the body fills the person's silhouettes.
+        """Correct the training poses, and where the joints are, so that the body fills the person's silhouettes.
 
         Args:
             masks: Opacity of the person in the training frames.
@@ -159,16 +179,19 @@ class InstantAvatarModel(Model):
         assert cameras.metadata is not None
         rows = cameras.metadata["pose_id"].flatten().to(self.device)
         with CONSOLE.status("Aligning the training poses to the silhouettes; this takes some seconds"):
+            body, betas = load_body_model(metadata["body_model"]).to(self.device), metadata["poses"].betas
             alignment = align_to_silhouettes(
-                load_body_model(metadata["body_model"]).to(self.device),
-                metadata["poses"].betas.to(self.device),
+                body,
+                betas.to(self.device),
                 refinement.given_rotations[rows],
                 refinement.given_transl[rows],
                 metadata["train_frame_numbers"].float().to(self.device)[rows],
                 refinement.basis[rows],
                 pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
             )
-        refinement.start_from(*alignment)
+        joints = body.rest(betas.to(self.device))[1] + alignment.joint_offsets
+        refinement.start_from(alignment.knots, alignment.spread, joints)
+        self._take_joints()
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""

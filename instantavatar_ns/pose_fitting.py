@@ -20,7 +20,6 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from instantavatar_ns import losses
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.body.pose_refinement import NUM_COORDINATES, PoseRefinement, surface_coordinates
 from instantavatar_ns.cuda_graph import RepeatedWork
@@ -59,7 +58,7 @@ class FitRecipe:
 RECIPES: dict[Recipe, FitRecipe] = {
     # 20 epochs over the test frames at a rate of 1e-5: a pose moves by a hundredth of a degree.
     "published": FitRecipe(20, 4096, 1e-5, 0.0, 1e-8, 0.0, surface=False),
-    "fast": FitRecipe(120, 2048, 4e-3, 1.5, 5e-2, 1e-2, surface=True),
+    "fast": FitRecipe(120, 8192, 4e-3, 1.5, 5e-2, 1e-2, surface=True),
 }
 Drawn = tuple[RayBundle, dict[str, Tensor]]
 _CHECKED_EVERY = 20  # steps: buffers that were too small lack a few samples until then
@@ -82,11 +81,10 @@ def fit_poses(
     """
     frames = FrameStore(dataset, model.device, replace(config, sampling="pixels", pixel_shares=_SHARES), rank=0)
     rows: list[int] = dataset.cameras.metadata["pose_id"].flatten().tolist()  # pyright: ignore[reportOptionalSubscript]
-    body = load_body_model(dataset.metadata["body_model"])
     poses: PoseSequence = dataset.metadata["poses"].rows(slice(rows[0], rows[-1] + 1))
-    coordinates = surface_coordinates(body, poses) if recipe.surface else torch.eye(NUM_COORDINATES)
+    coordinates = surface_coordinates(model.body, poses) if recipe.surface else torch.eye(NUM_COORDINATES)
     times = dataset.metadata["frame_numbers"].float()
-    refinement = PoseRefinement(body, poses, times, dataset.metadata["world_to_dataset"], coordinates)
+    refinement = PoseRefinement(model.body, poses, times, dataset.metadata["world_to_dataset"], coordinates)
     refinement = refinement.to(model.device)
     # Each frame by itself, so that the figures do not depend on which others are evaluated: no knots.
     optimizer = RowAdam([refinement.remainders], lr=recipe.lr, betas=(0.9, 0.99), eps=recipe.eps)

@@ -7,6 +7,7 @@ the bone transforms that the deformer needs and `smplx` keeps to itself.
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class BodyModel(nn.Module):
 
     faces: Int[Tensor, "faces 3"]
     ancestors: Int[Tensor, "rounds 24"]
+    joint_offsets: Float[Tensor, "24 3"]
     smpl: Any
 
     def __init__(self, data: dict[str, np.ndarray]) -> None:
@@ -77,6 +79,7 @@ class BodyModel(nn.Module):
             )
         self.register_buffer("faces", torch.from_numpy(data["f"].astype(np.int64)), persistent=False)
         self.register_buffer("ancestors", ancestor_table(self.smpl.parents), persistent=False)
+        self.register_buffer("joint_offsets", torch.zeros(NUM_JOINTS, 3), persistent=False)
         self.requires_grad_(False)
 
     @property
@@ -92,7 +95,17 @@ class BodyModel(nn.Module):
     def rest(self, betas: Float[Tensor, "10"]) -> tuple[Float[Tensor, "vertices 3"], Float[Tensor, "24 3"]]:
         """Vertices and joints in the T-pose, metres."""
         vertices = self.smpl.v_template + _lbs.blend_shapes(betas[None], self.smpl.shapedirs)[0]
-        return vertices, _lbs.vertices2joints(self.smpl.J_regressor, vertices[None])[0]
+        return vertices, _lbs.vertices2joints(self.smpl.J_regressor, vertices[None])[0] + self.joint_offsets
+
+    def with_joints_moved(self, offsets: Float[Tensor, "24 3"]) -> BodyModel:
+        """The same body, but for where its bones turn.
+
+        Args:
+            offsets: From the joints that the file gives, in the T-pose, metres.
+        """
+        body = copy.copy(self)  # shares the arrays, but for this one
+        body._buffers = {**self._buffers, "joint_offsets": offsets.to(self.joint_offsets)}
+        return body
 
     def transforms(
         self,

@@ -22,15 +22,22 @@ def canonical_body_pose(device: torch.device | str = "cpu") -> Float[Tensor, "69
 
 
 def canonical_transforms(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "24 4 4"]:
-    """Skinning transforms from the T-pose to the canonical pose; the root stays where it is."""
+    """Skinning transforms from the T-pose to the canonical pose; the root stays where it is.
+
+    The joints are those of the body's file: the canonical space is there before it is known where the person's are.
+    """
     still = torch.zeros(1, 3, device=betas.device)
-    return body.transforms(betas, still, canonical_body_pose(betas.device)[None], still)[0]
+    return _as_given(body).transforms(betas, still, canonical_body_pose(betas.device)[None], still)[0]
 
 
 def canonical_vertices(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "vertices 3"]:
     """Vertices of the canonical body, metres, in root space."""
     still = torch.zeros(1, 3, device=betas.device)
-    return body.vertices(betas, still, canonical_body_pose(betas.device)[None], still)[0]
+    return _as_given(body).vertices(betas, still, canonical_body_pose(betas.device)[None], still)[0]
+
+
+def _as_given(body: BodyModel) -> BodyModel:
+    return body.with_joints_moved(torch.zeros_like(body.joint_offsets))
 
 
 def root_space(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from instantavatar_ns.body.body_model import BodyModel
+from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel
 from instantavatar_ns.body.canonical import canonical_body_pose, canonical_transforms, root_space
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.linalg import rigid_inverse
@@ -27,7 +28,7 @@ class PosedBody:
 
 
 class PoseBank(nn.Module):
-    """Transforms of a sequence of poses; buffers that follow from data, so no checkpoint holds them.
+    """Transforms of a sequence of poses; buffers that follow from data and body, so no checkpoint holds them.
 
     Args:
         body: The person's body.
@@ -40,10 +41,18 @@ class PoseBank(nn.Module):
 
     def __init__(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
         super().__init__()
+        self._poses, self._world_to_dataset = poses, world_to_dataset
+        self.register_buffer("world_to_root", torch.empty(len(poses), 4, 4), persistent=False)
+        self.register_buffer("bone_transforms", torch.empty(len(poses), NUM_JOINTS, 4, 4), persistent=False)
+        self.take(body)
+
+    def take(self, body: BodyModel) -> None:
+        """Show the poses with a body, on the CPU, whose joints may lie elsewhere than the former one's."""
+        poses = self._poses
         transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
         root_to_dataset, bone_transforms = root_space(transforms, canonical_transforms(body, poses.betas))
-        self.register_buffer("world_to_root", rigid_inverse(root_to_dataset) @ world_to_dataset, persistent=False)
-        self.register_buffer("bone_transforms", bone_transforms, persistent=False)
+        self.world_to_root.copy_(rigid_inverse(root_to_dataset) @ self._world_to_dataset)
+        self.bone_transforms.copy_(bone_transforms)
 
     def __len__(self) -> int:
         return len(self.world_to_root)

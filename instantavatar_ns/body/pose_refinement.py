@@ -29,7 +29,8 @@ NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians,
 class PoseRefinement(nn.Module):
     """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
 
-    The corrections alone are parameters; a checkpoint holds them and their coordinates. At first they are zero.
+    The corrections alone are parameters; a checkpoint holds them, their coordinates and the person's joints. At first
+    corrections are zero and the joints the body's.
 
     Args:
         body: The person's body.
@@ -69,7 +70,6 @@ class PoseRefinement(nn.Module):
             "given_transl": poses.transl,
             "basis": spline_basis(times, knot_spacing),
             "bending": second_differences(times),
-            "joints": body.rest(poses.betas)[1],
             "ancestors": body.ancestors,
             "canonical": canonical_transforms(body, poses.betas),
             "world_to_dataset": world_to_dataset,
@@ -78,6 +78,7 @@ class PoseRefinement(nn.Module):
             self.register_buffer(name, value, persistent=False)
         # Another machine may find eigenvectors of the opposite sign, and align the poses a little differently.
         self.register_buffer("coordinates", coordinates)
+        self.register_buffer("joints", body.rest(poses.betas)[1])
         self.register_buffer("start", torch.zeros(len(times), NUM_JOINTS + 1, 3))
         self.register_buffer("certainty", torch.ones(()))
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
@@ -87,11 +88,12 @@ class PoseRefinement(nn.Module):
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds.
-        # Those of before 2026-11-28 were pulled to the given poses.
+        # Those of before 2026-11-28 were pulled to the given poses, and turned about the body's joints.
         former = {
             "coordinates": self.coordinates,
             "start": torch.zeros_like(self.start),
             "certainty": torch.ones_like(self.certainty),
+            "joints": self.joints,
         }
         for name, value in former.items():
             state_dict.setdefault(f"{prefix}{name}", value)
@@ -116,14 +118,16 @@ class PoseRefinement(nn.Module):
         return self._pose(self.corrections(), self.given_rotations, self.given_transl)[1]
 
     @torch.no_grad()
-    def start_from(self, knots: Float[Tensor, "knots 25 3"], spread: float) -> None:
+    def start_from(self, knots: Float[Tensor, "knots 25 3"], spread: float, joints: Float[Tensor, "24 3"]) -> None:
         """Begin with corrections that a spline describes, in place of those there are, and stay near them.
 
         Args:
             knots: Of the spline.
             spread: How far off the given poses' rotations seem to be, radians. Where that is next to nothing, the prior
                 holds them all the more.
+            joints: Where the person's are in the T-pose, metres.
         """
+        self.joints.copy_(joints)
         self.knots.copy_(torch.linalg.solve(self.coordinates, knots.flatten(1).T).T)
         self.remainders.zero_()
         self.start.copy_(self.corrections())

@@ -96,10 +96,12 @@ class Alignment(NamedTuple):
     Attributes:
         knots: Of splines over time: rotation vectors in the parents' axes, radians, and a shift, metres.
         spread: Deviation of the rotations' knots from no correction that was found likely, radians.
+        joint_offsets: From the body's joints to the person's, in the T-pose, metres.
     """
 
     knots: Float[Tensor, "knots 25 3"]
     spread: float
+    joint_offsets: Float[Tensor, "24 3"]
 
 
 @torch.no_grad()
@@ -137,7 +139,7 @@ def align_to_silhouettes(
         unknowns = problem.solve(equations, motion.of_knots(*assumed)).unknowns
     knots = problem.knots(unknowns)
     knots[:, -1] = _in_place(knots[:, -1], problem.basis, problem.rotations[:, 0])
-    return Alignment(knots, assumed[0])
+    return Alignment(knots, assumed[0], problem.joint_offsets(unknowns))
 
 
 def _most_probable(problem: _Problem, equations: _Equations, motion: MotionPrior) -> tuple[float, float]:
@@ -232,6 +234,9 @@ class _Problem:
     def knots(self, unknowns: Float[Tensor, "unknowns"]) -> Float[Tensor, "knots 25 3"]:
         return unknowns[: self.basis.shape[1] * _OF_POSE].view(-1, NUM_JOINTS + 1, 3).to(self.basis, copy=True)
 
+    def joint_offsets(self, unknowns: Float[Tensor, "unknowns"]) -> Float[Tensor, "24 3"]:
+        return unknowns[-_OF_JOINTS - self.num_patches : -self.num_patches].view(-1, 3).to(self.basis, copy=True)
+
     def linearise(self, unknowns: Float[Tensor, "unknowns"], reach: float) -> _Equations:
         """Distances between the outlines around some unknowns.
 
@@ -240,10 +245,8 @@ class _Problem:
             reach: Metres within which outlines belong to each other.
         """
         correction = torch.einsum("fk,kjr->fjr", self.basis, self.knots(unknowns))
-        offset, clothes = (
-            unknowns[-_OF_JOINTS - self.num_patches :].to(self.basis).split([_OF_JOINTS, self.num_patches])
-        )
-        joints = self.joints + offset.view(-1, 3)
+        offset, clothes = self.joint_offsets(unknowns), unknowns[-self.num_patches :].to(self.basis)
+        joints = self.joints + offset
         rotations = rotation_matrices(correction[:, :-1]) @ self.rotations
         transforms = skinning_transforms(rotations, self.transl + correction[:, -1], joints, self.ancestors)
         outline = self._outline(transforms[..., :3, :], reach)
@@ -263,7 +266,7 @@ class _Problem:
         columns = torch.cat([by_turns, outline.slope[:, None], by_joints], dim=1).flatten(1)
         patch = self.patch[self.edges[edge, 0]]
         # The distances where all unknowns are zero, were they linear. Clothes fill them: the sum of both is zero.
-        current = torch.cat([correction.flatten(1), offset.expand(len(correction), -1)], dim=1)
+        current = torch.cat([correction.flatten(1), offset.flatten().expand(len(correction), -1)], dim=1)
         at_zero = outline.distance - (columns * current[frame]).sum(dim=1)
         residual = outline.distance + clothes[patch]
         # Neighbouring points say the same, in neighbouring frames too: together they count as much as their patches,

@@ -7,7 +7,6 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.pose_bank import PosedBody, rest_sequence
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.deformer.voxels import interpolate
@@ -54,7 +53,6 @@ class AvatarMesh:
         metadata = model.kwargs["metadata"]
         self.train_poses: PoseSequence = metadata["poses"]
         self.world_to_dataset: Float[Tensor, "4 4"] = metadata["world_to_dataset"]
-        self.body = load_body_model(metadata["body_model"])
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
         self._world_to_upright[1, 3] = -float(self.posed_vertices(model.rest_pose[0])[:, 1].min())
 
@@ -88,7 +86,7 @@ class AvatarMesh:
             shares[source],
             unwrapped.faces,
         )
-        skeleton = make_skeleton(self.body, self.train_poses.betas)
+        skeleton = make_skeleton(self.model.body, self.train_poses.betas)
         stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
         rest = make_clip("rest", stand, 1.0, skeleton)
         clips = [make_clip(motion.name, motion.poses, motion.fps, skeleton) for motion in motions]

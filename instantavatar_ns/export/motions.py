@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.model import InstantAvatarModel
@@ -46,5 +45,4 @@ def place(name: str, motion: Motion, model: InstantAvatarModel, in_place: bool) 
 
 def posed_body(motion: NamedMotion, frame: int, model: InstantAvatarModel) -> PosedBody:
     """One frame of a motion."""
-    metadata = model.kwargs["metadata"]
-    return PoseBank(load_body_model(metadata["body_model"]), motion.poses, metadata["world_to_dataset"])[frame]
+    return PoseBank(model.body, motion.poses, model.kwargs["metadata"]["world_to_dataset"])[frame]

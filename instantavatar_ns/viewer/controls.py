@@ -69,10 +69,9 @@ class ViewerControls(nn.Module):
         super().__init__()
         self.control = ViewerControl()
         self.interruptions = Interruptions()
-        self._body = (body,)  # in a tuple, so that it is no submodule
         self._poses, self._world_to_dataset, self._train_pose_ids = poses, world_to_dataset, train_pose_ids
         self._posed_body = posed_body
-        self._skeleton = canonical_skeleton(body, poses.betas)
+        self.take(body)
         canonical = CanonicalBody(
             canonical_vertices(body, poses.betas),
             body.faces,
@@ -84,6 +83,11 @@ class ViewerControls(nn.Module):
         self.motion = MotionControls(len(train_pose_ids), run_motion, self._load_clip, self.control)
         self.pose = JointSliders()
         self.scene = SceneOverlays(canonical, self.control)
+
+    def take(self, body: BodyModel) -> None:
+        """Pose a body, on the CPU, whose joints may lie elsewhere than the former one's."""
+        self._body = (body,)  # in a tuple, so that it is no submodule
+        self._skeleton = canonical_skeleton(body, self._poses.betas)
 
     def asks(self, camera: Cameras) -> bool:
         """Whether the viewer asks for an image.

@@ -229,20 +229,20 @@ def test_older_checkpoints_load(refinement: PoseRefinement) -> None:
 def test_corrections_begin_as_a_spline_that_is_given(refinement: PoseRefinement) -> None:
     disturb(refinement)
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.01)
+    refinement.start_from(knots, 0.01, refinement.joints)
     expected = torch.einsum("fk,kjr->fjr", refinement.basis, knots)
     torch.testing.assert_close(refinement.corrections(), expected, atol=1e-5, rtol=0)
 
 
 def test_the_prior_pulls_to_where_the_corrections_began(refinement: PoseRefinement) -> None:
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.03)
+    refinement.start_from(knots, 0.03, refinement.joints)
     assert refinement.prior(torch.tensor(2), 1.0, 1.0).item() < 1e-10
     with torch.no_grad():
         refinement.remainders[2, 0] += 0.01
     pull = refinement.prior(torch.tensor(2), 1.0, 0.0).item()
     assert pull > 0
-    refinement.start_from(knots, 0.0008)  # ten times less than poses usually are off
+    refinement.start_from(knots, 0.0008, refinement.joints)  # ten times less than poses usually are off
     with torch.no_grad():
         refinement.remainders[2, 0] += 0.01
     assert refinement.prior(torch.tensor(2), 1.0, 0.0).item() == pytest.approx(100 * pull, rel=1e-3)
@@ -252,7 +252,7 @@ def test_the_start_is_kept_with_the_corrections(
     refinement: PoseRefinement, body: BodyModel, poses: PoseSequence, world: Tensor
 ) -> None:
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.001)
+    refinement.start_from(knots, 0.001, refinement.joints)
     disturb(refinement)
     resumed = PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
     resumed.load_state_dict(refinement.state_dict())

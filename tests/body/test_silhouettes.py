@@ -95,7 +95,7 @@ def test_disturbed_poses_come_back_to_where_the_body_was_seen(
     error = 0.05 * torch.randn(basis.shape[1], NUM_JOINTS + 1, 3, generator=torch.Generator().manual_seed(0))
     error[:, -1] *= 0.2
     given = corrected(error, basis, rotations, transl)
-    knots, spread = align_to_silhouettes(body, BETAS, *given, TIMES, basis, silhouettes)
+    knots, spread, _ = align_to_silhouettes(body, BETAS, *given, TIMES, basis, silhouettes)
     assert 0.02 < spread < 0.1
     truth = posed(body, rotations, transl)
     before, after = (
@@ -108,7 +108,7 @@ def test_disturbed_poses_come_back_to_where_the_body_was_seen(
 def test_poses_that_fill_their_silhouettes_stay(
     body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
 ) -> None:
-    knots, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, silhouettes)
+    knots, _, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, silhouettes)
     moved = posed(body, *corrected(knots, basis, rotations, transl)) - posed(body, rotations, transl)
     assert moved.norm(dim=-1).mean() < 3e-3
 
@@ -132,7 +132,7 @@ def test_few_frames_do_not_move_good_poses(
     basis = spline_basis(TIMES[:frames], 5.0)
     few = Silhouettes(*(value[:frames] for value in vars(silhouettes).values()))
     given = rotations[:frames], transl[:frames]
-    knots, _ = align_to_silhouettes(body, BETAS, *given, TIMES[:frames], basis, few)
+    knots, _, _ = align_to_silhouettes(body, BETAS, *given, TIMES[:frames], basis, few)
     moved = posed(body, *corrected(knots, basis, *given)) - posed(body, *given)
     assert moved.norm(dim=-1).mean() < 0.01
 
@@ -142,7 +142,7 @@ def test_silhouettes_far_from_the_body_change_nothing(
 ) -> None:
     masks = torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.uint8)
     masks[:, :12, :12] = 255
-    knots, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, seen(masks))
+    knots, _, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, seen(masks))
     torch.testing.assert_close(knots, torch.zeros_like(knots), atol=1e-6, rtol=0)
 
 
