@@ -63,6 +63,7 @@ VARIANTS = {
         tuple(f"{MODEL}skinning.{option}" for option in ("neighbours=30", "smoothing-passes=30", "sharpness=1")),
     ),
     "no-alignment": Variant("poses not aligned to the silhouettes first", (f"{MODEL}align-poses", "False")),
+    "body-joints": Variant("poses turned about the body's joints, not the person's", (f"{MODEL}move-joints", "False")),
 }
 
 

@@ -189,7 +189,9 @@ class InstantAvatarModel(Model):
                 refinement.basis[rows],
                 pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
             )
-        joints = body.rest(betas.to(self.device))[1] + alignment.joint_offsets
+        joints = body.rest(betas.to(self.device))[1]
+        if self.config.move_joints:
+            joints = joints + alignment.joint_offsets
         refinement.start_from(alignment.knots, alignment.spread, joints)
         self._take_joints()
 

@@ -34,7 +34,7 @@ _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an 
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
 # What is expected, in metres: clothes on a patch of the body are so thick, give or take, and the person's joints lie so
 # far from the body's along each axis. Outlines are normal about that, and independent where they are a patch apart.
-_PATCH, _CLOTHES, _CLOTHES_SPREAD, _JOINT_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.008, 0.004, 0.007
+_PATCH, _CLOTHES, _CLOTHES_SPREAD, _JOINT_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.004, 0.002, 0.007
 # Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
 # silhouettes and given poses most probable: poses can be exact, some tenths of a degree off as those of a good fit, or
 # some degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
