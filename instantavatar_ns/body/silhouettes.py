@@ -32,9 +32,11 @@ from instantavatar_ns.linalg import rigid_inverse
 _ROUNDS = 8
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an outline belongs to another
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
-# What is expected, in metres: clothes on a patch of the body are so thick, give or take, and the person's joints lie so
-# far from the body's along each axis. Outlines are normal about that, and independent where they are a patch apart.
-_PATCH, _CLOTHES, _CLOTHES_SPREAD, _JOINT_SPREAD, _UNEVENNESS = 0.06, 0.01, 0.004, 0.002, 0.007
+# What is expected, in metres: clothes are so thick, give or take, differ so much from patch to patch of the body, and the
+# person's joints lie so far from the body's along each axis. Outlines are normal about that, and independent where they
+# are a patch apart.
+_CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _PATCH = 0.01, 0.01, 0.006, 0.06
+_JOINT_SPREAD, _UNEVENNESS = 0.0025, 0.007
 # Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
 # silhouettes and given poses most probable: poses can be exact, some tenths of a degree off as those of a good fit, or
 # some degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
@@ -332,14 +334,21 @@ class _Problem:
         blocks = information[:size, :size].view(-1, NUM_JOINTS + 1, 3, self.basis.shape[1], NUM_JOINTS + 1, 3)
         blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.information.permute(1, 2, 0)[..., None])
         right[:size] += prior.pull.flatten()
-        spread = right.new_tensor([_JOINT_SPREAD] * _OF_JOINTS + [_CLOTHES_SPREAD] * self.num_patches)
-        information.diagonal()[size:] += spread**-2
-        right[-self.num_patches :] += _CLOTHES / _CLOTHES_SPREAD**2
+        information.diagonal()[size : size + _OF_JOINTS] += _JOINT_SPREAD**-2
+        clothes = self._clothes_information().to(information)
+        information[-self.num_patches :, -self.num_patches :] += clothes
+        right[-self.num_patches :] += _CLOTHES * clothes.sum(dim=1)
         factor = torch.linalg.cholesky(information)
         unknowns = torch.cholesky_solve(right[:, None], factor)[:, 0]
         # Logarithm of the probability of distances and given poses, but for what no prior changes.
         evidence = 0.5 * right @ unknowns - factor.diagonal().log().sum() + prior.log_probability
         return _Solution(unknowns, float(evidence))
+
+    def _clothes_information(self) -> Float[Tensor, "patches patches"]:
+        """Inverse covariance of the patches' clothes: some thickness in common, and each patch's own difference."""
+        of_patch, count = _CLOTHES_SPREAD**-2, self.num_patches
+        in_common = of_patch**2 / (_CLOTHES_IN_COMMON**-2 + count * of_patch)
+        return of_patch * torch.eye(count) - in_common
 
     def _outline(self, transforms: Float[Tensor, "frames 24 3 4"], reach: float) -> _Outline:
         """Edges between a face that the camera sees and one that it does not, where the person's outline is near."""
