@@ -32,9 +32,9 @@ from instantavatar_ns.linalg import rigid_inverse
 _ROUNDS = 8
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an outline belongs to another
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
-# What is expected, in metres: clothes are so thick, give or take, differ so much from patch to patch of the body, and the
-# person's joints lie so far from the body's along each axis. Outlines are normal about that, and independent where they
-# are a patch apart.
+# What is expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the
+# next; the person's joints lie so far from the body's along each axis. Outlines are normal about that, and independent
+# where they are a patch apart.
 _CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _PATCH = 0.01, 0.01, 0.006, 0.06
 _JOINT_SPREAD, _UNEVENNESS = 0.0025, 0.007
 # Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
