@@ -283,6 +283,26 @@ def test_evaluation_sets_fitted_figures_beside_the_others(
     assert len(list((tmp_path / "heldout" / "fitted").glob("*_img_*.png"))) == 3
 
 
+def test_poses_of_a_checkpoint_turn_about_its_joints(outputs: DataparserOutputs) -> None:
+    trained, resumed = build(outputs), build(outputs)
+    betas = outputs.metadata["poses"].betas
+    offsets = 0.01 * torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
+    assert trained.pose_refinement is not None
+    trained.pose_refinement.joints += offsets
+    resumed.load_state_dict(trained.state_dict())
+    torch.testing.assert_close(resumed.body.joint_offsets, offsets, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resumed.body.rest(betas)[1], trained.pose_refinement.joints, atol=1e-6, rtol=0)
+    for row in range(FRAMES):  # every pose of the run, those of no training frame too
+        expected = trained.pose_refinement[row].bone_transforms
+        torch.testing.assert_close(resumed.poses[row].bone_transforms, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(
+            resumed.image_poses.posed_body("poses", row).bone_transforms, expected, atol=1e-5, rtol=0
+        )
+    assert (resumed.rest_pose[0].bone_transforms - trained.rest_pose[0].bone_transforms).abs().max() > 1e-3
+    resumed.load_state_dict(trained.state_dict())  # and not moved once more
+    torch.testing.assert_close(resumed.body.joint_offsets, offsets, atol=1e-6, rtol=0)
+
+
 def test_published_recipe_hardly_moves_a_pose_and_leaves_the_avatar_alone(outputs: DataparserOutputs) -> None:
     model = build(outputs).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}

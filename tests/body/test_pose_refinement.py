@@ -9,7 +9,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import BodyModel, load_body_model
+from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, load_body_model
+from instantavatar_ns.body.canonical import canonical_transforms
 from instantavatar_ns.body.kinematics import ancestor_table, skinning_transforms
 from instantavatar_ns.body.pose_bank import PoseBank
 from instantavatar_ns.body.pose_error import joint_rotations, pose_error
@@ -68,6 +69,25 @@ def test_without_corrections_poses_are_those_of_the_bank(
     for frame in range(FRAMES):
         torch.testing.assert_close(refinement[frame].world_to_root, bank[frame].world_to_root, atol=1e-5, rtol=0)
         torch.testing.assert_close(refinement[frame].bone_transforms, bank[frame].bone_transforms, atol=1e-5, rtol=0)
+
+
+def test_poses_turn_about_joints_that_were_moved(
+    body: BodyModel, poses: PoseSequence, world: Tensor, refinement: PoseRefinement
+) -> None:
+    moved = body.with_joints_moved(0.01 * torch.randn(NUM_JOINTS, 3, generator=torch.Generator().manual_seed(5)))
+    assert torch.equal(moved.rest(poses.betas)[0], body.rest(poses.betas)[0]), "the surface stays"
+    torch.testing.assert_close(canonical_transforms(moved, poses.betas), canonical_transforms(body, poses.betas))
+    bank = PoseBank(body, poses, world)
+    before = bank.bone_transforms.clone()
+    bank.take(moved)
+    assert (bank.bone_transforms - before).abs().max() > 0.002
+    torch.testing.assert_close(bank.bone_transforms, PoseBank(moved, poses, world).bone_transforms)
+    knots = torch.zeros(refinement.basis.shape[1], NUM_JOINTS + 1, 3)
+    refinement.start_from(knots, 0.01, moved.rest(poses.betas)[1])
+    torch.testing.assert_close(refinement.bone_transforms, bank.bone_transforms, atol=1e-5, rtol=0)
+    torch.testing.assert_close(refinement[1].world_to_root, bank[1].world_to_root, atol=1e-5, rtol=0)
+    bank.take(body)
+    torch.testing.assert_close(bank.bone_transforms, before)
 
 
 def test_corrections_are_composed_not_added(
@@ -220,7 +240,7 @@ def test_corrections_keep_their_meaning_where_coordinates_come_out_otherwise(
 def test_older_checkpoints_load(refinement: PoseRefinement) -> None:
     disturb(refinement)
     expected, state = refinement.corrections(), refinement.state_dict()
-    for name in ("coordinates", "start", "certainty"):
+    for name in ("coordinates", "start", "certainty", "joints"):
         del state[name]
     refinement.load_state_dict(state)
     torch.testing.assert_close(refinement.corrections(), expected)
@@ -252,9 +272,10 @@ def test_the_start_is_kept_with_the_corrections(
     refinement: PoseRefinement, body: BodyModel, poses: PoseSequence, world: Tensor
 ) -> None:
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.001, refinement.joints)
+    refinement.start_from(knots, 0.001, refinement.joints + 0.003)
     disturb(refinement)
     resumed = PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
     resumed.load_state_dict(refinement.state_dict())
+    torch.testing.assert_close(resumed.joints, refinement.joints)
     expected, found = (some.prior(torch.tensor(1), 0.02, 1.0).item() for some in (refinement, resumed))
     assert found == pytest.approx(expected, rel=1e-6)

@@ -12,7 +12,7 @@ from nerfstudio.cameras.cameras import Cameras
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
+from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
 from instantavatar_ns.body.canonical import canonical_body_pose
 from instantavatar_ns.body.kinematics import skinning_transforms
 from instantavatar_ns.body.pose_refinement import spline_basis
@@ -25,6 +25,7 @@ from instantavatar_ns.body.silhouettes import (
 )
 
 FRAMES, SIZE, FOCAL = 20, 160, 320.0
+LEFT_SHOULDER, RIGHT_SHOULDER = JOINT_NAMES.index("left_shoulder"), JOINT_NAMES.index("right_shoulder")
 BETAS = torch.zeros(10)
 
 
@@ -103,6 +104,33 @@ def test_disturbed_poses_come_back_to_where_the_body_was_seen(
     )
     assert before > 0.03
     assert after < 0.4 * before
+
+
+def test_joints_are_found_where_the_person_turns(
+    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor
+) -> None:
+    """The avatar learns its shape in an A-pose; arms that are raised show where the shoulders are."""
+    elsewhere = torch.zeros(NUM_JOINTS, 3)
+    elsewhere[LEFT_SHOULDER, 0], elsewhere[RIGHT_SHOULDER, 0] = 0.015, 0.015
+    person = body.with_joints_moved(elsewhere)
+    outlines = seen(torch.stack([drawn(body, vertices) for vertices in posed(person, rotations, transl)]))
+    found = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, outlines).joint_offsets
+    assert (found[0] == 0).all(), "the root's place is the body's shift"
+    for joint in (LEFT_SHOULDER, RIGHT_SHOULDER):
+        assert 0.006 < found[joint, 0] < 0.014
+        assert found[joint, 1:].norm() < 0.005
+    raised = rotations[:1].clone()
+    raised[:, LEFT_SHOULDER] = raised[:, LEFT_SHOULDER] @ rotation_matrices(torch.tensor([[0.0, 0.0, 1.6]]))[0]
+    raised[:, RIGHT_SHOULDER] = raised[:, RIGHT_SHOULDER] @ rotation_matrices(torch.tensor([[0.0, 0.0, -1.6]]))[0]
+
+    def learnt(model: BodyModel) -> Tensor:
+        """How far an avatar whose shape is right in the A-pose is off with raised arms."""
+        there = [
+            (posed(person, some, transl[:1]) - posed(model, some, transl[:1]))[0] for some in (rotations[:1], raised)
+        ]
+        return (there[1] - there[0]).norm(dim=-1)[body.skinning_weights[:, LEFT_SHOULDER] > 0.9].mean()
+
+    assert learnt(body.with_joints_moved(found)) < 0.8 * learnt(body)
 
 
 def test_poses_that_fill_their_silhouettes_stay(

@@ -88,6 +88,23 @@ def test_clip_skins_as_the_body_model_does(glb, small_avatar, poses, upright, fr
     np.testing.assert_allclose(posed, _expected(small_avatar.body, poses, upright, frame), atol=1e-4)
 
 
+def test_joints_turn_where_the_persons_do(small_avatar, poses):
+    offsets = 0.01 * torch.randn(24, 3, generator=torch.Generator().manual_seed(4))
+    person = small_avatar.body.with_joints_moved(offsets)
+    skeleton = make_skeleton(person, BETAS)
+    clip = make_clip("turn", poses, FPS, skeleton)
+    frame = FRAMES - 1
+    places = np.concatenate([clip.root[frame][None], skeleton.offsets[1:]])
+    joints = []
+    for joint, parent in enumerate(skeleton.parents):
+        local = np.eye(4)
+        local[:3, :3], local[:3, 3] = Rotation.from_quat(clip.rotations[frame, joint]).as_matrix(), places[joint]
+        joints.append(joints[parent] @ local if joint else local)
+    transforms = person.transforms(BETAS, poses.global_orient, poses.body_pose, poses.transl)[frame].double()
+    expected = transforms @ torch.linalg.inv(canonical_transforms(person, BETAS).double())
+    np.testing.assert_allclose(np.stack(joints) @ skeleton.inverse_bind, expected.numpy(), atol=1e-5)
+
+
 def test_rest_pose_is_the_canonical_pose_where_the_person_stands(glb, small_avatar, poses, upright):
     root = small_avatar.body.transforms(BETAS, poses.global_orient[:1], torch.zeros(1, 69), poses.transl[:1])[0, 0]
     transform = upright @ root.double().numpy()
