@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ class InstantAvatarModel(Model):
         poses: PoseSequence = metadata["poses"]
         world_to_dataset = metadata["world_to_dataset"]
         body = load_body_model(metadata["body_model"])
-        self._body = (body,)  # in a tuple, so that it is no submodule, and no checkpoint holds it
+        self._given_body = (body,)  # in a tuple, so that it is no submodule, and no checkpoint holds it
         self.train_pose_ids: list[int] = metadata["train_pose_ids"].tolist()
         self._build_poses(body, poses, world_to_dataset)
 
@@ -115,24 +116,24 @@ class InstantAvatarModel(Model):
             posed_body=self.image_poses.posed_body,
         )
         self.image_poses.banks["viewer_controls"] = self.viewer_controls
-        self.register_load_state_dict_post_hook(lambda module, keys: self._take_joints())
+        self.register_load_state_dict_post_hook(lambda module, keys: self._share_body())
 
     @property
     def body(self) -> BodyModel:
-        """The person's body, its joints where the silhouettes show them, on the CPU."""
-        return self._body[0]
-
-    def _take_joints(self) -> None:
-        """Let all poses turn about the person's joints as the correction of the training poses knows them."""
+        """The person's body, on the CPU, its joints those that the training poses turn about."""
+        (body,) = self._given_body
         if self.pose_refinement is None:
-            return
-        joints, body = self.pose_refinement.joints.cpu(), self.body
-        moved = body.joint_offsets + joints - body.rest(self.kwargs["metadata"]["poses"].betas)[1]
-        self._body = (body.with_joints_moved(moved),)
+            return body
+        given_joints = body.rest(self.kwargs["metadata"]["poses"].betas)[1]
+        return body.with_joints_moved(self.pose_refinement.joints.cpu() - given_joints)
+
+    def _share_body(self) -> None:
+        """Let all poses turn about the joints that the training poses turn about."""
+        body = self.body
         for bank in (self.poses, self.rest_pose, self.motion):
             if bank is not None:
-                bank.take(self.body)
-        self.viewer_controls.take(self.body)
+                bank.set_body(body)
+        self.viewer_controls.set_body(body)
         self.image_poses.forget()
 
     def _build_poses(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
@@ -179,21 +180,21 @@ class InstantAvatarModel(Model):
         assert cameras.metadata is not None
         rows = cameras.metadata["pose_id"].flatten().to(self.device)
         with CONSOLE.status("Aligning the training poses to the silhouettes; this takes some seconds"):
-            body, betas = load_body_model(metadata["body_model"]).to(self.device), metadata["poses"].betas
+            body, betas = deepcopy(self._given_body[0]).to(self.device), metadata["poses"].betas.to(self.device)
             alignment = align_to_silhouettes(
                 body,
-                betas.to(self.device),
+                betas,
                 refinement.given_rotations[rows],
                 refinement.given_transl[rows],
                 metadata["train_frame_numbers"].float().to(self.device)[rows],
                 refinement.basis[rows],
                 pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
             )
-        joints = body.rest(betas.to(self.device))[1]
+        joints = body.rest(betas)[1]
         if self.config.move_joints:
             joints = joints + alignment.joint_offsets
         refinement.start_from(alignment.knots, alignment.spread, joints)
-        self._take_joints()
+        self._share_body()
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""

@@ -44,9 +44,9 @@ class PoseBank(nn.Module):
         self._poses, self._world_to_dataset = poses, world_to_dataset
         self.register_buffer("world_to_root", torch.empty(len(poses), 4, 4), persistent=False)
         self.register_buffer("bone_transforms", torch.empty(len(poses), NUM_JOINTS, 4, 4), persistent=False)
-        self.take(body)
+        self.set_body(body)
 
-    def take(self, body: BodyModel) -> None:
+    def set_body(self, body: BodyModel) -> None:
         """Show the poses with a body, on the CPU, whose joints may lie elsewhere than the former one's."""
         poses = self._poses
         transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)

@@ -227,6 +227,10 @@ class _Problem:
         self.share = self.weights @ follows.T.to(self.weights)  # of a vertex that a joint's turn takes along
         self.patch = patches(self.rest, self.weights)
         self.num_patches = int(self.patch.max()) + 1
+        # The inverse covariance of clothes that have some thickness in common, and a difference on each patch.
+        of_patch = _CLOTHES_SPREAD**-2
+        in_common = of_patch**2 / (_CLOTHES_IN_COMMON**-2 + self.num_patches * of_patch)
+        self.clothes_information = of_patch * torch.eye(self.num_patches).to(basis).double() - in_common
         self.edges, self.sides = inner_edges(body.faces)
 
     def start(self) -> Float[Tensor, "unknowns"]:
@@ -335,20 +339,13 @@ class _Problem:
         blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.information.permute(1, 2, 0)[..., None])
         right[:size] += prior.pull.flatten()
         information.diagonal()[size : size + _OF_JOINTS] += _JOINT_SPREAD**-2
-        clothes = self._clothes_information().to(information)
-        information[-self.num_patches :, -self.num_patches :] += clothes
-        right[-self.num_patches :] += _CLOTHES * clothes.sum(dim=1)
+        information[-self.num_patches :, -self.num_patches :] += self.clothes_information
+        right[-self.num_patches :] += _CLOTHES * self.clothes_information.sum(dim=1)
         factor = torch.linalg.cholesky(information)
         unknowns = torch.cholesky_solve(right[:, None], factor)[:, 0]
         # Logarithm of the probability of distances and given poses, but for what no prior changes.
         evidence = 0.5 * right @ unknowns - factor.diagonal().log().sum() + prior.log_probability
         return _Solution(unknowns, float(evidence))
-
-    def _clothes_information(self) -> Float[Tensor, "patches patches"]:
-        """Inverse covariance of the patches' clothes: some thickness in common, and each patch's own difference."""
-        of_patch, count = _CLOTHES_SPREAD**-2, self.num_patches
-        in_common = of_patch**2 / (_CLOTHES_IN_COMMON**-2 + count * of_patch)
-        return of_patch * torch.eye(count) - in_common
 
     def _outline(self, transforms: Float[Tensor, "frames 24 3 4"], reach: float) -> _Outline:
         """Edges between a face that the camera sees and one that it does not, where the person's outline is near."""

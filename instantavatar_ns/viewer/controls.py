@@ -71,23 +71,22 @@ class ViewerControls(nn.Module):
         self.interruptions = Interruptions()
         self._poses, self._world_to_dataset, self._train_pose_ids = poses, world_to_dataset, train_pose_ids
         self._posed_body = posed_body
-        self.take(body)
-        canonical = CanonicalBody(
-            canonical_vertices(body, poses.betas),
-            body.faces,
-            body.skinning_weights,
-            self._skeleton.frames[:, :3, 3],
-            self._skeleton.parents,
-        )
+        self._body = (body,)  # in a tuple, so that it is no submodule
+        self._skeleton = canonical_skeleton(body, poses.betas)
         # nerfstudio calls the folders of its panel as these attributes.
         self.motion = MotionControls(len(train_pose_ids), run_motion, self._load_clip, self.control)
         self.pose = JointSliders()
-        self.scene = SceneOverlays(canonical, self.control)
+        self.scene = SceneOverlays(self._canonical_body(), self.control)
 
-    def take(self, body: BodyModel) -> None:
-        """Pose a body, on the CPU, whose joints may lie elsewhere than the former one's."""
-        self._body = (body,)  # in a tuple, so that it is no submodule
-        self._skeleton = canonical_skeleton(body, self._poses.betas)
+    def set_body(self, body: BodyModel) -> None:
+        """Pose and draw a body, on the CPU, whose joints may lie elsewhere than the former one's."""
+        self._body, self._skeleton = (body,), canonical_skeleton(body, self._poses.betas)
+        self.scene.body = self._canonical_body()
+
+    def _canonical_body(self) -> CanonicalBody:
+        (body,), skeleton = self._body, self._skeleton
+        vertices, joints = canonical_vertices(body, self._poses.betas), skeleton.frames[:, :3, 3]
+        return CanonicalBody(vertices, body.faces, body.skinning_weights, joints, skeleton.parents)
 
     def asks(self, camera: Cameras) -> bool:
         """Whether the viewer asks for an image.

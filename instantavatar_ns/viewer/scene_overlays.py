@@ -65,13 +65,13 @@ class SceneOverlays(Folder):
     """Checkboxes of the overlays; they are drawn when an image has been rendered, so that both change together.
 
     Args:
-        body: The person.
+        body: The person; may be replaced.
         control: Leads to nerfstudio's viewer once there is one.
     """
 
     def __init__(self, body: CanonicalBody, control: ViewerControl) -> None:
         super().__init__()
-        self._body, self._control = body, control
+        self.body, self._control = body, control
         self._drawers: dict[str, Callable[[SceneApi, str, ShownPose], SceneNodeHandle]] = {
             _BODY: self._draw_body,
             _SKELETON: self._draw_skeleton,
@@ -126,17 +126,17 @@ class SceneOverlays(Folder):
 
     def _draw_body(self, scene: SceneApi, name: str, pose: ShownPose) -> SceneNodeHandle:
         bones = pose.body.bone_transforms
-        transforms = (self._body.weights.to(bones) @ bones[:, :3].reshape(-1, 12)).view(-1, 3, 4)
-        points = F.pad(self._body.vertices.to(bones), (0, 1), value=1.0)
+        transforms = (self.body.weights.to(bones) @ bones[:, :3].reshape(-1, 12)).view(-1, 3, 4)
+        points = F.pad(self.body.vertices.to(bones), (0, 1), value=1.0)
         vertices = to_scene((transforms @ points[..., None])[..., 0], pose.body)
-        faces = self._body.faces.cpu().numpy()
+        faces = self.body.faces.cpu().numpy()
         return scene.add_mesh_simple(name, vertices, faces, color=(90, 170, 255), opacity=0.6, side="double")
 
     def _draw_skeleton(self, scene: SceneApi, name: str, pose: ShownPose) -> SceneNodeHandle:
         bones = pose.body.bone_transforms
-        points = F.pad(self._body.joints.to(bones), (0, 1), value=1.0)
+        points = F.pad(self.body.joints.to(bones), (0, 1), value=1.0)
         joints = to_scene((bones[:, :3] @ points[..., None])[..., 0], pose.body)
-        parents = np.array(self._body.parents[1:])
+        parents = np.array(self.body.parents[1:])
         vertices, faces = bars(joints[parents], joints[1:], _BONE_RADIUS * VISER_NERFSTUDIO_SCALE_RATIO)
         return scene.add_mesh_simple(name, vertices, faces, color=(255, 211, 105), flat_shading=True, side="double")
 

@@ -79,14 +79,14 @@ def test_poses_turn_about_joints_that_were_moved(
     torch.testing.assert_close(canonical_transforms(moved, poses.betas), canonical_transforms(body, poses.betas))
     bank = PoseBank(body, poses, world)
     before = bank.bone_transforms.clone()
-    bank.take(moved)
+    bank.set_body(moved)
     assert (bank.bone_transforms - before).abs().max() > 0.002
     torch.testing.assert_close(bank.bone_transforms, PoseBank(moved, poses, world).bone_transforms)
     knots = torch.zeros(refinement.basis.shape[1], NUM_JOINTS + 1, 3)
     refinement.start_from(knots, 0.01, moved.rest(poses.betas)[1])
     torch.testing.assert_close(refinement.bone_transforms, bank.bone_transforms, atol=1e-5, rtol=0)
     torch.testing.assert_close(refinement[1].world_to_root, bank[1].world_to_root, atol=1e-5, rtol=0)
-    bank.take(body)
+    bank.set_body(body)
     torch.testing.assert_close(bank.bone_transforms, before)
 
 
