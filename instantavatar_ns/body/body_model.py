@@ -35,6 +35,8 @@ JOINT_NAMES = (
     "neck left_collar right_collar head left_shoulder right_shoulder left_elbow right_elbow left_wrist right_wrist "
     "left_hand right_hand"
 ).split()
+# Each joint's counterpart on the other side of the body; those along the spine are their own.
+MIRROR_IMAGES = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
 FREE_BODY = Path(__file__).with_name("free_body.npz")
 
 _REQUIRED = {

@@ -3,9 +3,9 @@
 An avatar that is trained in wrong poses agrees with them: images then tell little of what is wrong. The body model's
 shape is known beforehand. Its outline in a frame must lie inside the person's by the thickness of clothes, the same for
 a patch of the body in all frames; and errors of poses change slowly, motion more slowly still. The person's joints are
-not quite where the body's are, which no turn should make up for. The corrections that do this best are found by
-Gauss-Newton over all frames together. What turns towards the camera and away from it is found where outlines show it;
-elsewhere a pose stays as given, but for what makes it steady.
+not quite where the body's are, which no turn should make up for. People, and mostly their clothes, are symmetric. The
+corrections that do this best are found by Gauss-Newton over all frames together. What turns towards the camera and away
+from it is found where outlines show it; elsewhere a pose stays as given, but for what makes it steady.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.poses import to4x4
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.body_model import MIRROR_IMAGES, NUM_JOINTS, BodyModel, rotation_matrices
 from instantavatar_ns.body.kinematics import skinning_transforms
 from instantavatar_ns.body.motion_prior import KnotPrior, MotionPrior
 from instantavatar_ns.linalg import rigid_inverse
@@ -33,10 +33,10 @@ _ROUNDS = 8
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an outline belongs to another
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
 # What is expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the
-# next; the person's joints lie so far from the body's along each axis. Outlines are normal about that, and independent
-# where they are a patch apart.
-_CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _PATCH = 0.01, 0.01, 0.006, 0.06
-_JOINT_SPREAD, _UNEVENNESS = 0.0025, 0.007
+# next; the person's joints lie so far from the body's along each axis, and so far from where their mirror images are.
+# Outlines are normal about that, and independent where they are a patch apart.
+_CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _PATCH = 0.01, 0.002, 0.004, 0.06
+_JOINT_SPREAD, _ASYMMETRY, _UNEVENNESS = 0.002, 0.001, 0.007
 # Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
 # silhouettes and given poses most probable: poses can be exact, some tenths of a degree off as those of a good fit, or
 # some degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
@@ -225,12 +225,13 @@ class _Problem:
         for joint in range(NUM_JOINTS - 1, 0, -1):
             follows[self.parents[joint]] += follows[joint]
         self.share = self.weights @ follows.T.to(self.weights)  # of a vertex that a joint's turn takes along
-        self.patch = patches(self.rest, self.weights)
+        self.patch = patches(self.rest, self.weights, self.joints)
         self.num_patches = int(self.patch.max()) + 1
         # The inverse covariance of clothes that have some thickness in common, and a difference on each patch.
         of_patch = _CLOTHES_SPREAD**-2
         in_common = of_patch**2 / (_CLOTHES_IN_COMMON**-2 + self.num_patches * of_patch)
         self.clothes_information = of_patch * torch.eye(self.num_patches).to(basis).double() - in_common
+        self.joint_information, self.joint_pull = (part.double() for part in joint_prior(self.joints))
         self.edges, self.sides = inner_edges(body.faces)
 
     def start(self) -> Float[Tensor, "unknowns"]:
@@ -338,7 +339,9 @@ class _Problem:
         blocks = information[:size, :size].view(-1, NUM_JOINTS + 1, 3, self.basis.shape[1], NUM_JOINTS + 1, 3)
         blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.information.permute(1, 2, 0)[..., None])
         right[:size] += prior.pull.flatten()
-        information.diagonal()[size : size + _OF_JOINTS] += _JOINT_SPREAD**-2
+        joints = slice(size, size + _OF_JOINTS)
+        information[joints, joints] += self.joint_information
+        right[joints] += self.joint_pull
         information[-self.num_patches :, -self.num_patches :] += self.clothes_information
         right[-self.num_patches :] += _CLOTHES * self.clothes_information.sum(dim=1)
         factor = torch.linalg.cholesky(information)
@@ -386,10 +389,49 @@ class _Problem:
         )
 
 
-def patches(rest: Float[Tensor, "vertices 3"], weights: Float[Tensor, "vertices 24"]) -> Int[Tensor, "vertices"]:
-    """Number of the patch that each vertex belongs to: what lies in the same small cube and mainly on the same bone."""
-    cell = ((rest - rest.amin(dim=0)) / _PATCH).floor().long()
-    return torch.unique(torch.cat([cell, weights.argmax(dim=-1)[:, None]], dim=1), dim=0, return_inverse=True)[1]
+def joint_prior(joints: Float[Tensor, "24 3"]) -> tuple[Float[Tensor, "72 72"], Float[Tensor, "72"]]:
+    """What is likely of the person's joints: each lies near the body's, and where the other side's mirror image is.
+
+    What a body model or a rig has its joints wrong by is seldom the same on both sides. Joints along the spine lie in
+    the mirror. The pelvis is left out: where the root turns about only shifts the body.
+
+    Args:
+        joints: The body's, in the T-pose.
+
+    Returns:
+        Inverse covariance of the offsets from the body's joints to the person's, 1/metres², and that times their mean.
+    """
+    reflection = torch.diag(joints.new_tensor([-1.0, 1.0, 1.0]))
+    mirror = joints.new_zeros(NUM_JOINTS, 3, NUM_JOINTS, 3)
+    mirror[range(NUM_JOINTS), :, MIRROR_IMAGES] = reflection
+    mirror[0, :, 0] = torch.eye(3).to(joints)
+    identity, mirror = torch.eye(_OF_JOINTS).to(joints), mirror.view(_OF_JOINTS, _OF_JOINTS)
+    alike, unlike = (identity + mirror) / (2 * _JOINT_SPREAD**2), (identity - mirror) / (2 * _ASYMMETRY**2)
+    return alike + unlike, -unlike @ _from_mirror(joints, joints).flatten()
+
+
+def patches(
+    rest: Float[Tensor, "vertices 3"], weights: Float[Tensor, "vertices 24"], joints: Float[Tensor, "24 3"]
+) -> Int[Tensor, "vertices"]:
+    """Number of the patch that each vertex belongs to: what lies in the same small cube and mainly on the same bone, on
+    either side of the body, whose clothes are as thick on the left as on the right.
+
+    Args:
+        rest: In the T-pose.
+        weights: Of the bones.
+        joints: In the T-pose.
+    """
+    place = _from_mirror(rest, joints)
+    place = torch.cat([place[:, :1].abs(), place[:, 1:]], dim=1)
+    cell = ((place - place.amin(dim=0)) / _PATCH).floor().long()
+    bone = weights.argmax(dim=-1)
+    bone = torch.minimum(bone, torch.tensor(MIRROR_IMAGES, device=bone.device)[bone])
+    return torch.unique(torch.cat([cell, bone[:, None]], dim=1), dim=0, return_inverse=True)[1]
+
+
+def _from_mirror(points: Float[Tensor, "n 3"], joints: Float[Tensor, "24 3"]) -> Float[Tensor, "n 3"]:
+    """Points of the T-pose, x from the plane between a body's left and right, which lies amid its joints."""
+    return points - joints.mean(dim=0) * joints.new_tensor([1.0, 0.0, 0.0])
 
 
 def inner_edges(faces: Int[Tensor, "faces 3"]) -> tuple[Int[Tensor, "edges 2"], Int[Tensor, "edges 2"]]:

@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from smplx.lbs import lbs
 
-from instantavatar_ns.body.body_model import NUM_JOINTS, load_body_model
+from instantavatar_ns.body.body_model import JOINT_NAMES, MIRROR_IMAGES, NUM_JOINTS, load_body_model
 from instantavatar_ns.errors import InputError
 from tests.body.bodies import PARENTS, random_body
 from tests.body.smpl_pickle import write_smpl_pickle
@@ -139,3 +139,9 @@ def test_bodies_of_the_rendered_subjects(shared_subjects):
         torch.testing.assert_close(posed, vertices, atol=1e-5, rtol=0)
         assert 1.5 < vertices[:, 1].max() - vertices[:, 1].min() < 2.0
         assert joints[0].norm() < 0.02
+
+
+def test_mirror_images_are_named_for_the_other_side() -> None:
+    other = {"left": "right", "right": "left"}
+    for name, image in zip(JOINT_NAMES, MIRROR_IMAGES, strict=True):
+        assert JOINT_NAMES[image] == "_".join(other.get(part, part) for part in name.split("_"))

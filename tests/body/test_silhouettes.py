@@ -12,7 +12,14 @@ from nerfstudio.cameras.cameras import Cameras
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
+from instantavatar_ns.body.body_model import (
+    JOINT_NAMES,
+    MIRROR_IMAGES,
+    NUM_JOINTS,
+    BodyModel,
+    load_body_model,
+    rotation_matrices,
+)
 from instantavatar_ns.body.canonical import canonical_body_pose
 from instantavatar_ns.body.kinematics import skinning_transforms
 from instantavatar_ns.body.pose_refinement import spline_basis
@@ -21,11 +28,16 @@ from instantavatar_ns.body.silhouettes import (
     align_to_silhouettes,
     distance_to_mask,
     inner_edges,
+    joint_prior,
+    patches,
     pinhole_silhouettes,
 )
 
 FRAMES, SIZE, FOCAL = 20, 160, 320.0
-LEFT_SHOULDER, RIGHT_SHOULDER = JOINT_NAMES.index("left_shoulder"), JOINT_NAMES.index("right_shoulder")
+LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_KNEE, RIGHT_KNEE, NECK, LEFT_HAND, RIGHT_HAND = (
+    JOINT_NAMES.index(name)
+    for name in ("left_shoulder", "right_shoulder", "left_knee", "right_knee", "neck", "left_hand", "right_hand")
+)
 BETAS = torch.zeros(10)
 
 
@@ -111,13 +123,13 @@ def test_joints_are_found_where_the_person_turns(
 ) -> None:
     """The avatar learns its shape in an A-pose; arms that are raised show where the shoulders are."""
     elsewhere = torch.zeros(NUM_JOINTS, 3)
-    elsewhere[LEFT_SHOULDER, 0], elsewhere[RIGHT_SHOULDER, 0] = 0.015, 0.015
+    elsewhere[LEFT_SHOULDER, 0], elsewhere[RIGHT_SHOULDER, 0] = 0.015, -0.015
     person = body.with_joints_moved(elsewhere)
     outlines = seen(torch.stack([drawn(body, vertices) for vertices in posed(person, rotations, transl)]))
     found = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, outlines).joint_offsets
     assert (found[0] == 0).all(), "the root's place is the body's shift"
-    for joint in (LEFT_SHOULDER, RIGHT_SHOULDER):
-        assert 0.006 < found[joint, 0] < 0.014
+    for joint, side in ((LEFT_SHOULDER, 1), (RIGHT_SHOULDER, -1)):
+        assert 0.006 < side * found[joint, 0] < 0.014
         assert found[joint, 1:].norm() < 0.005
     raised = rotations[:1].clone()
     raised[:, LEFT_SHOULDER] = raised[:, LEFT_SHOULDER] @ rotation_matrices(torch.tensor([[0.0, 0.0, 1.6]]))[0]
@@ -131,6 +143,39 @@ def test_joints_are_found_where_the_person_turns(
         return (there[1] - there[0]).norm(dim=-1)[body.skinning_weights[:, LEFT_SHOULDER] > 0.9].mean()
 
     assert learnt(body.with_joints_moved(found)) < 0.8 * learnt(body)
+
+
+def test_joints_become_as_symmetric_as_people_are(
+    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
+) -> None:
+    """What outlines tell little of, a knee that hardly bends and a neck, has its mirror image to go by."""
+    wrong = torch.zeros(NUM_JOINTS, 3)
+    wrong[LEFT_KNEE], wrong[RIGHT_KNEE] = torch.tensor([0.0, 0.004, 0.008]), torch.tensor([0.0, -0.004, -0.008])
+    wrong[NECK, 0] = 0.008
+    given = body.with_joints_moved(wrong)
+    found = align_to_silhouettes(given, BETAS, rotations, transl, TIMES, basis, silhouettes).joint_offsets
+    before, after = wrong, wrong + found
+    for joint in (LEFT_KNEE, RIGHT_KNEE, NECK):
+        assert after[joint].norm() < 0.35 * before[joint].norm()
+
+
+def test_a_symmetric_body_has_no_joint_to_move(body: BodyModel) -> None:
+    information, pull = joint_prior(body.rest(BETAS)[1])
+    torch.linalg.cholesky(information)
+    assert torch.linalg.solve(information, pull).abs().max() < 1e-3
+
+
+def test_a_patch_is_the_same_on_both_sides(body: BodyModel) -> None:
+    """The body seen in a mirror, its left called right, has the same patches; those of a hand are on both hands."""
+    vertices, joints = body.rest(BETAS)
+    reflection = torch.tensor([-1.0, 1.0, 1.0])
+    patch = patches(vertices, body.skinning_weights, joints)
+    mirrored = patches(
+        vertices * reflection, body.skinning_weights[:, MIRROR_IMAGES], joints[MIRROR_IMAGES] * reflection
+    )
+    assert (patch == mirrored).float().mean() > 0.99  # some vertices lie between two cells
+    hands = [set(patch[body.skinning_weights[:, joint] > 0.9].tolist()) for joint in (LEFT_HAND, RIGHT_HAND)]
+    assert hands[0] == hands[1]
 
 
 def test_poses_that_fill_their_silhouettes_stay(
