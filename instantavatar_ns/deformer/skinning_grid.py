@@ -28,7 +28,7 @@ class SkinningSettings:
 
     neighbours: int = 8
     """Vertices that a voxel takes its weights from."""
-    smoothing_passes: int = 12
+    smoothing_passes: int = 8
     """Passes that pull each voxel towards its neighbours; without any, weights jump where two parts of the body face
     each other."""
     sharpness: float = 1.75
