@@ -6,8 +6,8 @@
 Each variant is a few options of ns-train (`VARIANTS`). All runs of a subject take place in one process, through
 nerfstudio's own trainer; frames are read, and the skinning weights made, once. `novel_psnr` is that of the novel
 motion, `heldout_psnr` that of the held-out frames in the poses that `--heldout-poses` names: whole images on white,
-8-bit. `train_seconds` runs from the first step to the last checkpoint. The spread is the sample standard deviation over
-the seeds.
+8-bit. `novel_lpips` is LPIPS (AlexNet) of the novel motion, where `--lpips-backbone` names a file. `train_seconds` runs
+from the first step to the last checkpoint. The spread is the sample standard deviation over the seeds.
 
 The JSON is written after every run. A run that is in it already, made by the same commit with the same options, is not
 made again: a benchmark that was cut off, or was given `--total-budget`, goes on where it stopped.
@@ -29,10 +29,16 @@ from typing import Any, Literal, NamedTuple
 import tyro
 
 from benchmarks import record, training
-from benchmarks.in_process import heldout_set, made_once
+from benchmarks.in_process import heldout_set, made_once, mean_metrics
 from benchmarks.speed import METHODS, EvalFrames, load_frames, psnr
 
-FIGURES = {"novel_psnr": "novel PSNR", "heldout_psnr": "held-out PSNR", "train_seconds": "seconds"}
+FIGURES = {
+    "novel_psnr": "novel PSNR",
+    "heldout_psnr": "held-out PSNR",
+    "novel_lpips": "novel LPIPS",
+    "train_seconds": "seconds",
+}
+DECIMALS = {"novel_lpips": 4}  # two elsewhere
 MARKS = ("<!-- ablations -->", "<!-- /ablations -->")
 
 
@@ -93,6 +99,8 @@ class Ablations:
     """Where the runs go."""
     total_budget: float = 3000.0
     """Seconds after which no further run is begun."""
+    lpips_backbone: Path | None = None
+    """AlexNet's convolutions, to measure LPIPS too."""
     options: str = ""
     """Further options of ns-train for all variants, in one string: --options="--pipeline.model.renderer triton"."""
 
@@ -136,6 +144,7 @@ class Ablations:
             "steps": self.steps,
             "poses": self.poses,
             "heldout_poses": self.heldout_poses,
+            "with_lpips": self.lpips_backbone is not None,
             "options": self.options,
         }
         runs: dict[str, Any] = {}
@@ -174,6 +183,8 @@ class Ablations:
             for _ in range(5):
                 model.refresh_occupancy(steps)
         figures = {figure: psnr(model, some) for figure, some in frames.items()}
+        if self.lpips_backbone is not None:
+            figures["novel_lpips"] = mean_metrics(model, frames["novel_psnr"], self.lpips_backbone)["lpips"]
         del trainer, pipeline, model
         gc.collect()  # trainers are cycles, and hold all frames
         return {**figures, "train_seconds": seconds, "steps": steps}
@@ -202,7 +213,7 @@ class Ablations:
 
 
 def summary(runs: dict[str, dict[str, float]]) -> dict[str, Any]:
-    """Mean and spread over the seeds, by subject, variant and figure; of one seed no spread.
+    """Mean and spread over the seeds, by subject, variant and figure that was measured; of one seed no spread.
 
     Args:
         runs: Figures by `subject.variant.seed`.
@@ -213,7 +224,9 @@ def summary(runs: dict[str, dict[str, float]]) -> dict[str, Any]:
         seeds.setdefault(subject, {}).setdefault(variant, []).append(figures)
     return {
         subject: {
-            variant: {figure: _statistics([run[figure] for run in several]) for figure in FIGURES}
+            variant: {
+                figure: _statistics([run[figure] for run in several]) for figure in FIGURES if figure in several[0]
+            }
             for variant, several in variants.items()
         }
         for subject, variants in seeds.items()
@@ -226,16 +239,20 @@ def _statistics(values: list[float]) -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> str:
     """The results in Markdown; differences in dB are to the subject's full method."""
+    measured = [figures for variants in result["summary"].values() for figures in variants.values()]
+    shown = [figure for figure in FIGURES if all(figure in figures for figures in measured)]
     lines = [
         f"{result['method']}, {result['device']}, commit {result['commit'][:7]}, {result['date']}.",
         "",
-        "| subject | variant | " + " | ".join(FIGURES.values()) + " | novel, held-out against full | seeds |",
-        "|---|---|" + "---|" * (len(FIGURES) + 2),
+        "| subject | variant | "
+        + " | ".join(FIGURES[figure] for figure in shown)
+        + " | novel, held-out against full | seeds |",
+        "|---|---|" + "---|" * (len(shown) + 2),
     ]
     for subject, variants in result["summary"].items():
         for name in (name for name in result["variants"] if name in variants):
             figures = variants[name]
-            cells = [_with_spread(**figures[key]) for key in FIGURES]
+            cells = [_with_spread(**figures[key], decimals=DECIMALS.get(key, 2)) for key in shown]
             against = "–"
             if name != "full" and "full" in variants:
                 keys = ("novel_psnr", "heldout_psnr")
@@ -247,8 +264,8 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _with_spread(mean: float, spread: float | None, seeds: int) -> str:
-    return f"{mean:.2f}" if spread is None else f"{mean:.2f} ± {spread:.2f}"
+def _with_spread(mean: float, spread: float | None, seeds: int, decimals: int) -> str:
+    return f"{mean:.{decimals}f}" if spread is None else f"{mean:.{decimals}f} ± {spread:.{decimals}f}"
 
 
 def replace_table(page: Path, result: dict[str, Any]) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+import torchvision
 
 from benchmarks.ablations import MARKS, VARIANTS, Ablations, replace_table, summary, table
 from instantavatar_ns.data.dataset import AvatarDataset
@@ -35,6 +37,14 @@ def test_table_has_mean_spread_and_difference_to_the_full_method() -> None:
     assert cells[2][0] == "some.one" and cells[2][2:] == ["28.00 ± 1.00", "30.00 ± 0.00", "10.00 ± 0.00", "–", "3"]
     assert cells[3][1] == VARIANTS["no-refinement"].description and cells[3][-2:] == ["-3.00, +0.50", "2"]
     assert cells[4][0] == "other" and cells[4][2] == "20.00", "of one seed no spread"
+
+
+def test_lpips_has_a_column_where_all_runs_measured_it() -> None:
+    runs = {f"a.{name}.0": {**run(27.0, 30.0), "novel_lpips": 0.01234} for name in ("full", "no-refinement")}
+    header, _, first, _ = table({**RESULT, "summary": summary(runs)}).splitlines()[2:]
+    assert header.split(" | ")[2:6] == ["novel PSNR", "held-out PSNR", "novel LPIPS", "seconds"]
+    assert first.split(" | ")[4] == "0.0123"
+    assert "LPIPS" not in table({**RESULT, "summary": summary({**runs, "b.full.0": run(27.0, 30.0)})})
 
 
 def test_table_replaces_what_stands_between_the_comments(tmp_path: Path) -> None:
@@ -75,6 +85,8 @@ def test_runs_are_trained_evaluated_and_not_made_again(
         "pipeline.model.occupancy-warmup": "4",
         "pipeline.model.pose-start": "2",
     }
+    convolutions = torchvision.models.alexnet().features.state_dict(prefix="features.")
+    torch.save(convolutions, tmp_path / "alexnet.pth")
     benchmark = Ablations(
         subjects=(demo_subject,),
         variants=("full", "no-union-grid"),
@@ -83,6 +95,7 @@ def test_runs_are_trained_evaluated_and_not_made_again(
         steps=6,
         output=tmp_path / "ablations.json",
         runs=tmp_path / "runs",
+        lpips_backbone=tmp_path / "alexnet.pth",
         options=" ".join(f"--{name} {value}" for name, value in small.items()),
     )
     read = []
@@ -106,6 +119,7 @@ def test_runs_are_trained_evaluated_and_not_made_again(
     assert "full.1 failed: out of memory" in capsys.readouterr().out
     assert json.loads((tmp_path / "ablations.json").read_text()) == result
     assert len(result["runs"]) == 3 and all(5 < figures["novel_psnr"] < 30 for figures in result["runs"].values())
+    assert all(0 < figures["novel_lpips"] < 1 for figures in result["runs"].values())
     assert result["summary"]["subject"]["no-union-grid"]["heldout_psnr"]["seeds"] == 2
     config = (tmp_path / "runs" / "subject.no-union-grid.1" / "instant-avatar-lite" / "run" / "config.yml").read_text()
     assert "occupancy_warmup: 6\n" in config and config.count("seed: 1\n") == 2
