@@ -15,9 +15,10 @@ Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` wit
   constant rotation per joint; `..._with_drift` without that, and `drift_deg_...` the angle of these rotations
 - `train_seconds`: from the first step to the last checkpoint
 
-All cases are trained in one process, through nerfstudio's own trainer, and evaluated there.
-The JSON is written after every run and a run that is in it already, made by the same commit with the same options, is
-not made again: a benchmark that was cut off goes on where it stopped.
+All cases are trained in one process, through nerfstudio's own trainer, and evaluated there. `--seeds 0 1 2` trains each
+with several seeds; a case's figures are means then, `..._spread` of the PSNRs is the sample standard deviation, and
+`seeds` says how many there were. The JSON is written after every run and a run that is in it already (`runs`), made by
+the same commit with the same options, is not made again: a benchmark that was cut off goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -28,9 +29,11 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from io import StringIO
+from itertools import product
 from pathlib import Path
+from statistics import fmean, stdev
 from time import monotonic
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 
@@ -65,6 +68,8 @@ class Poses:
     """JSON to write."""
     runs: Path = Path("outputs/benchmark-poses")
     """Where the runs go."""
+    seeds: tuple[int, ...] = (0,)
+    """Seeds of initialisation and of the draws of rays."""
     lpips_backbone: Path | None = None
     """AlexNet's convolutions, on machines without network."""
     steps: int | None = None
@@ -87,33 +92,36 @@ class Poses:
             if all(earlier.get(name) == value for name, value in result.items()):
                 result = earlier
         result |= head
+        runs: dict[str, dict[str, Any]] = result.setdefault("runs", {})
         for subject in self.subjects:
             with made_once():
-                for case in self.cases:
-                    name = f"{subject.name}.{case}"
-                    if "failed" not in result.get(name, {"failed": True}):
-                        print(name, "is there already", flush=True)
+                for seed, case in product(self.seeds, self.cases):  # what a budget cuts off is a seed, not a case
+                    name, key = f"{subject.name}.{case}", f"{subject.name}.{case}.{seed}"
+                    if "failed" not in runs.get(key, {"failed": True}):
+                        print(key, "is there already", flush=True)
                         continue
                     if monotonic() - start > self.total_budget:
-                        print(f"{name} is left out: {self.total_budget:.0f} s are over", flush=True)
+                        print(f"{key} is left out: {self.total_budget:.0f} s are over", flush=True)
                         continue
                     try:
-                        result[name] = self.measure(subject, case)
+                        runs[key] = self.measure(subject, case, seed)
                     except (OSError, ValueError, RuntimeError) as error:
-                        result[name] = {"failed": f"{type(error).__name__}: {error}"}
+                        runs[key] = {"failed": f"{type(error).__name__}: {error}"}
+                    result[name] = averages([run for other, run in runs.items() if other.rpartition(".")[0] == name])
                     gc.collect()  # trainers are cycles, and hold all frames
-                    print(name, json.dumps(result[name]), f"({monotonic() - start:.0f} s so far)", flush=True)
+                    print(key, json.dumps(runs[key]), f"({monotonic() - start:.0f} s so far)", flush=True)
                     record.write(self.output, result, quiet=True)
 
-    def measure(self, subject: Path, case: Case) -> dict[str, float]:
-        """Train and evaluate one subject with poses of one quality."""
+    def measure(self, subject: Path, case: Case, seed: int) -> dict[str, float]:
+        """Train and evaluate one subject with poses of one quality and one seed."""
         poses, options = CASES[case]
         arguments = training.arguments(
             self.method,
             subject,
             self.runs,
-            f"{subject.name}.{case}",
+            f"{subject.name}.{case}.{seed}",
             self.steps,
+            *("--machine.seed", str(seed), "--pipeline.datamanager.seed", str(seed)),
             *options,
             *self.options,
             data_options=("--poses", poses, "--eval-set", "novel"),
@@ -172,6 +180,20 @@ class Poses:
             f"pose_error_deg_{when}_with_drift": error.mean_deg,
             f"drift_deg_{when}": error.drift_deg,
         }
+
+
+def averages(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Means of the figures over the seeds, and spreads of those that are PSNRs; of runs that all failed, the last."""
+    whole = [run for run in runs if "failed" not in run]
+    if not whole:
+        return runs[-1]
+    means = {figure: fmean(run[figure] for run in whole) for figure in whole[0]}
+    spreads = {
+        f"{figure}_spread": stdev(run[figure] for run in whole)
+        for figure in means
+        if figure.endswith("psnr") and len(whole) > 1
+    }
+    return {**means, **spreads, "seeds": len(whole)}
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ class InstantAvatarModelConfig(ModelConfig):
     """Correct the training poses before the first step already, so that the body fills the silhouettes; where
     `refine_poses` is on."""
     move_joints: bool = True
-    """Turn all poses about the person's joints as the silhouettes show them, some millimetres from the body's; where
-    `align_poses` is on."""
+    """Turn all poses about the person's joints as silhouettes and symmetry tell, some millimetres from the body's;
+    where `align_poses` is on."""
     pose_start: int = 500
     """Step at which the correction of poses begins: the shape must have formed."""
     pose_knot_spacing: float = 8.0

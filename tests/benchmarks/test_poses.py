@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.poses import Poses
+from benchmarks.poses import Poses, averages
 from instantavatar_ns.pose_fitting import RECIPES
 from instantavatar_ns.scripts.evaluate import Evaluate
 
@@ -41,10 +41,11 @@ def test_figures_are_those_of_the_commands_and_not_made_again(
     )
     benchmark.main()
     figures = json.loads(output.read_text())["subject.raw"]
+    assert figures["seeds"] == 1 and "novel_psnr_spread" not in figures
     assert figures["fit_frames"] == 3 and figures["fit_seconds"] > 0 and figures["steps"] == 6
     assert figures["pose_error_deg_before"] > 1 and figures["pose_error_deg_after"] > 1
 
-    config = tmp_path / "runs" / "subject.raw" / "instant-avatar-lite" / "run" / "config.yml"
+    config = tmp_path / "runs" / "subject.raw.0" / "instant-avatar-lite" / "run" / "config.yml"
     stock = Evaluate(load_config=config, heldout_poses="truth", output_dir=tmp_path / "eval").main()
     assert figures["novel_psnr"] == pytest.approx(stock["novel"]["psnr"], abs=1e-3)
     assert figures["heldout_exact_psnr"] == pytest.approx(stock["heldout"]["psnr"], abs=1e-3)
@@ -54,3 +55,9 @@ def test_figures_are_those_of_the_commands_and_not_made_again(
     monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("made again"))
     benchmark.main()
     assert json.loads(output.read_text())["subject.raw"] == figures
+
+
+def test_several_seeds_are_averaged_and_failures_left_out() -> None:
+    runs = [{"novel_psnr": 27.0, "lpips": 0.2}, {"failed": "out of memory"}, {"novel_psnr": 29.0, "lpips": 0.4}]
+    assert averages(runs) == pytest.approx({"novel_psnr": 28.0, "lpips": 0.3, "novel_psnr_spread": 2**0.5, "seeds": 2})
+    assert averages(runs[1:2]) == {"failed": "out of memory"}
