@@ -30,11 +30,12 @@ from instantavatar_ns.backgrounds import (
     on_same_background,
     unblend_white,
 )
+from instantavatar_ns.body.alignment import align_to_silhouettes
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
-from instantavatar_ns.body.silhouettes import align_to_silhouettes, pinhole_silhouettes
+from instantavatar_ns.body.silhouettes import pinhole_silhouettes
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.pinhole_rays import PinholeCamera, pinhole_camera
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer

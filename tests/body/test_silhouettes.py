@@ -1,222 +1,18 @@
-"""Poses from silhouettes: the body is drawn in known poses, and found again from disturbed ones."""
+"""What cameras saw of the person, and the mesh that is compared with it."""
 
 from __future__ import annotations
 
-import math
-
-import cv2
-import numpy as np
-import pytest
 import torch
 from nerfstudio.cameras.cameras import Cameras
 from scipy.spatial.transform import Rotation
-from torch import Tensor
 
-from instantavatar_ns.body.body_model import (
-    JOINT_NAMES,
-    MIRROR_IMAGES,
-    NUM_JOINTS,
-    BodyModel,
-    load_body_model,
-    rotation_matrices,
-)
-from instantavatar_ns.body.canonical import canonical_body_pose
-from instantavatar_ns.body.kinematics import skinning_transforms
-from instantavatar_ns.body.pose_refinement import spline_basis
 from instantavatar_ns.body.silhouettes import (
     Silhouettes,
-    align_to_silhouettes,
     distance_to_mask,
     inner_edges,
-    joint_prior,
-    patches,
+    match_outlines,
     pinhole_silhouettes,
 )
-
-FRAMES, SIZE, FOCAL = 20, 160, 320.0
-LEFT_SHOULDER, RIGHT_SHOULDER, LEFT_KNEE, RIGHT_KNEE, NECK, LEFT_HAND, RIGHT_HAND = (
-    JOINT_NAMES.index(name)
-    for name in ("left_shoulder", "right_shoulder", "left_knee", "right_knee", "neck", "left_hand", "right_hand")
-)
-BETAS = torch.zeros(10)
-
-
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return load_body_model("free")
-
-
-@pytest.fixture(scope="module")
-def rotations() -> Tensor:
-    """A full turn in an A-pose, upside down as OpenCV's cameras see a person who stands."""
-    pose = torch.cat([torch.zeros(3), canonical_body_pose()]).view(NUM_JOINTS, 3)
-    result = rotation_matrices(pose).repeat(FRAMES, 1, 1, 1)
-    turns = [Rotation.from_euler("xy", [math.pi, 2 * math.pi * frame / FRAMES]) for frame in range(FRAMES)]
-    result[:, 0] = torch.from_numpy(np.stack([turn.as_matrix() for turn in turns])).float()
-    return result
-
-
-@pytest.fixture(scope="module")
-def transl() -> Tensor:
-    return torch.tensor([0.0, 0.0, 4.0]).repeat(FRAMES, 1)
-
-
-TIMES = torch.arange(FRAMES).float()
-
-
-@pytest.fixture(scope="module")
-def basis() -> Tensor:
-    return spline_basis(TIMES, 5.0)
-
-
-@pytest.fixture(scope="module")
-def silhouettes(body: BodyModel, rotations: Tensor, transl: Tensor) -> Silhouettes:
-    return seen(torch.stack([drawn(body, vertices) for vertices in posed(body, rotations, transl)]))
-
-
-def posed(body: BodyModel, rotations: Tensor, transl: Tensor) -> Tensor:
-    vertices, joints = body.rest(BETAS)
-    transforms = skinning_transforms(rotations, transl, joints, body.ancestors)
-    blended = torch.einsum("vj,fjrc->fvrc", body.skinning_weights, transforms[..., :3, :])
-    return torch.einsum("fvrc,vc->fvr", blended[..., :3], vertices) + blended[..., 3]
-
-
-def drawn(body: BodyModel, vertices: Tensor) -> Tensor:
-    """A mask of the body, in clothes one pixel thick, seen by a camera at the origin."""
-    pixels = (FOCAL * vertices[:, :2] / vertices[:, 2:] + SIZE / 2).numpy()
-    mask = np.zeros((SIZE, SIZE), np.uint8)
-    for triangle in np.round(8 * (pixels[body.faces.numpy()] - 0.5)).astype(np.int32):
-        cv2.fillConvexPoly(mask, triangle, 255, shift=3)
-    return torch.from_numpy(cv2.dilate(mask, np.ones((3, 3), np.uint8)))
-
-
-def seen(masks: Tensor) -> Silhouettes:
-    frames = len(masks)
-    eye = torch.eye(4).repeat(frames, 1, 1)
-    focal, centre = torch.full((frames, 2), FOCAL), torch.full((frames, 2), SIZE / 2)
-    return Silhouettes(distance_to_mask(masks), focal, centre, eye)
-
-
-def corrected(knots: Tensor, basis: Tensor, rotations: Tensor, transl: Tensor) -> tuple[Tensor, Tensor]:
-    correction = torch.einsum("fk,kjr->fjr", basis, knots)
-    return rotation_matrices(correction[:, :-1]) @ rotations, transl + correction[:, -1]
-
-
-def test_disturbed_poses_come_back_to_where_the_body_was_seen(
-    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
-) -> None:
-    error = 0.05 * torch.randn(basis.shape[1], NUM_JOINTS + 1, 3, generator=torch.Generator().manual_seed(0))
-    error[:, -1] *= 0.2
-    given = corrected(error, basis, rotations, transl)
-    knots, spread, _ = align_to_silhouettes(body, BETAS, *given, TIMES, basis, silhouettes)
-    assert 0.02 < spread < 0.1
-    truth = posed(body, rotations, transl)
-    before, after = (
-        (posed(body, *poses) - truth).norm(dim=-1).mean() for poses in (given, corrected(knots, basis, *given))
-    )
-    assert before > 0.03
-    assert after < 0.4 * before
-
-
-def test_joints_are_found_where_the_person_turns(
-    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor
-) -> None:
-    """The avatar learns its shape in an A-pose; arms that are raised show where the shoulders are."""
-    elsewhere = torch.zeros(NUM_JOINTS, 3)
-    elsewhere[LEFT_SHOULDER, 0], elsewhere[RIGHT_SHOULDER, 0] = 0.015, -0.015
-    person = body.with_joints_moved(elsewhere)
-    outlines = seen(torch.stack([drawn(body, vertices) for vertices in posed(person, rotations, transl)]))
-    found = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, outlines).joint_offsets
-    assert (found[0] == 0).all(), "the root's place is the body's shift"
-    for joint, side in ((LEFT_SHOULDER, 1), (RIGHT_SHOULDER, -1)):
-        assert 0.006 < side * found[joint, 0] < 0.014
-        assert found[joint, 1:].norm() < 0.005
-    raised = rotations[:1].clone()
-    raised[:, LEFT_SHOULDER] = raised[:, LEFT_SHOULDER] @ rotation_matrices(torch.tensor([[0.0, 0.0, 1.6]]))[0]
-    raised[:, RIGHT_SHOULDER] = raised[:, RIGHT_SHOULDER] @ rotation_matrices(torch.tensor([[0.0, 0.0, -1.6]]))[0]
-
-    def learnt(model: BodyModel) -> Tensor:
-        """How far an avatar whose shape is right in the A-pose is off with raised arms."""
-        there = [
-            (posed(person, some, transl[:1]) - posed(model, some, transl[:1]))[0] for some in (rotations[:1], raised)
-        ]
-        return (there[1] - there[0]).norm(dim=-1)[body.skinning_weights[:, LEFT_SHOULDER] > 0.9].mean()
-
-    assert learnt(body.with_joints_moved(found)) < 0.8 * learnt(body)
-
-
-def test_joints_become_as_symmetric_as_people_are(
-    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
-) -> None:
-    """What outlines tell little of, a knee that hardly bends and a neck, has its mirror image to go by."""
-    wrong = torch.zeros(NUM_JOINTS, 3)
-    wrong[LEFT_KNEE], wrong[RIGHT_KNEE] = torch.tensor([0.0, 0.004, 0.008]), torch.tensor([0.0, -0.004, -0.008])
-    wrong[NECK, 0] = 0.008
-    given = body.with_joints_moved(wrong)
-    found = align_to_silhouettes(given, BETAS, rotations, transl, TIMES, basis, silhouettes).joint_offsets
-    before, after = wrong, wrong + found
-    for joint in (LEFT_KNEE, RIGHT_KNEE, NECK):
-        assert after[joint].norm() < 0.35 * before[joint].norm()
-
-
-def test_a_symmetric_body_has_no_joint_to_move(body: BodyModel) -> None:
-    information, pull = joint_prior(body.rest(BETAS)[1])
-    torch.linalg.cholesky(information)
-    assert torch.linalg.solve(information, pull).abs().max() < 1e-3
-
-
-def test_a_patch_is_the_same_on_both_sides(body: BodyModel) -> None:
-    """The body seen in a mirror, its left called right, has the same patches; those of a hand are on both hands."""
-    vertices, joints = body.rest(BETAS)
-    reflection = torch.tensor([-1.0, 1.0, 1.0])
-    patch = patches(vertices, body.skinning_weights, joints)
-    mirrored = patches(
-        vertices * reflection, body.skinning_weights[:, MIRROR_IMAGES], joints[MIRROR_IMAGES] * reflection
-    )
-    assert (patch == mirrored).float().mean() > 0.99  # some vertices lie between two cells
-    hands = [set(patch[body.skinning_weights[:, joint] > 0.9].tolist()) for joint in (LEFT_HAND, RIGHT_HAND)]
-    assert hands[0] == hands[1]
-
-
-def test_poses_that_fill_their_silhouettes_stay(
-    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
-) -> None:
-    knots, _, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, silhouettes)
-    moved = posed(body, *corrected(knots, basis, rotations, transl)) - posed(body, rotations, transl)
-    assert moved.norm(dim=-1).mean() < 3e-3
-
-
-def test_the_body_keeps_its_place(
-    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor, silhouettes: Silhouettes
-) -> None:
-    """Given beside itself, or before itself all the way around, it has as good a canonical shape there."""
-    aside = transl + torch.tensor([0.02, 0.0, 0.0])
-    shift = basis @ align_to_silhouettes(body, BETAS, rotations, aside, TIMES, basis, silhouettes).knots[:, -1]
-    assert shift.mean(dim=0).norm() < 1e-3
-    ahead = transl + rotations[:, 0] @ torch.tensor([0.0, 0.0, 0.02])
-    shift = basis @ align_to_silhouettes(body, BETAS, rotations, ahead, TIMES, basis, silhouettes).knots[:, -1]
-    assert torch.einsum("frc,fr->fc", rotations[:, 0], shift).mean(dim=0).norm() < 1e-3
-
-
-@pytest.mark.parametrize("frames", [1, 2])
-def test_few_frames_do_not_move_good_poses(
-    frames: int, body: BodyModel, rotations: Tensor, transl: Tensor, silhouettes: Silhouettes
-) -> None:
-    basis = spline_basis(TIMES[:frames], 5.0)
-    few = Silhouettes(*(value[:frames] for value in vars(silhouettes).values()))
-    given = rotations[:frames], transl[:frames]
-    knots, _, _ = align_to_silhouettes(body, BETAS, *given, TIMES[:frames], basis, few)
-    moved = posed(body, *corrected(knots, basis, *given)) - posed(body, *given)
-    assert moved.norm(dim=-1).mean() < 0.01
-
-
-def test_silhouettes_far_from_the_body_change_nothing(
-    body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor
-) -> None:
-    masks = torch.zeros(FRAMES, SIZE, SIZE, dtype=torch.uint8)
-    masks[:, :12, :12] = 255
-    knots, _, _ = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, seen(masks))
-    torch.testing.assert_close(knots, torch.zeros_like(knots), atol=1e-6, rtol=0)
 
 
 def test_distance_is_negative_within_and_zero_between_pixels() -> None:
@@ -244,10 +40,36 @@ def test_cameras_project_as_nerfstudios_rays_are_cast() -> None:
     torch.testing.assert_close(pixels, torch.tensor([[20.5, 10.5], [3.5, 40.5]]), atol=1e-3, rtol=0)
 
 
-def test_a_closed_mesh_has_three_edges_for_every_two_faces(body: BodyModel) -> None:
+def test_a_closed_mesh_has_three_edges_for_every_two_faces() -> None:
     tetrahedron = torch.tensor([[0, 1, 2], [0, 3, 1], [1, 3, 2], [0, 2, 3]])
     edges, sides = inner_edges(tetrahedron)
     assert len(edges) == 6
     for edge, faces in zip(edges, sides, strict=True):
         assert all(set(edge.tolist()) <= set(tetrahedron[face].tolist()) for face in faces)
     assert len(inner_edges(torch.tensor([[0, 1, 2]]))[0]) == 0
+
+
+def test_outlines_of_a_box_lie_as_far_within_the_mask_as_it_is_smaller() -> None:
+    """A face of 20 by 20 cm, a metre away, is 20 by 20 pixels; the mask is 3 pixels wider to the right."""
+    corners = torch.tensor([[x, y, z] for z in (1.0, 1.001) for y in (-0.1, 0.1) for x in (-0.1, 0.1)])
+    quads = torch.tensor([[0, 2, 3, 1], [4, 5, 7, 6], [0, 1, 5, 4], [2, 6, 7, 3], [0, 4, 6, 2], [1, 3, 7, 5]])
+    faces = torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
+    mask = torch.zeros(1, 60, 60, dtype=torch.uint8)
+    mask[:, 20:40, 20:43] = 255
+    numbers = torch.full((1, 2), 100.0), torch.full((1, 2), 30.0), torch.eye(4)[None]
+    found = match_outlines(
+        corners[None], faces, *inner_edges(faces), Silhouettes(distance_to_mask(mask), *numbers), 0.05
+    )
+    assert (found.frame == 0).all() and len(found.edge) == 4
+    for point, slope, distance in zip(found.point, found.slope, found.distance, strict=True):
+        expected = torch.tensor([0.0, 0.0, 0.0])
+        axis = 0 if point[0].abs() > 0.05 else 1
+        expected[axis] = point[axis].sign()
+        torch.testing.assert_close(slope[:2], expected[:2], atol=0.05, rtol=0)
+        assert abs(distance - (-0.03 if point[0] > 0.05 else 0.0)) < 0.002
+    assert (
+        match_outlines(
+            corners[None], faces, *inner_edges(faces), Silhouettes(distance_to_mask(mask), *numbers), 0.02
+        ).edge.numel()
+        == 3
+    )
