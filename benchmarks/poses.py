@@ -92,24 +92,26 @@ class Poses:
             if all(earlier.get(name) == value for name, value in result.items()):
                 result = earlier
         result |= head
-        runs: dict[str, dict[str, Any]] = result.setdefault("runs", {})
+        runs: dict[str, dict[str, dict[str, Any]]] = result.setdefault("runs", {})
         for subject in self.subjects:
             with made_once():
                 for seed, case in product(self.seeds, self.cases):  # what a budget cuts off is a seed, not a case
-                    name, key = f"{subject.name}.{case}", f"{subject.name}.{case}.{seed}"
-                    if "failed" not in runs.get(key, {"failed": True}):
-                        print(key, "is there already", flush=True)
+                    name = f"{subject.name}.{case}"
+                    of_case = runs.setdefault(name, {})
+                    if "failed" not in of_case.get(str(seed), {"failed": True}):
+                        print(f"{name}.{seed} is there already", flush=True)
                         continue
                     if monotonic() - start > self.total_budget:
-                        print(f"{key} is left out: {self.total_budget:.0f} s are over", flush=True)
+                        print(f"{name}.{seed} is left out: {self.total_budget:.0f} s are over", flush=True)
                         continue
                     try:
-                        runs[key] = self.measure(subject, case, seed)
+                        run = self.measure(subject, case, seed)
                     except (OSError, ValueError, RuntimeError) as error:
-                        runs[key] = {"failed": f"{type(error).__name__}: {error}"}
-                    result[name] = averages([run for other, run in runs.items() if other.rpartition(".")[0] == name])
+                        run = {"failed": f"{type(error).__name__}: {error}"}
+                    of_case[str(seed)] = run
+                    result[name] = averages([*of_case.values()])
                     gc.collect()  # trainers are cycles, and hold all frames
-                    print(key, json.dumps(runs[key]), f"({monotonic() - start:.0f} s so far)", flush=True)
+                    print(f"{name}.{seed}", json.dumps(run), f"({monotonic() - start:.0f} s so far)", flush=True)
                     record.write(self.output, result, quiet=True)
 
     def measure(self, subject: Path, case: Case, seed: int) -> dict[str, float]:
