@@ -20,7 +20,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
 from instantavatar_ns.body.kinematics import skinning_transforms
-from instantavatar_ns.body.motion_prior import KnotPrior, MotionPrior
+from instantavatar_ns.body.motion_prior import KnotPrior, Motion, MotionPrior, gaussian, matern52
 from instantavatar_ns.body.silhouettes import Silhouettes, inner_edges, match_outlines
 from instantavatar_ns.body.symmetry import PATCH, joint_prior, patches
 
@@ -29,12 +29,12 @@ _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an 
 # What is expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the
 # next. Outlines are normal about that, and independent where they are a patch apart.
 _CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _UNEVENNESS = 0.01, 0.002, 0.004, 0.007
-# Deviations of the knots, radians, and lengths over which motion is smooth, frames, of which those are taken that make
-# silhouettes and given poses most probable: poses can be exact, some tenths of a degree off as those of a good fit, or
-# some degrees as those of an estimator, and the person stands or dances. A frame's length expects nothing of motion.
+# Deviations of errors, radians, and kinds of motion with the frames over which they are smooth. Those are taken that
+# make silhouettes and given poses most probable: poses can be exact, tenths of a degree off as those of a good fit, or
+# degrees as those of an estimator; the person stands, sways or dances. A length of one frame expects nothing.
 _SPREADS = (0.0001, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.011, 0.015, 0.022, 0.03, 0.045)
-_LENGTHS = (1.0, 5.0, 10.0, 20.0, 40.0, 80.0)
-_FIRST = (0.03, 10.0)
+_LENGTHS = {matern52: (1.0, 5.0, 10.0, 20.0, 40.0, 80.0), gaussian: (14.0, 20.0, 28.0, 40.0)}
+_FIRST_SPREAD, _FIRST_MOTION = 0.03, Motion(matern52, 10.0)
 _OF_POSE, _OF_JOINTS = 3 * NUM_JOINTS + 3, 3 * NUM_JOINTS  # unknowns of a knot, and of the person's joints
 
 
@@ -43,7 +43,7 @@ class Alignment(NamedTuple):
 
     Attributes:
         knots: Of splines over time: rotation vectors in the parents' axes, radians, and a shift, metres.
-        spread: Deviation of the rotations' knots from no correction that was found likely, radians.
+        spread: Deviation of the given rotations' errors that was found likely, radians.
         joint_offsets: From the body's joints to the person's, in the T-pose, metres.
     """
 
@@ -77,35 +77,39 @@ def align_to_silhouettes(
         silhouettes: What to fill.
     """
     problem = _Problem(body, betas, rotations, transl, basis, silhouettes)
-    motion = MotionPrior(rotations, transl, times, basis)
-    unknowns, assumed = problem.start(), _FIRST
+    prior = MotionPrior(rotations, transl, times, basis)
+    unknowns, spread, motion = problem.start(), _FIRST_SPREAD, _FIRST_MOTION
     # One silhouette alone does not tell a lean from thin clothes: its pose stays as it is.
     for number in range(_ROUNDS if len(rotations) > 1 else 0):
         equations = problem.linearise(unknowns, _COARSE_REACH if number < _COARSE_ROUNDS else _REACH)
         if number == _COARSE_ROUNDS - 1:
-            assumed = _most_probable(problem, equations, motion)
-        unknowns = problem.solve(equations, motion.of_knots(*assumed)).unknowns
+            spread, motion = _most_probable(problem, equations, prior)
+        unknowns = problem.solve(equations, prior.of_knots(spread, motion)).unknowns
     knots = problem.knots(unknowns)
     knots[:, -1] = _in_place(knots[:, -1], problem.basis, problem.rotations[:, 0])
-    return Alignment(knots, assumed[0], problem.joint_offsets(unknowns))
+    return Alignment(knots, spread, problem.joint_offsets(unknowns))
 
 
-def _most_probable(problem: _Problem, equations: _Equations, motion: MotionPrior) -> tuple[float, float]:
-    """Spread of errors and length of motion, uphill from the first ones by neighbours on their grid."""
+def _most_probable(problem: _Problem, equations: _Equations, prior: MotionPrior) -> tuple[float, Motion]:
+    """Spread of errors and kind of motion: for each kind uphill by neighbours on the grid of spreads and lengths."""
 
     @cache
-    def evidence(row: int, column: int) -> float:
-        return problem.solve(equations, motion.of_knots(_SPREADS[row], _LENGTHS[column])).evidence
+    def evidence(spread: float, motion: Motion) -> float:
+        return problem.solve(equations, prior.of_knots(spread, motion)).evidence
 
-    best, place = None, (_SPREADS.index(_FIRST[0]), _LENGTHS.index(_FIRST[1]))
-    while place != best:
-        best = place
-        rows, columns = (
-            range(max(index - 1, 0), min(index + 2, len(values)))
-            for index, values in zip(best, (_SPREADS, _LENGTHS), strict=True)
-        )
-        place = max(product(rows, columns), key=lambda other: evidence(*other))
-    return _SPREADS[place[0]], _LENGTHS[place[1]]
+    summits = []
+    for correlation, lengths in _LENGTHS.items():
+        grid = [[(spread, Motion(correlation, length)) for length in lengths] for spread in _SPREADS]
+        best, place = None, (_SPREADS.index(_FIRST_SPREAD), len(lengths) // 2)
+        while place != best:
+            best = place
+            rows, columns = (
+                range(max(index - 1, 0), min(index + 2, count))
+                for index, count in zip(best, (len(_SPREADS), len(lengths)), strict=True)
+            )
+            place = max(product(rows, columns), key=lambda other: evidence(*grid[other[0]][other[1]]))
+        summits.append(grid[place[0]][place[1]])
+    return max(summits, key=lambda summit: evidence(*summit))
 
 
 def _in_place(

@@ -1,14 +1,16 @@
 """What is likely of the corrections of given poses before an image is looked at: people move steadily, errors do not.
 
 The path of a given joint is the true one less its correction. The true one is taken for a Gaussian process about a
-steady turn, smooth over some length of time and with a sway of the joint's own; the correction for a spline whose knots
-are independent. How long, how wide and how far off is not known beforehand: each assumption says how probable it makes
-the given path, and for a joint that moves fast the most probable one expects nothing that would correct it.
+steady turn, smooth over some length of time and with a sway of the joint's own; the error for another over a shorter
+time, of which a spline corrects what it can. How long, how wide and how far off is not known beforehand: each
+assumption says how probable it makes the given path, and for a joint that moves fast the most probable one expects
+nothing that would correct it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,7 +24,22 @@ SHIFT_PER_TURN = 0.4
 _SWAYS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 # Radians, and per frame: where a steady turn begins and how fast it is, of which next to nothing is known.
 _START, _SPEED = 3.0, 0.5
-_RESIDUAL = 0.001  # radians, of a path that is neither smooth nor a spline
+_ERRORS_LENGTH = 8.0  # frames over which errors of an estimator are smooth
+_RESIDUAL = 0.001  # radians, of a path that neither motion nor errors explain
+_ROUNDING = 1e-4  # of the errors' variance, that each knot has of its own: their covariance is nearly singular
+
+
+class Motion(NamedTuple):
+    """How the true motion is assumed to vary about a steady turn.
+
+    Attributes:
+        correlation: By distance in lengths: `matern52` or `gaussian`.
+        length: Over which it is smooth, frames. A Gaussian's should be clearly longer than that of errors: which of two
+            alike is the motion, no path tells.
+    """
+
+    correlation: Callable[[Tensor], Tensor]
+    length: float
 
 
 class KnotPrior(NamedTuple):
@@ -61,19 +78,26 @@ class MotionPrior:
         path = torch.cat([turning_path(rotations), way[:, None]], dim=1)
         self.path, self.basis = path.flatten(1), basis.double()
         self.times = times.double() - times.double().mean()
+        # Of errors of unit deviation: what the spline corrects, what is beyond it, and the knots' inverse covariance.
+        errors = gaussian((self.times[:, None] - self.times) / _ERRORS_LENGTH)
+        to_knots = torch.linalg.pinv(self.basis)
+        knots = to_knots @ errors @ to_knots.T + _ROUNDING * torch.eye(basis.shape[1]).to(errors)
+        beyond = torch.eye(len(times)).to(errors) - self.basis @ to_knots
+        self.corrected, self.beyond = self.basis @ knots @ self.basis.T, beyond @ errors @ beyond.T
+        self.information = torch.linalg.inv(knots)
 
-    def of_knots(self, spread: float, length: float) -> KnotPrior:
+    def of_knots(self, spread: float, motion: Motion) -> KnotPrior:
         """Prior of the knots if errors and motion are such.
 
         Args:
-            spread: Deviation of the knots from no correction, radians; of shifts `SHIFT_PER_TURN` of that.
-            length: Over which motion is smooth, frames.
+            spread: Deviation of the errors, radians; of shifts `SHIFT_PER_TURN` of that.
+            motion: How smooth it is.
         """
         joints, (frames, knots) = self.path.shape[1] // 3, self.basis.shape
         identity = torch.eye(frames).to(self.path)
         steady = _START**2 + _SPEED**2 * torch.outer(self.times, self.times) + _RESIDUAL**2 * identity
-        smooth = matern52((self.times[:, None] - self.times).abs() / length)
-        motion = steady + smooth * self.path.new_tensor(_SWAYS)[:, None, None] ** 2
+        smooth = motion.correlation((self.times[:, None] - self.times).abs() / motion.length)
+        true = steady + smooth * self.path.new_tensor(_SWAYS)[:, None, None] ** 2
 
         def whitened(covariance: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
             """Values of unit variance, and the logarithm of the probability of paths [sways, joints]."""
@@ -84,12 +108,12 @@ class MotionPrior:
             return result, -0.5 * squares - volume
 
         # A joint's sway is the one that makes its given path most probable, errors included.
-        sway = whitened(motion + spread**2 * self.basis @ self.basis.T, self.path)[1].argmax(dim=0)
-        values, probability = whitened(motion, torch.cat([self.basis, self.path], dim=1))
+        sway = whitened(true + spread**2 * (self.corrected + self.beyond), self.path)[1].argmax(dim=0)
+        values, probability = whitened(true + spread**2 * self.beyond, torch.cat([self.basis, self.path], dim=1))
         basis, path = values[..., :knots], values[..., knots:]
         joint = torch.arange(joints, device=sway.device)
         pull = -(basis.mT @ path).view(-1, knots, joints, 3)[sway, :, joint].transpose(0, 1)
-        information = (basis.mT @ basis)[sway] + torch.eye(knots).to(basis) / spread**2
+        information = (basis.mT @ basis)[sway] + self.information / spread**2
         log_probability = probability[sway, joint].sum() - 3 * joints * knots * math.log(spread)
         unit = pull.new_ones(joints)
         unit[-1] = 1 / SHIFT_PER_TURN
@@ -108,9 +132,14 @@ def turning_path(rotations: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor,
 
 
 def matern52(distance: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Matérn's correlation of degree 5/2, of motion whose acceleration is finite, by distance in lengths.
+    """Matérn's correlation of degree 5/2, of what has finite accelerations, by distance in lengths.
 
     Rasmussen and Williams, Gaussian Processes for Machine Learning, equation 4.17.
     """
     scaled = 5**0.5 * distance
     return (1 + scaled + scaled**2 / 3) * torch.exp(-scaled)
+
+
+def gaussian(distance: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Gaussian correlation, of what has all derivatives, by distance in lengths."""
+    return torch.exp(-0.5 * distance**2)

@@ -22,7 +22,7 @@ from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.linalg import rigid_inverse
 
-_USUAL_SPREAD = 0.008  # radians: poses of a good fit
+_USUAL_SPREAD = 0.006  # radians: poses of a good fit
 NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians, then the body's shift, metres
 
 

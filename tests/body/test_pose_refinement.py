@@ -262,7 +262,7 @@ def test_the_prior_pulls_to_where_the_corrections_began(refinement: PoseRefineme
         refinement.remainders[2, 0] += 0.01
     pull = refinement.prior(torch.tensor(2), 1.0, 0.0).item()
     assert pull > 0
-    refinement.start_from(knots, 0.0008, refinement.joints)  # ten times less than poses usually are off
+    refinement.start_from(knots, 0.0006, refinement.joints)  # ten times less than poses usually are off
     with torch.no_grad():
         refinement.remainders[2, 0] += 0.01
     assert refinement.prior(torch.tensor(2), 1.0, 0.0).item() == pytest.approx(100 * pull, rel=1e-3)
