@@ -33,7 +33,7 @@ _CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _UNEVENNESS = 0.01, 0.002, 0.004,
 # make silhouettes and given poses most probable: poses can be exact, tenths of a degree off as those of a good fit, or
 # degrees as those of an estimator; the person stands, sways or dances. A length of one frame expects nothing.
 _SPREADS = (0.0001, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.011, 0.015, 0.022, 0.03, 0.045)
-_LENGTHS = {matern52: (1.0, 5.0, 10.0, 20.0, 40.0, 80.0), gaussian: (14.0, 20.0, 28.0, 40.0)}
+_LENGTHS = {matern52: (1.0, 5.0, 10.0, 20.0, 40.0, 80.0), gaussian: (20.0, 28.0, 40.0)}
 _FIRST_SPREAD, _FIRST_MOTION = 0.03, Motion(matern52, 10.0)
 _OF_POSE, _OF_JOINTS = 3 * NUM_JOINTS + 3, 3 * NUM_JOINTS  # unknowns of a knot, and of the person's joints
 
