@@ -298,7 +298,7 @@ def plot(curve: list[dict[str, float]], budget: float, path: Path) -> None:
     axes.set(xscale="log", xlabel="seconds of training", ylabel="PSNR (dB)")
     axes.xaxis.set_major_formatter(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3)
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=2, fontsize="small", frameon=False)  # inside it would hide points
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
