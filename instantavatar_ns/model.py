@@ -194,7 +194,9 @@ class InstantAvatarModel(Model):
         joints = body.rest(betas)[1]
         if self.config.move_joints:
             joints = joints + alignment.joint_offsets
-        refinement.start_from(alignment.knots, alignment.spread, joints)
+        remainders = torch.zeros_like(refinement.start)
+        remainders[rows] = alignment.remainders
+        refinement.start_from(alignment.knots, remainders, alignment.spread, joints)
         self._share_body()
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:

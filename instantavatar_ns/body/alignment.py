@@ -10,6 +10,7 @@ from it is found where outlines show it; elsewhere a pose stays as given, but fo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
 from instantavatar_ns.body.kinematics import skinning_transforms
-from instantavatar_ns.body.motion_prior import KnotPrior, Motion, MotionPrior, gaussian, matern52
+from instantavatar_ns.body.motion_prior import Assumption, KnotPrior, MotionPrior, gaussian, matern52
 from instantavatar_ns.body.silhouettes import Silhouettes, inner_edges, match_outlines
 from instantavatar_ns.body.symmetry import PATCH, joint_prior, patches
 
@@ -29,12 +30,16 @@ _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an 
 # What is expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the
 # next. Outlines are normal about that, and independent where they are a patch apart.
 _CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _UNEVENNESS = 0.01, 0.002, 0.004, 0.007
-# Deviations of errors, radians, and kinds of motion with the frames over which they are smooth. Those are taken that
-# make silhouettes and given poses most probable: poses can be exact, tenths of a degree off as those of a good fit, or
-# degrees as those of an estimator; the person stands, sways or dances. A length of one frame expects nothing.
+# Deviations of smooth errors and of each frame's own, radians, and frames over which motion is smooth. Those are taken
+# that make silhouettes and given poses most probable: poses can be exact, tenths of a degree off as those of a good
+# fit, degrees as those of an estimator, or jitter; people stand, sway or dance. A length of one frame expects nothing.
 _SPREADS = (0.0001, 0.0005, 0.001, 0.002, 0.004, 0.006, 0.008, 0.011, 0.015, 0.022, 0.03, 0.045)
-_LENGTHS = {matern52: (1.0, 5.0, 10.0, 20.0, 40.0, 80.0), gaussian: (20.0, 28.0, 40.0)}
-_FIRST_SPREAD, _FIRST_MOTION = 0.03, Motion(matern52, 10.0)
+_JITTERS = (0.001, 0.003, 0.01, 0.03)
+_LENGTHS: dict[Callable[[Tensor], Tensor], tuple[float, ...]] = {
+    matern52: (1.0, 5.0, 10.0, 20.0, 40.0, 80.0),
+    gaussian: (20.0, 28.0, 40.0),
+}
+_FIRST = Assumption(0.03, 0.01, matern52, 10.0)
 _OF_POSE, _OF_JOINTS = 3 * NUM_JOINTS + 3, 3 * NUM_JOINTS  # unknowns of a knot, and of the person's joints
 
 
@@ -43,11 +48,13 @@ class Alignment(NamedTuple):
 
     Attributes:
         knots: Of splines over time: rotation vectors in the parents' axes, radians, and a shift, metres.
-        spread: Deviation of the given rotations' errors that was found likely, radians.
+        remainders: Of each frame, the same beside the splines.
+        spread: Deviation of the given rotations' smooth errors that was found likely, radians.
         joint_offsets: From the body's joints to the person's, in the T-pose, metres.
     """
 
     knots: Float[Tensor, "knots 25 3"]
+    remainders: Float[Tensor, "frames 25 3"]
     spread: float
     joint_offsets: Float[Tensor, "24 3"]
 
@@ -78,38 +85,44 @@ def align_to_silhouettes(
     """
     problem = _Problem(body, betas, rotations, transl, basis, silhouettes)
     prior = MotionPrior(rotations, transl, times, basis)
-    unknowns, spread, motion = problem.start(), _FIRST_SPREAD, _FIRST_MOTION
+    unknowns, assumed = problem.start(), _FIRST
     # One silhouette alone does not tell a lean from thin clothes: its pose stays as it is.
     for number in range(_ROUNDS if len(rotations) > 1 else 0):
         equations = problem.linearise(unknowns, _COARSE_REACH if number < _COARSE_ROUNDS else _REACH)
         if number == _COARSE_ROUNDS - 1:
-            spread, motion = _most_probable(problem, equations, prior)
-        unknowns = problem.solve(equations, prior.of_knots(spread, motion)).unknowns
+            assumed = _most_probable(problem, equations, prior)
+        unknowns = problem.solve(equations, prior.of_knots(assumed)).unknowns
     knots = problem.knots(unknowns)
+    remainders = prior.of_frames(knots, assumed)
     knots[:, -1] = _in_place(knots[:, -1], problem.basis, problem.rotations[:, 0])
-    return Alignment(knots, spread, problem.joint_offsets(unknowns))
+    return Alignment(knots, remainders, assumed.spread, problem.joint_offsets(unknowns))
 
 
-def _most_probable(problem: _Problem, equations: _Equations, prior: MotionPrior) -> tuple[float, Motion]:
-    """Spread of errors and kind of motion: for each kind uphill by neighbours on the grid of spreads and lengths."""
+def _most_probable(problem: _Problem, equations: _Equations, prior: MotionPrior) -> Assumption:
+    """The highest of what lies uphill, one summit for each kind of motion."""
 
     @cache
-    def evidence(spread: float, motion: Motion) -> float:
-        return problem.solve(equations, prior.of_knots(spread, motion)).evidence
+    def evidence(assumed: Assumption) -> float:
+        return problem.solve(equations, prior.of_knots(assumed)).evidence
 
-    summits = []
-    for correlation, lengths in _LENGTHS.items():
-        grid = [[(spread, Motion(correlation, length)) for length in lengths] for spread in _SPREADS]
-        best, place = None, (_SPREADS.index(_FIRST_SPREAD), len(lengths) // 2)
-        while place != best:
-            best = place
-            rows, columns = (
-                range(max(index - 1, 0), min(index + 2, count))
-                for index, count in zip(best, (len(_SPREADS), len(lengths)), strict=True)
-            )
-            place = max(product(rows, columns), key=lambda other: evidence(*grid[other[0]][other[1]]))
-        summits.append(grid[place[0]][place[1]])
-    return max(summits, key=lambda summit: evidence(*summit))
+    return max((_uphill(evidence, correlation) for correlation in _LENGTHS), key=evidence)
+
+
+def _uphill(evidence: Callable[[Assumption], float], correlation: Callable[[Tensor], Tensor]) -> Assumption:
+    """From the first assumption, but with this motion, by neighbours on the grid of spreads, jitters and lengths."""
+    axes = _SPREADS, _JITTERS, _LENGTHS[correlation]
+
+    def at(place: tuple[int, ...]) -> Assumption:
+        spread, jitter, length = (values[index] for values, index in zip(axes, place, strict=True))
+        return Assumption(spread, jitter, correlation, length)
+
+    place = _SPREADS.index(_FIRST.spread), _JITTERS.index(_FIRST.jitter), len(axes[-1]) // 2
+    best = None
+    while place != best:
+        best = place
+        near = (range(max(index - 1, 0), min(index + 2, len(values))) for index, values in zip(best, axes, strict=True))
+        place = max(product(*near), key=lambda other: evidence(at(other)))
+    return at(place)
 
 
 def _in_place(

@@ -2,8 +2,8 @@
 
 The path of a given joint is the true one less its correction. The true one is taken for a Gaussian process about a
 steady turn, smooth over some length of time and with a sway of the joint's own; the error for another over a shorter
-time, of which a spline corrects what it can. How long, how wide and how far off is not known beforehand: each
-assumption says how probable it makes the given path, and for a joint that moves fast the most probable one expects
+time, of which a spline corrects what it can, and jitter. How long, how wide and how far off is not known beforehand:
+each assumption says how probable it makes the given path, and for a joint that moves fast the most probable one expects
 nothing that would correct it.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -25,19 +25,22 @@ _SWAYS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
 # Radians, and per frame: where a steady turn begins and how fast it is, of which next to nothing is known.
 _START, _SPEED = 3.0, 0.5
 _ERRORS_LENGTH = 8.0  # frames over which errors of an estimator are smooth
-_RESIDUAL = 0.001  # radians, of a path that neither motion nor errors explain
 _ROUNDING = 1e-4  # of the errors' variance, that each knot has of its own: their covariance is nearly singular
 
 
-class Motion(NamedTuple):
-    """How the true motion is assumed to vary about a steady turn.
+class Assumption(NamedTuple):
+    """What is assumed of errors and motion.
 
     Attributes:
-        correlation: By distance in lengths: `matern52` or `gaussian`.
+        spread: Deviation of errors that are smooth, radians; of shifts `SHIFT_PER_TURN` of that.
+        jitter: The same of errors that each frame has of its own.
+        correlation: Of the true motion about a steady turn, by distance in lengths: `matern52` or `gaussian`.
         length: Over which it is smooth, frames. A Gaussian's should be clearly longer than that of errors: which of two
             alike is the motion, no path tells.
     """
 
+    spread: float
+    jitter: float
     correlation: Callable[[Tensor], Tensor]
     length: float
 
@@ -86,30 +89,11 @@ class MotionPrior:
         self.corrected, self.beyond = self.basis @ knots @ self.basis.T, beyond @ errors @ beyond.T
         self.information = torch.linalg.inv(knots)
 
-    def of_knots(self, spread: float, motion: Motion) -> KnotPrior:
-        """Prior of the knots if errors and motion are such.
-
-        Args:
-            spread: Deviation of the errors, radians; of shifts `SHIFT_PER_TURN` of that.
-            motion: How smooth it is.
-        """
-        joints, (frames, knots) = self.path.shape[1] // 3, self.basis.shape
-        identity = torch.eye(frames).to(self.path)
-        steady = _START**2 + _SPEED**2 * torch.outer(self.times, self.times) + _RESIDUAL**2 * identity
-        smooth = motion.correlation((self.times[:, None] - self.times).abs() / motion.length)
-        true = steady + smooth * self.path.new_tensor(_SWAYS)[:, None, None] ** 2
-
-        def whitened(covariance: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-            """Values of unit variance, and the logarithm of the probability of paths [sways, joints]."""
-            factor = torch.linalg.cholesky(covariance)
-            result = torch.linalg.solve_triangular(factor, values.expand(len(factor), -1, -1), upper=False)
-            squares = result[..., -3 * joints :].square().sum(dim=1).view(-1, joints, 3).sum(dim=-1)
-            volume = 3 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
-            return result, -0.5 * squares - volume
-
-        # A joint's sway is the one that makes its given path most probable, errors included.
-        sway = whitened(true + spread**2 * (self.corrected + self.beyond), self.path)[1].argmax(dim=0)
-        values, probability = whitened(true + spread**2 * self.beyond, torch.cat([self.basis, self.path], dim=1))
+    def of_knots(self, assumed: Assumption) -> KnotPrior:
+        """Prior of the knots if errors and motion are such."""
+        joints, knots, spread = self.path.shape[1] // 3, self.basis.shape[1], assumed.spread
+        covariance, sway = self._covariance(assumed)
+        values, probability = _whitened(covariance, torch.cat([self.basis, self.path], dim=1), joints)
         basis, path = values[..., :knots], values[..., knots:]
         joint = torch.arange(joints, device=sway.device)
         pull = -(basis.mT @ path).view(-1, knots, joints, 3)[sway, :, joint].transpose(0, 1)
@@ -118,6 +102,43 @@ class MotionPrior:
         unit = pull.new_ones(joints)
         unit[-1] = 1 / SHIFT_PER_TURN
         return KnotPrior(information * unit[:, None, None] ** 2, pull * unit[:, None], log_probability)
+
+    def of_frames(self, knots: Float[Tensor, "knots 25 3"], assumed: Assumption) -> Float[Tensor, "frames 25 3"]:
+        """What most probably corrects the jitter that is left when these knots have corrected the rest.
+
+        Args:
+            knots: Rotation vectors, radians, and shift, metres.
+            assumed: Of errors and motion.
+        """
+        unit = knots.new_ones(knots.shape[1], 1)
+        unit[-1] = SHIFT_PER_TURN
+        covariance, sway = self._covariance(assumed)
+        path = self.path + self.basis @ (knots / unit).flatten(1).double()
+        explained = torch.linalg.solve(covariance, path.expand(len(covariance), -1, -1))
+        explained = explained.view(len(covariance), len(path), -1, 3)[sway, :, torch.arange(len(sway))]
+        return (-(assumed.jitter**2) * explained.transpose(0, 1)).to(knots) * unit
+
+    def _covariance(self, assumed: Assumption) -> tuple[Float[Tensor, "sways frames frames"], Int[Tensor, "joints"]]:
+        """Of what the spline does not correct, for each sway, and the sway of each joint and of the shift."""
+        joints, spread = self.path.shape[1] // 3, assumed.spread
+        identity = torch.eye(len(self.times)).to(self.path)
+        steady = _START**2 + _SPEED**2 * torch.outer(self.times, self.times) + assumed.jitter**2 * identity
+        smooth = assumed.correlation((self.times[:, None] - self.times).abs() / assumed.length)
+        true = steady + smooth * self.path.new_tensor(_SWAYS)[:, None, None] ** 2
+        # A joint's sway is the one that makes its given path most probable, errors included.
+        given = _whitened(true + spread**2 * (self.corrected + self.beyond), self.path, joints)[1]
+        return true + spread**2 * self.beyond, given.argmax(dim=0)
+
+
+def _whitened(
+    covariance: Float[Tensor, "sways frames frames"], values: Float[Tensor, "frames columns"], joints: int
+) -> tuple[Float[Tensor, "sways frames columns"], Float[Tensor, "sways joints"]]:
+    """Values of unit variance, and the logarithm of the probability of the joints' paths, the last columns."""
+    factor = torch.linalg.cholesky(covariance)
+    result = torch.linalg.solve_triangular(factor, values.expand(len(factor), -1, -1), upper=False)
+    squares = result[..., -3 * joints :].square().sum(dim=1).view(-1, joints, 3).sum(dim=-1)
+    volume = 3 * factor.diagonal(dim1=1, dim2=2).log().sum(dim=1, keepdim=True)
+    return result, -0.5 * squares - volume
 
 
 def turning_path(rotations: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor, "frames joints 3"]:

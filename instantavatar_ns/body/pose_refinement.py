@@ -118,18 +118,25 @@ class PoseRefinement(nn.Module):
         return self._pose(self.corrections(), self.given_rotations, self.given_transl)[1]
 
     @torch.no_grad()
-    def start_from(self, knots: Float[Tensor, "knots 25 3"], spread: float, joints: Float[Tensor, "24 3"]) -> None:
-        """Begin with corrections that a spline describes, in place of those there are, and stay near them.
+    def start_from(
+        self,
+        knots: Float[Tensor, "knots 25 3"],
+        remainders: Float[Tensor, "frames 25 3"],
+        spread: float,
+        joints: Float[Tensor, "24 3"],
+    ) -> None:
+        """Begin with these corrections, in place of those there are, and stay near them.
 
         Args:
             knots: Of the spline.
+            remainders: Of the frames.
             spread: How far off the given poses' rotations seem to be, radians. Where that is next to nothing, the prior
                 holds them all the more.
             joints: Where the person's are in the T-pose, metres.
         """
         self.joints.copy_(joints)
         self.knots.copy_(torch.linalg.solve(self.coordinates, knots.flatten(1).T).T)
-        self.remainders.zero_()
+        self.remainders.copy_(torch.linalg.solve(self.coordinates, remainders.flatten(1).T).T)
         self.start.copy_(self.corrections())
         self.certainty.fill_(max(1.0, (_USUAL_SPREAD / spread) ** 2))
 

@@ -83,7 +83,7 @@ def test_poses_turn_about_joints_that_were_moved(
     assert (bank.bone_transforms - before).abs().max() > 0.002
     torch.testing.assert_close(bank.bone_transforms, PoseBank(moved, poses, world).bone_transforms)
     knots = torch.zeros(refinement.basis.shape[1], NUM_JOINTS + 1, 3)
-    refinement.start_from(knots, 0.01, moved.rest(poses.betas)[1])
+    refinement.start_from(knots, torch.zeros_like(refinement.start), 0.01, moved.rest(poses.betas)[1])
     torch.testing.assert_close(refinement.bone_transforms, bank.bone_transforms, atol=1e-5, rtol=0)
     torch.testing.assert_close(refinement[1].world_to_root, bank[1].world_to_root, atol=1e-5, rtol=0)
     bank.set_body(body)
@@ -246,23 +246,25 @@ def test_older_checkpoints_load(refinement: PoseRefinement) -> None:
     torch.testing.assert_close(refinement.corrections(), expected)
 
 
-def test_corrections_begin_as_a_spline_that_is_given(refinement: PoseRefinement) -> None:
+def test_corrections_begin_where_they_are_given(refinement: PoseRefinement) -> None:
     disturb(refinement)
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.01, refinement.joints)
-    expected = torch.einsum("fk,kjr->fjr", refinement.basis, knots)
+    remainders = 0.01 * torch.randn(refinement.start.shape, generator=torch.Generator().manual_seed(3))
+    refinement.start_from(knots, remainders, 0.01, refinement.joints)
+    expected = torch.einsum("fk,kjr->fjr", refinement.basis, knots) + remainders
     torch.testing.assert_close(refinement.corrections(), expected, atol=1e-5, rtol=0)
 
 
 def test_the_prior_pulls_to_where_the_corrections_began(refinement: PoseRefinement) -> None:
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.03, refinement.joints)
+    refinement.start_from(knots, torch.zeros_like(refinement.start), 0.03, refinement.joints)
     assert refinement.prior(torch.tensor(2), 1.0, 1.0).item() < 1e-10
     with torch.no_grad():
         refinement.remainders[2, 0] += 0.01
     pull = refinement.prior(torch.tensor(2), 1.0, 0.0).item()
     assert pull > 0
-    refinement.start_from(knots, 0.0006, refinement.joints)  # ten times less than poses usually are off
+    # Ten times less than poses usually are off.
+    refinement.start_from(knots, torch.zeros_like(refinement.start), 0.0006, refinement.joints)
     with torch.no_grad():
         refinement.remainders[2, 0] += 0.01
     assert refinement.prior(torch.tensor(2), 1.0, 0.0).item() == pytest.approx(100 * pull, rel=1e-3)
@@ -272,7 +274,7 @@ def test_the_start_is_kept_with_the_corrections(
     refinement: PoseRefinement, body: BodyModel, poses: PoseSequence, world: Tensor
 ) -> None:
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
-    refinement.start_from(knots, 0.001, refinement.joints + 0.003)
+    refinement.start_from(knots, torch.zeros_like(refinement.start), 0.001, refinement.joints + 0.003)
     disturb(refinement)
     resumed = PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
     resumed.load_state_dict(refinement.state_dict())
