@@ -2,10 +2,11 @@
 
 An avatar that is trained in wrong poses agrees with them: images then tell little of what is wrong. The body model's
 shape is known beforehand. Its outline in a frame must lie inside the person's by the thickness of clothes, the same for
-a patch of the body in all frames; and errors of poses change slowly, motion more slowly still. The person's joints are
-not quite where the body's are, which no turn should make up for. People, and mostly their clothes, are symmetric. The
-corrections that do this best are found by Gauss-Newton over all frames together. What turns towards the camera and away
-from it is found where outlines show it; elsewhere a pose stays as given, but for what makes it steady.
+a patch of the body in all frames; errors of poses change slowly or jitter, and motion is steadier than both. The
+person's joints are not quite where the body's are, which no turn should make up for. People, and mostly their clothes,
+are symmetric. The corrections that do this best are found by Gauss-Newton over all frames together. What turns towards
+the camera and away from it is found where outlines show it; elsewhere a pose stays as given, but for what makes it
+steady.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
-from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.motion_prior import Assumption, KnotPrior, MotionPrior, gaussian, matern52
 from instantavatar_ns.body.silhouettes import Silhouettes, inner_edges, match_outlines
 from instantavatar_ns.body.symmetry import PATCH, joint_prior, patches
@@ -69,7 +70,7 @@ def align_to_silhouettes(
     basis: Float[Tensor, "frames knots"],
     silhouettes: Silhouettes,
 ) -> Alignment:
-    """Splines over time by which to correct poses.
+    """Corrections of poses: splines over time, and of each frame's own what looks like jitter beside them.
 
     Where the body is on the average, in the world and in its own axes, is left as it was given: clothes and hair that
     stand off to one side would move it.
@@ -109,7 +110,7 @@ def _most_probable(problem: _Problem, equations: _Equations, prior: MotionPrior)
 
 
 def _uphill(evidence: Callable[[Assumption], float], correlation: Callable[[Tensor], Tensor]) -> Assumption:
-    """From the first assumption, but with this motion, by neighbours on the grid of spreads, jitters and lengths."""
+    """By neighbours on the grid of spreads, jitters and lengths, from the first errors and the lengths' middle."""
     axes = _SPREADS, _JITTERS, _LENGTHS[correlation]
 
     def at(place: tuple[int, ...]) -> Assumption:
@@ -199,7 +200,8 @@ class _Problem:
         joints = self.joints + offset
         rotations = rotation_matrices(correction[:, :-1]) @ self.rotations
         transforms = skinning_transforms(rotations, self.transl + correction[:, -1], joints, self.ancestors)
-        outline = match_outlines(self._posed(transforms), self.faces, self.edges, self.sides, self.silhouettes, reach)
+        vertices = skinned(self.rest, self.weights, transforms)
+        outline = match_outlines(vertices, self.faces, self.edges, self.sides, self.silhouettes, reach)
         frame, edge = outline.frame, outline.edge
 
         turned = transforms[..., :3, :3]
@@ -292,8 +294,3 @@ class _Problem:
         # Logarithm of the probability of distances and given poses, but for what no prior changes.
         evidence = 0.5 * right @ unknowns - factor.diagonal().log().sum() + prior.log_probability
         return _Solution(unknowns, float(evidence))
-
-    def _posed(self, transforms: Float[Tensor, "frames 24 4 4"]) -> Float[Tensor, "frames vertices 3"]:
-        """The body's vertices, metres, in the dataset's world."""
-        blended = torch.einsum("vj,fjrc->fvrc", self.weights, transforms[..., :3, :])
-        return torch.einsum("fvrc,vc->fvr", blended[..., :3], self.rest) + blended[..., 3]

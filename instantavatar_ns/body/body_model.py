@@ -20,7 +20,7 @@ from jaxtyping import Float, Int
 from smplx.utils import Struct
 from torch import Tensor, nn
 
-from instantavatar_ns.body.kinematics import ancestor_table, skinning_transforms
+from instantavatar_ns.body.kinematics import ancestor_table, skinned, skinning_transforms
 from instantavatar_ns.body.unpickle import load_plain_pickle
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.npz import read_npz
@@ -140,8 +140,7 @@ class BodyModel(nn.Module):
         identity = torch.eye(3, device=betas.device).flatten().repeat(NUM_JOINTS - 1)
         offsets = ((rotations - identity) @ self.smpl.posedirs).view(len(body_pose), -1, 3)
         transforms = self.transforms(betas, global_orient, body_pose, transl)
-        blended = torch.einsum("vj,bjmn->bvmn", self.skinning_weights, transforms[:, :, :3])
-        return (blended[..., :3] @ (rest_vertices + offsets)[..., None])[..., 0] + blended[..., 3]
+        return skinned(rest_vertices + offsets, self.skinning_weights, transforms)
 
 
 def rotation_matrices(axis_angle: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:

@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from instantavatar_ns.linalg import matvec
+
 
 def ancestor_table(parents: Int[Tensor, "joints"]) -> Int[Tensor, "rounds joints"]:
     """The 1st, 2nd, 4th, ... ancestor of each joint; the number of joints stands for none.
@@ -50,3 +52,19 @@ def skinning_transforms(
     rotation = chain[..., :3, :3]
     place = chain[..., :3, 3] - (rotation @ joints[:, :, None])[..., 0] + transl[:, None]
     return torch.cat([torch.cat([rotation, place[..., None]], dim=-1), bottom], dim=-2)
+
+
+def skinned(
+    points: Float[Tensor, "*batch vertices 3"],
+    skinning_weights: Float[Tensor, "vertices joints"],
+    transforms: Float[Tensor, "batch joints 4 4"],
+) -> Float[Tensor, "batch vertices 3"]:
+    """Linear blend skinning.
+
+    Args:
+        points: In the rest pose, metres, the same in the whole batch or each its own.
+        skinning_weights: Of the points.
+        transforms: See `skinning_transforms`.
+    """
+    blended = torch.einsum("vj,bjrc->bvrc", skinning_weights, transforms[..., :3, :])
+    return matvec(blended[..., :3], points) + blended[..., 3]

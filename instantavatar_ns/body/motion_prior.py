@@ -115,7 +115,9 @@ class MotionPrior:
         covariance, sway = self._covariance(assumed)
         path = self.path + self.basis @ (knots / unit).flatten(1).double()
         explained = torch.linalg.solve(covariance, path.expand(len(covariance), -1, -1))
-        explained = explained.view(len(covariance), len(path), -1, 3)[sway, :, torch.arange(len(sway))]
+        explained = explained.view(len(covariance), len(path), -1, 3)[
+            sway, :, torch.arange(len(sway), device=sway.device)
+        ]
         return (-(assumed.jitter**2) * explained.transpose(0, 1)).to(knots) * unit
 
     def _covariance(self, assumed: Assumption) -> tuple[Float[Tensor, "sways frames frames"], Int[Tensor, "joints"]]:

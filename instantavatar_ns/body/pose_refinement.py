@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
-from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.linalg import rigid_inverse
@@ -245,9 +245,8 @@ def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.3
 
     def surface(correction: Tensor) -> Tensor:
         turns = rotation_matrices(correction.view(NUM_JOINTS + 1, 3)[:-1]) @ given
-        transforms = skinning_transforms(turns, transl + correction[-3:], joints, body.ancestors)[..., :3, :]
-        blended = torch.einsum("vj,bjrc->bvrc", weights, transforms)
-        return torch.einsum("bvrc,vc->bvr", blended[..., :3], vertices) + blended[..., 3]
+        transforms = skinning_transforms(turns, transl + correction[-3:], joints, body.ancestors)
+        return skinned(vertices, weights, transforms)
 
     motion = torch.func.jacfwd(surface)(torch.zeros(NUM_COORDINATES)).reshape(-1, NUM_COORDINATES)
     effect, axes = torch.linalg.eigh(motion.T @ motion * (3 / len(motion)))

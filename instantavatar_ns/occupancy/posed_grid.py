@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from nerfacc import OccGridEstimator
 from torch import Tensor
 
+from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells, cubic_cells, fill
@@ -123,8 +124,7 @@ def posed_bounds(
     """Corners of the box in root space around the body in all given poses, metres."""
     lowers, uppers = [], []
     for poses in bone_transforms.split(_POSES_AT_A_TIME):
-        transforms = torch.einsum("vj,pjrc->pvrc", skinning_weights, poses[..., :3, :])
-        posed = torch.einsum("pvrc,vc->pvr", transforms[..., :3], vertices) + transforms[..., 3]
+        posed = skinned(vertices, skinning_weights, poses)
         lowers.append(posed.amin(dim=(0, 1)))
         uppers.append(posed.amax(dim=(0, 1)))
     return torch.stack(lowers).amin(dim=0), torch.stack(uppers).amax(dim=0)

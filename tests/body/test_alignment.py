@@ -14,7 +14,7 @@ from torch import Tensor
 from instantavatar_ns.body.alignment import Alignment, align_to_silhouettes
 from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
 from instantavatar_ns.body.canonical import canonical_body_pose
-from instantavatar_ns.body.kinematics import skinning_transforms
+from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.pose_refinement import spline_basis
 from instantavatar_ns.body.silhouettes import Silhouettes, distance_to_mask
 
@@ -61,8 +61,7 @@ def silhouettes(body: BodyModel, rotations: Tensor, transl: Tensor) -> Silhouett
 def posed(body: BodyModel, rotations: Tensor, transl: Tensor) -> Tensor:
     vertices, joints = body.rest(BETAS)
     transforms = skinning_transforms(rotations, transl, joints, body.ancestors)
-    blended = torch.einsum("vj,fjrc->fvrc", body.skinning_weights, transforms[..., :3, :])
-    return torch.einsum("fvrc,vc->fvr", blended[..., :3], vertices) + blended[..., 3]
+    return skinned(vertices, body.skinning_weights, transforms)
 
 
 def drawn(body: BodyModel, vertices: Tensor) -> Tensor:

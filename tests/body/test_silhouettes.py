@@ -56,20 +56,15 @@ def test_outlines_of_a_box_lie_as_far_within_the_mask_as_it_is_smaller() -> None
     faces = torch.cat([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     mask = torch.zeros(1, 60, 60, dtype=torch.uint8)
     mask[:, 20:40, 20:43] = 255
-    numbers = torch.full((1, 2), 100.0), torch.full((1, 2), 30.0), torch.eye(4)[None]
-    found = match_outlines(
-        corners[None], faces, *inner_edges(faces), Silhouettes(distance_to_mask(mask), *numbers), 0.05
+    silhouettes = Silhouettes(
+        distance_to_mask(mask), torch.full((1, 2), 100.0), torch.full((1, 2), 30.0), torch.eye(4)[None]
     )
+    found = match_outlines(corners[None], faces, *inner_edges(faces), silhouettes, 0.05)
     assert (found.frame == 0).all() and len(found.edge) == 4
     for point, slope, distance in zip(found.point, found.slope, found.distance, strict=True):
-        expected = torch.tensor([0.0, 0.0, 0.0])
         axis = 0 if point[0].abs() > 0.05 else 1
-        expected[axis] = point[axis].sign()
-        torch.testing.assert_close(slope[:2], expected[:2], atol=0.05, rtol=0)
+        outwards = torch.zeros(2)
+        outwards[axis] = point[axis].sign()
+        torch.testing.assert_close(slope[:2], outwards, atol=0.05, rtol=0)
         assert abs(distance - (-0.03 if point[0] > 0.05 else 0.0)) < 0.002
-    assert (
-        match_outlines(
-            corners[None], faces, *inner_edges(faces), Silhouettes(distance_to_mask(mask), *numbers), 0.02
-        ).edge.numel()
-        == 3
-    )
+    assert len(match_outlines(corners[None], faces, *inner_edges(faces), silhouettes, 0.02).edge) == 3
