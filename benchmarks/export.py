@@ -101,7 +101,9 @@ def render(
     vertices = glb.posed(CLIP, time) @ scene_to_camera[:3, :3].T + scene_to_camera[:3, 3]
     height, width = size
     rows, columns = np.mgrid[: height * SAMPLES, : width * SAMPLES]
-    pixels = np.stack([(columns + 0.5) / SAMPLES, (rows + 0.5) / SAMPLES, np.ones(rows.shape)], axis=-1).reshape(-1, 3)
+    # The center of the top-left pixel is at (0, 0), as in the recording's files.
+    x, y = (columns + 0.5) / SAMPLES - 0.5, (rows + 0.5) / SAMPLES - 0.5
+    pixels = np.stack([x, y, np.ones(rows.shape)], axis=-1).reshape(-1, 3)
     directions = np.ascontiguousarray(pixels @ np.linalg.inv(intrinsics).T, np.float32)
     scene = EmbreeScene()
     TriangleMesh(scene, vertices.astype(np.float32), glb.faces.astype(np.int32))

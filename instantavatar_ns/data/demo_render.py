@@ -1,7 +1,7 @@
 """Ray casting of one skinned person before a plain background, with embree (the `embreex` package).
 
-Camera: pinhole at the origin, OpenCV axes, pixel centres at +0.5. Each pixel is the mean of a regular grid of samples,
-so that an image is exactly `alpha * person + (1 - alpha) * background`.
+Camera: pinhole at the origin, OpenCV axes, the center of the top-left pixel at (0, 0). Each pixel is the mean of a
+regular grid of samples, so that an image is exactly `alpha * person + (1 - alpha) * background`.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def interpolate(
 def camera_intrinsics(size: int) -> Float[ndarray, "3 3"]:
     """A camera matrix with the field of view of PeopleSnapshot's videos (23 degrees)."""
     focal = 2.46 * size
-    return np.array([[focal, 0.0, size / 2.0], [0.0, focal, size / 2.0], [0.0, 0.0, 1.0]])
+    center = (size - 1) / 2.0
+    return np.array([[focal, 0.0, center], [0.0, focal, center], [0.0, 0.0, 1.0]])
 
 
 def _covered_pixels(
@@ -92,8 +93,8 @@ def _covered_pixels(
     """Rows and columns of the mesh's bounding box in the image."""
     projected = vertices @ intrinsics.T
     pixels = projected[:, :2] / projected[:, 2:]
-    low = np.clip(np.floor(pixels.min(axis=0)).astype(int), 0, size)
-    high = np.clip(np.ceil(pixels.max(axis=0)).astype(int), 0, size)
+    low = np.clip(np.floor(pixels.min(axis=0) + 0.5).astype(int), 0, size)
+    high = np.clip(np.ceil(pixels.max(axis=0) + 0.5).astype(int), 0, size)
     return np.arange(low[1], high[1]), np.arange(low[0], high[0])
 
 
@@ -101,7 +102,7 @@ def _sample_directions(
     rows: Int[ndarray, " rows"], columns: Int[ndarray, " columns"], intrinsics: Float[ndarray, "3 3"], samples: int
 ) -> Float[ndarray, "rays 3"]:
     """Ray directions of all samples, ordered by row, column, sample."""
-    inside = (np.arange(samples) + 0.5) / samples
+    inside = (np.arange(samples) + 0.5) / samples - 0.5  # a pixel reaches half its edge to all sides of its center
     y = rows[:, None, None, None] + inside[:, None]
     x = columns[:, None, None] + inside
     y, x = np.broadcast_arrays(y, x)

@@ -24,6 +24,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from instantavatar_ns.body.unpickle import load_plain_pickle
 from instantavatar_ns.data.folder import find_body_file
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.data.pixel_centers import resize_intrinsics
 from instantavatar_ns.data.pose_files import read_split_poses, select_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs, reduced_size
 from instantavatar_ns.data.splits import choose_split
@@ -81,14 +82,15 @@ class PeopleSnapshotDataParser(DataParser):
         numbers = sorted({*frame_split.train, *frame_split.test})
         images, masks = undistorted_frames(source, numbers, size, self._cache_dir())
         rows = {number: row for row, number in enumerate(numbers)}
-        scale = np.diag([size[1] / source.size[1], size[0] / source.size[0], 1.0])
+        scale_y, scale_x = size[0] / source.size[0], size[1] / source.size[1]
+        intrinsics = resize_intrinsics(torch.from_numpy(source.intrinsics), scale_x, scale_y)
         parts = {
             name: Frames(
                 numbers=list(wanted),
                 image_filenames=[images[rows[number]] for number in wanted],
                 mask_filenames=[masks[rows[number]] for number in wanted],
                 image_size=size,
-                intrinsics=torch.from_numpy(scale @ source.intrinsics).expand(len(wanted), 3, 3),
+                intrinsics=intrinsics.expand(len(wanted), 3, 3),
                 world_to_camera=world_to_camera.expand(len(wanted), 4, 4),
                 poses=poses[name],
             )

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
 from instantavatar_ns.errors import InputError
 
 # Metres from a joint to the farthest point of the person: top of the head, fingertips, loose clothes.
@@ -38,7 +39,8 @@ class Frames:
         image_filenames: Images, all of `image_size`.
         mask_filenames: The person's mask in each image (`.png` or `.npy`, soft or binary).
         image_size: Height and width of the files, pixels.
-        intrinsics: Camera matrices in pixels of the files, x to the right, y down.
+        intrinsics: Camera matrices in pixels of the files, x to the right, y down, the center of the top-left pixel at
+            (0, 0), as OpenCV counts.
         world_to_camera: From the dataset's world to OpenCV cameras (x right, y down, z ahead).
         poses: The person's pose in each frame.
     """
@@ -148,16 +150,17 @@ def _cameras(
     downscale: int,
 ) -> Cameras:
     height, width = reduced_size(frames.image_size, downscale)
-    scale_y, scale_x = height / frames.image_size[0], width / frames.image_size[1]
     camera_to_dataset = torch.linalg.inv(frames.world_to_camera.double())
     camera_to_world = torch.linalg.inv(world_to_dataset) @ camera_to_dataset @ _OPENCV_TO_OPENGL
-    intrinsics = frames.intrinsics.float()
+    scale_y, scale_x = height / frames.image_size[0], width / frames.image_size[1]
+    intrinsics = resize_intrinsics(frames.intrinsics.double(), scale_x, scale_y)
+    centers = nerfstudio_principal_points(intrinsics).float()
     return Cameras(
         camera_to_worlds=camera_to_world[:, :3].float(),
-        fx=intrinsics[:, 0, 0, None] * scale_x,
-        fy=intrinsics[:, 1, 1, None] * scale_y,
-        cx=intrinsics[:, 0, 2, None] * scale_x,
-        cy=intrinsics[:, 1, 2, None] * scale_y,
+        fx=intrinsics[:, 0, 0, None].float(),
+        fy=intrinsics[:, 1, 1, None].float(),
+        cx=centers[:, :1],
+        cy=centers[:, 1:],
         width=width,
         height=height,
         camera_type=CameraType.PERSPECTIVE,

@@ -31,7 +31,7 @@ class VideoSource:
     Attributes:
         video: The video file.
         masks: HDF5 file with `masks` (frames, height, width), not 0 where the person is.
-        intrinsics: Camera matrix, pixels.
+        intrinsics: Camera matrix, pixels, the center of the top-left one at (0, 0).
         distortion: OpenCV's coefficients k1, k2, p1, p2, k3.
         size: Height and width of the video, pixels.
     """

@@ -54,7 +54,7 @@ def body_silhouette(poses: np.ndarray, transl: np.ndarray, folder: Path) -> np.n
     vertices = body.vertices(betas, pose[:, :3], pose[:, 3:], torch.from_numpy(transl[None]))[0].numpy()
     scene = EmbreeScene()
     TriangleMesh(scene, vertices.astype(np.float32), body.faces.numpy().astype(np.int32))
-    column, row = np.meshgrid(np.arange(SIZE) + 0.5, np.arange(SIZE) + 0.5)
+    column, row = np.meshgrid(np.arange(SIZE), np.arange(SIZE))
     pixels = np.stack([column.ravel(), row.ravel(), np.ones(SIZE * SIZE)])
     intrinsic = arrays(folder / "cameras.npz")["intrinsic"]
     directions = np.ascontiguousarray((np.linalg.inv(intrinsic) @ pixels).T, dtype=np.float32)

@@ -120,7 +120,8 @@ def test_cameras_see_what_the_dataset_sees(folder):
         np.testing.assert_allclose(-local[:, 2], seen[:, 2], atol=1e-5)
         u = cameras.fx[index] * local[:, 0] / -local[:, 2] + cameras.cx[index]
         v = cameras.fy[index] * local[:, 1] / local[:, 2] + cameras.cy[index]
-        expected = pixels[:, :2] / pixels[:, 2:] / 2
+        # The file counts pixel centers from 0, nerfstudio from a half.
+        expected = (pixels[:, :2] / pixels[:, 2:] + 0.5) / 2
         np.testing.assert_allclose(torch.stack([u, v], 1), expected, atol=1e-3)
     assert (int(cameras.width[0]), int(cameras.height[0])) == (WIDTH // 2, HEIGHT // 2)
 

@@ -51,8 +51,9 @@ def test_frames_are_those_of_the_split(folder):
 def test_camera_is_halved(folder):
     cameras = parse(folder).cameras
     got = [float(value[0]) for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)]
-    assert got == [64.0, 64.0, 16.0, 15.0]
-    assert float(parse(folder, downscale=1).cameras.cx[0]) == 32.0
+    # The file counts pixel centers from 0, nerfstudio from a half: 32 and 30 become 32.5 and 30.5, then half of that.
+    assert got == [64.0, 64.0, 16.25, 15.25]
+    assert float(parse(folder, downscale=1).cameras.cx[0]) == 32.5
 
 
 def test_camera_pose(folder):
