@@ -13,6 +13,7 @@ Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` wit
   `heldout_published_fit_psnr`, with `--published-fit`: by the published one
 - `pose_error_deg_before`, `pose_error_deg_after`: mean rotation error of the training poses' joints after the best
   constant rotation per joint; `..._with_drift` without that, and `drift_deg_...` the angle of these rotations
+- `joint_error_mm_before`, `joint_error_mm_after`: mean distance of the 24 joints' positions from the true ones
 - `train_seconds`: from the first step to the last checkpoint
 
 All cases are trained in one process, through nerfstudio's own trainer, and evaluated there. `--seeds 0 1 2` trains each
@@ -40,9 +41,8 @@ import tyro
 from benchmarks import record, training
 from benchmarks.in_process import heldout_set, made_once, mean_metrics, poses_of
 from benchmarks.speed import load_frames, psnr
-from instantavatar_ns.body.pose_error import PoseError
 from instantavatar_ns.pose_fitting import RECIPES, Recipe, fit_poses
-from instantavatar_ns.scripts.refined_poses import RefinedPoses
+from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
 
 Case = Literal["refined", "raw", "exact", "exact_fixed"]
 # Poses to train with, and options of the model.
@@ -176,11 +176,12 @@ class Poses:
         return figures
 
     @staticmethod
-    def _error_figures(when: str, error: PoseError) -> dict[str, float]:
+    def _error_figures(when: str, error: Errors) -> dict[str, float]:
         return {
-            f"pose_error_deg_{when}": error.aligned_deg,
-            f"pose_error_deg_{when}_with_drift": error.mean_deg,
-            f"drift_deg_{when}": error.drift_deg,
+            f"pose_error_deg_{when}": error.rotations.aligned_deg,
+            f"pose_error_deg_{when}_with_drift": error.rotations.mean_deg,
+            f"drift_deg_{when}": error.rotations.drift_deg,
+            f"joint_error_mm_{when}": error.joints_mm,
         }
 
 

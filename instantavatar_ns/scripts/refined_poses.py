@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,10 +20,24 @@ from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
+from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.npz import read_npz
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+
+
+class Errors(NamedTuple):
+    """Distance of poses from the true ones.
+
+    Attributes:
+        rotations: Of the joints relative to their parents.
+        joints_mm: Mean distance of the joints' positions in the data set's world, millimetres, both with the joints of
+            the body model: turns that nothing shows, such as the twist of a wrist, count little.
+    """
+
+    rotations: PoseError
+    joints_mm: float
 
 
 @dataclass
@@ -62,17 +77,24 @@ class RefinedPoses:
             print_errors(*self.errors(self.truth))
         return paths
 
-    def errors(self, truth: str) -> tuple[PoseError, PoseError]:
-        """How far the given and the corrected training poses are from those of a file; see `truth`."""
+    def errors(self, truth: str) -> tuple[Errors, Errors]:
+        """Errors of the given and of the corrected training poses against those of a file; see `truth`."""
         config = write_variant(self.load_config, "poses", lambda pipeline: None)
         dataparser = pipeline_of(load_run_config(config)).datamanager.dataparser
         if not isinstance(dataparser, InstantAvatarDataParserConfig):
             raise InputError(self.load_config, "expected a run on InstantAvatar's layout", "Leave truth out")
         count = len(list_images(dataparser.data))
         numbers = choose_split(dataparser.data, count, dataparser.train_frames, dataparser.test_frames).train
-        true = joint_rotations(read_split_poses(dataparser.data, truth, "train", numbers, count))
+        true = read_split_poses(dataparser.data, truth, "train", numbers, count)
         given, _, refined = load_refined(config)
-        return pose_error(joint_rotations(given), true), pose_error(joint_rotations(refined), true)
+        body = load_body_model(dataparser.setup().get_dataparser_outputs("train").metadata["body_model"])
+        true_joints = posed_joints(body, true)
+
+        def error(poses: PoseSequence) -> Errors:
+            distance = (posed_joints(body, poses) - true_joints).norm(dim=-1).mean()
+            return Errors(pose_error(joint_rotations(poses), joint_rotations(true)), 1000 * float(distance))
+
+        return error(given), error(refined)
 
     def _layout(self, config: Path, refined: PoseSequence, test: PoseSequence) -> dict[str, dict[str, np.ndarray]]:
         """Arrays of each file to write, by its name."""
@@ -150,12 +172,13 @@ def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseS
     return PoseSequence(given.betas, thetas[:, :3], thetas[:, 3:], transl)
 
 
-def print_errors(before: PoseError, after: PoseError) -> None:
-    """Print how far given and corrected poses are from the truth."""
-    table = Table("mean over joints and frames, degrees", "given", "corrected")
-    labels = ("error", "error without drift", "drift (constant per joint)")
-    for label, given, corrected in zip(labels, before, after, strict=True):
+def print_errors(before: Errors, after: Errors) -> None:
+    """Print the distances of given and corrected poses from the truth."""
+    table = Table("mean over joints and frames", "given", "corrected")
+    labels = ("rotations, degrees", "rotations without drift, degrees", "drift (constant per joint), degrees")
+    for label, given, corrected in zip(labels, before.rotations, after.rotations, strict=True):
         table.add_row(label, f"{given:.2f}", f"{corrected:.2f}")
+    table.add_row("positions of the joints, millimetres", f"{before.joints_mm:.1f}", f"{after.joints_mm:.1f}")
     CONSOLE.print(table)
 
 
