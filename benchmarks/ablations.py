@@ -3,11 +3,12 @@
     python -m benchmarks.ablations --subjects path/to/dev-male path/to/dev-female \
         --output benchmarks/results/ablations.json --page docs/ablations.md
 
-Each variant is a few options of ns-train (`VARIANTS`). All runs of a subject take place in one process, through
-nerfstudio's own trainer; frames are read, and the skinning weights made, once. `novel_psnr` is that of the novel
-motion, `heldout_psnr` that of the held-out frames in the poses that `--heldout-poses` names: whole images on white,
-8-bit. `novel_lpips` is LPIPS (AlexNet) of the novel motion, where `--lpips-backbone` names a file. `train_seconds` runs
-from the first step to the last checkpoint. The spread is the sample standard deviation over the seeds.
+Each variant is a few options of ns-train (`VARIANTS`). Runs go through nerfstudio's own trainer, in this process or,
+with `--workers 6`, in six at once; a process reads frames, and makes the skinning weights, once. `novel_psnr` is that
+of the novel motion, `heldout_psnr` that of the held-out frames in the poses that `--heldout-poses` names: whole images
+on white, 8-bit. `novel_lpips` is LPIPS (AlexNet) of the novel motion, where `--lpips-backbone` names a file.
+`train_seconds` runs from the first step to the last checkpoint. The spread is the sample standard deviation over the
+seeds.
 
 The JSON is written after every run. A run that is in it already, made by the same commit with the same options, is not
 made again: a benchmark that was cut off, or was given `--total-budget`, goes on where it stopped.
@@ -15,12 +16,12 @@ made again: a benchmark that was cut off, or was given `--total-budget`, goes on
 
 from __future__ import annotations
 
-import gc
 import json
 import shlex
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
+from itertools import product
 from pathlib import Path
 from statistics import fmean, stdev
 from time import monotonic
@@ -29,8 +30,9 @@ from typing import Any, Literal, NamedTuple
 import tyro
 
 from benchmarks import record, training
-from benchmarks.in_process import heldout_set, made_once, mean_metrics
-from benchmarks.speed import METHODS, EvalFrames, load_frames, psnr
+from benchmarks.in_process import heldout_set, mean_metrics
+from benchmarks.speed import METHODS, load_frames, psnr
+from benchmarks.workers import run_jobs
 
 FIGURES = {
     "novel_psnr": "novel PSNR",
@@ -97,6 +99,8 @@ class Ablations:
     """Page whose table to replace, between its two comments."""
     runs: Path = Path("outputs/benchmark-ablations")
     """Where the runs go."""
+    workers: int = 1
+    """Processes that train at once; they share the GPUs."""
     total_budget: float = 3000.0
     """Seconds after which no further run is begun."""
     lpips_backbone: Path | None = None
@@ -109,25 +113,23 @@ class Ablations:
         unknown = [name for name in self.variants if name not in VARIANTS]
         if unknown:
             raise SystemExit(f"No variant {unknown[0]}. There are: {', '.join(VARIANTS)}.")
-        start, result = monotonic(), self._begun()
-        for subject in self.subjects:
-            with made_once():
-                frames: dict[str, EvalFrames] = {}
-                for seed in self.seeds:  # innermost the variants: what a budget cuts off is a seed, not a variant
-                    for name in self.variants:
-                        key = f"{subject.name}.{name}.{seed}"
-                        if key in result["runs"]:
-                            continue
-                        if monotonic() - start > self.total_budget:
-                            print(f"{key} is left out: {self.total_budget:.0f} s are over", flush=True)
-                            continue
-                        try:
-                            result["runs"][key] = self.measure(subject, name, seed, frames)
-                        except RuntimeError as error:  # such as too little memory; the next call tries again
-                            print(f"{key} failed: {error}", flush=True)
-                            continue
-                        print(key, result["runs"][key], f"({monotonic() - start:.0f} s so far)", flush=True)
-                        record.write(self.output, {**result, "summary": summary(result["runs"])}, quiet=True)
+        result = self._begun()
+        # Innermost the variants: what a budget cuts off is a seed, not a variant.
+        jobs = [
+            (subject, name, seed)
+            for seed, subject, name in product(self.seeds, self.subjects, self.variants)
+            if f"{subject.name}.{name}.{seed}" not in result["runs"]
+        ]
+        for (subject, name, seed), figures in run_jobs(self.measure, jobs, self.workers, self.total_budget):
+            key = f"{subject.name}.{name}.{seed}"
+            if figures is None:
+                record.progress(f"{key} is left out: {self.total_budget:.0f} s are over")
+            elif "failed" in figures:
+                record.progress(f"{key} failed: {figures['failed']}")
+            else:
+                result["runs"][key] = figures
+                record.progress(f"{key} {figures}")
+                record.write(self.output, {**result, "summary": summary(result["runs"])}, quiet=True)
         result["summary"] = summary(result["runs"])
         record.write(self.output, result, quiet=True)
         print(table(result))
@@ -158,14 +160,13 @@ class Ablations:
         }
         return {**head, **same, "variants": variants, "runs": runs}
 
-    def measure(self, subject: Path, name: str, seed: int, frames: dict[str, EvalFrames]) -> dict[str, float]:
+    def measure(self, subject: Path, name: str, seed: int) -> dict[str, float]:
         """Train one variant with one seed and evaluate it.
 
         Args:
             subject: Folder of the subject.
             name: Of the variant.
             seed: Of initialisation and draws.
-            frames: Frames to evaluate on, by figure; filled by a subject's first run.
         """
         with redirect_stdout(StringIO()):  # nerfstudio's progress
             trainer = training.set_up(self.arguments(subject, name, seed))
@@ -174,10 +175,10 @@ class Ablations:
             trainer.train()
             training.synchronise()
         seconds, pipeline = monotonic() - start, trainer.pipeline
-        if not frames:
-            datamanager = pipeline.datamanager
-            frames["novel_psnr"] = load_frames(datamanager.eval_dataset, trainer.device)
-            frames["heldout_psnr"] = load_frames(heldout_set(datamanager), trainer.device)
+        frames = {
+            "novel_psnr": load_frames(pipeline.datamanager.eval_dataset, trainer.device),
+            "heldout_psnr": load_frames(heldout_set(pipeline.datamanager), trainer.device),
+        }
         steps, model = trainer.config.max_num_iterations, pipeline.model
         if model.config.occupancy_warmup >= steps:  # has learned no occupancy, which every rendering needs
             for _ in range(5):
@@ -185,8 +186,6 @@ class Ablations:
         figures = {figure: psnr(model, some) for figure, some in frames.items()}
         if self.lpips_backbone is not None:
             figures["novel_lpips"] = mean_metrics(model, frames["novel_psnr"], self.lpips_backbone)["lpips"]
-        del trainer, pipeline, model
-        gc.collect()  # trainers are cycles, and hold all frames
         return {**figures, "train_seconds": seconds, "steps": steps}
 
     def arguments(self, subject: Path, name: str, seed: int) -> list[str]:

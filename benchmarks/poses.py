@@ -16,7 +16,8 @@ Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` wit
 - `joint_error_mm_before`, `joint_error_mm_after`: mean distance of the 24 joints' positions from the true ones
 - `train_seconds`: from the first step to the last checkpoint
 
-All cases are trained in one process, through nerfstudio's own trainer, and evaluated there. `--seeds 0 1 2` trains each
+Cases are trained through nerfstudio's own trainer and evaluated in the same process; `--workers 6` trains six at once,
+whose seconds are then worth comparing among themselves only. `--seeds 0 1 2` trains each
 with several seeds; a case's figures are means then, `..._spread` of the PSNRs is the sample standard deviation, and
 `seeds` says how many there were. The JSON is written after every run and a run that is in it already (`runs`), made by
 the same commit with the same options, is not made again: a benchmark that was cut off goes on where it stopped.
@@ -24,7 +25,6 @@ the same commit with the same options, is not made again: a benchmark that was c
 
 from __future__ import annotations
 
-import gc
 import json
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -39,8 +39,9 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks import record, training
-from benchmarks.in_process import heldout_set, made_once, mean_metrics, poses_of
+from benchmarks.in_process import heldout_set, mean_metrics, poses_of
 from benchmarks.speed import load_frames, psnr
+from benchmarks.workers import run_jobs
 from instantavatar_ns.pose_fitting import RECIPES, Recipe, fit_poses
 from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
 
@@ -76,6 +77,10 @@ class Poses:
     """Training steps, by default the method's."""
     published_fit: bool = False
     """Fit held-out frames by the published recipe too."""
+    fit_seeds: tuple[int, ...] | None = None
+    """Seeds whose runs have the poses of held-out frames fitted too, by default all."""
+    workers: int = 1
+    """Processes that train at once; they share the GPUs."""
     total_budget: float = 3000.0
     """Seconds after which no further case is begun."""
     options: tuple[str, ...] = ()
@@ -83,7 +88,6 @@ class Poses:
 
     def main(self) -> None:
         """Run everything and write the figures."""
-        start = monotonic()
         head = record.head()
         result = {name: head[name] for name in ("device", "commit")} | {"method": self.method, "steps": self.steps}
         result["options"] = list(self.options)
@@ -93,26 +97,22 @@ class Poses:
                 result = earlier
         result |= head
         runs: dict[str, dict[str, dict[str, Any]]] = result.setdefault("runs", {})
-        for subject in self.subjects:
-            with made_once():
-                for seed, case in product(self.seeds, self.cases):  # what a budget cuts off is a seed, not a case
-                    name = f"{subject.name}.{case}"
-                    of_case = runs.setdefault(name, {})
-                    if "failed" not in of_case.get(str(seed), {"failed": True}):
-                        print(f"{name}.{seed} is there already", flush=True)
-                        continue
-                    if monotonic() - start > self.total_budget:
-                        print(f"{name}.{seed} is left out: {self.total_budget:.0f} s are over", flush=True)
-                        continue
-                    try:
-                        run = self.measure(subject, case, seed)
-                    except (OSError, ValueError, RuntimeError) as error:
-                        run = {"failed": f"{type(error).__name__}: {error}"}
-                    of_case[str(seed)] = run
-                    result[name] = averages([*of_case.values()])
-                    gc.collect()  # trainers are cycles, and hold all frames
-                    print(f"{name}.{seed}", json.dumps(run), f"({monotonic() - start:.0f} s so far)", flush=True)
-                    record.write(self.output, result, quiet=True)
+        # What a budget cuts off is a seed, not a case.
+        jobs = [
+            (subject, case, seed)
+            for seed, subject, case in product(self.seeds, self.subjects, self.cases)
+            if "failed" in runs.get(f"{subject.name}.{case}", {}).get(str(seed), {"failed": True})
+        ]
+        for (subject, case, seed), run in run_jobs(self.measure, jobs, self.workers, self.total_budget):
+            name = f"{subject.name}.{case}"
+            if run is None:
+                record.progress(f"{name}.{seed} is left out: {self.total_budget:.0f} s are over")
+                continue
+            of_case = runs.setdefault(name, {})
+            of_case[str(seed)] = run
+            result[name] = averages([*of_case.values()])
+            record.progress(f"{name}.{seed} {json.dumps(run)}")
+            record.write(self.output, result, quiet=True)
 
     def measure(self, subject: Path, case: Case, seed: int) -> dict[str, float]:
         """Train and evaluate one subject with poses of one quality and one seed."""
@@ -166,9 +166,10 @@ class Poses:
             "heldout_given_psnr": given["psnr"],
             "fit_frames": len(heldout),
         }
-        figures["heldout_fitted_psnr"], figures["fit_seconds"] = fitted_psnr("fast")
-        if self.published_fit:
-            figures["heldout_published_fit_psnr"], _ = fitted_psnr("published")
+        if self.fit_seeds is None or seed in self.fit_seeds:
+            figures["heldout_fitted_psnr"], figures["fit_seconds"] = fitted_psnr("fast")
+            if self.published_fit:
+                figures["heldout_published_fit_psnr"], _ = fitted_psnr("published")
         if case != "exact_fixed":
             errors = RefinedPoses(load_config=trainer.base_dir / "config.yml").errors("truth")
             for when, error in zip(("before", "after"), errors, strict=True):
@@ -186,15 +187,16 @@ class Poses:
 
 
 def averages(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Means of the figures over the seeds, and spreads of those that are PSNRs; of runs that all failed, the last."""
+    """Means of the figures over the seeds that have them, and spreads of PSNRs; of runs that all failed, the last."""
     whole = [run for run in runs if "failed" not in run]
     if not whole:
         return runs[-1]
-    means = {figure: fmean(run[figure] for run in whole) for figure in whole[0]}
+    values = {figure: [run[figure] for run in whole if figure in run] for run in whole for figure in run}
+    means = {figure: fmean(several) for figure, several in values.items()}
     spreads = {
-        f"{figure}_spread": stdev(run[figure] for run in whole)
-        for figure in means
-        if figure.endswith("psnr") and len(whole) > 1
+        f"{figure}_spread": stdev(several)
+        for figure, several in values.items()
+        if figure.endswith("psnr") and len(several) > 1
     }
     return {**means, **spreads, "seeds": len(whole)}
 

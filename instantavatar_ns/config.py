@@ -24,7 +24,7 @@ def _trainer_config(
     poses: RowAdamConfig | None = None,
 ):
     if poses is None:
-        # What the figures of benchmarks/results/foundation.json were made with, on a GPU. RowAdamConfig's own numbers
+        # What the figures of benchmarks/results/poses.json are made with, on a GPU. RowAdamConfig's own numbers
         # are better where the two were compared, which is on CPUs, with `instant-avatar-lite`.
         poses = RowAdamConfig(lr=5e-4, eps=5e-2)
     return TrainerConfig(

@@ -107,16 +107,16 @@ def test_runs_are_trained_evaluated_and_not_made_again(
     benchmark.seeds, made = (0, 1), []
     measure = benchmark.measure
 
-    def fail_once(subject: Path, name: str, seed: int, frames: dict) -> dict[str, float]:
+    def fail_once(subject: Path, name: str, seed: int) -> dict[str, float]:
         made.append((name, seed))
         if name == "full":
             raise RuntimeError("out of memory")
-        return measure(subject, name, seed, frames)
+        return measure(subject, name, seed)
 
     monkeypatch.setattr(benchmark, "measure", fail_once)
     result = benchmark.main()
     assert made == [("full", 1), ("no-union-grid", 1)]
-    assert "full.1 failed: out of memory" in capsys.readouterr().out
+    assert "full.1 failed: RuntimeError: out of memory" in capsys.readouterr().out
     assert json.loads((tmp_path / "ablations.json").read_text()) == result
     assert len(result["runs"]) == 3 and all(5 < figures["novel_psnr"] < 30 for figures in result["runs"].values())
     assert all(0 < figures["novel_lpips"] < 1 for figures in result["runs"].values())

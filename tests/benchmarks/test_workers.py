@@ -1,0 +1,26 @@
+"""Runs of a benchmark in several processes."""
+
+import os
+
+import pytest
+
+from benchmarks.workers import run_jobs
+
+
+def double(number: int) -> dict[str, int]:
+    if number == 2:
+        raise RuntimeError("out of memory")
+    return {"double": 2 * number, "process": os.getpid()}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_job_is_run_and_failures_are_told(workers: int) -> None:
+    figures = dict(run_jobs(double, [(number,) for number in range(4)], workers, budget=60))
+    assert figures.pop((2,)) == {"failed": "RuntimeError: out of memory"}
+    assert {job: run["double"] for job, run in figures.items() if run} == {(0,): 0, (1,): 2, (3,): 6}
+    processes = {run["process"] for run in figures.values() if run}
+    assert (os.getpid() in processes) == (workers == 1) and len(processes) <= workers
+
+
+def test_no_job_begins_when_the_budget_is_over() -> None:
+    assert list(run_jobs(double, [(1,)], 1, budget=-1)) == [((1,), None)]
