@@ -37,7 +37,7 @@ def tiny_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def benchmark(tiny_subject: Path, tmp_path: Path) -> Speed:
+def tiny_speed(tiny_subject: Path, tmp_path: Path) -> Speed:
     return Speed(
         tiny_subject,
         output=tmp_path / "speed.json",
@@ -51,10 +51,10 @@ def benchmark(tiny_subject: Path, tmp_path: Path) -> Speed:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="times a GPU's kernels, which takes minutes")
-def test_everything_that_a_cpu_can_measure_is_written(benchmark: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everything_that_a_cpu_can_measure_is_written(tiny_speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "first_step_seconds", lambda arguments: {"first_step_s": float(len(arguments))})
-    benchmark.main()
-    figures = json.loads(benchmark.output.read_text())
+    tiny_speed.main()
+    figures = json.loads(tiny_speed.output.read_text())
     assert {"date", "device", "commit", "command", "torch", "first_step_s"} <= set(figures)
     assert "memory_gb" not in figures and "launches" not in figures and "search_ms" not in figures
     for name in ("step_ms", "mean_step_ms", "loop_ms", "frame_ms_540", "frame_ms_1080"):
@@ -69,7 +69,7 @@ def test_everything_that_a_cpu_can_measure_is_written(benchmark: Speed, monkeypa
     assert figures["train_seconds"] < 3 * STEPS * figures["step_ms"] / 1000
     assert figures["novel_psnr"] == curve[-1]["novel_psnr"] > curve[0]["novel_psnr"]
     assert figures["seconds_to_released"] is None
-    with Image.open(benchmark.output.with_suffix(".png")) as picture:
+    with Image.open(tiny_speed.output.with_suffix(".png")) as picture:
         assert picture.width > 500
 
 
@@ -84,22 +84,22 @@ def test_figures_are_those_of_the_evaluate_command(trained_run: Path) -> None:
     assert speed.psnr(pipeline.model, frames) == pytest.approx(published, abs=1e-4)
 
 
-def test_schedules_are_scaled_and_options_come_last(benchmark: Speed) -> None:
-    benchmark.options = "--pipeline.model.empty-steps 7"
-    arguments = benchmark.arguments("any", 400)  # half of the method's
+def test_schedules_are_scaled_and_options_come_last(tiny_speed: Speed) -> None:
+    tiny_speed.options = "--pipeline.model.empty-steps 7"
+    arguments = tiny_speed.arguments("any", 400)  # half of the method's
     assert arguments[arguments.index("--pipeline.model.pose-start") + 1] == "75"
     last = len(arguments) - arguments[::-1].index("--pipeline.model.empty-steps")
     assert arguments[last] == "7"
 
 
-def test_a_probe_without_a_middle_is_refused(benchmark: Speed) -> None:
-    benchmark.probe_steps = 3 * INTERVAL
+def test_a_probe_without_a_middle_is_refused(tiny_speed: Speed) -> None:
+    tiny_speed.probe_steps = 3 * INTERVAL
     with pytest.raises(SystemExit, match="at least 40"):
-        benchmark.probe()
+        tiny_speed.probe()
 
 
-def test_traced_steps_and_refreshes_are_found_in_the_trace(benchmark: Speed) -> None:
-    trainer = training.set_up(benchmark.arguments("traced", STEPS))
+def test_traced_steps_and_refreshes_are_found_in_the_trace(tiny_speed: Speed) -> None:
+    trainer = training.set_up(tiny_speed.arguments("traced", STEPS))
     profile, watch = Profile(19, INTERVAL), Stopwatch(5, 15)
     profile.attach(trainer)
     watch.attach(trainer)
@@ -111,7 +111,7 @@ def test_traced_steps_and_refreshes_are_found_in_the_trace(benchmark: Speed) -> 
 
 
 def test_the_mean_of_all_steps_leaves_out_the_first_and_the_traced_ones(
-    benchmark: Speed, monkeypatch: pytest.MonkeyPatch
+    tiny_speed: Speed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, traced = 0.0, []
 
@@ -142,7 +142,7 @@ def test_the_mean_of_all_steps_leaves_out_the_first_and_the_traced_ones(
     for name in ("reset_peak_memory_stats", "max_memory_allocated", "max_memory_reserved"):
         monkeypatch.setattr(torch.cuda, name, lambda: 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    figures = benchmark.probe()
+    figures = tiny_speed.probe()
     assert len(traced) == INTERVAL and traced[-1] < STEPS - 1
     assert figures["step_ms"] == pytest.approx(1000)
     slow, steps = STEPS // 3, STEPS - 1 - INTERVAL
@@ -206,9 +206,9 @@ def test_first_step_is_timed_without_the_import(monkeypatch: pytest.MonkeyPatch,
     assert not math.isnan(figures["nerfstudio_import_s"])
 
 
-def test_the_first_step_of_a_new_machine_is_reached(benchmark: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_step_of_a_new_machine_is_reached(tiny_speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_step, "_IMPORT", "print(0.0)")
-    figures = first_step.first_step_seconds(benchmark.arguments("first", STEPS))
+    figures = first_step.first_step_seconds(tiny_speed.arguments("first", STEPS))
     assert figures["first_step_s"] > 0
-    run = benchmark.runs / "first" / benchmark.method / "run"
+    run = tiny_speed.runs / "first" / tiny_speed.method / "run"
     assert (run / "config.yml").is_file() and not (run / "nerfstudio_models").exists()
