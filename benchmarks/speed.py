@@ -4,9 +4,10 @@
 
 Everything goes through nerfstudio's own, unmodified trainer, set up as ns-train does and watched by callbacks:
 
-- A first training of `--probe-steps` steps is timed over its middle (`step_ms`, the GPU waited for at both ends only),
-  then traced (`launches` and the like, `gpu_ms`, and `kernels`, the busiest ones: benchmarks/trace.py). `mean_step_ms`
-  is over all its steps but the first and the traced ones: with the start, when all space is occupied, and with steps
+- A first training of `--probe-steps` steps is timed in its middle, before and after the step from which on there are
+  more rays (`step_ms`, `late_step_ms`, the GPU waited for at both ends only). Steps before that one are traced
+  (`launches` and the like, `gpu_ms`, and `kernels`, the busiest ones: benchmarks/trace.py). `mean_step_ms` is over all
+  its steps but the first and the traced ones: with the start, when all space is occupied, and with steps
   that are recorded. `memory_gb` is the most that PyTorch had given out, `memory_reserved_gb` the most it held.
   `loop_ms` is the same loop with nothing in it.
 - A second training has as many steps as fit `--budget` seconds by `mean_step_ms`; all schedules are scaled to them. Its
@@ -105,11 +106,13 @@ class Speed:
 
     def arguments(self, name: str, steps: int) -> list[str]:
         """Arguments of ns-train for a run of so many steps, whose schedules are scaled to them."""
-        config = METHODS[self.method]
-        scaled = []
-        for schedule in ("pose_start", "density_noise_steps", "empty_steps"):
-            value = round(getattr(config.pipeline.model, schedule) * steps / config.max_num_iterations)
-            scaled += [f"--pipeline.model.{schedule.replace('_', '-')}", str(value)]
+        config, scaled = METHODS[self.method], []
+        schedules = {"model": ("pose_start", "density_noise_steps", "empty_steps"), "datamanager": ("late_rays_start",)}
+        for owner, names in schedules.items():
+            for name_of_schedule in names:
+                value = getattr(getattr(config.pipeline, owner), name_of_schedule)
+                option = f"--pipeline.{owner}.{name_of_schedule.replace('_', '-')}"
+                scaled += [option, str(round(value * steps / config.max_num_iterations))]
         options = [*scaled, "--steps-per-save", str(steps), *shlex.split(self.options)]
         data_options = ("--eval-set", "novel")
         return training.arguments(
@@ -122,16 +125,22 @@ class Speed:
         interval = trainer.pipeline.model.config.occupancy_interval
         if self.probe_steps < 4 * interval:
             raise SystemExit(f"Expected --probe-steps of at least {4 * interval}, four refreshes of the occupancy.")
+        datamanager = trainer.pipeline.datamanager.config
+        has_late = datamanager.late_num_rays_per_batch is not None
+        late = datamanager.late_rays_start if has_late else self.probe_steps
         # Whole intervals, so that the share of refreshes is right; not where schedules change and steps are recorded.
         third = self.probe_steps // interval // 3 * interval
-        begin, end = third + interval // 2, 2 * third + interval // 2
+        begin, end = third + interval // 2, min(2 * third + interval // 2, late - 3 * interval // 2)
+        if end < begin + interval:
+            raise SystemExit(f"Expected more --probe-steps, of which enough lie before step {late}.")
         watch = Stopwatch(begin, end)
+        late_watch = Stopwatch(late + interval, self.probe_steps - interval) if has_late else None
         several = [Stopwatch(0, end), Stopwatch(end + interval, self.probe_steps - 1)]
         profile = Profile(end, interval) if torch.cuda.is_available() else None
         if profile is not None:
             torch.cuda.reset_peak_memory_stats()
         # Writing the trace takes seconds: the last clock starts behind it.
-        for watcher in (watch, several[0], profile, several[1]):
+        for watcher in (watch, several[0], profile, several[1], late_watch):
             if watcher is not None:
                 watcher.attach(trainer)
         trainer.train()
@@ -140,6 +149,8 @@ class Speed:
             "step_ms": watch.milliseconds,
             "mean_step_ms": mean_milliseconds(several),
         }
+        if late_watch is not None:
+            figures["late_step_ms"] = late_watch.milliseconds
         if profile is not None:
             figures |= {**profile.figures, "kernels": profile.kernels}
             figures["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9

@@ -133,7 +133,8 @@ def test_the_mean_of_all_steps_leaves_out_the_first_and_the_traced_ones(
                 callback.run_callback(step)
 
     config = SimpleNamespace(occupancy_interval=INTERVAL)
-    pipeline = SimpleNamespace(model=SimpleNamespace(config=config))
+    rays = SimpleNamespace(late_num_rays_per_batch=None)
+    pipeline = SimpleNamespace(model=SimpleNamespace(config=config), datamanager=SimpleNamespace(config=rays))
     trainer = SimpleNamespace(callbacks=[], pipeline=pipeline, train=train)
     monkeypatch.setattr(training, "set_up", lambda arguments: trainer)
     monkeypatch.setattr(training, "synchronise", lambda: None)

@@ -76,6 +76,15 @@ def test_same_seed_and_step_give_the_same_rays(manager: AvatarDataManager) -> No
     assert_same(before, manager.next_train(17))
 
 
+def test_late_steps_have_more_rays(manager: AvatarDataManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manager.config, "late_num_rays_per_batch", 2 * RAYS)
+    monkeypatch.setattr(manager.config, "late_rays_start", 7)
+    early, late = (manager.next_train(step) for step in (6, 7))
+    frame = store(manager).frame_of_step(7, 1)
+    assert_same(late, store(manager).draw_rays(frame, 2 * RAYS, 7))
+    assert 0 < len(early[0]) < len(late[0]) == len(late[1]["image"])
+
+
 def test_other_steps_seeds_and_ranks_give_other_rays(manager: AvatarDataManager) -> None:
     reference = store(manager).draw_rays(2, RAYS, 17)[1]["indices"]
     for other in (
