@@ -41,6 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+@pytest.fixture
+def remarks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The remarks of `say_once`, as they are made during the test."""
+    from instantavatar_ns import notices
+
+    said: list[str] = []
+    notices.say_once.cache_clear()
+    monkeypatch.setattr(notices.CONSOLE, "log", lambda message, **options: said.append(message))
+    return said
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """Folder of the checkout: holds README.md, configs/ and docs/."""
