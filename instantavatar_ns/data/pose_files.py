@@ -59,7 +59,14 @@ def select_poses(path: Path, file: PoseFile, covers_split: bool, numbers: range,
     if len(file) != expected:
         what = "frames of the split" if covers_split else "images"
         message = f"expected {expected} poses, one for each of the {what}, found {len(file)}"
-        raise InputError(path, message, "Estimate a pose for every frame, or leave out the frames without one")
+        advice = "Estimate a pose for every frame, or leave out the frames without one"
+        if covers_split and len(file) == num_images:
+            message += f", as many as images ({num_images})"
+            advice = (
+                f"If they are those of all images, say so with --poses {path.stem}; if all frames are to be trained "
+                f"on, give --train-frames 0 {num_images} 1"
+            )
+        raise InputError(path, message, advice)
     return PoseSequence(
         betas=torch.from_numpy(file.betas),
         global_orient=torch.from_numpy(file.global_orient[rows]),

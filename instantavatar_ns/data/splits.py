@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import say_once
 
 FrameRange = tuple[int, int, int]
 """Start, end (not included) and step, as Python's `range`."""
@@ -54,6 +55,12 @@ def choose_split(
             wanted = f"{frames.start} to {frames.stop} (not included) in steps of {frames.step}"
             message = f"expected {name} frames within the {num_frames} frames found, asked for {wanted}"
             raise InputError(data, message, "Set train_frames and test_frames to ranges that the recording has")
+    shared = len(set(split.train) & set(split.test))
+    if shared:
+        say_once(
+            f"{data}: {shared} of {len(split.test)} held-out frames are training frames too; their figures do not say "
+            "how well frames are rendered that the avatar was not trained on."
+        )
     return split
 
 
