@@ -37,8 +37,12 @@ JOINT_NAMES = (
 ).split()
 # Each joint's counterpart on the other side of the body; those along the spine are their own.
 MIRROR_IMAGES = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
+# Each joint's parent, -1 for the root.
+PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
 FREE_BODY = Path(__file__).with_name("free_body.npz")
 
+# Metres over which a body's vertices extend; a body in centimetres extends over 150 to 200.
+_SMALLEST, _LARGEST = 0.1, 20.0
 _REQUIRED = {
     "v_template": "(V, 3)",
     "f": "(F, 3)",
@@ -224,6 +228,10 @@ def _checked(path: Path, loaded: dict) -> dict[str, np.ndarray]:
         if len(wrong):
             message = f"expected {key} that sum to 1 for each {of}, found {sums[wrong[0]]:.4g} for {of} {wrong[0]}"
             raise InputError(path, message, _ADVICE)
+    extent = np.ptp(data["v_template"].astype(np.float64), axis=0).max()
+    if not _SMALLEST <= extent <= _LARGEST:
+        message = f"expected a body in metres, found vertices that extend over {extent:.4g}"
+        raise InputError(path, message, "Scale v_template, shapedirs and posedirs to metres")
     if data["f"].min() < 0 or data["f"].max() >= num_vertices:
         raise InputError(path, f"expected faces that index {num_vertices} vertices, found others", _ADVICE)
     integers = {key: data[key].astype(np.int64) for key in ("f", "kintree_table")}
@@ -231,8 +239,10 @@ def _checked(path: Path, loaded: dict) -> dict[str, np.ndarray]:
     data["shapedirs"] = data["shapedirs"][..., :NUM_BETAS]
     # SMPL writes its root's parent as 2**32 - 1.
     data["kintree_table"][0, 0] = -1
-    if not (data["kintree_table"][0, 1:] < np.arange(1, NUM_JOINTS)).all() or data["kintree_table"][0, 1:].min() < 0:
-        raise InputError(path, "expected a kinematic tree whose parents come before their children", _ADVICE)
+    if data["kintree_table"][0].tolist() != PARENTS:
+        found = ", ".join(map(str, data["kintree_table"][0]))
+        message = f"expected SMPL's kinematic tree, found the parents {found} in kintree_table"
+        raise InputError(path, message, _ADVICE)
     return data
 
 

@@ -36,7 +36,8 @@ def read_rgb(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height wid
             return np.array(image.convert("RGB"))
     except InputError:
         raise
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:
+        # A damaged file makes its decoder raise nearly anything.
         raise InputError(path, f"expected a readable image ({error})", "Extract the frame again") from error
 
 
@@ -49,7 +50,7 @@ def check_image_size(path: Path, size: tuple[int, int]) -> None:
     try:
         with Image.open(path) as image:
             stored, orientation, turned = (image.height, image.width), _orientation(image), _is_turned(image, size)
-    except (OSError, ValueError, SyntaxError) as error:
+    except Exception as error:
         raise InputError(path, f"expected an image ({error})", "Extract the frame again") from error
     found = stored[::-1] if turned and orientation in _SIDEWAYS else stored
     if found != size:
