@@ -78,11 +78,12 @@ def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
     if not wanted:
         others = sorted({path.suffix.lower() or path.name for path in files})
         found = f"only {', '.join(others[:5])} files" if others else "none"
-        advice = (
-            f"Convert them to one of these formats, such as {suffixes[0]}"
-            if others
-            else "Check the option data: it is the folder that holds images/ and masks/"
-        )
+        if others:
+            advice = f"Convert them to one of these formats, such as {suffixes[0]}"
+        elif (data / "camera.pkl").is_file():
+            advice = "This is a subject of PeopleSnapshot: ns-train instant-avatar people-snapshot-data --data FOLDER"
+        else:
+            advice = "Check the option data: it is the folder that holds images/ and masks/"
         raise InputError(folder, f"expected {name} ({', '.join(suffixes)}), found {found}", advice)
     ordered = sorted(wanted, key=_by_value)
     by_stem: dict[str, Path] = {}

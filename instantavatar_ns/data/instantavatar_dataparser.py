@@ -24,6 +24,7 @@ from instantavatar_ns.data.masks import find_encoding
 from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
 from instantavatar_ns.data.splits import choose_split
+from instantavatar_ns.errors import InputError
 from instantavatar_ns.notices import say_once
 
 
@@ -74,6 +75,11 @@ class InstantAvatarDataParser(DataParser):
         }
         if config.eval_set == "novel":
             novel = config.data / "novel"
+            if not novel.is_dir():
+                message = "expected a recording of another motion to evaluate on, found no such folder"
+                raise InputError(
+                    novel, message, "Add one in the layout of the recording, or leave out --eval-set novel"
+                )
             parts["novel"] = read_frames(novel, range(len(list_images(novel))), None, "auto")
         if config.skip_frames_without_person:
             parts = {name: without_empty_frames(frames) for name, frames in parts.items()}

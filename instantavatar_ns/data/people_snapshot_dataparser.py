@@ -160,7 +160,9 @@ def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:
     """
     path = data / "camera.pkl"
     if not path.is_file():
-        raise InputError(path, "expected the camera, found no such file", _ADVICE)
+        is_other = (data / "cameras.npz").is_file()
+        advice = "This is InstantAvatar's layout: ns-train instant-avatar --data FOLDER" if is_other else _ADVICE
+        raise InputError(path, "expected the camera, found no such file", advice)
     camera = load_plain_pickle(path)
     missing = [key for key in (*_CAMERA, "width", "height") if key not in camera]
     if missing:

@@ -92,6 +92,11 @@ def test_what_is_found_instead(tmp_path):
     write(tmp_path, "images/1.heic", "images/2.HEIC")
     with pytest.raises(InputError, match=r"images: .*found only \.heic files\. Convert them"):
         list_images(tmp_path)
+    with pytest.raises(InputError, match=r"masks: .*found none\. Check the option data"):
+        list_masks(tmp_path, [])
+    write(tmp_path, "camera.pkl")
+    with pytest.raises(InputError, match=r"masks: .*found none\. This is a subject of PeopleSnapshot"):
+        list_masks(tmp_path, [])
 
 
 BODIES = {

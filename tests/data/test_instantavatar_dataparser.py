@@ -165,6 +165,11 @@ def test_camera_that_looks_straight_down(folder):
     torch.testing.assert_close(outputs.cameras.camera_to_worlds[0, :, :3], torch.eye(3), atol=1e-5, rtol=0)
 
 
+def test_no_novel_recording(folder):
+    with pytest.raises(InputError, match=r"novel: expected a recording of another motion .*--eval-set novel"):
+        parse(folder, eval_set="novel")
+
+
 def test_novel_recording(folder):
     write_instantavatar_folder(folder / "novel", 4)
     (folder / "novel" / "body" / "SMPL_NEUTRAL.npz").unlink()
@@ -317,7 +322,20 @@ def test_frames_outside_the_recording(folder, frames):
         parse(folder, train_frames=frames)
 
 
-@pytest.mark.parametrize("text", ["{", '{"train": [0, 3]}', '{"train": 3, "test": 4}', '{"train": ["a"], "test": [0]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[0, 3]",
+        '{"train": [0, 3]}',
+        '{"train": 3, "test": 4}',
+        '{"train": "05", "test": "58"}',
+        '{"train": [0, 5.5], "test": [6, 8]}',
+        '{"train": [0, 1e400], "test": [6, 8]}',
+        '{"train": [0, 5, 0], "test": [6, 8]}',
+        '{"train": [5], "test": [0]}',
+    ],
+)
 def test_broken_subject_json(folder, text):
     (folder / "subject.json").write_text(text)
     with pytest.raises(InputError, match=r"subject\.json: expected JSON"):

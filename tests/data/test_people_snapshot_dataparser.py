@@ -163,6 +163,15 @@ def test_camera_that_runs_commands(folder):
     assert not marker.exists()
 
 
+def test_folder_of_the_other_format(folder):
+    (folder / "camera.pkl").unlink()
+    with pytest.raises(InputError, match=r"camera\.pkl: .*found no such file. Check the option data"):
+        parse(folder)
+    (folder / "cameras.npz").touch()
+    with pytest.raises(InputError, match=r"camera\.pkl: .*found no such file\. This is InstantAvatar's layout"):
+        parse(folder)
+
+
 def test_incomplete_camera(folder):
     (folder / "camera.pkl").write_bytes(pickle.dumps({"camera_f": np.ones(2), "camera_c": np.ones(3)}, 2))
     with pytest.raises(InputError, match=r"did not find camera_k, camera_rt, .* beside camera_c, camera_f"):
