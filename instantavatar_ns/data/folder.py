@@ -52,7 +52,9 @@ def find_body_file(data: Path) -> Path | None:
         InputError: There are several, so that one must be chosen, or only files that are no body models.
     """
     folder = data / "body"
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not _is_hidden(path.relative_to(folder)))
+    # Unlike rglob, these patterns follow links to folders.
+    paths = [path for pattern in ("*", "*/*", "*/*/*") for path in folder.glob(pattern)]
+    files = sorted(path for path in paths if path.is_file() and not _is_hidden(path.relative_to(folder)))
     models = [path for path in files if path.suffix.lower() in _BODIES]
     # Beside SMPL's model may lie the arrays of other programs, or SMPL-H and SMPL-X.
     found = [path for path in models if _SMPL_NAMES.fullmatch(path.stem)] or models

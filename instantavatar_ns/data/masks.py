@@ -72,10 +72,10 @@ def find_encoding(paths: Sequence[Path]) -> MaskEncoding:
     Raises:
         InputError: A file is unreadable or holds no mask, or labels were stored with losses.
     """
-    return _find_encoding(tuple(paths), file_stamps(paths))
+    return _find_encoding(tuple(paths), _stamps(paths))
 
 
-def file_stamps(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
+def _stamps(paths: Sequence[Path]) -> tuple[tuple[int, int], ...]:
     """Time of change and size of each file, the key under which something read from them is kept."""
     stats = [path.stat() for path in paths]
     return tuple((stat.st_mtime_ns, stat.st_size) for stat in stats)
@@ -162,7 +162,7 @@ def read_mask(path: Path, encoding: MaskEncoding) -> Float32[np.ndarray, "height
         encoding: Meaning of the values, from `find_encoding` of the folder.
 
     Raises:
-        InputError: The file is unreadable or holds no mask, or has its mask in another channel than the folder's.
+        InputError: The file is unreadable or holds no mask, or is not of the folder's encoding.
     """
     channels = _read_channels(path)
     if not encoding.alpha and _is_in_alpha(channels):
@@ -174,19 +174,24 @@ def read_mask(path: Path, encoding: MaskEncoding) -> Float32[np.ndarray, "height
     values = _only(channels, alpha=encoding.alpha)
     if encoding.white is None:
         return (values > 0).astype(np.float32)
+    if values.max() > 2 * encoding.white:
+        message = f"expected values up to {encoding.white:.0f}, as in others of its folder, found {values.max():.6g}"
+        raise InputError(path, message, "Write all masks of the folder alike")
     return (values.astype(np.float32) / np.float32(encoding.white)).clip(0.0, 1.0)
 
 
 @lru_cache(maxsize=8)
-def _empty_masks(paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...], encoding: MaskEncoding) -> list[bool]:
+def _empty_masks(
+    paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...], encoding: MaskEncoding
+) -> tuple[bool, ...]:
     with ThreadPoolExecutor() as pool:
         empty = pool.map(lambda path: is_empty(read_mask(path, encoding)), paths)
-        return list(track(empty, "Looking for the person", total=len(paths), console=CONSOLE, transient=True))
+        return tuple(track(empty, "Looking for the person", total=len(paths), console=CONSOLE, transient=True))
 
 
-def empty_masks(paths: Sequence[Path], encoding: MaskEncoding) -> list[bool]:
+def empty_masks(paths: Sequence[Path], encoding: MaskEncoding) -> tuple[bool, ...]:
     """Which of the masks show no person; errors as of `read_mask`."""
-    return _empty_masks(tuple(paths), file_stamps(paths), encoding)
+    return _empty_masks(tuple(paths), _stamps(paths), encoding)
 
 
 def is_empty(mask: Float32[np.ndarray, "height width"]) -> bool:
@@ -276,5 +281,6 @@ def _check_no_picture(path: Path, channels: Shaped[np.ndarray, "..."]) -> None:
     colours = channels[..., :3]
     if (colours.max(axis=2) - colours.min(axis=2)).max() <= 16:  # grey, but for a lossy file's errors
         return
-    if len(np.unique(colours.reshape(-1, 3), axis=0)) > 256:
+    packed = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    if len(np.unique(packed)) > 256:
         raise InputError(path, "expected a mask, found a picture in many colours without an alpha channel", _ADVICE)

@@ -142,7 +142,7 @@ def _read_frames(
                         "Download the video again if it was cut or damaged, or set --train-frames and --test-frames to "
                         f"the first {position} frames"
                     )
-                    raise InputError(source.video, message, shorter)
+                    raise InputError(source.video, message, shorter if position else advice)
                 position += 1
                 if image.shape[:2] != source.size:
                     message = (

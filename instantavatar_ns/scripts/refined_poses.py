@@ -93,10 +93,10 @@ class RefinedPoses:
         count = len(list_images(data))
         given = read_split_poses(data, source.stem, None, range(count), count)
         parts = {"global_orient": refined.global_orient, "body_pose": refined.body_pose, "transl": refined.transl}
-        values = {"betas": given.betas.numpy()[None]}
+        trained, values = _trained_frames(dataparser), {"betas": given.betas.numpy()[None]}
         for name, part in parts.items():
             values[name] = getattr(given, name).numpy().copy()
-            values[name][_trained_frames(dataparser)] = part.numpy()
+            values[name][trained] = part.numpy()
         keys = read_npz(source, "SMPL poses", "Give an .npz") if source.suffix == ".npz" else {}
         whole = next((key for key in ("thetas", "poses", "smpl_poses", "pose") if key in keys), None)
         if whole is None or "global_orient" in keys:

@@ -122,6 +122,13 @@ def test_body_is_found(tmp_path, names):
     assert find_body_file(tmp_path) == tmp_path / "body" / names[0]
 
 
+def test_body_behind_links(tmp_path):
+    write(tmp_path, "models/smpl/SMPL_MALE.pkl")
+    (tmp_path / "person" / "body").mkdir(parents=True)
+    (tmp_path / "person" / "body" / "smpl").symlink_to(tmp_path / "models" / "smpl")
+    assert find_body_file(tmp_path / "person") == tmp_path / "person" / "body" / "smpl" / "SMPL_MALE.pkl"
+
+
 def test_no_body(tmp_path):
     assert find_body_file(tmp_path) is None
     write(tmp_path, "body/.gitkeep")

@@ -169,9 +169,9 @@ def test_empty_masks_are_found(tmp_path):
     write = image_writer(lambda k: soft(k) * (k != 1))
     read_folder(tmp_path, write)
     paths = sorted(tmp_path.iterdir())
-    assert empty_masks(paths, find_encoding(paths)) == [False, True, False]
+    assert empty_masks(paths, find_encoding(paths)) == (False, True, False)
     write(tmp_path, "mask_1", 2)  # a changed file is read anew
-    assert empty_masks(paths, find_encoding(paths)) == [False, False, False]
+    assert empty_masks(paths, find_encoding(paths)) == (False, False, False)
 
 
 def test_labels_are_named(tmp_path, remarks):
@@ -212,7 +212,12 @@ def test_refused(tmp_path, write, message):
 
 def test_mixed_folders(tmp_path):
     alpha, grey = stacked(255, 255, 255, BYTES), BYTES
-    for name, kinds, message in (("grey", (grey, alpha), "black and white"), ("alpha", (alpha, grey), "in the alpha")):
+    cases = {
+        "grey": ((grey, alpha), "black and white"),
+        "alpha": ((alpha, grey), "in the alpha"),
+        "bits": ((grey, grey.astype(np.uint16) * 257), "values up to 255, as in others of its folder, found 65535"),
+    }
+    for name, (kinds, message) in cases.items():
         folder = tmp_path / name
         folder.mkdir()
         with pytest.raises(InputError, match=rf"mask_1\.png: .*{message}"):
