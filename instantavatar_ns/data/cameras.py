@@ -40,8 +40,13 @@ def read_cameras(
         found = f" beside {', '.join(sorted(arrays))}" if arrays else ""
         raise InputError(path, f"expected the cameras, found no {', '.join(missing)}{found}", _ADVICE)
     height, width = (pixel_count(path, key, arrays[key]) for key in ("height", "width"))
-    intrinsics = _matrices(path, "intrinsic", arrays["intrinsic"], num_frames, ((3, 3),))
+    intrinsics = _matrices(path, "intrinsic", arrays["intrinsic"], num_frames, ((3, 3), (4, 4)))
     extrinsics = _matrices(path, "extrinsic", arrays["extrinsic"], num_frames, ((4, 4), (3, 4)))
+    if intrinsics.shape[1] == 4:
+        if not (intrinsics[:, 3] == _LAST_ROWS[4]).all() or intrinsics[:, :3, 3].any():
+            message = "expected intrinsic of shape (3, 3), found (4, 4) and more in it than these"
+            raise InputError(path, message, "Write a camera matrix in pixels, not a projection matrix")
+        intrinsics = intrinsics[:, :3, :3]
     if extrinsics.shape[1] == 3:
         last = np.broadcast_to([[_LAST_ROWS[4]]], (len(extrinsics), 1, 4))
         extrinsics = np.concatenate([extrinsics, last], axis=1)

@@ -28,12 +28,20 @@ def each_frame(matrix, frame=None, changed=None):
     return matrices
 
 
+def padded(matrix):
+    result = np.eye(4)
+    result[:3, :3] = matrix
+    return result
+
+
 RIGHT = {
     "one for all": {},
     "one a frame": {"intrinsic": each_frame(INTRINSIC), "extrinsic": each_frame(EXTRINSIC)},
     "a stack of one": {"intrinsic": INTRINSIC[None], "extrinsic": EXTRINSIC[None]},
     "three rows": {"extrinsic": EXTRINSIC[:3]},
     "three rows a frame": {"extrinsic": each_frame(EXTRINSIC[:3])},
+    "intrinsic of four rows": {"intrinsic": padded(INTRINSIC)},
+    "intrinsic of four rows a frame": {"intrinsic": each_frame(padded(INTRINSIC))},
     "single precision": {"intrinsic": INTRINSIC.astype(np.float32), "extrinsic": EXTRINSIC.astype(np.float32)},
     "rounded": {"extrinsic": EXTRINSIC.round(3)},
     "size as an array": {"height": np.array([HEIGHT]), "width": np.float64(WIDTH)},
@@ -91,6 +99,7 @@ WRONG = {
     "complex": ({"extrinsic": EXTRINSIC.astype(complex)}, "of real numbers, found the type complex"),
     "text": ({"intrinsic": INTRINSIC.astype(str)}, "of real numbers, found the type <U"),
     "intrinsic transposed": ({"intrinsic": INTRINSIC.T}, r"intrinsic with the last row \(0, 0, 1\).*transposed"),
+    "projection matrix": ({"intrinsic": padded(INTRINSIC)[[0, 1, 3, 2]]}, "not a projection matrix"),
     "no focal length": ({"intrinsic": changed(0, 0, 0.0)}, "positive focal lengths, found fx 0 and fy 80"),
     "negative focal length": ({"intrinsic": changed(1, 1, -80.0)}, "positive focal lengths, found fx 90 and fy -80"),
     "normalised": ({"intrinsic": scaled(1 / WIDTH, 1 / HEIGHT, 1)}, "in pixels, found focal lengths of 2.5 and 1.66"),
