@@ -37,7 +37,10 @@ class AvatarDataset(InputDataset):
             raise InputError(image_path, message, "All images of a recording have one size, the one cameras.npz says")
         if mask.shape != image.shape[:2]:
             message = f"expected a mask of height and width {image.shape[:2]}, as its image has, found {mask.shape}"
-            raise InputError(mask_path, message, "Make the mask at the image's resolution")
+            advice = "Make the mask at the image's resolution"
+            if mask.shape == image.shape[1::-1]:
+                advice = "Turn the mask; images are turned as their EXIF orientation says"
+            raise InputError(mask_path, message, advice)
         if is_empty(mask):
             found = f"nothing brighter than {mask.max():.0%} of white" if mask.max() > 0 else "it all black"
             message = f"expected a mask with the person in white, found {found}"

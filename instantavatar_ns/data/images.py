@@ -16,7 +16,7 @@ _SIDEWAYS = (5, 6, 7, 8)
 
 
 def read_rgb(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-    """Read an image; grey ones get three channels, of 16 bits the upper eight are kept, transparency is dropped.
+    """Read an image; grey ones get three channels, 16-bit ones are scaled, transparency is dropped.
 
     Args:
         path: The file.

@@ -57,6 +57,26 @@ def test_mask_of_another_size(folder):
         dataset(folder)[2]
 
 
+def test_photographs_on_their_side(folder):
+    """A phone stores them so and says it; cameras and masks are of the upright pictures."""
+    for image, mask in zip(sorted((folder / "images").iterdir()), sorted((folder / "masks").iterdir()), strict=True):
+        person = np.zeros((HEIGHT, WIDTH), np.uint8)
+        person[8:24, 16:24] = 255
+        Image.fromarray(person).save(mask)
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        turned = Image.fromarray(np.dstack([person] * 3)).transpose(Image.Transpose.ROTATE_90)
+        turned.save(image.with_suffix(".jpg"), quality=95, exif=exif)
+        image.unlink()
+    rgba = dataset(folder).get_numpy_image(1)
+    assert rgba.shape == (HEIGHT, WIDTH, 4)
+    np.testing.assert_allclose(rgba[..., 0], rgba[..., 3], atol=10)
+
+    Image.open(folder / "masks" / "mask_0002.png").rotate(90, expand=True).save(folder / "masks" / "mask_0002.png")
+    with pytest.raises(InputError, match=r"mask_0002\.png: .* found \(36, 48\)\. Turn the mask; .*EXIF"):
+        dataset(folder).get_numpy_image(2)
+
+
 def test_black_mask(folder):
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(folder / "masks" / "mask_0001.png")
     with pytest.raises(InputError, match=r"mask_0001\.png: .*all black.*--skip-frames-without-person True"):
