@@ -1,14 +1,26 @@
-"""Remarks to the user about the data, each made once in a process."""
+"""Notices: what was assumed of a user's input, or looks odd in it, said once."""
 
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 
+def notice(path: Path, text: str) -> None:
+    """Say something about a file. The same words about the same file are said once a process.
+
+    Data parsers and motions read a file several times: for each split, before and after the run is loaded.
+
+    Args:
+        path: The file.
+        text: One or more sentences.
+    """
+    _say_once(path.resolve(), text)
+
+
 @cache
-def say_once(message: str) -> None:
-    """Log a remark, unless the same was logged before: nerfstudio parses the data once for each split."""
-    CONSOLE.log(escape(message), _stack_offset=2)  # names the caller's line
+def _say_once(path: Path, text: str) -> None:
+    CONSOLE.print(f"[yellow]{escape(f'{path}: {text}')}", highlight=False, soft_wrap=True)

@@ -42,13 +42,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def remarks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The remarks of `say_once`, as they are made during the test."""
+def notices_given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notices about the input, as they are given during the test."""
     from instantavatar_ns import notices
 
     said: list[str] = []
-    notices.say_once.cache_clear()
-    monkeypatch.setattr(notices.CONSOLE, "log", lambda message, **options: said.append(message))
+    notices._say_once.cache_clear()
+    monkeypatch.setattr(notices.CONSOLE, "print", lambda *parts, **options: said.extend(map(str, parts)))
     return said
 
 

@@ -174,12 +174,13 @@ def _check_pinhole(path: Path, place: str, matrix: np.ndarray, size: tuple[int, 
     if max(abs(skew), abs(other_skew)) > _SKEW * min(fx, fy):
         message = f"expected {place} without skew, found {_text(matrix[0])} and {_text(matrix[1])}"
         raise InputError(path, message, "Undistort the images to a camera whose pixels are upright rectangles")
-    if not (0 < cx < width and 0 < cy < height):
+    # Pixel centers go from 0 to width - 1. That is where doubling puts a centered principal point, too.
+    if not (0 < cx < width - 1 and 0 < cy < height - 1):
         message = (
             f"expected {place} with a principal point within images of height {height} and width {width}, found cx "
             f"{cx:.6g} and cy {cy:.6g}"
         )
-        factors = 2 * cx / width, 2 * cy / height
+        factors = (2 * cx + 1) / width, (2 * cy + 1) / height
         if min(factors) > 1 and max(factors) < 1.25 * min(factors):
             message += f", as for images {sum(factors) / 2:.2g} times as large"
         raise InputError(path, message, "Scale the intrinsics together with the images; when cropping, shift cx and cy")

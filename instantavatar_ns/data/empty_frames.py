@@ -7,7 +7,7 @@ from dataclasses import replace
 from instantavatar_ns.data.masks import empty_masks
 from instantavatar_ns.data.scene import Frames
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 
 def without_empty_frames(frames: Frames) -> Frames:
@@ -25,10 +25,8 @@ def without_empty_frames(frames: Frames) -> Frames:
         return frames
     names = [path.name for path, is_empty in zip(frames.mask_filenames, empty, strict=True) if is_empty]
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-    say_once(
-        f"{frames.mask_filenames[0].parent}: {len(names)} of {len(empty)} frames are left out, because their masks "
-        f"show no person: {listed}"
-    )
+    text = f"{len(names)} of {len(empty)} frames are left out, because their masks show no person: {listed}"
+    notice(frames.mask_filenames[0].parent, text)
     return replace(
         frames,
         numbers=[frames.numbers[index] for index in kept],

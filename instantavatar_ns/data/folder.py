@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MASKS = (*_IMAGES, ".npy", ".npz")
@@ -134,10 +134,11 @@ def _check_pairs(
     """Refuse pairs whose numbers differ: somewhere an image and a mask were lost."""
     if _counts_from_0_or_1(image_numbers) and _counts_from_0_or_1(mask_numbers):
         if image_numbers[0] != mask_numbers[0]:
-            say_once(
-                f"{masks[0].parent}: masks are numbered from {mask_numbers[0][0]}, images from {image_numbers[0][0]}; "
-                f"{masks[0].name} is taken for the mask of {images[0].name}, and so on."
+            text = (
+                f"Masks are numbered from {mask_numbers[0][0]}, images from {image_numbers[0][0]}; {masks[0].name} is "
+                f"taken for the mask of {images[0].name}, and so on."
             )
+            notice(masks[0].parent, text)
         return
     for image, mask, number, mask_number in zip(images, masks, image_numbers, mask_numbers, strict=True):
         if number != mask_number:

@@ -9,7 +9,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 _SIDEWAYS = (5, 6, 7, 8)
 """EXIF orientations that exchange height and width."""
@@ -64,12 +64,13 @@ def check_image_size(path: Path, size: tuple[int, int]) -> None:
         message = f"expected an image of height and width {size}, as cameras.npz says, found {found}{note}"
         raise InputError(path, message, advice)
     if turned:
-        say_once(f"{path.parent}: images are turned as their EXIF orientation ({orientation}) says.")
+        notice(path.parent, f"Images are turned as their EXIF orientation ({orientation}) says.")
     elif orientation != 1:
-        say_once(
-            f"{path.parent}: images are not turned as their EXIF orientation ({orientation}) says, because "
-            "height and width in cameras.npz are those of the stored pixels."
+        text = (
+            f"Images are not turned as their EXIF orientation ({orientation}) says, because height and width in "
+            "cameras.npz are those of the stored pixels."
         )
+        notice(path.parent, text)
 
 
 def _orientation(image: Image.Image) -> int:

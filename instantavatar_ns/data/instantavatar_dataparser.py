@@ -25,7 +25,7 @@ from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 
 @dataclass
@@ -127,9 +127,8 @@ def find_body_model(data: Path, body_model: str) -> str:
     folder = data.parent if data.name == "novel" and not (data / "body").is_dir() else data
     found = find_body_file(folder)
     if found is None:
-        say_once(
-            f"No body model in {folder / 'body'}: using the free body. Poses fitted with SMPL need SMPL (body_model)."
-        )
+        text = "No body model is here; the free body is used. Poses fitted with SMPL need SMPL (--body-model)."
+        notice(folder / "body", text)
         return "free"
     return str(found)
 

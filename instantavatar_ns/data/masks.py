@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from rich.progress import track
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 _ADVICE = "Write the mask as a grey .png, white where the person is, or as a .npy (height, width)"
 _LOSSY = (".jpg", ".jpeg")
@@ -126,17 +126,18 @@ def _decide(folder: Path, values: _Values, *, lossy: bool) -> MaskEncoding:
     if len(labels) > 1 and (bright or len(labels) > _MOST_LABELS):
         white = float(top if values.largest >= _NEARLY_WHITE * top else values.largest)
         if white != top:
-            say_once(f"{folder}: the brightest value of all masks is {white:.0f} of {top}; it is taken for white.")
+            notice(folder, f"The brightest value of all masks is {white:.0f} of {top}; it is taken for white.")
         return MaskEncoding(white, values.alpha)
     names = ", ".join(map(str, labels[:8])) + (", ..." if len(labels) > 8 else "")
     if len(labels) and lossy:
         message = f"expected white where the person is, found nothing but the values {names} in .jpg files"
         raise InputError(folder, message, "Write labels without losses, as .png, or masks in black and white")
     if len(labels) > 1:
-        say_once(
-            f"{folder}: the masks hold the labels {names}; all of them are taken for the person. If some are not, "
-            "write masks of the person alone."
+        text = (
+            f"The masks hold the labels {names}; all of them are taken for the person. If some are not, write masks of "
+            "the person alone."
         )
+        notice(folder, text)
     return MaskEncoding(None, values.alpha)
 
 

@@ -32,7 +32,7 @@ from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import PoseFile, pose_file_from_arrays
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 _CAMERA = {
     "camera_f": (2, "the focal lengths in x and y"),
@@ -139,10 +139,11 @@ class PeopleSnapshotDataParser(DataParser):
                 raise InputError(data / "body", message, advice)
             return str(found)
         if choice == "free":
-            say_once(
-                "The free body's shape space is not SMPL's: PeopleSnapshot's betas and joints do not fit it, "
-                "and the avatar will be worse than with SMPL."
+            text = (
+                "The free body's shape space is not SMPL's: PeopleSnapshot's betas and joints do not fit it, and the "
+                "avatar will be worse than with SMPL."
             )
+            notice(data, text)
         return choice
 
     def _cache_dir(self) -> Path:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import say_once
+from instantavatar_ns.notices import notice
 
 FrameRange = tuple[int, int, int]
 """Start, end (not included) and step, as Python's `range`."""
@@ -58,10 +58,11 @@ def choose_split(
             raise InputError(data, message, "Set train_frames and test_frames to ranges that the recording has")
     shared = len(set(split.train) & set(split.test))
     if shared:
-        say_once(
-            f"{data}: {shared} of {len(split.test)} held-out frames are training frames too; their figures do not say "
-            "how well frames are rendered that the avatar was not trained on."
+        text = (
+            f"{shared} of {len(split.test)} held-out frames are training frames too; their figures do not say how well "
+            "frames are rendered that the avatar was not trained on."
         )
+        notice(data, text)
     return split
 
 

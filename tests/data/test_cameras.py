@@ -105,6 +105,10 @@ WRONG = {
     "normalised": ({"intrinsic": scaled(1 / WIDTH, 1 / HEIGHT, 1)}, "in pixels, found focal lengths of 2.5 and 1.66"),
     "skew": ({"intrinsic": changed(0, 1, 2.0)}, "without skew"),
     "other resolution": ({"intrinsic": scaled(2.5, 2.5, 1)}, "cx 42.5 and cy 62.5, as for images 2.5 times as large"),
+    "twice the size": (
+        {"intrinsic": np.array([[180, 0, 35.0], [0, 160, 47.0], [0, 0, 1]])},
+        "cx 35 and cy 47, as for images 2 times as large",
+    ),
     "principal point outside": ({"intrinsic": changed(0, 2, -3.0)}, "principal point within .* cx -3 and cy 25\\."),
     "vector": ({"intrinsic": np.array([90.0, 80, 17, 25])}, r"intrinsic of shape \(3, 3\).*found \(4,\)"),
     "height a frame": ({"height": np.full(FRAMES, HEIGHT)}, r"expected one height, found 5 numbers"),

@@ -33,16 +33,16 @@ PAIRS = {
 
 
 @pytest.mark.parametrize(("images", "masks"), PAIRS.values(), ids=PAIRS.keys())
-def test_pairs(tmp_path, images, masks, remarks):
+def test_pairs(tmp_path, images, masks, notices_given):
     assert paired(tmp_path, images, masks) == list(zip(images, masks, strict=True))
-    assert remarks == []
+    assert notices_given == []
 
 
-def test_numbering_from_0_and_from_1(tmp_path, remarks):
+def test_numbering_from_0_and_from_1(tmp_path, notices_given):
     assert paired(tmp_path, ["1.png", "2.png", "3.png"], ["m0.png", "m1.png", "m2.png"])[2] == ("3.png", "m2.png")
     assert (
-        len(remarks) == 1
-        and "masks are numbered from 0, images from 1; m0.png is taken for the mask of 1.png" in remarks[0]
+        len(notices_given) == 1
+        and "Masks are numbered from 0, images from 1; m0.png is taken for the mask of 1.png" in notices_given[0]
     )
 
 

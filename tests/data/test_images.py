@@ -33,21 +33,21 @@ def write(path, pixels, orientation):
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 @pytest.mark.parametrize("orientation", STORED)
-def test_orientation_is_applied(tmp_path, orientation, suffix, remarks):
+def test_orientation_is_applied(tmp_path, orientation, suffix, notices_given):
     path = tmp_path / f"image{suffix}"
     write(path, STORED[orientation](PICTURE), orientation)
     check_image_size(path, (HEIGHT, WIDTH))
-    expected = [f"{tmp_path}: images are turned as their EXIF orientation ({orientation}) says."]
-    assert remarks == (expected if orientation > 1 else [])
+    expected = [f"[yellow]{tmp_path}: Images are turned as their EXIF orientation ({orientation}) says."]
+    assert notices_given == (expected if orientation > 1 else [])
     np.testing.assert_allclose(read_rgb(path, (HEIGHT, WIDTH)), PICTURE, atol=4)
 
 
 @pytest.mark.parametrize("orientation", [5, 6, 7, 8])
-def test_orientation_that_the_cameras_do_not_follow(tmp_path, orientation, remarks):
+def test_orientation_that_the_cameras_do_not_follow(tmp_path, orientation, notices_given):
     path = tmp_path / "image.png"
     write(path, PICTURE, orientation)
     check_image_size(path, (HEIGHT, WIDTH))
-    assert len(remarks) == 1 and "images are not turned" in remarks[0]
+    assert len(notices_given) == 1 and "Images are not turned" in notices_given[0]
     np.testing.assert_array_equal(read_rgb(path, (HEIGHT, WIDTH)), PICTURE)
 
 

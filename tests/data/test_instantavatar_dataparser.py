@@ -184,7 +184,7 @@ def test_novel_recording(folder):
     assert parse(folder / "novel").metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
 
 
-def test_frames_without_a_person_are_left_out(folder, remarks):
+def test_frames_without_a_person_are_left_out(folder, notices_given):
     """Cameras and poses, of the split or of all images, stay with their frames."""
     extrinsics = np.stack([np.eye(4)] * 10)
     extrinsics[:, 0, 3] = np.arange(10) / 100
@@ -214,8 +214,12 @@ def test_frames_without_a_person_are_left_out(folder, remarks):
             np.testing.assert_allclose(centres[:, 0], -extrinsics[numbers, 0, 3], atol=1e-6)
             for index, number in enumerate(numbers):
                 assert AvatarDataset(outputs).get_numpy_image(index)[0, 0, 0] == number * 10
-    assert len(remarks) == 2 and "2 of 8 frames are left out" in remarks[0] and "mask_0000.png" in remarks[0]
-    assert "1 of 2 frames are left out" in remarks[1] and "mask_0009.png" in remarks[1]
+    assert (
+        len(notices_given) == 2
+        and "2 of 8 frames are left out" in notices_given[0]
+        and "mask_0000.png" in notices_given[0]
+    )
+    assert "1 of 2 frames are left out" in notices_given[1] and "mask_0009.png" in notices_given[1]
 
 
 def test_nobody_in_any_frame(folder):
@@ -238,15 +242,15 @@ def test_poses_of_all_images_under_the_name_of_the_split(folder):
     assert len(parse(folder, train_frames=(0, 10, 1)).image_filenames) == 10
 
 
-def test_held_out_frames_that_are_trained_on(tmp_path, remarks):
+def test_held_out_frames_that_are_trained_on(tmp_path, notices_given):
     write_instantavatar_folder(tmp_path / "one", 1)
     assert frame_numbers(parse(tmp_path / "one")) == frame_numbers(parse(tmp_path / "one", "test")) == [0]
-    assert len(remarks) == 1 and "one: 1 of 1 held-out frames are training frames too" in remarks[0]
+    assert len(notices_given) == 1 and "one: 1 of 1 held-out frames are training frames too" in notices_given[0]
     write_instantavatar_folder(tmp_path / "four", 4)
     parse(tmp_path / "four", "test")
-    assert len(remarks) == 1
+    assert len(notices_given) == 1
     parse(tmp_path / "four", test_frames=(2, 4, 1))
-    assert "1 of 2 held-out frames" in remarks[1]
+    assert "1 of 2 held-out frames" in notices_given[1]
 
 
 def test_body_model_choice(folder):

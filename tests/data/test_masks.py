@@ -174,10 +174,10 @@ def test_empty_masks_are_found(tmp_path):
     assert empty_masks(paths, find_encoding(paths)) == (False, False, False)
 
 
-def test_labels_are_named(tmp_path, remarks):
+def test_labels_are_named(tmp_path, notices_given):
     read_folder(tmp_path, image_writer(lambda k: np.where(binary(k), 2 + 5 * (ROWS % 2), 0).astype(np.uint8)))
     find_encoding(sorted(tmp_path.iterdir()))
-    assert len(remarks) == 1 and "the labels 2, 7; all of them are taken for the person" in remarks[0]
+    assert len(notices_given) == 1 and "the labels 2, 7; all of them are taken for the person" in notices_given[0]
 
 
 def test_first_white_on_black_mask_is_enough(tmp_path):
