@@ -41,6 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
+@pytest.fixture
+def notices_given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Notices about the input, as they are given during the test."""
+    from instantavatar_ns import notices
+
+    said: list[str] = []
+    notices._say_once.cache_clear()
+    monkeypatch.setattr(notices.CONSOLE, "print", lambda *parts, **options: said.extend(map(str, parts)))
+    return said
+
+
 @pytest.fixture(scope="session")
 def repo_root() -> Path:
     """Folder of the checkout: holds README.md, configs/ and docs/."""

@@ -37,8 +37,12 @@ JOINT_NAMES = (
 ).split()
 # Each joint's counterpart on the other side of the body; those along the spine are their own.
 MIRROR_IMAGES = [0, 2, 1, 3, 5, 4, 6, 8, 7, 9, 11, 10, 12, 14, 13, 15, 17, 16, 19, 18, 21, 20, 23, 22]
+# Each joint's parent, -1 for the root.
+PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]
 FREE_BODY = Path(__file__).with_name("free_body.npz")
 
+# Metres over which a body's vertices extend; a body in centimetres extends over 150 to 200.
+_SMALLEST, _LARGEST = 0.1, 20.0
 _REQUIRED = {
     "v_template": "(V, 3)",
     "f": "(F, 3)",
@@ -168,8 +172,10 @@ def read_body_file(path: Path) -> dict[str, np.ndarray]:
         where the file has none). Joint order and parents are SMPL's.
     """
     if not path.is_file():
-        raise InputError(path, "expected a body model file, found none", _ADVICE)
-    if path.suffix == ".pkl":
+        found = "a folder" if path.is_dir() else "none"
+        raise InputError(path, f"expected a body model file, found {found}", _ADVICE)
+    _check_download(path)
+    if path.suffix.lower() == ".pkl":
         loaded = load_plain_pickle(path)
     else:
         loaded = read_npz(path, "an SMPL-format body", _ADVICE)
@@ -179,40 +185,72 @@ def read_body_file(path: Path) -> dict[str, np.ndarray]:
     return _checked(path, loaded)
 
 
+def _check_download(path: Path) -> None:
+    """Refuse what programs save in place of a file that they did not get."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        message = "expected a body model, found a pointer of Git LFS to it"
+        raise InputError(path, message, "Run git lfs pull, or download the file itself")
+    if start.startswith(b"<"):
+        message = "expected a body model, found a web page"
+        raise InputError(path, message, "Download the file again, logged in to its site")
+    if not start:
+        raise InputError(path, "expected a body model, found an empty file", "Download the file again")
+
+
 def _checked(path: Path, loaded: dict) -> dict[str, np.ndarray]:
     """The arrays as smplx expects them, or an InputError."""
-    data = {}
-    for key in [*_REQUIRED, *(["posedirs"] if "posedirs" in loaded else [])]:
-        value = loaded[key]
-        value = np.asarray(value.todense() if hasattr(value, "todense") else value)
-        if key in ("f", "kintree_table"):
-            data[key] = value.astype(np.int64)
-            continue
-        data[key] = value.astype(np.float32)
-        if not np.isfinite(data[key]).all():
-            raise InputError(path, f"expected finite numbers, found NaN or infinity in {key}", _ADVICE)
-    num_vertices, num_joints = len(data["v_template"]), data["kintree_table"].shape[-1]
-    if num_joints != NUM_JOINTS:
+    keys = [*_REQUIRED, *(["posedirs"] if "posedirs" in loaded else [])]
+    data = {key: _finite_numbers(path, key, loaded[key]) for key in keys}
+    num_joints = data["kintree_table"].shape[-1] if data["kintree_table"].ndim == 2 else None
+    if num_joints is not None and num_joints != NUM_JOINTS:
         advice = "SMPL-H (52 joints) and SMPL-X (55 joints) bodies are not supported. " + _ADVICE
         raise InputError(path, f"expected a body with SMPL's {NUM_JOINTS} joints, found {num_joints}", advice)
-    data.setdefault("posedirs", np.zeros((num_vertices, 3, 9 * (NUM_JOINTS - 1)), np.float32))
+    num_vertices, num_faces = (len(data[key]) if data[key].ndim else 0 for key in ("v_template", "f"))
+    data.setdefault("posedirs", np.zeros((num_vertices, 3, 9 * (NUM_JOINTS - 1))))
+    num_shapes = max(data["shapedirs"].shape[-1] if data["shapedirs"].ndim else 0, NUM_BETAS)
     shapes = {
-        "v_template": (num_vertices, 3),
-        "f": (len(data["f"]), 3),
+        "v_template": (max(num_vertices, 1), 3),
+        "f": (max(num_faces, 1), 3),
         "weights": (num_vertices, NUM_JOINTS),
         "J_regressor": (NUM_JOINTS, num_vertices),
         "kintree_table": (2, NUM_JOINTS),
-        "shapedirs": (num_vertices, 3, max(data["shapedirs"].shape[-1], NUM_BETAS)),
+        "shapedirs": (num_vertices, 3, num_shapes),
         "posedirs": (num_vertices, 3, 9 * (NUM_JOINTS - 1)),
     }
     for key, shape in shapes.items():
         if data[key].shape != shape:
             raise InputError(path, f"expected {key} of shape {shape}, found {data[key].shape}", _ADVICE)
+    for key, of in (("weights", "vertex"), ("J_regressor", "joint")):
+        sums = data[key].sum(axis=1)
+        wrong = np.flatnonzero(np.abs(sums - 1) > 0.05)
+        if len(wrong):
+            message = f"expected {key} that sum to 1 for each {of}, found {sums[wrong[0]]:.4g} for {of} {wrong[0]}"
+            raise InputError(path, message, _ADVICE)
+    extent = np.ptp(data["v_template"].astype(np.float64), axis=0).max()
+    if not _SMALLEST <= extent <= _LARGEST:
+        message = f"expected a body in metres, found vertices that extend over {extent:.4g}"
+        raise InputError(path, message, "Scale v_template, shapedirs and posedirs to metres")
     if data["f"].min() < 0 or data["f"].max() >= num_vertices:
         raise InputError(path, f"expected faces that index {num_vertices} vertices, found others", _ADVICE)
+    integers = {key: data[key].astype(np.int64) for key in ("f", "kintree_table")}
+    data = {**{key: value.astype(np.float32) for key, value in data.items()}, **integers}
     data["shapedirs"] = data["shapedirs"][..., :NUM_BETAS]
     # SMPL writes its root's parent as 2**32 - 1.
     data["kintree_table"][0, 0] = -1
-    if not (data["kintree_table"][0, 1:] < np.arange(1, NUM_JOINTS)).all() or data["kintree_table"][0, 1:].min() < 0:
-        raise InputError(path, "expected a kinematic tree whose parents come before their children", _ADVICE)
+    if data["kintree_table"][0].tolist() != PARENTS:
+        found = ", ".join(map(str, data["kintree_table"][0]))
+        message = f"expected SMPL's kinematic tree, found the parents {found} in kintree_table"
+        raise InputError(path, message, _ADVICE)
     return data
+
+
+def _finite_numbers(path: Path, key: str, value: Any) -> np.ndarray:
+    value = np.asarray(value.todense() if hasattr(value, "todense") else value)
+    if value.dtype.kind not in "biuf":
+        found = "text" if value.dtype.kind in "US" else f"the type {value.dtype}"
+        raise InputError(path, f"expected {key} of real numbers, found {found}", _ADVICE)
+    if not np.isfinite(value).all():
+        raise InputError(path, f"expected finite numbers, found NaN or infinity in {key}", _ADVICE)
+    return value

@@ -20,6 +20,7 @@ from instantavatar_ns.body.canonical import canonical_transforms, root_space
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.errors import InputError
 from instantavatar_ns.linalg import rigid_inverse
 
 _USUAL_SPREAD = 0.006  # radians: poses of a good fit
@@ -195,7 +196,13 @@ def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor
     Args:
         times: Ascending, frames.
         spacing: Wanted distance of the knots, frames; it is stretched to divide the whole range evenly.
+
+    Raises:
+        InputError: The spacing is not positive.
     """
+    if not spacing > 0:
+        message = f"expected a number of frames above 0, found {spacing}"
+        raise InputError("--pipeline.model.pose-knot-spacing", message, "Leave the option out for the default of 8")
     span = float(times[-1] - times[0])
     pieces = max(round(span / spacing), 1)
     knots = torch.arange(-1, pieces + 2, device=times.device)

@@ -6,50 +6,148 @@ import re
 from pathlib import Path
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import notice
+
+_IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_MASKS = (*_IMAGES, ".npy", ".npz")
+_BODIES = (".npz", ".pkl")
+# SMPL's files in smplx's layout, and under the names that they are downloaded with.
+_SMPL_NAMES = re.compile(r"smpl_(neutral|male|female)|basic_?model_.*", re.IGNORECASE)
 
 
 def list_images(data: Path) -> list[Path]:
     """Images of `<data>/images` in order of their names, numbers by value.
 
     Raises:
-        InputError: There are none.
+        InputError: There are none, or two of the same name.
     """
-    return _list_files(data, "images", (".png", ".jpg", ".jpeg"))
+    return _list_files(data, "images", _IMAGES)
 
 
-def list_masks(data: Path, num_images: int) -> list[Path]:
-    """Masks of `<data>/masks`, one an image.
+def list_masks(data: Path, images: list[Path]) -> list[Path]:
+    """Masks of `<data>/masks`, one for each of the images.
 
     Raises:
-        InputError: There are none, or not as many as images.
+        InputError: There are none, or not as many as images, or the numbers in their names are not the images'.
     """
-    masks = _list_files(data, "masks", (".png", ".npy"))
-    if len(masks) != num_images:
-        message = f"expected a mask for each of the {num_images} images, found {len(masks)}"
-        raise InputError(data / "masks", message, "Give each image one mask; they are paired in order of their names")
+    masks = _list_files(data, "masks", _MASKS)
+    image_numbers, mask_numbers = _frame_numbers(images), _frame_numbers(masks)
+    if len(masks) != len(images):
+        message = f"expected a mask for each of the {len(images)} images, found {len(masks)}"
+        single = _without_partner(images, image_numbers, mask_numbers) or _without_partner(
+            masks, mask_numbers, image_numbers
+        )
+        note = f"; there is none for {single}" if len(masks) < len(images) else f"; there is no image for {single}"
+        advice = "Give each image one mask; they are paired in order of their names"
+        raise InputError(data / "masks", message + (note if single else ""), advice)
+    if image_numbers and mask_numbers and len(image_numbers[0]) == len(mask_numbers[0]):
+        _check_pairs(images, masks, image_numbers, mask_numbers)
     return masks
 
 
 def find_body_file(data: Path) -> Path | None:
-    """The body model in `<data>/body`, None where there is none.
+    """The body model in `<data>/body` or its subfolders, None where that folder is missing or empty.
 
     Raises:
-        InputError: There are several, so that one must be chosen.
+        InputError: There are several, so that one must be chosen, or only files that are no body models.
     """
     folder = data / "body"
-    found = sorted(path for path in folder.glob("SMPL_*") if path.suffix in (".npz", ".pkl"))
+    # Unlike rglob, these patterns follow links to folders.
+    paths = [path for pattern in ("*", "*/*", "*/*/*") for path in folder.glob(pattern)]
+    files = sorted(path for path in paths if path.is_file() and not _is_hidden(path.relative_to(folder)))
+    models = [path for path in files if path.suffix.lower() in _BODIES]
+    # Beside SMPL's model may lie the arrays of other programs, or SMPL-H and SMPL-X.
+    found = [path for path in models if _SMPL_NAMES.fullmatch(path.stem)] or models
+    names = ", ".join(str(path.relative_to(folder)) for path in (found or files)[:8])
     if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise InputError(folder, f"expected one body model, found {names}", "Choose one with the option body_model")
+        raise InputError(folder, f"expected one body model, found {names}", "Choose one with --body-model FILE")
+    if files and not found:
+        advice = (
+            "Put SMPL's file there as it was downloaded (basicmodel_*.pkl or SMPL_*.pkl), or choose with --body-model "
+            "FILE, or --body-model free for the body of this package"
+        )
+        raise InputError(folder, f"expected a body model (.pkl or .npz), found {names}", advice)
     return found[0] if found else None
 
 
 def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
     folder = data / name
-    files = [path for path in folder.glob("*") if path.suffix.lower() in suffixes]
-    if not files:
-        message = f"expected {name} ({', '.join(suffixes)}), found none"
-        raise InputError(folder, message, "Check the option data: it is the folder that holds images/ and masks/")
-    return sorted(
-        files, key=lambda path: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
-    )
+    if not data.is_dir():
+        message = "expected a recording's folder, found no such folder"
+        raise InputError(data, message, "Check the option data: it is the folder that holds images/ and masks/")
+    files = [path for path in folder.glob("*") if not _is_hidden(path.relative_to(folder)) and path.is_file()]
+    wanted = [path for path in files if path.suffix.lower() in suffixes]
+    if not wanted:
+        others = sorted({path.suffix.lower() or path.name for path in files})
+        found = f"only {', '.join(others[:5])} files" if others else "none"
+        if others:
+            advice = f"Convert them to one of these formats, such as {suffixes[0]}"
+        elif (data / "camera.pkl").is_file():
+            advice = "This is a subject of PeopleSnapshot: ns-train instant-avatar people-snapshot-data --data FOLDER"
+        else:
+            advice = "Check the option data: it is the folder that holds images/ and masks/"
+        raise InputError(folder, f"expected {name} ({', '.join(suffixes)}), found {found}", advice)
+    ordered = sorted(wanted, key=_by_value)
+    by_stem: dict[str, Path] = {}
+    for path in ordered:
+        other = by_stem.setdefault(path.stem, path)
+        if other is not path:
+            message = f"expected one file a frame, found both {other.name} and {path.name}"
+            raise InputError(folder, message, "Keep one of them")
+    return ordered
+
+
+def _is_hidden(path: Path) -> bool:
+    """Whether a path in the folder is hidden, such as the `._*` files that macOS leaves beside others."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _by_value(path: Path) -> list[int | str]:
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def _frame_numbers(paths: list[Path]) -> list[tuple[int, ...]] | None:
+    """The numbers in each name that tell the files apart; None where names have none, or unlike many.
+
+    A number that all names share, such as a camera's, is left out.
+    """
+    numbers = [[int(digits) for digits in re.findall(r"\d+", path.stem)] for path in paths]
+    if len({len(row) for row in numbers}) != 1:
+        return None
+    columns = [column for column in zip(*numbers, strict=True) if len(set(column)) > 1]
+    return list(zip(*columns, strict=True)) if columns else None
+
+
+def _without_partner(
+    paths: list[Path], numbers: list[tuple[int, ...]] | None, others: list[tuple[int, ...]] | None
+) -> str:
+    """Names of the files whose number no other has; empty where the numbers cannot tell."""
+    if numbers is None or others is None or not set(others) < set(numbers):
+        return ""
+    names = [path.name for path, number in zip(paths, numbers, strict=True) if number not in set(others)]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _check_pairs(
+    images: list[Path], masks: list[Path], image_numbers: list[tuple[int, ...]], mask_numbers: list[tuple[int, ...]]
+) -> None:
+    """Refuse pairs whose numbers differ: somewhere an image and a mask were lost."""
+    if _counts_from_0_or_1(image_numbers) and _counts_from_0_or_1(mask_numbers):
+        if image_numbers[0] != mask_numbers[0]:
+            text = (
+                f"Masks are numbered from {mask_numbers[0][0]}, images from {image_numbers[0][0]}; {masks[0].name} is "
+                f"taken for the mask of {images[0].name}, and so on."
+            )
+            notice(masks[0].parent, text)
+        return
+    for image, mask, number, mask_number in zip(images, masks, image_numbers, mask_numbers, strict=True):
+        if number != mask_number:
+            message = f"expected the mask of {image.name} at its place in the order, found {mask.name}"
+            advice = "Number masks as their images, and delete images without a mask and masks without an image"
+            raise InputError(mask.parent, message, advice)
+
+
+def _counts_from_0_or_1(numbers: list[tuple[int, ...]]) -> bool:
+    """Whether the numbers are 0, 1, 2 ... or 1, 2, 3 ... without a gap."""
+    first = numbers[0][0]
+    return first in (0, 1) and numbers == [(first + index,) for index in range(len(numbers))]

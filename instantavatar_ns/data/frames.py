@@ -37,6 +37,6 @@ class PoseSequence:
             torch.cat([self.transl, other.transl]),
         )
 
-    def rows(self, rows: slice) -> PoseSequence:
+    def rows(self, rows: slice | list[int]) -> PoseSequence:
         """Some of the frames."""
         return PoseSequence(self.betas, self.global_orient[rows], self.body_pose[rows], self.transl[rows])

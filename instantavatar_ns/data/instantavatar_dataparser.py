@@ -1,8 +1,8 @@
 """InstantAvatar's preprocessed folder: images, masks, `cameras.npz` and SMPL parameters.
 
-<data>/images/*.png  masks/*.png|*.npy  cameras.npz  poses.npz
+<data>/images/*.png|jpg|...  masks/*.png|npy|...  cameras.npz  poses.npz
        poses_optimized.npz, poses/{train,test}.npz, poses/anim_nerf_{train,test}.npz   optional, better poses
-       body/SMPL_*.npz|pkl   optional, the person's body model
+       body/*.npz|pkl        optional, the person's body model
        subject.json          optional, {"train": [start, end], "test": [start, end]}
        novel/                optional, a second recording of the same layout to measure other motions on
 """
@@ -13,19 +13,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
-from nerfstudio.utils.rich_utils import CONSOLE
-from PIL import Image, UnidentifiedImageError
 
+from instantavatar_ns.data.cameras import read_cameras
+from instantavatar_ns.data.empty_frames import without_empty_frames
 from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
+from instantavatar_ns.data.images import check_image_size
+from instantavatar_ns.data.masks import find_encoding
 from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.npz import read_npz
+from instantavatar_ns.notices import notice
 
 
 @dataclass
@@ -53,6 +53,8 @@ class InstantAvatarDataParserConfig(DataParserConfig):
     """Frames to evaluate on: the recording's held-out frames, or <data>/novel, a recording of another motion."""
     downscale: int = 1
     """Divide the images' height and width by this."""
+    skip_frames_without_person: bool = False
+    """Leave out frames whose masks are all black; otherwise they are an error."""
 
 
 @dataclass
@@ -73,13 +75,20 @@ class InstantAvatarDataParser(DataParser):
         }
         if config.eval_set == "novel":
             novel = config.data / "novel"
+            if not novel.is_dir():
+                message = "expected a recording of another motion to evaluate on, found no such folder"
+                raise InputError(
+                    novel, message, "Add one in the layout of the recording, or leave out --eval-set novel"
+                )
             parts["novel"] = read_frames(novel, range(len(list_images(novel))), None, "auto")
+        if config.skip_frames_without_person:
+            parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
         chosen = "train" if split == "train" else config.eval_set
         return assemble_outputs(parts, chosen, find_body_model(config.data, config.body_model), config.downscale)
 
 
 def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"] | None, poses: str) -> Frames:
-    """Read the chosen frames of an InstantAvatar folder (the images themselves are left unread).
+    """Read the chosen frames of an InstantAvatar folder (of the images, only the first one's size is read).
 
     Args:
         data: The folder.
@@ -91,9 +100,9 @@ def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"]
         InputError: A file is missing or does not fit the others.
     """
     images = list_images(data)
-    masks = list_masks(data, len(images))
+    masks = list_masks(data, images)
     height, width, intrinsics, extrinsics = read_cameras(data / "cameras.npz", len(images))
-    _check_image_size(images[numbers[0]], (height, width))
+    check_image_size(images[numbers[0]], (height, width))
     return Frames(
         numbers=list(numbers),
         image_filenames=[images[number] for number in numbers],
@@ -102,29 +111,8 @@ def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"]
         intrinsics=intrinsics[list(numbers)],
         world_to_camera=extrinsics[list(numbers)],
         poses=read_split_poses(data, poses, pose_split, numbers, len(images)),
+        mask_encoding=find_encoding(masks),
     )
-
-
-def read_cameras(path: Path, num_frames: int) -> tuple[int, int, torch.Tensor, torch.Tensor]:
-    """Height, width, intrinsics (num_frames, 3, 3) and world-to-camera extrinsics (num_frames, 4, 4) of `cameras.npz`.
-
-    Raises:
-        InputError: The file is missing, unreadable or incomplete.
-    """
-    advice = "Write an .npz with intrinsic (3, 3), extrinsic (4, 4) world-to-camera (OpenCV axes), height and width"
-    arrays = read_npz(path, "the cameras", advice)
-    missing = [key for key in ("intrinsic", "extrinsic", "height", "width") if key not in arrays]
-    if missing:
-        raise InputError(path, f"expected the cameras, found no {', '.join(missing)}", advice)
-    height, width = int(arrays["height"]), int(arrays["width"])
-    intrinsics, extrinsics = (np.asarray(arrays[key], np.float64) for key in ("intrinsic", "extrinsic"))
-    result = []
-    for name, matrices, size in (("intrinsic", intrinsics, 3), ("extrinsic", extrinsics, 4)):
-        if matrices.shape not in ((size, size), (num_frames, size, size)) or not np.isfinite(matrices).all():
-            expected = f"expected finite {name} of shape {(size, size)} or {(num_frames, size, size)}"
-            raise InputError(path, f"{expected}, found {matrices.shape}", advice)
-        result.append(torch.from_numpy(matrices).expand(num_frames, size, size))
-    return height, width, result[0], result[1]
 
 
 def find_body_model(data: Path, body_model: str) -> str:
@@ -139,22 +127,10 @@ def find_body_model(data: Path, body_model: str) -> str:
     folder = data.parent if data.name == "novel" and not (data / "body").is_dir() else data
     found = find_body_file(folder)
     if found is None:
-        CONSOLE.log(
-            f"No body model in {folder / 'body'}: using the free body. Poses fitted with SMPL need SMPL (body_model)."
-        )
+        text = "No body model is here; the free body is used. Poses fitted with SMPL need SMPL (--body-model)."
+        notice(folder / "body", text)
         return "free"
     return str(found)
-
-
-def _check_image_size(path: Path, size: tuple[int, int]) -> None:
-    try:
-        with Image.open(path) as image:
-            found = (image.height, image.width)
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(path, f"expected an image ({error})", "Extract the frame again") from error
-    if found != size:
-        message = f"expected an image of height and width {size}, as cameras.npz says, found {found}"
-        raise InputError(path, message, "Scale the intrinsics in cameras.npz together with the images")
 
 
 instant_avatar_data = DataParserSpecification(

@@ -2,7 +2,7 @@
 
     <data>/<subject>.mp4  masks.hdf5  camera.pkl  reconstructed_poses.hdf5
            poses/anim_nerf_{train,test}.npz   optional: Anim-NeRF's refined poses of the published splits
-           body/SMPL_*.npz|pkl   optional: the subject's SMPL model
+           body/*.npz|pkl   optional: the subject's SMPL model
 
 The frames of the split are undistorted once, into a cache folder; the dataset itself is only read.
 """
@@ -17,11 +17,13 @@ from typing import Literal
 import cv2
 import numpy as np
 import torch
+from jaxtyping import Float
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
-from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.unpickle import load_plain_pickle
+from instantavatar_ns.data.cameras import check_cameras, pixel_count
+from instantavatar_ns.data.empty_frames import without_empty_frames
 from instantavatar_ns.data.folder import find_body_file
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
@@ -31,7 +33,16 @@ from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import PoseFile, pose_file_from_arrays
+from instantavatar_ns.notices import notice
 
+_CAMERA = {
+    "camera_f": (2, "the focal lengths in x and y"),
+    "camera_c": (2, "the principal point"),
+    "camera_k": (5, "OpenCV's distortion k1, k2, p1, p2, k3; zeros where there is none"),
+    "camera_rt": (3, "the rotation as an axis-angle vector"),
+    "camera_t": (3, "the translation"),
+}
+"""Numbers in each array of camera.pkl, and their meaning."""
 _ADVICE = "Check the option data: it is a subject's folder of PeopleSnapshot as distributed, such as male-3-casual"
 
 
@@ -58,6 +69,8 @@ class PeopleSnapshotDataParserConfig(DataParserConfig):
     """Divide the video's height and width by this; the published figures are at half of 1080x1080."""
     cache_dir: Path | None = None
     """Folder for the undistorted frames; by default ~/.cache/instantavatar_ns/people_snapshot."""
+    skip_frames_without_person: bool = False
+    """Leave out frames whose masks are all black; otherwise they are an error."""
 
 
 @dataclass
@@ -72,7 +85,11 @@ class PeopleSnapshotDataParser(DataParser):
         config = self.config
         source, world_to_camera = read_recording(config.data)
         with open_hdf5(source.masks, ("masks",), _ADVICE) as file:
-            num_frames = len(file["masks"])  # pyright: ignore[reportArgumentType]
+            shape = getattr(file["masks"], "shape", ())
+        if len(shape) != 3:
+            message = f"expected masks of shape (frames, height, width), found {shape}"
+            raise InputError(source.masks, message, _ADVICE)
+        num_frames = shape[0]
         frame_split = choose_split(config.data, num_frames, config.train_frames, config.test_frames)
         body_model = self._body_model()
         names: dict[Literal["train", "test"], range] = {"train": frame_split.train, "test": frame_split.test}
@@ -96,6 +113,8 @@ class PeopleSnapshotDataParser(DataParser):
             )
             for name, wanted in names.items()
         }
+        if config.skip_frames_without_person:
+            parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
         return assemble_outputs(parts, "train" if split == "train" else "test", body_model, downscale=1)
 
     def _read_poses(self, split: Literal["train", "test"], numbers: range, num_frames: int) -> PoseSequence:
@@ -122,10 +141,11 @@ class PeopleSnapshotDataParser(DataParser):
                 raise InputError(data / "body", message, advice)
             return str(found)
         if choice == "free":
-            CONSOLE.log(
-                "[yellow]The free body's shape space is not SMPL's: PeopleSnapshot's betas and joints do not fit it, "
-                "and the avatar will be worse than with SMPL."
+            text = (
+                "The free body's shape space is not SMPL's: PeopleSnapshot's betas and joints do not fit it, and the "
+                "avatar will be worse than with SMPL."
             )
+            notice(data, text)
         return choice
 
     def _cache_dir(self) -> Path:
@@ -139,31 +159,47 @@ def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:
     """The video of a subject's folder with its camera, and the world-to-camera transform (4, 4), OpenCV axes.
 
     Raises:
-        InputError: A file is missing or unreadable.
+        InputError: A file is missing or unreadable, or its camera cannot be right.
     """
     path = data / "camera.pkl"
     if not path.is_file():
-        raise InputError(path, "expected the camera, found no such file", _ADVICE)
+        is_other = (data / "cameras.npz").is_file()
+        advice = "This is InstantAvatar's layout: ns-train instant-avatar --data FOLDER" if is_other else _ADVICE
+        raise InputError(path, "expected the camera, found no such file", advice)
     camera = load_plain_pickle(path)
-    lengths = {"camera_f": 2, "camera_c": 2, "camera_k": 5, "camera_rt": 3, "camera_t": 3, "width": 1, "height": 1}
-    wrong = [key for key, length in lengths.items() if key not in camera or camera[key].size != length]
-    if wrong:
-        message = f"expected the camera with {', '.join(lengths)}, did not find {', '.join(wrong)}"
-        raise InputError(path, message, _ADVICE)
-    values = {key: np.asarray(camera[key], np.float64).ravel() for key in lengths}
+    missing = [key for key in (*_CAMERA, "width", "height") if key not in camera]
+    if missing:
+        found = f" beside {', '.join(sorted(camera))}" if camera else ""
+        raise InputError(path, f"expected the camera, did not find {', '.join(missing)}{found}", _ADVICE)
+    values = {key: _numbers(path, key, camera[key]) for key in _CAMERA}
+    size = pixel_count(path, "height", camera["height"]), pixel_count(path, "width", camera["width"])
     intrinsics = np.diag([*values["camera_f"], 1.0])
     intrinsics[:2, 2] = values["camera_c"]
     world_to_camera = np.eye(4)
     world_to_camera[:3, :3] = cv2.Rodrigues(values["camera_rt"])[0]
     world_to_camera[:3, 3] = values["camera_t"]
+    check_cameras(path, intrinsics[None], world_to_camera[None], size)
     source = VideoSource(
         video=_find_video(data),
         masks=data / "masks.hdf5",
         intrinsics=intrinsics,
         distortion=values["camera_k"],
-        size=(int(values["height"][0]), int(values["width"][0])),
+        size=size,
     )
     return source, torch.from_numpy(world_to_camera)
+
+
+def _numbers(path: Path, key: str, value: np.ndarray) -> Float[np.ndarray, "numbers"]:
+    """The finite numbers of an array of camera.pkl, as many as there must be."""
+    length, meaning = _CAMERA[key]
+    advice = f"Give {key} as {length} numbers: {meaning}"
+    if value.dtype.kind not in "iuf":
+        raise InputError(path, f"expected {key} of real numbers, found the type {value.dtype}", advice)
+    if value.size != length:
+        raise InputError(path, f"expected {length} numbers in {key}, found {value.size}", advice)
+    if not np.isfinite(value).all():
+        raise InputError(path, f"expected finite numbers in {key}, found NaN or infinity", advice)
+    return value.astype(np.float64).ravel()
 
 
 def read_reconstructed_poses(path: Path) -> PoseFile:

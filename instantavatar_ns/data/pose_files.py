@@ -24,7 +24,15 @@ def read_split_poses(
         InputError: No file fits the name, or its number of poses does not fit the frames.
     """
     path, covers_split = find_pose_file(data, name, split)
-    return select_poses(path, read_pose_file(path), covers_split, numbers, num_images)
+    file = read_pose_file(path)
+    if covers_split and len(file) == num_images != len(numbers):
+        message = f"expected {len(numbers)} poses, those of the split's frames, found {num_images}, as many as images"
+        advice = (
+            f"If they are those of all images, say so with --poses {path.stem}; if all frames are to be trained on, "
+            f"give --train-frames 0 {num_images} 1"
+        )
+        raise InputError(path, message, advice)
+    return select_poses(path, file, covers_split, numbers, num_images)
 
 
 def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None) -> tuple[Path, bool]:

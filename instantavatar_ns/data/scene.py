@@ -22,6 +22,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.data.masks import WHITE_ON_BLACK, MaskEncoding
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
 from instantavatar_ns.errors import InputError
 
@@ -37,12 +38,13 @@ class Frames:
     Attributes:
         numbers: Place of each frame in its recording.
         image_filenames: Images, all of `image_size`.
-        mask_filenames: The person's mask in each image (`.png` or `.npy`, soft or binary).
+        mask_filenames: The person's mask in each image.
         image_size: Height and width of the files, pixels.
         intrinsics: Camera matrices in pixels of the files, x to the right, y down, the center of the top-left pixel at
             (0, 0), as OpenCV counts.
         world_to_camera: From the dataset's world to OpenCV cameras (x right, y down, z ahead).
         poses: The person's pose in each frame.
+        mask_encoding: Meaning of the values in the masks' files.
     """
 
     numbers: list[int]
@@ -52,6 +54,7 @@ class Frames:
     intrinsics: Float[Tensor, "frames 3 3"]
     world_to_camera: Float[Tensor, "frames 4 4"]
     poses: PoseSequence
+    mask_encoding: MaskEncoding = WHITE_ON_BLACK
 
 
 def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, downscale: int) -> DataparserOutputs:
@@ -84,6 +87,7 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
             "train_frame_numbers": torch.tensor(train.numbers),
             "frame_numbers": torch.tensor(frames.numbers),
             "foreground_masks": frames.mask_filenames,
+            "mask_encoding": frames.mask_encoding,
             "world_to_dataset": world_to_dataset.float(),
             "image_size": frames.image_size,
         },

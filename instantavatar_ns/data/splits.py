@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import notice
 
 FrameRange = tuple[int, int, int]
 """Start, end (not included) and step, as Python's `range`."""
@@ -54,6 +56,13 @@ def choose_split(
             wanted = f"{frames.start} to {frames.stop} (not included) in steps of {frames.step}"
             message = f"expected {name} frames within the {num_frames} frames found, asked for {wanted}"
             raise InputError(data, message, "Set train_frames and test_frames to ranges that the recording has")
+    shared = len(set(split.train) & set(split.test))
+    if shared:
+        text = (
+            f"{shared} of {len(split.test)} held-out frames are training frames too; their figures do not say how well "
+            "frames are rendered that the avatar was not trained on."
+        )
+        notice(data, text)
     return split
 
 
@@ -62,10 +71,18 @@ def _subject_split(path: Path) -> FrameSplit | None:
         return None
     try:
         entry = json.loads(path.read_text())
+        if not isinstance(entry, dict):
+            raise TypeError(f"it holds a {type(entry).__name__}")
         if "train" not in entry and "test" not in entry:
             return None
-        train, test = (range(*(int(number) for number in entry[key])) for key in ("train", "test"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        train, test = (_frame_range(key, entry[key]) for key in ("train", "test"))
+    except (ValueError, TypeError, KeyError) as error:
         message = f"expected JSON with train and test frame ranges ({type(error).__name__}: {error})"
         raise InputError(path, message, 'Write {"train": [0, 100], "test": [100, 130]}, ends not included') from error
     return FrameSplit(train, test)
+
+
+def _frame_range(name: str, numbers: Any) -> range:
+    if not isinstance(numbers, list) or len(numbers) not in (2, 3) or not all(type(n) is int for n in numbers):
+        raise ValueError(f"{name} is {numbers}, not [start, end] or [start, end, step] in whole numbers")
+    return range(*numbers)

@@ -22,6 +22,8 @@ from rich.progress import track
 from instantavatar_ns.errors import InputError
 
 _LAYOUT_VERSION = 1
+_OTHER_CAMERA = "camera.pkl is for another resolution"
+_SCALED = "Use video and masks in the camera's resolution, or scale camera_f, camera_c, width and height in camera.pkl"
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,8 @@ def _read_frames(
     try:
         if not capture.isOpened():
             raise InputError(source.video, "expected a readable video", advice)
-        with _open_masks(source) as masks:
+        video_size = tuple(int(capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        with _open_masks(source, video_size) as masks:
             position = 0
             for number in track(sorted(numbers), f"Undistorting {source.video.name}", console=CONSOLE, transient=True):
                 while position < number and capture.grab():
@@ -135,11 +138,18 @@ def _read_frames(
                 read, image = capture.read()
                 if not read:
                     message = f"expected a video of at least {max(numbers) + 1} frames, could not read frame {position}"
-                    raise InputError(source.video, message, advice)
+                    shorter = (
+                        "Download the video again if it was cut or damaged, or set --train-frames and --test-frames to "
+                        f"the first {position} frames"
+                    )
+                    raise InputError(source.video, message, shorter if position else advice)
                 position += 1
                 if image.shape[:2] != source.size:
-                    message = f"expected frames of height and width {source.size}, found {image.shape[:2]}"
-                    raise InputError(source.video, message, advice)
+                    message = (
+                        f"expected frames of height and width {source.size}, as camera.pkl says, found "
+                        f"{image.shape[:2]}; {_OTHER_CAMERA}"
+                    )
+                    raise InputError(source.video, message, _SCALED)
                 mask = _read_mask(source.masks, masks, number)
                 image, mask = (cv2.remap(pixels, *maps, cv2.INTER_LINEAR) for pixels in (image, mask))
                 yield number, np.asarray(image), np.asarray(mask)
@@ -148,14 +158,16 @@ def _read_frames(
 
 
 @contextmanager
-def _open_masks(source: VideoSource) -> Iterator[h5py.Dataset]:
-    """The masks, of the video's size."""
-    advice = "Download the masks again"
-    with open_hdf5(source.masks, ("masks",), advice) as file:
+def _open_masks(source: VideoSource, video_size: tuple[int, ...]) -> Iterator[h5py.Dataset]:
+    """The masks, of the camera's size; the video's own tells what is wrong if they are not."""
+    with open_hdf5(source.masks, ("masks",), "Download the masks again") as file:
         masks = file["masks"]
         if not isinstance(masks, h5py.Dataset) or masks.shape[1:] != source.size:
-            found = getattr(masks, "shape", None)
-            raise InputError(source.masks, f"expected masks of shape (frames, *{source.size}), found {found}", advice)
+            expected = f"expected masks of shape (frames, {source.size[0]}, {source.size[1]}), as camera.pkl says"
+            shape = getattr(masks, "shape", ())
+            if shape[1:] == video_size:
+                raise InputError(source.masks, f"{expected}, found {shape}; {_OTHER_CAMERA}", _SCALED)
+            raise InputError(source.masks, f"{expected}, found {shape}", "Make the masks at the video's resolution")
         yield masks
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 from scipy.spatial.transform import Rotation
@@ -86,6 +87,7 @@ class RefinedPoses:
         count = len(list_images(dataparser.data))
         numbers = choose_split(dataparser.data, count, dataparser.train_frames, dataparser.test_frames).train
         true = read_split_poses(dataparser.data, truth, "train", numbers, count)
+        true = true.rows([numbers.index(number) for number in _trained_frames(dataparser)])
         given, _, refined = load_refined(config)
         body = load_body_model(dataparser.setup().get_dataparser_outputs("train").metadata["body_model"])
         true_joints = posed_joints(body, true)
@@ -103,6 +105,7 @@ class RefinedPoses:
             source, covers_split = find_pose_file(dataparser.data, dataparser.poses, "train")
             if not covers_split:
                 return {"refined.npz": self._whole(dataparser, source, refined)}
+        refined, test = _with_skipped_frames(dataparser, refined, test)
         return {"refined_train.npz": _arrays(refined), "refined_test.npz": _arrays(test)}
 
     @staticmethod
@@ -110,13 +113,12 @@ class RefinedPoses:
         """The given file's arrays, with the training frames' rows replaced."""
         data = dataparser.data
         count = len(list_images(data))
-        numbers = choose_split(data, count, dataparser.train_frames, dataparser.test_frames).train
         given = read_split_poses(data, source.stem, None, range(count), count)
         parts = {"global_orient": refined.global_orient, "body_pose": refined.body_pose, "transl": refined.transl}
-        values = {"betas": given.betas.numpy()[None]}
+        trained, values = _trained_frames(dataparser), {"betas": given.betas.numpy()[None]}
         for name, part in parts.items():
             values[name] = getattr(given, name).numpy().copy()
-            values[name][list(numbers)] = part.numpy()
+            values[name][trained] = part.numpy()
         keys = read_npz(source, "SMPL poses", "Give an .npz") if source.suffix == ".npz" else {}
         whole = next((key for key in ("thetas", "poses", "smpl_poses", "pose") if key in keys), None)
         if whole is None or "global_orient" in keys:
@@ -124,6 +126,29 @@ class RefinedPoses:
         thetas = np.concatenate([values["global_orient"], values["body_pose"]], axis=1)
         transl = next((key for key in ("transl", "trans") if key in keys), "transl")
         return {"betas": values["betas"], whole: thetas, transl: values["transl"]}
+
+
+def _trained_frames(dataparser: DataParserConfig) -> list[int]:
+    """Numbers of the training frames, without those that were left out because nobody is in them."""
+    return dataparser.setup().get_dataparser_outputs("train").metadata["train_frame_numbers"].tolist()
+
+
+def _with_skipped_frames(
+    dataparser: DataParserConfig, refined: PoseSequence, test: PoseSequence
+) -> tuple[PoseSequence, PoseSequence]:
+    """Poses of all training and held-out frames: those left out, because nobody is in them, keep the given ones."""
+    if not getattr(dataparser, "skip_frames_without_person", False):
+        return refined, test
+    trained = _trained_frames(dataparser)
+    whole = replace(dataparser, skip_frames_without_person=False)  # pyright: ignore[reportCallIssue]
+    metadata = whole.setup().get_dataparser_outputs("train").metadata
+    numbers: list[int] = metadata["train_frame_numbers"].tolist()
+    poses: PoseSequence = metadata["poses"]
+    rows, count = [numbers.index(number) for number in trained], len(numbers)
+    given = poses.rows(slice(count))
+    for name in ("global_orient", "body_pose", "transl"):
+        getattr(given, name)[rows] = getattr(refined, name)
+    return given, poses.rows(slice(count, None))
 
 
 def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSequence]:

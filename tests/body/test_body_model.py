@@ -104,8 +104,28 @@ def test_other_skeletons(tmp_path, num_joints):
         ({"f": np.full((40, 3), 60)}, "faces that index 60 vertices"),
         ({"weights": np.zeros((59, 24))}, r"weights of shape \(60, 24\)"),
         ({"shapedirs": np.zeros((60, 3, 8))}, "shapedirs of shape"),
-        ({"kintree_table": np.array([[-1, *range(2, 25)], range(24)])}, "parents come before"),
+        (
+            {"kintree_table": np.array([[-1, *range(2, 25)], range(24)])},
+            "found the parents -1, 2, 3, .* in kintree_table",
+        ),
+        ({"kintree_table": np.zeros((2, 24))}, "SMPL's kinematic tree"),
+        ({"v_template": random_body()["v_template"] * 100}, "a body in metres, found vertices that extend over"),
+        ({"v_template": np.zeros((60, 3))}, "extend over 0"),
         ({"J_regressor": np.array([{}], dtype=object)}, "found no J_regressor"),
+        ({"J_regressor": np.zeros((24, 60))}, "J_regressor that sum to 1 for each joint, found 0 for joint 0"),
+        ({"J_regressor": np.ones((60, 24)) / 24}, r"J_regressor of shape \(24, 60\), found \(60, 24\)"),
+        ({"weights": np.zeros((60, 24))}, "weights that sum to 1 for each vertex, found 0 for vertex 0"),
+        ({"weights": np.full((60, 24), "a")}, "weights of real numbers, found text"),
+        ({"weights": np.full((60, 24), 1j)}, "weights of real numbers, found the type complex"),
+        ({"kintree_table": np.array(3)}, r"kintree_table of shape \(2, 24\), found \(\)"),
+        ({"kintree_table": np.arange(24)}, r"kintree_table of shape \(2, 24\), found \(24,\)"),
+        ({"kintree_table": np.full((2, 24), np.nan)}, "NaN or infinity in kintree_table"),
+        ({"shapedirs": np.array(1.0)}, r"shapedirs of shape \(60, 3, 10\), found \(\)"),
+        ({"shapedirs": np.zeros(10)}, r"shapedirs of shape \(60, 3, 10\), found \(10,\)"),
+        ({"v_template": np.array(1.0)}, r"v_template of shape \(1, 3\), found \(\)"),
+        ({"v_template": np.zeros((0, 3))}, r"v_template of shape \(1, 3\), found \(0, 3\)"),
+        ({"f": np.zeros((0, 3))}, r"f of shape \(1, 3\), found \(0, 3\)"),
+        ({"posedirs": np.zeros((207, 180))}, r"posedirs of shape \(60, 3, 207\), found \(207, 180\)"),
     ],
 )
 def test_broken_bodies(tmp_path, change, message):
@@ -128,6 +148,25 @@ def test_missing_file_and_text_file(tmp_path):
     (tmp_path / "text.npz").write_text("a pointer to a large file")
     with pytest.raises(InputError, match=r"text\.npz: expected an SMPL-format body in a NumPy .npz archive"):
         load_body_model(tmp_path / "text.npz")
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".npz"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "a pointer of Git LFS.*git lfs pull"),
+        (b"\n<!DOCTYPE html><html><title>Login</title></html>", "a web page.*logged in"),
+        (b"", "an empty file"),
+    ],
+    ids=["pointer", "page", "empty"],
+)
+def test_downloads_that_are_something_else(tmp_path, content, message, suffix):
+    path = tmp_path / f"SMPL_MALE{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=rf"SMPL_MALE{suffix}: expected a body model, found {message}"):
+        load_body_model(path)
+    with pytest.raises(InputError, match="expected a body model file, found a folder"):
+        load_body_model(tmp_path)
 
 
 def test_bodies_of_the_rendered_subjects(shared_subjects):

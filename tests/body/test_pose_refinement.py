@@ -21,6 +21,7 @@ from instantavatar_ns.body.pose_refinement import (
     surface_coordinates,
 )
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.errors import InputError
 
 FRAMES = 6
 TIMES = torch.tensor([0.0, 4.0, 8.0, 12.0, 40.0, 44.0])
@@ -161,6 +162,12 @@ def test_too_few_frames_have_no_bending_and_still_a_spline(frames: int) -> None:
     times = torch.arange(frames).float()
     assert second_differences(times).shape == (0, frames)
     torch.testing.assert_close(spline_basis(times, 8.0).sum(dim=1), torch.ones(frames))
+
+
+@pytest.mark.parametrize("spacing", [0.0, -2.0, float("nan")])
+def test_spacing_that_places_no_knots(spacing: float) -> None:
+    with pytest.raises(InputError, match=r"--pipeline\.model\.pose-knot-spacing: expected a number of frames above 0"):
+        spline_basis(TIMES, spacing)
 
 
 def test_splines_sum_to_one_and_hold_straight_lines() -> None:

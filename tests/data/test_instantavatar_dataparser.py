@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.data.dataset import AvatarDataset
@@ -165,6 +166,11 @@ def test_camera_that_looks_straight_down(folder):
     torch.testing.assert_close(outputs.cameras.camera_to_worlds[0, :, :3], torch.eye(3), atol=1e-5, rtol=0)
 
 
+def test_no_novel_recording(folder):
+    with pytest.raises(InputError, match=r"novel: expected a recording of another motion .*--eval-set novel"):
+        parse(folder, eval_set="novel")
+
+
 def test_novel_recording(folder):
     write_instantavatar_folder(folder / "novel", 4)
     (folder / "novel" / "body" / "SMPL_NEUTRAL.npz").unlink()
@@ -177,6 +183,75 @@ def test_novel_recording(folder):
     torch.testing.assert_close(train.metadata["world_to_dataset"], test.metadata["world_to_dataset"])
     # Given as a subject of its own, it still has the subject's body.
     assert parse(folder / "novel").metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
+
+
+def test_frames_without_a_person_are_left_out(folder, notices_given):
+    """Cameras and poses, of the split or of all images, stay with their frames."""
+    extrinsics = np.stack([np.eye(4)] * 10)
+    extrinsics[:, 0, 3] = np.arange(10) / 100
+    np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, extrinsic=extrinsics, height=HEIGHT, width=WIDTH)
+    for number in (0, 5, 9):
+        Image.new("L", (WIDTH, HEIGHT)).save(folder / "masks" / f"mask_{number:04d}.png")
+    (folder / "poses").mkdir()
+    for split, first, count in (("train", 0, 8), ("test", 8, 2)):
+        transl = [[0, 0, 3 + number] for number in range(first, first + count)]
+        arrays = {"global_orient": np.zeros((count, 3)), "body_pose": np.zeros((count, 69)), "transl": np.array(transl)}
+        np.savez(folder / "poses" / f"anim_nerf_{split}.npz", **arrays, betas=np.zeros(10))
+    given = np.load(folder / "poses.npz")["transl"]
+    kept, kept_test = [1, 2, 3, 4, 6, 7], [8]
+    for poses in ("anim_nerf", "poses"):
+        train = parse(folder, poses=poses, skip_frames_without_person=True)
+        test = parse(folder, "test", poses=poses, skip_frames_without_person=True)
+        assert frame_numbers(train) == train.metadata["frame_numbers"].tolist() == kept
+        assert frame_numbers(test) == test.metadata["frame_numbers"].tolist() == kept_test
+        assert train.metadata["train_pose_ids"].tolist() == train.cameras.metadata["pose_id"].flatten().tolist()
+        assert test.cameras.metadata["pose_id"].flatten().tolist() == [6]
+        rows = kept + kept_test
+        expected = given[rows] if poses == "poses" else [[0, 0, 3 + number] for number in rows]
+        np.testing.assert_allclose(train.metadata["poses"].transl, expected, rtol=1e-6)
+        for outputs, numbers in ((train, kept), (test, kept_test)):
+            to_dataset = outputs.metadata["world_to_dataset"]
+            centres = outputs.cameras.camera_to_worlds[:, :, 3] @ to_dataset[:3, :3].T + to_dataset[:3, 3]
+            np.testing.assert_allclose(centres[:, 0], -extrinsics[numbers, 0, 3], atol=1e-6)
+            for index, number in enumerate(numbers):
+                assert AvatarDataset(outputs).get_numpy_image(index)[0, 0, 0] == number * 10
+    assert (
+        len(notices_given) == 2
+        and "2 of 8 frames are left out" in notices_given[0]
+        and "mask_0000.png" in notices_given[0]
+    )
+    assert "1 of 2 frames are left out" in notices_given[1] and "mask_0009.png" in notices_given[1]
+
+
+def test_nobody_in_any_frame(folder):
+    for path in (folder / "masks").iterdir():
+        Image.new("L", (WIDTH, HEIGHT)).save(path)
+    with pytest.raises(InputError, match="the person in some of the 8 frames, found all their masks black"):
+        parse(folder, skip_frames_without_person=True)
+
+
+def test_poses_of_all_images_under_the_name_of_the_split(folder):
+    (folder / "poses").mkdir()
+    (folder / "poses.npz").rename(folder / "poses" / "train.npz")
+    np.savez(folder / "poses_optimized.npz", **np.load(folder / "poses" / "train.npz"))
+    with pytest.raises(
+        InputError, match=r"8 poses.*found 10, as many as images.*--poses train;.*--train-frames 0 10 1"
+    ):
+        parse(folder)
+    # Both ways out are ways out.
+    assert len(parse(folder, poses="train").metadata["poses"]) == 10
+    assert len(parse(folder, train_frames=(0, 10, 1)).image_filenames) == 10
+
+
+def test_held_out_frames_that_are_trained_on(tmp_path, notices_given):
+    write_instantavatar_folder(tmp_path / "one", 1)
+    assert frame_numbers(parse(tmp_path / "one")) == frame_numbers(parse(tmp_path / "one", "test")) == [0]
+    assert len(notices_given) == 1 and "one: 1 of 1 held-out frames are training frames too" in notices_given[0]
+    write_instantavatar_folder(tmp_path / "four", 4)
+    parse(tmp_path / "four", "test")
+    assert len(notices_given) == 1
+    parse(tmp_path / "four", test_frames=(2, 4, 1))
+    assert "1 of 2 held-out frames" in notices_given[1]
 
 
 def test_body_model_choice(folder):
@@ -252,7 +327,20 @@ def test_frames_outside_the_recording(folder, frames):
         parse(folder, train_frames=frames)
 
 
-@pytest.mark.parametrize("text", ["{", '{"train": [0, 3]}', '{"train": 3, "test": 4}', '{"train": ["a"], "test": [0]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[0, 3]",
+        '{"train": [0, 3]}',
+        '{"train": 3, "test": 4}',
+        '{"train": "05", "test": "58"}',
+        '{"train": [0, 5.5], "test": [6, 8]}',
+        '{"train": [0, 1e400], "test": [6, 8]}',
+        '{"train": [0, 5, 0], "test": [6, 8]}',
+        '{"train": [5], "test": [0]}',
+    ],
+)
 def test_broken_subject_json(folder, text):
     (folder / "subject.json").write_text(text)
     with pytest.raises(InputError, match=r"subject\.json: expected JSON"):
@@ -268,7 +356,8 @@ def test_downscale_that_leaves_no_image(folder, downscale):
 def test_numbers_in_names_count_by_value(folder):
     for path in folder.glob("*/*_000?.png"):
         path.rename(path.with_name(path.name.replace("_000", "_")))
-    (folder / "images" / "image_9.png").rename(folder / "images" / "image_10.png")
+    for kind in ("image", "mask"):
+        (folder / f"{kind}s" / f"{kind}_9.png").rename(folder / f"{kind}s" / f"{kind}_10.png")
     assert frame_numbers(parse(folder, "test")) == [8, 10]
 
 

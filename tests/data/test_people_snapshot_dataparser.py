@@ -164,10 +164,73 @@ def test_camera_that_runs_commands(folder):
     assert not marker.exists()
 
 
+def test_folder_of_the_other_format(folder):
+    (folder / "camera.pkl").unlink()
+    with pytest.raises(InputError, match=r"camera\.pkl: .*found no such file. Check the option data"):
+        parse(folder)
+    (folder / "cameras.npz").touch()
+    with pytest.raises(InputError, match=r"camera\.pkl: .*found no such file\. This is InstantAvatar's layout"):
+        parse(folder)
+
+
 def test_incomplete_camera(folder):
     (folder / "camera.pkl").write_bytes(pickle.dumps({"camera_f": np.ones(2), "camera_c": np.ones(3)}, 2))
-    with pytest.raises(InputError, match="did not find camera_c, camera_k"):
+    with pytest.raises(InputError, match=r"did not find camera_k, camera_rt, .* beside camera_c, camera_f"):
         parse(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"camera_k": np.zeros(4)}, "5 numbers in camera_k, found 4. Give camera_k as 5 numbers: OpenCV's distortion"),
+        ({"camera_rt": np.eye(3)}, "3 numbers in camera_rt, found 9. .* axis-angle"),
+        ({"camera_t": np.array([0, np.nan, 0])}, "finite numbers in camera_t, found NaN"),
+        ({"camera_f": "wide"}, "camera_f of real numbers"),
+        ({"camera_f": np.array([0.12, 0.12])}, "intrinsic in pixels, found focal lengths of 0.12 and 0.12"),
+        ({"camera_c": np.array([64.0, 60.0])}, "principal point within .*, as for images 2 times as large"),
+        ({"width": 63.5}, "width in whole pixels, found 63.5"),
+        ({"height": np.zeros(0)}, "one height, found 0 numbers"),
+    ],
+)
+def test_camera_that_cannot_be_right(folder, changes, message):
+    camera = pickle.loads((folder / "camera.pkl").read_bytes())
+    (folder / "camera.pkl").write_bytes(pickle.dumps({**camera, **changes}, 2))
+    with pytest.raises(InputError, match=rf"camera\.pkl: .*{message}"):
+        parse(folder)
+    assert not (folder.parent / "cache").exists()
+
+
+def test_camera_of_another_resolution(folder):
+    camera = pickle.loads((folder / "camera.pkl").read_bytes())
+    larger = {key: camera[key] * 2 for key in ("camera_f", "camera_c", "width", "height")}
+    (folder / "camera.pkl").write_bytes(pickle.dumps({**camera, **larger}, 2))
+    with pytest.raises(
+        InputError, match=r"camera\.pkl says, found \(12, 64, 64\); camera\.pkl is for another resolution"
+    ):
+        parse(folder)
+    with h5py.File(folder / "masks.hdf5", "w") as file:
+        file["masks"] = np.ones((12, 128, 128), np.uint8)
+    with pytest.raises(InputError, match=r"\.mp4: .* found \(64, 64\); camera\.pkl is for another resolution"):
+        parse(folder)
+    (folder / "camera.pkl").write_bytes(pickle.dumps(camera, 2))
+    with pytest.raises(InputError, match=r"\(frames, 64, 64\), as camera\.pkl says, found \(12, 128, 128\)"):
+        parse(folder)
+    with h5py.File(folder / "masks.hdf5", "w") as file:
+        file["masks"] = 1
+    with pytest.raises(InputError, match=r"masks\.hdf5: expected masks of shape \(frames, height, width\), found \(\)"):
+        parse(folder)
+
+
+def test_frames_without_a_person_are_left_out(folder):
+    with h5py.File(folder / "masks.hdf5", "a") as file:
+        file["masks"][4] = 0
+    options = {"train_frames": (0, 9, 4), "test_frames": (10, 12, 1)}
+    with pytest.raises(InputError, match="--skip-frames-without-person True"):
+        AvatarDataset(parse(folder, **options)).get_numpy_image(1)
+    outputs = parse(folder, skip_frames_without_person=True, **options)
+    assert outputs.metadata["train_frame_numbers"].tolist() == [0, 8]
+    assert round(float(AvatarDataset(outputs).get_numpy_image(1)[..., :3].mean()) / 10) == 8
+    assert len(outputs.metadata["poses"]) == 4
 
 
 @pytest.mark.parametrize("name", ["masks.hdf5", "reconstructed_poses.hdf5"])

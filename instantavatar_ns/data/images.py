@@ -1,0 +1,94 @@
+"""Images of a recording as 8-bit RGB, turned the way up that their cameras have them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, ImageOps
+
+from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import notice
+
+_SIDEWAYS = (5, 6, 7, 8)
+"""EXIF orientations that exchange height and width."""
+
+
+def read_rgb(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
+    """Read an image; grey ones get three channels, 16-bit ones are scaled, transparency is dropped.
+
+    Args:
+        path: The file.
+        size: Height and width that its camera says; they tell whether an EXIF orientation is to be applied.
+
+    Raises:
+        InputError: The file is unreadable, or its pixels are neither of 8 nor of 16 bits.
+    """
+    try:
+        with Image.open(path) as image:
+            if _is_turned(image, size):
+                image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                return _from_16_bits(path, np.array(image))
+            if image.mode == "F":
+                raise InputError(path, "expected pixels of 8 or 16 bits, found floating point", "Save it as .png")
+            return np.array(image.convert("RGB"))
+    except InputError:
+        raise
+    except Exception as error:
+        # A damaged file makes its decoder raise nearly anything.
+        raise InputError(path, f"expected a readable image ({error})", "Extract the frame again") from error
+
+
+def check_image_size(path: Path, size: tuple[int, int]) -> None:
+    """Compare an image's height and width with those of its camera, and say what becomes of an EXIF orientation.
+
+    Raises:
+        InputError: The file is no image or has another size.
+    """
+    try:
+        with Image.open(path) as image:
+            stored, orientation, turned = (image.height, image.width), _orientation(image), _is_turned(image, size)
+    except Exception as error:
+        raise InputError(path, f"expected an image ({error})", "Extract the frame again") from error
+    found = stored[::-1] if turned and orientation in _SIDEWAYS else stored
+    if found != size:
+        is_sideways = found == size[::-1]
+        advice = (
+            "Turn the images, or exchange height and width in cameras.npz together with the intrinsics' x and y"
+            if is_sideways
+            else "Scale the intrinsics in cameras.npz together with the images"
+        )
+        note = f" (EXIF orientation {orientation} applied)" if turned else ""
+        message = f"expected an image of height and width {size}, as cameras.npz says, found {found}{note}"
+        raise InputError(path, message, advice)
+    if turned:
+        notice(path.parent, f"Images are turned as their EXIF orientation ({orientation}) says.")
+    elif orientation != 1:
+        text = (
+            f"Images are not turned as their EXIF orientation ({orientation}) says, because height and width in "
+            "cameras.npz are those of the stored pixels."
+        )
+        notice(path.parent, text)
+
+
+def _orientation(image: Image.Image) -> int:
+    return image.getexif().get(ExifTags.Base.Orientation, 1)
+
+
+def _is_turned(image: Image.Image, size: tuple[int, int]) -> bool:
+    """Whether the EXIF orientation is to be applied: always, but where the stored pixels alone have the right size."""
+    orientation = _orientation(image)
+    if orientation not in range(2, 9):
+        return False
+    stored = image.height, image.width
+    return not (orientation in _SIDEWAYS and stored == size and stored != size[::-1])
+
+
+def _from_16_bits(path: Path, values: np.ndarray) -> UInt8[np.ndarray, "height width 3"]:
+    if values.min() < 0 or values.max() > 65535:
+        message = f"expected pixels of 8 or 16 bits, found values from {values.min()} to {values.max()}"
+        raise InputError(path, message, "Save it as an 8-bit .png")
+    grey = np.rint(values / 257.0).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
