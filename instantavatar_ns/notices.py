@@ -1,0 +1,26 @@
+"""Notices: what was assumed of a user's input, or looks odd in it, said once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+
+
+def notice(path: Path, text: str) -> None:
+    """Say something about a file. The same words about the same file are said once a process.
+
+    Data parsers and motions read a file several times: for each split, before and after the run is loaded.
+
+    Args:
+        path: The file.
+        text: One or more sentences.
+    """
+    _say_once(path.resolve(), text)
+
+
+@cache
+def _say_once(path: Path, text: str) -> None:
+    CONSOLE.print(f"[yellow]{escape(f'{path}: {text}')}", highlight=False, soft_wrap=True)
