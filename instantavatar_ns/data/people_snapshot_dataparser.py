@@ -125,8 +125,8 @@ class PeopleSnapshotDataParser(DataParser):
             return read_split_poses(data, choice, split, numbers, num_frames)
         path = data / "reconstructed_poses.hdf5"
         file = read_reconstructed_poses(path)
-        # Poses beyond the last mask do no harm; too few are an error.
-        return select_poses(path, file, False, numbers, max(num_frames, len(file)))
+        # Poses of all subjects count from the video's first frame, so those beyond the last mask do no harm.
+        return select_poses(path, file, False, numbers, num_frames, surplus=len(file))
 
     def _body_model(self) -> str:
         data, choice = self.config.data, self.config.body_model

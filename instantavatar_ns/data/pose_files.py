@@ -11,6 +11,7 @@ import torch
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import PoseFile, read_pose_file
+from instantavatar_ns.notices import notice
 
 
 def read_split_poses(
@@ -60,14 +61,31 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
     raise InputError(data / f"{stem}.npz", f"expected poses ({wanted}), found none", advice)
 
 
-def select_poses(path: Path, file: PoseFile, covers_split: bool, numbers: range, num_images: int) -> PoseSequence:
-    """Poses of the frames `numbers` out of a file; see `read_split_poses`."""
+def select_poses(
+    path: Path, file: PoseFile, covers_split: bool, numbers: range, num_images: int, surplus: int = 1
+) -> PoseSequence:
+    """Poses of the frames `numbers` out of a file; see `read_split_poses`.
+
+    Args:
+        path: For errors and notices only.
+        file: The file's poses.
+        covers_split: Whether they are those of the split only, else those of all images.
+        numbers: The frames wanted.
+        num_images: Number of images.
+        surplus: Poses beyond the last image that may be left over. PeopleSnapshot has one more after InstantAvatar's
+            preprocessing; many more would rather belong to other images.
+    """
     rows = np.arange(len(numbers)) if covers_split else np.array(numbers)
     expected = len(numbers) if covers_split else num_images
-    if len(file) != expected:
+    if not covers_split and 0 < len(file) - expected <= surplus:
+        notice(path, f"It has {len(file)} poses for {expected} images: those beyond the last image are left over.")
+    elif len(file) != expected:
         what = "frames of the split" if covers_split else "images"
         message = f"expected {expected} poses, one for each of the {what}, found {len(file)}"
-        raise InputError(path, message, "Estimate a pose for every frame, or leave out the frames without one")
+        advice = "Estimate a pose for every frame, or leave out the frames without one"
+        if len(file) > expected:
+            advice = "Leave out the poses of the images that are not there"
+        raise InputError(path, message, advice)
     return PoseSequence(
         betas=torch.from_numpy(file.betas),
         global_orient=torch.from_numpy(file.global_orient[rows]),

@@ -16,6 +16,7 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import notice
 
 _ADVICE = "Export the motion again as BVH"
 _MAX_FPS = 100_000.0
@@ -68,6 +69,8 @@ def read_bvh(path: Path) -> BvhMotion:
         raise InputError(path, "expected a BVH file, found no HIERARCHY at its start or no MOTION", _ADVICE)
     joints, motion = _read_hierarchy(path, header), rest[0]
     values, fps = _read_frames(path, motion, sum(len(joint.channels) for joint in joints))
+    if not any(channel[1] == "p" for joint in joints for channel in joint.channels):
+        notice(path, "It has no positions, so the motion stays on the spot.")
     parents = np.array([joint.parent for joint in joints])
     offsets = np.stack([joint.offset for joint in joints])
     local_rotations, local_positions = _local_transforms(path, joints, values)
@@ -132,7 +135,8 @@ def _channels(text: str) -> tuple[str, ...]:
 
 
 def _read_frames(path: Path, motion: str, channels: int) -> tuple[Float[ndarray, "frames channels"], float]:
-    words = motion.split()
+    # Columns of fixed width can touch: "0.00000-12.34567" are two numbers.
+    words = re.sub(r"(?<=[0-9.])-", " -", motion).split()
     try:
         if words[0] != "Frames:" or words[2:4] != ["Frame", "Time:"]:
             raise ValueError("no Frames: and Frame Time:")
@@ -144,6 +148,11 @@ def _read_frames(path: Path, motion: str, channels: int) -> tuple[Float[ndarray,
         raise InputError(path, f"expected a positive Frame Time, found {seconds}", _ADVICE)
     if frames < 1:
         raise InputError(path, "expected at least one frame, found none", _ADVICE)
+    if abs(len(values) - frames * channels) == channels and len(values):
+        # Some programs count the rest pose in front, or not.
+        found = len(values) // channels
+        notice(path, f"It says {frames} frames, and has {found}: all of these are used.")
+        frames = found
     if len(values) != frames * channels:
         message = f"expected {frames} frames of {channels} numbers, found {len(values)} numbers"
         ends = "; it ends early" if len(values) < frames * channels else ""

@@ -12,13 +12,17 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.motion.motion import Motion, place_motion, resample
+from instantavatar_ns.motion.motion import Motion, UpAxis, place_motion, resample
 
 
 @dataclass(frozen=True)
 class MotionOptions:
     """What is made of a motion before the avatar plays it, in the order of the fields."""
 
+    source_fps: float | None = None
+    """Frames per second that the motion was recorded with; by default those that its file names, else 30."""
+    up: UpAxis | None = None
+    """Vertical axis of the motion's file; by default that of its format, if the body stands along it."""
     start_frame: int = 0
     """First frame to play, counted from 0 in the motion's file."""
     end_frame: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,10 +14,17 @@ from torch import Tensor
 
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.free_motions import find_motion, library_names
-from instantavatar_ns.motion.readers import PoseFile, read_pose_file
+from instantavatar_ns.motion.readers import MotionFile, read_motion_file
 from instantavatar_ns.motion.retargeting import read_bvh_poses
+from instantavatar_ns.motion.up_axis import AXES, choose_up
+from instantavatar_ns.notices import notice
 
 DEFAULT_FPS = 30.0
+UpAxis = Literal["x", "y", "z", "-x", "-y", "-z"]
+_FASTEST = 12.0
+"""Metres per second that no person exceeds."""
+_HIGHEST = 20.0
+"""Metres above or below the origin that no recording reaches."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +54,15 @@ class Motion:
         return (len(self) - 1) / self.fps
 
 
-def load_motion(path: Path, fps: float | None = None) -> Motion:
+def load_motion(path: Path, fps: float | None = None, up: UpAxis | None = None) -> Motion:
     """Load a motion as its file gives it (`place_motion` moves it); see `readers` and `bvh` for the formats.
 
+    What the file does not say is assumed, with a notice.
+
     Args:
-        path: A `.npz`, `.pkl` or `.bvh` file, or the name of a motion of the `library`.
+        path: A `.npz`, `.npy`, `.pkl`, `.pt` or `.bvh` file, or the name of a motion of the `library`.
         fps: Frames per second; by default the file's, 60 for AIST++, else 30.
+        up: The vertical axis; by default see `choose_up`.
 
     Raises:
         InputError: The file is missing, unreadable, empty, of another skeleton, or holds NaN.
@@ -62,16 +73,39 @@ def load_motion(path: Path, fps: float | None = None) -> Motion:
             f"Give a .npz, .pkl or .bvh file, or the name of a motion that comes along: {', '.join(library_names())}"
         )
         raise InputError(path, "expected a motion, found no such file", advice)
-    file = read_bvh_poses(path) if path.suffix.lower() == ".bvh" else read_pose_file(path)
-    rate = fps or file.fps or DEFAULT_FPS
-    if not (np.isfinite(rate) and rate > 0):
-        raise InputError(path, f"expected a positive number of frames per second, found {rate}", "Give it as fps")
+    if fps is not None and not (np.isfinite(fps) and fps > 0):
+        raise InputError("--source-fps", f"expected a positive number, found {fps}", "Give frames per second")
+    file = read_bvh_poses(path) if path.suffix.lower() == ".bvh" else read_motion_file(path, fps)
+    rate = fps or file.fps
+    if rate is None:
+        rate = DEFAULT_FPS
+        if len(file) > 1:
+            notice(path, f"It names no frame rate. Took {rate:g} frames per second (--source-fps).")
+    vertical = choose_up(path, file) if up is None else AXES[up]
+    _notice_units(path, file, rate, vertical)
     return Motion(
         global_orient=torch.from_numpy(file.global_orient),
         body_pose=torch.from_numpy(file.body_pose),
         transl=torch.from_numpy(file.transl),
         fps=float(rate),
-        up=_up_axis(file),
+        up=torch.from_numpy(vertical).float(),
+    )
+
+
+def _notice_units(path: Path, file: MotionFile, fps: float, up: np.ndarray) -> None:
+    """Say so if translations cannot be metres."""
+    speeds = np.linalg.norm(np.diff(file.transl, axis=0), axis=1) * fps
+    height = float(np.median(np.abs(file.transl @ up)))
+    if len(speeds) and np.median(speeds) > _FASTEST:
+        found = f"moves at {np.median(speeds):.0f} m/s for half of the time"
+    elif height > _HIGHEST:
+        found = f"is {height:.0f} m above or below the origin"
+    else:
+        return
+    notice(
+        path,
+        f"The person {found}: translations must be in metres. Divide them by 100 if they are in centimetres, by 1000 "
+        f"if in millimetres. Or the rate of {fps:g} frames per second is wrong (--source-fps).",
     )
 
 
@@ -120,17 +154,6 @@ def resample(motion: Motion, fps: float) -> Motion:
         transl=torch.from_numpy(np.stack(transl, axis=1)).to(motion.transl),
         fps=fps,
     )
-
-
-def _up_axis(file: PoseFile) -> Float[Tensor, "3"]:
-    """The format's vertical, else the signed axis nearest to the mean direction from pelvis to head."""
-    if file.up is not None:
-        return torch.tensor(file.up)
-    mean = Rotation.from_rotvec(file.global_orient.astype(np.float64)).apply([0.0, 1.0, 0.0]).mean(axis=0)
-    axis = int(np.abs(mean).argmax())
-    up = torch.zeros(3)
-    up[axis] = float(np.sign(mean[axis])) or 1.0
-    return up
 
 
 def _upright_frame(orient: Rotation, up: np.ndarray) -> np.ndarray:

@@ -1,15 +1,17 @@
 """Other skeletons' motions on SMPL's 24 joints.
 
-Joints are found by name (limbs, neck, head) and by their place in the tree (pelvis, spine, collars). A motion says how
-each bone is turned from the skeleton's rest pose; SMPL's rotations start from its T-pose. So between the two lies one
-constant rotation a joint: that which brings the T-pose into the other's rest pose. For the trunk it turns one upright
-frame into the other; for the bones of a limb, from hip or shoulder outwards, the shortest rotation follows that brings
-each one's direction into the other's. Feet rest flat on the floor in both, however steep the bone inside.
+A motion says how each bone is turned from the skeleton's rest pose; SMPL's rotations start from its T-pose. So between
+the two lies one constant rotation a joint: that which brings the T-pose into the other's rest pose. For the trunk it
+turns one upright frame into the other; for the bones of a limb, from hip or shoulder outwards, the shortest rotation
+follows that brings each one's direction into the other's. Feet rest flat on the floor in both, however steep the bone
+inside.
+
+Some programs rest with all bones along one axis. Then the first frame serves as the rest pose, if it is a T-pose.
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -22,28 +24,22 @@ from scipy.spatial.transform import Rotation
 from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_BETAS, load_body_model
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.bvh import BvhMotion, read_bvh
-from instantavatar_ns.motion.readers import PoseFile
+from instantavatar_ns.motion.joint_names import find_joints
+from instantavatar_ns.motion.readers import MotionFile
+from instantavatar_ns.notices import notice
 
-_CONVENTIONS = (
-    # CMU, Mixamo, MotionBuilder
-    dict(hip="upleg", knee="leg", ankle="foot", foot="toebase toe", shoulder="arm", elbow="forearm", wrist="hand"),
-    # Biovision, Xsens, SMPL
-    dict(hip="hip", knee="knee", ankle="ankle", foot="toe foot", shoulder="shoulder", elbow="elbow", wrist="wrist"),
-    # Poser, Daz
-    dict(hip="thigh", knee="shin", ankle="foot", foot="toe", shoulder="shldr", elbow="forearm", wrist="hand"),
-)
-"""Names of the limbs' joints behind "left" or "l", by SMPL's; several where files differ."""
-_ADVICE = "Give a BVH file with CMU's or Mixamo's joint names (Hips, LeftUpLeg, LeftLeg, LeftFoot, LeftArm, ...)"
-_REST_ADVICE = "Export it with a T-pose or A-pose as its rest pose"
+_REST_ADVICE = "Export it with a T-pose or A-pose as its rest pose, or as its first frame"
 _BONE_ENDS = {"hip": "knee", "knee": "ankle", "ankle": "foot", "shoulder": "elbow", "elbow": "wrist"}
 _FOLLOWS = {"knee": "hip", "ankle": "knee", "foot": "ankle", "elbow": "shoulder", "wrist": "elbow"}
 """Whose turn in the rest pose a joint takes over before its own bone's is added. Toes and hands have no bone to go by
 and are straight."""
 _FARTHEST_REST = np.radians(120)
 _FOOT_MOVED_ALONG = np.radians(1)
+_T_POSE = {"hip": np.radians(20), "knee": np.radians(20), "shoulder": np.radians(75), "elbow": np.radians(75)}
+"""Farthest from SMPL's T-pose that bones of a T-pose or A-pose point."""
 
 
-def read_bvh_poses(path: Path) -> PoseFile:
+def read_bvh_poses(path: Path) -> MotionFile:
     """Read a BVH file as SMPL poses.
 
     Lengths become metres by the legs' length, which is that of the free body: then the feet stay on the floor.
@@ -54,12 +50,13 @@ def read_bvh_poses(path: Path) -> PoseFile:
     return retarget(path, read_bvh(path))
 
 
-def retarget(path: Path, motion: BvhMotion) -> PoseFile:
+def retarget(path: Path, motion: BvhMotion) -> MotionFile:
     """Put a motion on SMPL's joints; `path` is for the errors only. See the module's docstring."""
     sources = find_joints(path, motion)
     smpl, parents = _smpl_skeleton()
+    motion = _with_rest_pose(path, motion, sources)
     rest = {name: motion.rest[joint] for name, joint in sources.items()}
-    upright = _trunk_frame(path, rest) @ _trunk_frame(path, smpl).T
+    upright = _upright(path, rest)
 
     turns = np.zeros((len(motion.rotations), len(JOINT_NAMES), 3, 3))
     offsets = _rest_rotations(path, upright, rest, smpl)
@@ -78,82 +75,41 @@ def retarget(path: Path, motion: BvhMotion) -> PoseFile:
     # The hips fix the body's place: where in the pelvis its joint lies is a matter of convention.
     below = (smpl["left_hip"] + smpl["right_hip"]) / 2 - smpl["pelvis"]
     transl = (hips - turns[:, 0] @ below - smpl["pelvis"]).astype(np.float32)
-    return PoseFile(poses[:, :3], poses[:, 3:], transl, np.zeros(NUM_BETAS, np.float32), motion.fps)
+    x, y, z = upright[:, 1].round()
+    return MotionFile(poses[:, :3], poses[:, 3:], transl, motion.fps, (x, y, z))
 
 
-def find_joints(path: Path, motion: BvhMotion) -> dict[str, int]:
-    """The file's joint for each of SMPL's that it has.
-
-    Raises:
-        InputError: A limb's joint, or both neck and head are missing.
-    """
-    # Of joints with the same name the first counts.
-    indices = {_plain(name): joint for joint, name in reversed(list(enumerate(motion.names)))}
-    candidates = [_limb_joints(indices, names, sides) for names in _CONVENTIONS for sides in ("left right", "l r")]
-    found = max(candidates, key=len)
-    found.update({name: indices[name] for name in ("neck", "head") if name in indices})
-    wanted = [f"{side}_{role}" for side in ("left", "right") for role in _CONVENTIONS[0] if role != "foot"]
-    missing = [name for name in wanted if name not in found]
-    if "neck" not in found and "head" not in found:
-        missing.append("neck")
-    if missing:
-        names = ", ".join(motion.names[:8]) + (", ..." if len(motion.names) > 8 else "")
-        message = f"expected a person's joints, found none for {', '.join(missing[:4])} among {names}"
-        raise InputError(path, message, _ADVICE)
-    return {**found, **_trunk_joints(motion, found)}
+def _with_rest_pose(path: Path, motion: BvhMotion, sources: dict[str, int]) -> BvhMotion:
+    """The motion from a rest pose that stands: its own, or its first frame if that is a T-pose and its own is none."""
+    smpl, _ = _smpl_skeleton()
+    rest = {name: motion.rest[joint] for name, joint in sources.items()}
+    try:
+        _rest_rotations(path, _upright(path, rest), rest, smpl)
+    except InputError:
+        first = {name: motion.positions[0, joint] for name, joint in sources.items()}
+        if not _is_t_pose(path, first):
+            raise
+        notice(path, "Its rest pose is no T-pose or A-pose. Its first frame is one, and serves as the rest pose.")
+        from_first = motion.rotations @ motion.rotations[0].transpose(0, 2, 1)
+        return replace(motion, rest=motion.positions[0], rotations=from_first)
+    return motion
 
 
-def _plain(name: str) -> str:
-    """`mixamorig:LeftUp_Leg` as `leftupleg`."""
-    return re.sub(r"^mixamorig\d*|[^a-z0-9]", "", name.rsplit(":", 1)[-1].lower())
-
-
-def _limb_joints(indices: dict[str, int], names: dict[str, str], sides: str) -> dict[str, int]:
-    found = {}
-    for side, prefix in zip(("left", "right"), sides.split(), strict=True):
-        for role, words in names.items():
-            spelt = [prefix + word for word in words.split() if prefix + word in indices]
-            if spelt:
-                found[f"{side}_{role}"] = indices[spelt[0]]
-    return found
-
-
-def _trunk_joints(motion: BvhMotion, found: dict[str, int]) -> dict[str, int]:
-    """Pelvis, spine, collars and neck, by where the limbs branch off."""
-    paths = {name: _path_from_root(motion, joint) for name, joint in found.items()}
-    shoulders = [paths["left_shoulder"], paths["right_shoulder"]]
-    chest = _common(shoulders)
-    pelvis = _common([paths["left_hip"], paths["right_hip"], chest])
-    trunk = {"pelvis": pelvis[-1]}
-    spine = chest[len(pelvis) :]
-    if len(spine) == 1:
-        trunk["spine2"] = spine[0]
-    elif spine:
-        trunk["spine1"], trunk["spine3"] = spine[0], spine[-1]
-        if len(spine) > 2:
-            trunk["spine2"] = spine[len(spine) // 2]
-    for side, path in zip(("left", "right"), shoulders, strict=True):
-        if len(path) > len(chest) + 1:
-            trunk[f"{side}_collar"] = path[len(chest)]
-    if "neck" not in found:
-        between = paths["head"][len(chest) : -1]
-        trunk["neck"] = between[0] if between else found["head"]
-    return trunk
-
-
-def _path_from_root(motion: BvhMotion, joint: int) -> list[int]:
-    path = [joint]
-    while motion.parents[path[0]] >= 0:
-        path.insert(0, int(motion.parents[path[0]]))
-    return path
-
-
-def _common(paths: list[list[int]]) -> list[int]:
-    """The joints that all paths from the root begin with."""
-    length = 0
-    while all(len(path) > length and path[length] == paths[0][length] for path in paths):
-        length += 1
-    return paths[0][:length]
+def _is_t_pose(path: Path, joints: dict[str, ndarray]) -> bool:
+    """Find out if a person stands with straight legs, and arms to the side."""
+    smpl, _ = _smpl_skeleton()
+    try:
+        upright = _upright(path, joints)
+    except InputError:
+        return False
+    spine = joints["neck"] - (joints["left_hip"] + joints["right_hip"]) / 2
+    bones = [(upright[:, 1], spine, _T_POSE["hip"])]
+    for role, farthest in _T_POSE.items():
+        for side in ("left", "right"):
+            start, end = f"{side}_{role}", f"{side}_{_BONE_ENDS[role]}"
+            bones.append((upright @ (smpl[end] - smpl[start]), joints[end] - joints[start], farthest))
+    leans = [(_shortest_rotation(straight, bone), farthest) for straight, bone, farthest in bones]
+    return all(lean is not None and lean.magnitude() < farthest for lean, farthest in leans)
 
 
 @lru_cache(maxsize=1)
@@ -162,6 +118,11 @@ def _smpl_skeleton() -> tuple[dict[str, ndarray], ndarray]:
     body = load_body_model("free")
     joints = body.rest(torch.zeros(NUM_BETAS))[1].double().numpy()
     return dict(zip(JOINT_NAMES, joints, strict=True)), body.parents.numpy()
+
+
+def _upright(path: Path, joints: dict[str, ndarray]) -> Float[ndarray, "3 3"]:
+    """The rotation that brings SMPL's trunk into that of a standing person."""
+    return _trunk_frame(path, joints) @ _trunk_frame(path, _smpl_skeleton()[0]).T
 
 
 def _trunk_frame(path: Path, joints: dict[str, ndarray]) -> Float[ndarray, "3 3"]:
@@ -185,7 +146,7 @@ def _trunk_frame(path: Path, joints: dict[str, ndarray]) -> Float[ndarray, "3 3"
 def _rest_rotations(
     path: Path, upright: Float[ndarray, "3 3"], rest: dict[str, ndarray], smpl: dict[str, ndarray]
 ) -> dict[str, Float[ndarray, "3 3"]]:
-    """What brings each joint from SMPL's T-pose into the file's rest pose."""
+    """Rotations that bring each joint from SMPL's T-pose into the file's rest pose."""
     offsets = {}
     for name in JOINT_NAMES:
         side, _, role = name.partition("_")

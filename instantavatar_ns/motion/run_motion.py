@@ -30,5 +30,5 @@ def load_run_motion(
         InputError: See `load_motion` and `prepare_motion`.
     """
     start = Motion(stand.global_orient, stand.body_pose, stand.transl, DEFAULT_FPS, up)
-    motion = prepare_motion(load_motion(path), options, start)
+    motion = prepare_motion(load_motion(path, options.source_fps, options.up), options, start)
     return PoseSequence(stand.betas, motion.global_orient, motion.body_pose, motion.transl), motion.fps

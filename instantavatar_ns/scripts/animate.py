@@ -74,7 +74,7 @@ class Animate:
             options = replace(options, fps=fps)
         assert options.fps is not None
         # Whatever is wrong with the motion is found before anything is written.
-        edit_motion(load_motion(self.motion), options)
+        edit_motion(load_motion(self.motion, options.source_fps, options.up), options)
 
         def edit(config: AvatarPipelineConfig) -> None:
             config.model.motion, config.model.motion_options = find_motion(self.motion).resolve(), options

@@ -14,7 +14,7 @@ from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.mesh_files import write_whole
 from instantavatar_ns.export.motions import NamedMotion, place, posed_body
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.motion.motion import UpAxis, load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
@@ -35,6 +35,10 @@ class Export:
     """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
     motion: tuple[Path, ...] = ()
     """Motions: the clips of a GLB; for PLY and OBJ the one that --frame counts in."""
+    source_fps: float | None = None
+    """Frames per second that the motions were recorded with; by default those that their files name, else 30."""
+    up: UpAxis | None = None
+    """Vertical axis of the motions' files; by default that of their formats, if the body stands along it."""
     in_place: bool = True
     """Start motions where the person stands in the first training frame; otherwise take them as given in the data's
     world."""
@@ -54,7 +58,7 @@ class Export:
             InputError: An option, the run or a motion cannot be used; nothing is written then.
         """
         self._check()
-        loaded = [(path.stem, load_motion(path)) for path in self.motion]
+        loaded = [(path.stem, load_motion(path, self.source_fps, self.up)) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
         output = self.output or config_path.with_name(f"avatar.{self.format}")
         from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are

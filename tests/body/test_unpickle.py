@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from instantavatar_ns.body.unpickle import load_plain_pickle
+from instantavatar_ns.body.unpickle import load_plain_npy, load_plain_pickle, load_plain_tree
 from instantavatar_ns.errors import InputError
 from tests.body.bodies import random_body
 from tests.body.smpl_pickle import python2_pickle, write_smpl_pickle
@@ -154,3 +154,32 @@ def test_list_that_holds_itself(tmp_path):
     (tmp_path / "a.pkl").write_bytes(b"\x80\x02}X\x01\x00\x00\x00a]q\x00h\x00as.")
     with pytest.raises(InputError):
         load_plain_pickle(tmp_path / "a.pkl")
+
+
+def test_dictionaries_and_lists_within(tmp_path):
+    content = {1: {"a": [{"b": np.arange(3)}, None, "text"]}, "ragged": [np.ones(2), np.ones(3)], "flat": [1, 2]}
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    tree = load_plain_tree(tmp_path / "a.pkl")
+    np.testing.assert_array_equal(tree["1"]["a"][0]["b"], np.arange(3))
+    assert tree["1"]["a"][1] is None and str(tree["1"]["a"][2]) == "text"
+    assert [len(array) for array in tree["ragged"]] == [2, 3]
+    np.testing.assert_array_equal(tree["flat"], [1, 2])
+
+
+def test_dictionary_that_holds_itself(tmp_path):
+    content = {"kept": np.ones(2)}
+    content["again"] = content
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps(content))
+    assert "kept" in load_plain_pickle(tmp_path / "a.pkl")
+
+
+@pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3), np.asfortranarray(np.eye(3)), np.array({"a": 1.5})])
+def test_npy_of_numbers_and_objects(tmp_path, array):
+    np.save(tmp_path / "a.npy", array)
+    loaded = load_plain_npy((tmp_path / "a.npy").read_bytes(), tmp_path / "a.npy")
+    if array.dtype == object:
+        assert loaded == {"a": 1.5}
+    else:
+        np.testing.assert_array_equal(loaded, array)
+    with pytest.raises(InputError, match=r"a\.npy: expected a readable pickle"):
+        load_plain_npy((tmp_path / "a.npy").read_bytes()[:-1], tmp_path / "a.npy")

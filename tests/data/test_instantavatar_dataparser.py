@@ -85,7 +85,7 @@ def test_order_of_preference_among_pose_files(folder):
     def write(name, x):
         path = folder / name
         path.parent.mkdir(exist_ok=True)
-        np.savez(path, poses=np.zeros((10, 72)), trans=np.full((10, 3), x))
+        np.savez(path, poses=np.zeros((10, 72)), trans=np.full((10, 3), x), betas=np.zeros(10))
 
     def found(**options):
         return parse(folder, test_frames=(0, 10, 1), train_frames=(0, 10, 1), **options).metadata["poses"].transl[0, 0]
@@ -289,7 +289,7 @@ def test_cameras_of_another_size(folder):
 
 
 def test_fewer_poses_than_images(folder):
-    np.savez(folder / "poses.npz", thetas=np.zeros((9, 72)), transl=np.zeros((9, 3)))
+    np.savez(folder / "poses.npz", thetas=np.zeros((9, 72)), transl=np.zeros((9, 3)), betas=np.zeros(10))
     with pytest.raises(InputError, match=r"poses\.npz: expected 10 poses, one for each of the images, found 9"):
         parse(folder)
 

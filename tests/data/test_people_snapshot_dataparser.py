@@ -253,7 +253,7 @@ def test_fewer_poses_than_masks(folder):
 def test_anim_nerf_poses_are_preferred(folder):
     (folder / "poses").mkdir()
     for split, count in (("train", 3), ("test", 2)):
-        arrays = {"global_orient": np.zeros((count, 3)), "body_pose": np.zeros((count, 69))}
+        arrays = {"global_orient": np.zeros((count, 3)), "body_pose": np.zeros((count, 69)), "betas": np.zeros(10)}
         np.savez(folder / "poses" / f"anim_nerf_{split}.npz", transl=np.full((count, 3), 7.0), **arrays)
     options = {"train_frames": (0, 9, 4), "test_frames": (10, 12, 1)}
     assert parse(folder, **options).metadata["poses"].transl.unique().tolist() == [7.0]

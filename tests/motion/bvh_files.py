@@ -23,6 +23,66 @@ _DAZ = (
 MIXAMO = dict(zip(JOINT_NAMES, _MIXAMO.split(), strict=True))
 CMU = {**MIXAMO, "spine1": "LowerBack", "spine2": "Spine", "spine3": "Spine1"}
 DAZ = dict(zip(JOINT_NAMES, _DAZ.split(), strict=True))
+
+
+def _renamed(names: str, sides: tuple[str, str]) -> dict[str, str]:
+    """Names of SMPL's joints from those of trunk and limbs, `{}` standing for a side."""
+    trunk = dict(zip("pelvis spine1 spine2 spine3 neck head".split(), names.split()[:6], strict=True))
+    limbs = dict(zip("hip knee ankle foot collar shoulder elbow wrist".split(), names.split()[6:], strict=True))
+    hands = {"left_hand": "EndL", "right_hand": "EndR"}
+    sided = {
+        f"{side}_{joint}": name.format(mark)
+        for joint, name in limbs.items()
+        for side, mark in zip(("left", "right"), sides, strict=True)
+    }
+    return {**trunk, **sided, **hands}
+
+
+_LONG, _LETTERS, _SMALL = ("Left", "Right"), ("L", "R"), ("l", "r")
+PROGRAMS = {
+    "rokoko": _renamed(
+        "Hips Spine1 Spine2 Spine3 Neck Head {}Thigh {}Shin {}Foot {}Toe {}Shoulder {}Arm {}ForeArm {}Hand", _LONG
+    ),
+    "xsens mvn": _renamed(
+        "Hips L5 T12 T8 Neck Head {}UpperLeg {}LowerLeg {}Foot {}Toe {}Shoulder {}UpperArm {}Forearm {}Hand", _LONG
+    ),
+    "xsens bvh": _renamed(
+        "Hips Chest Chest2 Chest3 Neck Head {}Hip {}Knee {}Ankle {}Toe {}Collar {}Shoulder {}Elbow {}Wrist", _LONG
+    ),
+    "unreal": _renamed(
+        "pelvis spine_01 spine_02 spine_03 neck_01 head thigh_{} calf_{} foot_{} ball_{} clavicle_{} upperarm_{} "
+        "lowerarm_{} hand_{}",
+        _SMALL,
+    ),
+    "3ds max": {
+        joint: name.replace(".", " ")
+        for joint, name in _renamed(
+            "Bip01 Bip01.Spine Bip01.Spine1 Bip01.Spine2 Bip01.Neck Bip01.Head Bip01.{}.Thigh Bip01.{}.Calf "
+            "Bip01.{}.Foot Bip01.{}.Toe0 Bip01.{}.Clavicle Bip01.{}.UpperArm Bip01.{}.Forearm Bip01.{}.Hand",
+            _LETTERS,
+        ).items()
+    },
+    "rigify": _renamed(
+        "hips spine spine.001 chest neck head thigh.{} shin.{} foot.{} toe.{} shoulder.{} upper_arm.{} forearm.{} "
+        "hand.{}",
+        _LETTERS,
+    ),
+    "bandai namco": _renamed(
+        "Hips Spine Spine1 Chest Neck Head UpperLeg_{} LowerLeg_{} Foot_{} Toes_{} Shoulder_{} UpperArm_{} "
+        "LowerArm_{} Hand_{}",
+        _LETTERS,
+    ),
+    "vrm": _renamed(
+        "J_Bip_C_Hips J_Bip_C_Spine J_Bip_C_Chest J_Bip_C_UpperChest J_Bip_C_Neck J_Bip_C_Head J_Bip_{}_UpperLeg "
+        "J_Bip_{}_LowerLeg J_Bip_{}_Foot J_Bip_{}_ToeBase J_Bip_{}_Shoulder J_Bip_{}_UpperArm J_Bip_{}_LowerArm "
+        "J_Bip_{}_Hand",
+        _LETTERS,
+    ),
+    "soma": _renamed(
+        "Hips Spine1 Spine2 Chest Neck1 Head {}Leg {}Shin {}Foot {}ToeBase {}Shoulder {}Arm {}ForeArm {}Hand", _LONG
+    ),
+}
+"""Names of the joints in other programs' files."""
 Y_UP = np.eye(3)
 Z_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
 _BODY = load_body_model("free")

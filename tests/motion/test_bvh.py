@@ -11,7 +11,7 @@ from instantavatar_ns.data.demo_motion import dance_poses
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.bvh import read_bvh
 from instantavatar_ns.motion.motion import load_motion
-from tests.motion.bvh_files import CMU, DAZ, MIXAMO, PARENTS, Z_UP, BvhStyle, forward, write_bvh
+from tests.motion.bvh_files import CMU, DAZ, MIXAMO, PARENTS, PROGRAMS, Z_UP, BvhStyle, forward, write_bvh
 
 JOINT = {name: index for index, name in enumerate(JOINT_NAMES)}
 
@@ -58,6 +58,7 @@ STYLES = {
     "z up, rest pose y up": BvhStyle(MIXAMO, rest_pose(1.2, 0.0), axes=Z_UP, order="XYZ"),
     "daz": BvhStyle(DAZ, rest_pose(0.3, 0.0), order="XYZ"),
     "smpl": BvhStyle({name: name for name in JOINT_NAMES}, A_POSE),
+    **{name: BvhStyle(names, A_POSE, unit=100.0) for name, names in PROGRAMS.items()},
 }
 
 
@@ -207,6 +208,18 @@ def cut_hierarchy(path):
     path.write_text("\n".join(header.splitlines()[:30]) + "\nMOTION" + motion)
 
 
+def lose_numbers(path):
+    path.write_text(path.read_text().rstrip().rpartition(" ")[0])
+
+
+def miscount(frames):
+    def damage(path):
+        path.write_text(path.read_text().replace("Frames: 5", f"Frames: {frames}"))
+
+    damage.__name__ = f"count_{frames}_frames"
+    return damage
+
+
 def write_nan(path):
     lines = path.read_text().splitlines()
     path.write_text("\n".join([*lines[:-2], lines[-2].replace(lines[-2].split()[3], "nan"), lines[-1]]))
@@ -254,13 +267,19 @@ def turn_twice(path):
     [
         (text_file, "found no HIERARCHY"),
         (truncate, "expected 5 frames of 84 numbers, found 168 numbers; it ends early"),
+        (lose_numbers, "expected 5 frames of 84 numbers, found 419 numbers; it ends early"),
+        (miscount(3), "expected 3 frames of 84 numbers, found 420 numbers"),
+        (miscount(7), "expected 7 frames of 84 numbers, found 420 numbers; it ends early"),
         (cut_hierarchy, "hierarchy of joints"),
         (write_nan, "NaN or infinity in frame 3"),
         (write_word, "frames of numbers after MOTION"),
         (empty, "at least one frame"),
         (stop_time, "positive Frame Time"),
-        (rename_legs, "found none for left_hip, right_hip among Hips, LHipJoint, Tentacle1"),
-        (drop_joints, "found none for left_hip, left_knee"),
+        (
+            rename_legs,
+            r"names are nearest to those of CMU, .*\), found none for left_hip, right_hip among Hips, LHipJoint, Tenta",
+        ),
+        (drop_joints, "a person's joints, found none for left_hip, left_knee"),
         (lie_down, "stands upright"),
         (raise_leg, "found quite another direction from left_hip to left_knee"),
         (turn_twice, "the channels '3 Zrotation Zrotation Xrotation'"),
@@ -305,3 +324,72 @@ def test_frame_time_of_23_976_is_kept(tmp_path):
     poses, transl = dance(3)
     write_bvh(tmp_path / "m.bvh", poses, transl, 24000 / 1001, replace(STYLES["mixamo"], unit=1.0))
     assert load_motion(tmp_path / "m.bvh").fps == pytest.approx(23.976, abs=1e-3)
+
+
+@pytest.mark.parametrize("frames", [4, 6])
+def test_count_of_frames_that_is_off_by_one(tmp_path, capsys, frames):
+    path = tmp_path / "m.bvh"
+    write_skeleton(path, CMU_SKELETON, np.full((5, len(CMU_SKELETON), 3), 1.5), np.linspace(0.1, 0.5, 5))
+    whole = load_motion(path)
+    miscount(frames)(path)
+    motion = load_motion(path)
+    np.testing.assert_array_equal(motion.body_pose, whole.body_pose)
+    np.testing.assert_array_equal(motion.transl, whole.transl)
+    assert f"It says {frames} frames, and has 5" in capsys.readouterr().out
+
+
+def test_columns_that_touch(tmp_path):
+    """Fixed widths leave no room before a minus."""
+    path = tmp_path / "m.bvh"
+    angles = np.random.default_rng(0).normal(scale=30.0, size=(5, len(CMU_SKELETON), 3))
+    write_skeleton(path, CMU_SKELETON, angles, np.full(5, -17.0))
+    whole = load_motion(path)
+    header, word, frames = path.read_text().partition("MOTION")
+    path.write_text(header + word + frames.replace(" -", "-").replace("17.0000", "1.7e+01"))
+    np.testing.assert_array_equal(load_motion(path).body_pose, whole.body_pose)
+    np.testing.assert_array_equal(load_motion(path).transl, whole.transl)
+
+
+def stick():
+    """A rest pose in which most bones lie along one axis."""
+    pose = np.zeros((24, 3))
+    pose[0] = [0.0, 0.0, -np.pi / 2]
+    pose[JOINT["left_hip"], 2], pose[JOINT["right_hip"], 2] = -np.pi, np.pi
+    pose[JOINT["left_shoulder"], 2], pose[JOINT["right_shoulder"], 2] = np.pi / 2, -np.pi / 2
+    pose[JOINT["left_collar"], 1], pose[JOINT["spine2"], 0] = 0.7, 0.6
+    return pose.ravel()
+
+
+@pytest.mark.parametrize("first", [np.zeros(72), A_POSE], ids=["T-pose", "A-pose"])
+def test_first_frame_serves_as_rest_pose(tmp_path, capsys, first):
+    poses, transl = dance()
+    poses = np.concatenate([first[None], poses])
+    transl = np.concatenate([transl[:1], transl])
+    write_bvh(tmp_path / "m.bvh", poses, transl, 30.0, BvhStyle(MIXAMO, stick(), unit=100.0))
+    motion = load_motion(tmp_path / "m.bvh")
+    assert "Its first frame is one, and serves as the rest pose." in capsys.readouterr().out
+    read = np.concatenate([motion.global_orient, motion.body_pose], axis=1)
+    apart = forward(poses, transl)[0].swapaxes(-1, -2) @ forward(read, motion.transl.numpy())[0]
+    assert np.degrees(Rotation.from_matrix(apart.reshape(-1, 3, 3)).magnitude()).max() < 2.0
+    np.testing.assert_allclose(forward(read, motion.transl.numpy())[1], forward(poses, transl)[1], atol=0.01)
+
+
+def test_first_frame_that_is_no_t_pose_does_not_serve(tmp_path):
+    poses, transl = dance()
+    poses[0].reshape(24, 3)[JOINT["left_hip"]] = [-1.0, 0.0, 0.0]
+    write_bvh(tmp_path / "m.bvh", poses, transl, 30.0, BvhStyle(MIXAMO, stick()))
+    with pytest.raises(InputError, match=r"expected a rest pose .* T-pose or A-pose as its rest pose, or as its first"):
+        load_motion(tmp_path / "m.bvh")
+
+
+def test_motion_without_positions_is_told(tmp_path, capsys):
+    path = tmp_path / "m.bvh"
+    write_skeleton(path, CMU_SKELETON, np.full((5, len(CMU_SKELETON), 3), 1.5), np.zeros(5))
+    header, word, frames = path.read_text().partition("MOTION")
+    lines = frames.splitlines()
+    lines[3:] = [line.split(maxsplit=3)[3] for line in lines[3:]]
+    header = header.replace("6 Xposition Yposition Zposition", "3")
+    path.write_text(header + word + "\n".join(lines))
+    motion = load_motion(path)
+    assert float(np.ptp(motion.transl.numpy(), axis=0).max()) < 1e-5
+    assert "It has no positions" in capsys.readouterr().out

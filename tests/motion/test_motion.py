@@ -101,7 +101,40 @@ def test_resampling_there_and_back():
     torch.testing.assert_close(back.transl, motion.transl, atol=1e-5, rtol=0)
 
 
-def test_frame_rate_must_be_positive(tmp_path):
+def test_frame_rate_must_be_positive(tmp_path, capsys):
     np.savez(tmp_path / "m.npz", poses=np.zeros((3, 72)), trans=np.zeros((3, 3)), fps=-1.0)
     with pytest.raises(InputError, match="positive number of frames per second"):
         load_motion(tmp_path / "m.npz")
+    for rate in (0.0, -2.0, np.nan, np.inf):
+        with pytest.raises(InputError, match="--source-fps: expected a positive number"):
+            load_motion(tmp_path / "m.npz", fps=rate)
+    assert load_motion(tmp_path / "m.npz", fps=25.0).fps == 25.0
+    assert not capsys.readouterr().out
+
+
+def test_rate_that_is_assumed_is_told(tmp_path, capsys):
+    np.savez(tmp_path / "m.npz", poses=np.zeros((3, 72)), trans=np.zeros((3, 3)))
+    for _ in range(2):
+        assert load_motion(tmp_path / "m.npz").fps == 30.0
+    assert capsys.readouterr().out.count("Took 30 frames per second (--source-fps)") == 1
+
+
+@pytest.mark.parametrize(
+    ("unit", "height", "speed", "said"),
+    [
+        (1.0, 0.9, 1.5, ""),
+        (1.0, 0.9, 9.0, ""),
+        (1.0, 0.9, 0.0, ""),
+        (100.0, 0.9, 1.5, "moves at 150 m/s for half of the time"),
+        (1000.0, 0.0, 0.3, "moves at 300 m/s for half of the time"),
+        (100.0, 0.9, 0.0, "is 90 m above or below the origin"),
+    ],
+    ids=["walk", "sprint", "stand", "centimetres", "millimetres", "stand in centimetres"],
+)
+def test_translations_that_are_no_metres_are_told(tmp_path, capsys, unit, height, speed, said):
+    transl = unit * np.linspace([0.0, height, 0.0], [0.0, height, 3 * speed], 91)
+    np.savez(tmp_path / "m.npz", poses=np.zeros((91, 72)), trans=transl, fps=30.0)
+    motion = load_motion(tmp_path / "m.npz")
+    np.testing.assert_allclose(motion.transl, transl, rtol=1e-6)
+    text = capsys.readouterr().out
+    assert (f"The person {said}: translations must be in metres" in text) if said else not text

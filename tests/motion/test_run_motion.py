@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.motion.editing import MotionOptions
@@ -19,6 +21,19 @@ def test_motion_has_the_persons_shape_and_starts_where_the_person_stands() -> No
     assert poses.betas is STAND.betas and fps == walk.fps
     torch.testing.assert_close(poses.transl[0], STAND.transl[0])
     torch.testing.assert_close(poses.body_pose, walk.body_pose)
+
+
+def test_what_the_file_does_not_say_is_given(tmp_path: Path) -> None:
+    """A person who lies along z, or stands if z is up."""
+    poses = np.zeros((5, 72))
+    poses[:, 0] = np.pi / 2
+    np.savez(tmp_path / "m.npz", poses=poses, trans=np.zeros((5, 3)), fps=np.nan)
+    for up, lean in (("y", 90.0), ("z", 0.0)):
+        options = MotionOptions(source_fps=50.0, up=up)
+        played, fps = load_run_motion(tmp_path / "m.npz", options, STAND, UP)
+        head = Rotation.from_rotvec(played.global_orient.double().numpy()).apply([0.0, 1.0, 0.0])
+        assert fps == 50.0
+        np.testing.assert_allclose(np.degrees(np.arccos(head @ UP.numpy())), lean, atol=0.1)
 
 
 def test_options_are_heeded() -> None:

@@ -89,11 +89,11 @@ def test_runs_motion_and_the_motions_of_the_package_are_offered(load, motion_fil
 def wrong_files(folder):
     (folder / "text.npz").write_text("poses")
     (folder / "text.pkl").write_text("poses")
-    np.savez(folder / "joints55.npz", poses=np.zeros((4, 165)), trans=np.zeros((4, 3)))
+    np.savez(folder / "joints23.npz", poses=np.zeros((4, 69)), trans=np.zeros((4, 3)))
     np.savez(folder / "empty.npz", poses=np.zeros((0, 72)), trans=np.zeros((0, 3)))
     np.savez(folder / "nan.npz", poses=np.full((4, 72), np.nan), trans=np.zeros((4, 3)))
     np.savez(folder / "letters.npz", poses=np.array([["a"] * 72]), trans=np.zeros((1, 3)))
-    names = "text.npz text.pkl joints55.npz empty.npz nan.npz letters.npz missing.npz".split()
+    names = "text.npz text.pkl joints23.npz empty.npz nan.npz letters.npz missing.npz".split()
     return [
         *(str(folder / name) for name in names),
         str(folder),
