@@ -34,6 +34,6 @@ def test_skipped_frames_keep_the_given_poses(tmp_path):
     # They load again with the frames left out, and without.
     arrays = {name: getattr(whole, name) for name in ("global_orient", "body_pose", "transl")}
     (data / "poses").mkdir()
-    np.savez(data / "poses" / "refined_train.npz", **arrays)
+    np.savez(data / "poses" / "refined_train.npz", betas=whole.betas[None], **arrays)
     again = replace(dataparser, poses="refined", heldout_poses="poses").setup().get_dataparser_outputs("train")
     np.testing.assert_allclose(again.metadata["poses"].transl[:6], refined.transl, rtol=1e-6)
