@@ -42,18 +42,25 @@ def run_jobs(
                 yield job, _attempt(measure, job, end)
         return
     context = get_context("spawn")
-    devices = context.Queue()
+    devices, gpus = context.Queue(), visible_gpus()
     for worker in range(workers):
-        devices.put(worker % max(torch.cuda.device_count(), 1))
+        devices.put(gpus[worker % len(gpus)])
     with ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=(devices,)) as pool:
         futures = {pool.submit(_attempt, measure, job, end): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
 
 
-def _start(devices: Queue[int]) -> None:
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES has them; one empty name of none."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = [str(index) for index in range(torch.cuda.device_count())] if chosen is None else chosen.split(",")
+    return names or [""]
+
+
+def _start(devices: Queue[str]) -> None:
     """Take a GPU, before PyTorch looks for one, and keep what all runs of this process share."""
-    os.environ["CUDA_VISIBLE_DEVICES"] = str(devices.get())
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices.get()
     made_once().__enter__()
 
 

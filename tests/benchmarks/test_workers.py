@@ -3,8 +3,9 @@
 import os
 
 import pytest
+import torch
 
-from benchmarks.workers import run_jobs
+from benchmarks.workers import run_jobs, visible_gpus
 
 
 def double(number: int) -> dict[str, int]:
@@ -24,3 +25,17 @@ def test_every_job_is_run_and_failures_are_told(workers: int) -> None:
 
 def test_no_job_begins_when_the_budget_is_over() -> None:
     assert list(run_jobs(double, [(1,)], 1, budget=-1)) == [((1,), None)]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count", "expected"),
+    [(None, 2, ["0", "1"]), ("3", 1, ["3"]), ("1,GPU-5e", 2, ["1", "GPU-5e"]), (None, 0, [""])],
+)
+def test_workers_stay_on_the_gpus_that_were_chosen(
+    chosen: str | None, count: int, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if chosen is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert visible_gpus() == expected
