@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 
-from nerfstudio.engine.trainer import Trainer
+import torch
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 
 
@@ -15,6 +16,13 @@ class AvatarTrainer(Trainer):
     nerfstudio writes in place and loads the newest file there is: killed while it saves, a run could neither be resumed
     nor evaluated until the broken file is deleted by hand, although the last complete checkpoint lies beside it.
     """
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(config, local_rank, world_size)
+        if self.device.startswith("cuda"):
+            # Triton's kernels and CUDA graphs go to the current device, and nerfstudio's processes all begin with the
+            # first one.
+            torch.cuda.set_device(self.device)
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:
