@@ -75,9 +75,7 @@ class TwoGpus:
 
         results = Evaluate(run / "config.yml", output_dir=run / "eval", lpips_backbone=self.lpips_backbone).main()
         names = ("psnr", "ssim", "lpips")
-        return {
-            f"{part}_{name}": values[name] for part, values in results.items() for name in names if name in values
-        }
+        return {f"{part}_{name}": values[name] for part, values in results.items() for name in names if name in values}
 
 
 if __name__ == "__main__":

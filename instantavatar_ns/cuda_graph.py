@@ -35,7 +35,7 @@ class Recording(Generic[T]):
         self._function, self._graph = function, None
         if device.type != "cuda":
             return
-        # A capture sees the streams of the current device alone, which need not be the one that is worked on: of several
+        # A capture sees the current device's streams alone, which need not be those that are worked on: of several
         # processes each has a GPU of its own.
         with torch.cuda.device(device):
             stream = _capture_stream(torch.cuda.current_device())

@@ -1,6 +1,6 @@
 """Train a small avatar by one process and by two, and leave what each of them has at the end.
 
-    python -m tests.two_processes SUBJECT FOLDER STEPS
+python -m tests.two_processes SUBJECT FOLDER STEPS
 """
 
 from __future__ import annotations
