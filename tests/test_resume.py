@@ -12,7 +12,7 @@ from torch import nn
 
 from instantavatar_ns.config import instant_avatar, instant_avatar_lite, instant_avatar_wild
 from instantavatar_ns.trainer import AvatarTrainer
-from tests.commands import BIN, environment, run_command, run_folder, training_arguments
+from tests.commands import command, environment, run_command, run_folder, training_arguments
 
 EVERY = 20
 
@@ -23,7 +23,7 @@ def test_killed_run_resumes_from_its_checkpoint(demo_subject, tmp_path):
     endless = training_arguments(demo_subject, tmp_path, 100_000, *more)
     with (tmp_path / "log").open("wb") as log:
         killed = subprocess.Popen(
-            [BIN / "ns-train", *endless], cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log
+            [command("ns-train"), *endless], cwd=tmp_path, env=environment(tmp_path), stdout=log, stderr=log
         )
         try:
             deadline = time.monotonic() + 300
