@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch.cuda.amp.grad_scaler import GradScaler
 
+from instantavatar_ns.checkpoints import check_fit
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel
@@ -85,6 +86,18 @@ class AvatarPipeline(VanillaPipeline):
             )
             callbacks.append(share)
         return callbacks
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Load a checkpoint.
+
+        Raises:
+            InputError: It is that of other frames, of another body or of other options.
+        """
+        prefixes = ("_model.module.", "_model.")  # several processes, or one
+        names = {name: next((p for p in prefixes if name.startswith(p)), "") for name in loaded_state}
+        state = {name.removeprefix(prefix): loaded_state[name] for name, prefix in names.items() if prefix}
+        check_fit(self.config.datamanager.data, self.model.state_dict(), state)
+        super().load_pipeline(loaded_state, step)
 
     def get_train_loss_dict(self, step: int):
         """Losses of a step, by a recording of its kernels where one can be made."""
