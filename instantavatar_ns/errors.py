@@ -47,9 +47,11 @@ def _of_checkpoint(traceback: TracebackType | None) -> InputError | None:
         if frame.f_code.co_name == "eval_load_checkpoint":
             from instantavatar_ns.checkpoints import checkpoint_to_resume, read  # which import this module
 
-            path, config = (frame.f_locals.get(name) for name in ("load_path", "config"))
             try:
-                checkpoint_to_resume(config) if path is None else read(path)
+                if "load_path" in frame.f_locals:
+                    read(frame.f_locals["load_path"])
+                else:
+                    checkpoint_to_resume(frame.f_locals["config"])
             except InputError as found:
                 return found
     return None

@@ -65,7 +65,7 @@ class _ResumablePolynomialLR(PolynomialLR):
         for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
             group["lr"] = rate
 
-    def get_lr(self) -> list[float]:
+    def get_lr(self) -> list[float | Tensor]:
         """Rates at the current step, whatever they were at the one before."""
         return self._get_closed_form_lr()
 

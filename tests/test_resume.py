@@ -14,16 +14,17 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks import training
 from instantavatar_ns.checkpoints import checkpoint_to_resume
 from instantavatar_ns.config import instant_avatar, instant_avatar_lite, instant_avatar_wild
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.trainer import AvatarTrainer, AvatarTrainerConfig
-from tests.commands import command, environment, run_command, run_folder, training_arguments
+from tests.commands import command, environment, run_folder, training_arguments
 
 EVERY = 20
 
 
-def test_killed_run_resumes_from_its_checkpoint(demo_subject, tmp_path):
+def test_killed_run_resumes_from_its_checkpoint(demo_subject, tmp_path, capsys):
     checkpoints = run_folder(tmp_path) / "nerfstudio_models"
     more = ["--steps-per-save", str(EVERY)]
     endless = training_arguments(demo_subject, tmp_path, 100_000, *more)
@@ -45,9 +46,8 @@ def test_killed_run_resumes_from_its_checkpoint(demo_subject, tmp_path):
     assert state["step"] > 0 and state["step"] % EVERY == 0
 
     more += ["--load-dir", str(checkpoints)]
-    result = run_command("ns-train", *training_arguments(demo_subject, tmp_path, 3, *more), folder=tmp_path)
-    assert result.returncode == 0, result.stderr[-4000:]
-    assert "Done loading Nerfstudio checkpoint" in result.stdout
+    training.train_here(training_arguments(demo_subject, tmp_path, 3, *more))
+    assert "Done loading Nerfstudio checkpoint" in capsys.readouterr().out
     (last,) = checkpoints.iterdir()
     resumed = torch.load(last, map_location="cpu", weights_only=True)
     assert resumed["step"] == state["step"] + 3
