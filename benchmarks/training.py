@@ -77,8 +77,8 @@ def run_folder(train_arguments: list[str]) -> Path:
     return Path(values["--output-dir"], values["--experiment-name"], train_arguments[0], "run")
 
 
-def set_up(train_arguments: list[str]) -> AvatarTrainer:
-    """What ns-train does before its first step."""
+def set_up(train_arguments: list[str], rank: int = 0, processes: int = 1) -> AvatarTrainer:
+    """What ns-train does before its first step, in one of several processes."""
     import tyro
     from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
     from nerfstudio.scripts.train import _set_random_seed
@@ -90,9 +90,10 @@ def set_up(train_arguments: list[str]) -> AvatarTrainer:
     config = tyro.cli(AnnotatedBaseConfigUnion, args=train_arguments)
     config.pipeline.datamanager.data = config.data
     config.set_timestamp()
-    config.save_config()
-    _set_random_seed(config.machine.seed)
-    trainer = config.setup(local_rank=0, world_size=1)
+    if rank == 0:
+        config.save_config()
+    _set_random_seed(config.machine.seed + rank)
+    trainer = config.setup(local_rank=rank, world_size=processes)
     trainer.setup()
     return trainer
 

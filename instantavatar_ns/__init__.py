@@ -13,6 +13,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
+from instantavatar_ns import library_warnings
+
 __version__ = "0.1.0"
 
 
@@ -32,3 +34,4 @@ def _allow_numpy_scalars_in_checkpoints() -> None:
 
 
 _allow_numpy_scalars_in_checkpoints()
+library_warnings.ignore()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nerfstudio.configs.base_config import ViewerConfig
-from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
@@ -12,7 +11,7 @@ from instantavatar_ns.deformer.skinning_grid import SkinningSettings
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
-from instantavatar_ns.trainer import AvatarTrainer
+from instantavatar_ns.trainer import AvatarTrainerConfig
 
 
 def _trainer_config(
@@ -27,8 +26,7 @@ def _trainer_config(
         # What the figures of benchmarks/results/poses.json are made with, on a GPU. RowAdamConfig's own numbers
         # are better where the two were compared, which is on CPUs, with `instant-avatar-lite`.
         poses = RowAdamConfig(lr=5e-4, eps=5e-2)
-    return TrainerConfig(
-        _target=AvatarTrainer,
+    return AvatarTrainerConfig(
         method_name=method_name,
         max_num_iterations=steps,
         steps_per_save=500,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from functools import cache
 from typing import Generic, TypeVar
 
 import torch
@@ -34,18 +35,21 @@ class Recording(Generic[T]):
         self._function, self._graph = function, None
         if device.type != "cuda":
             return
-        if not warm:
-            stream = torch.cuda.Stream()
-            stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
-                function()
-            torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        if generator is not None:
-            self._graph.register_generator_state(generator)
-        # Other threads may use the device meanwhile, such as those of the viewer.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
-            self._outputs = function()
+        # A capture sees the current device's streams alone, which need not be those that are worked on: of several
+        # processes each has a GPU of its own.
+        with torch.cuda.device(device):
+            stream = _capture_stream(torch.cuda.current_device())
+            if not warm:
+                stream.wait_stream(torch.cuda.current_stream())
+                with torch.cuda.stream(stream):
+                    function()
+                torch.cuda.current_stream().wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            if generator is not None:
+                self._graph.register_generator_state(generator)
+            # Other threads may use the device meanwhile, such as those of the viewer.
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+                self._outputs = function()
 
     def __call__(self) -> T:
         """Do the work once more."""
@@ -53,6 +57,15 @@ class Recording(Generic[T]):
             return self._function()
         self._graph.replay()
         return self._outputs
+
+
+@cache
+def _capture_stream(device: int) -> torch.cuda.Stream:
+    """The stream on which a device's work is captured: one for all, as libraries keep memory for each that they meet.
+
+    PyTorch's own belongs to whichever device was the current one at the first capture.
+    """
+    return torch.cuda.Stream(device)
 
 
 class RepeatedWork(Generic[T]):

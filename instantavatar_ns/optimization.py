@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from nerfstudio.engine.optimizers import AdamOptimizerConfig, OptimizerConfig
@@ -51,7 +52,22 @@ class PolynomialDecay(Scheduler):
 
     def get_scheduler(self, optimizer: Optimizer, lr_init: float) -> LRScheduler:
         """Return the scheduler."""
-        return PolynomialLR(optimizer, total_iters=self.config.max_steps, power=self.config.power)
+        return _ResumablePolynomialLR(optimizer, total_iters=self.config.max_steps, power=self.config.power)
+
+
+class _ResumablePolynomialLR(PolynomialLR):
+    """A `PolynomialLR` that can be prolonged: torch's ends where the checkpoint's ended, whatever was asked for."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from the checkpoint's step, to the checkpoint's last step or this one's, whichever is later."""
+        last = max(self.total_iters, state_dict["total_iters"])
+        super().load_state_dict({**state_dict, "total_iters": last})
+        for group, rate in zip(self.optimizer.param_groups, self.get_lr(), strict=True):
+            group["lr"] = rate
+
+    def get_lr(self) -> list[float | Tensor]:
+        """Rates at the current step, whatever they were at the one before."""
+        return self._get_closed_form_lr()
 
 
 @dataclass

@@ -7,14 +7,18 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, cast
 
+from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
+from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch.cuda.amp.grad_scaler import GradScaler
 
+from instantavatar_ns.checkpoints import check_fit
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
+from instantavatar_ns.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training_step import TrainingStep
 from instantavatar_ns.warm_up import compile_kernels
 
@@ -41,11 +45,21 @@ class AvatarPipeline(VanillaPipeline):
 
     config: AvatarPipelineConfig
 
-    def __init__(self, config: AvatarPipelineConfig, *args: Any, grad_scaler: GradScaler | None = None, **kwargs: Any):
-        super().__init__(config, *args, grad_scaler=grad_scaler, **kwargs)
+    def __init__(
+        self,
+        config: AvatarPipelineConfig,
+        device: str,
+        test_mode: Literal["test", "val", "inference"] = "val",
+        world_size: int = 1,
+        local_rank: int = 0,
+        grad_scaler: GradScaler | None = None,
+    ) -> None:
+        # As one process: nerfstudio would let the model average gradients before its poses are aligned.
+        super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
+        self.world_size = cast(AvatarDataManager, self.datamanager).world_size = world_size
         # Several processes exchange gradients in hooks, and a gradient scaler multiplies losses by what varies.
         scaled = grad_scaler is not None and grad_scaler.is_enabled()
-        self._may_record = config.record_steps and self.world_size == 1 and not scaled
+        self._may_record = config.record_steps and world_size == 1 and not scaled
         self._training_step: TrainingStep | None = None
         model = cast(InstantAvatarModel, self.model)
         model.may_record = config.record_steps
@@ -53,8 +67,37 @@ class AvatarPipeline(VanillaPipeline):
             return
         frames = cast(AvatarDataManager, self.datamanager).train_frames
         model.align_poses(frames.images[..., 3], frames.cameras)
-        if self._may_record and model.is_recordable:
+        if model.is_recordable:
             compile_kernels(model)
+        if world_size > 1:
+            share_state(model)
+            self._model = cast(Model, averaging_gradients(model))
+
+    def get_training_callbacks(
+        self, training_callback_attributes: TrainingCallbackAttributes
+    ) -> list[TrainingCallback]:
+        """Those of data and model; several processes share the occupancy whenever it has been refreshed."""
+        callbacks = super().get_training_callbacks(training_callback_attributes)
+        if self.world_size > 1:
+            share = TrainingCallback(
+                [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
+                lambda step: share_occupancy(cast(InstantAvatarModel, self.model)),
+                update_every_num_iters=self.config.model.occupancy_interval,
+            )
+            callbacks.append(share)
+        return callbacks
+
+    def load_pipeline(self, loaded_state: dict[str, Any], step: int) -> None:
+        """Load a checkpoint.
+
+        Raises:
+            InputError: It is that of other frames, of another body or of other options.
+        """
+        prefixes = ("_model.module.", "_model.")  # several processes, or one
+        names = {name: next((p for p in prefixes if name.startswith(p)), "") for name in loaded_state}
+        state = {name.removeprefix(prefix): loaded_state[name] for name, prefix in names.items() if prefix}
+        check_fit(self.config.datamanager.data, self.model.state_dict(), state)
+        super().load_pipeline(loaded_state, step)
 
     def get_train_loss_dict(self, step: int):
         """Losses of a step, by a recording of its kernels where one can be made."""

@@ -1,12 +1,39 @@
-"""nerfstudio's trainer, with checkpoints that a kill cannot spoil."""
+"""nerfstudio's trainer, with checkpoints that a kill cannot spoil, and that are checked before it goes on from them."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import dataclass, field
+from typing import cast
 
-from nerfstudio.engine.trainer import Trainer
+import torch
+from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
+from nerfstudio.utils.rich_utils import CONSOLE
+
+from instantavatar_ns.checkpoints import check_options, checkpoint_to_resume
+from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
+
+
+@dataclass
+class AvatarTrainerConfig(TrainerConfig):
+    """Configuration of the AvatarTrainer."""
+
+    _target: type = field(default_factory=lambda: AvatarTrainer)
+    """Class to instantiate."""
+
+    def save_config(self) -> None:
+        """Save to the run's folder, unless training cannot go on from the checkpoint: then nothing is written."""
+        found = checkpoint_to_resume(self)
+        if found is not None:
+            path, _ = found
+            of_run = path.parent.parent / "config.yml"
+            if of_run.is_file():  # checkpoints may have been copied without it
+                given = cast(AvatarPipelineConfig, self.pipeline)
+                check_options(path, pipeline_of(load_run_config(of_run)).model, given.model)
+        super().save_config()
 
 
 class AvatarTrainer(Trainer):
@@ -15,6 +42,34 @@ class AvatarTrainer(Trainer):
     nerfstudio writes in place and loads the newest file there is: killed while it saves, a run could neither be resumed
     nor evaluated until the broken file is deleted by hand, although the last complete checkpoint lies beside it.
     """
+
+    def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        super().__init__(config, local_rank, world_size)
+        if self.device.startswith("cuda"):
+            # Triton's kernels and CUDA graphs go to the current device, and nerfstudio's processes all begin with the
+            # first one.
+            torch.cuda.set_device(self.device)
+
+    def _load_checkpoint(self) -> None:
+        """Go on from the checkpoint that the options ask for, if any."""
+        found = checkpoint_to_resume(self.config)
+        if found is None:
+            super()._load_checkpoint()  # says so
+            return
+        path, content = found
+        self._start_step = content["step"] + 1
+        self.pipeline.load_pipeline(content["pipeline"], content["step"])
+        self.optimizers.load_optimizers(content["optimizers"])
+        if "schedulers" in content and self.config.load_scheduler:
+            self.optimizers.load_schedulers(content["schedulers"])
+        self.grad_scaler.load_state_dict(content["scalers"])
+        CONSOLE.print(f"Done loading Nerfstudio checkpoint from {path}")
+        if self.optimizers.optimizers["field"].param_groups[0]["lr"] == 0:
+            wanted = self._start_step + self.config.max_num_iterations
+            CONSOLE.log(
+                "[yellow]The learning rate has reached zero: nothing more is learnt. Give "
+                f"--optimizers.field.scheduler.max-steps {wanted}, and the same for poses.[/yellow]"
+            )
 
     @check_main_thread
     def save_checkpoint(self, step: int) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import imageio_ffmpeg
+import pytest
 
 BIN = Path(sys.executable).parent
 # What a CPU learns a 96-pixel person from in seconds: few rays, thick samples, a small field.
@@ -46,7 +47,9 @@ def environment(folder: Path) -> dict[str, str]:
         folder: Existing folder, in which ffmpeg is linked where the machine has none.
     """
     ffmpeg = folder / "ffmpeg"
-    if not ffmpeg.exists():
+    if shutil.which("ffmpeg") is None and not ffmpeg.exists():
+        import imageio_ffmpeg
+
         ffmpeg.symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
     path = os.pathsep.join([str(BIN), os.environ["PATH"], str(folder)])
     nowhere = "http://127.0.0.1:9"
@@ -61,6 +64,14 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+def command(name: str) -> Path:
+    """Path of a command of this environment; the test is skipped where it is not installed."""
+    path = BIN / name
+    if not path.exists():
+        pytest.skip(f"{name} is not installed beside {sys.executable} (pip install -e .)")
+    return path
+
+
 def run_command(name: str, *arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run a command of this environment to its end.
 
@@ -69,7 +80,7 @@ def run_command(name: str, *arguments: object, folder: Path) -> subprocess.Compl
         arguments: Its arguments.
         folder: Where to run it.
     """
-    command = [str(BIN / name), *map(str, arguments)]
+    line = [str(command(name)), *map(str, arguments)]
     return subprocess.run(
-        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False
+        line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False
     )

@@ -10,7 +10,11 @@ import torch
 from filelock import FileLock
 from jaxtyping import install_import_hook
 
+from tests.dependencies import skip_what_misses_any
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
+
+skip_what_misses_any()
 
 # Where tensors are worked on, every annotated shape and type is checked at each call. Not on a GPU, because Triton
 # cannot compile a wrapped kernel; not in modules with nerfstudio configs, whose inherited annotations are not exact.

@@ -15,6 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.commands import command
+from tests.dependencies import DEPENDENCIES
+
 REPO_ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*REPO_ROOT.glob("*.md"), *REPO_ROOT.glob("docs/**/*.md")])
 BLOCK = re.compile(
@@ -61,6 +64,9 @@ def test_python_blocks_compile(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if any(block.tested for block in _blocks(page))], ids=_name)
 def test_marked_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    command("instant-avatar")
+    for package in DEPENDENCIES:
+        pytest.importorskip(package)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     if any("$RUN" in block.code for block in _blocks(page) if block.tested):
         environment["RUN"] = "outputs/person/instant-avatar-lite/run"

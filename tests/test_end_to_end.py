@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from instantavatar_ns.library_warnings import HARMLESS
 from tests.commands import run_command
 
 TIMES = (0.0, 0.5, 1.0)
@@ -41,7 +42,13 @@ def evaluation(trained_run, tmp_path_factory):
     arguments = ["--load-config", trained_run / "config.yml", "--output-path", folder / "results.json"]
     result = run_command("ns-eval", *arguments, "--render-output-path", folder / "images", folder=folder)
     assert result.returncode == 0, result.stderr[-4000:]
+    (folder / "log").write_text(result.stdout + result.stderr)
     return folder
+
+
+def test_evaluation_shows_no_warnings_of_libraries(evaluation):
+    log = (evaluation / "log").read_text()
+    assert not any(text in log for text, _, module in HARMLESS if "activations" not in module)  # imported before us
 
 
 def test_held_out_frames_resemble_the_person(demo_subject, evaluation):

@@ -150,3 +150,21 @@ def test_kernel_of_rows_moves_them_as_torch_does(monkeypatch: pytest.MonkeyPatch
         by_torch.step()
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
     assert ours.detach().std() > 0.1
+
+
+@pytest.mark.parametrize(("asked", "last"), [(12, 12), (4, 6)])
+def test_training_can_be_prolonged(asked: int, last: int) -> None:
+    """And a shorter schedule, the default one perhaps, does not end a longer one."""
+    first, optimizers = build(max_steps=6)
+    for number in range(3):
+        step(first, optimizers, number)
+    checkpoint = optimizers.optimizers["field"].state_dict(), optimizers.schedulers["field"].state_dict()
+
+    second, resumed = build(max_steps=asked)
+    resumed.load_optimizers({"field": checkpoint[0]})
+    resumed.load_schedulers({"field": checkpoint[1]})
+    for number in range(3, last):
+        rate = resumed.optimizers["field"].param_groups[0]["lr"]
+        assert rate == pytest.approx(1e-2 * (1 - number / last) ** 1.5) and type(rate) is float
+        step(second, resumed, number)
+    assert resumed.optimizers["field"].param_groups[0]["lr"] == 0

@@ -15,6 +15,7 @@ from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
 from nerfstudio.data.datamanagers.base_datamanager import VanillaDataManager, VanillaDataManagerConfig
 from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
+from nerfstudio.utils import comms
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
@@ -172,7 +173,7 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
 
     def setup_train(self) -> None:
         """Put the training frames on the device."""
-        self.train_frames = FrameStore(self.train_dataset, self.device, self.config, self.local_rank)
+        self.train_frames = FrameStore(self.train_dataset, self.device, self.config, comms.get_rank())
         self.train_pixel_sampler = _stock_sampler(self.config.train_num_rays_per_batch)
 
     def setup_eval(self) -> None:
@@ -197,7 +198,7 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
         """Rays of one evaluation frame and their colours."""
         self.eval_count += 1
         if self._eval_frames is None:
-            self._eval_frames = FrameStore(self.eval_dataset, self.device, self.config, self.local_rank)
+            self._eval_frames = FrameStore(self.eval_dataset, self.device, self.config, comms.get_rank())
         frame = self._eval_frames.frame_of_step(step, self.world_size)
         return self._eval_frames.draw_rays(frame, self.config.eval_num_rays_per_batch, step)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 
+from instantavatar_ns import library_warnings
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
@@ -73,7 +75,11 @@ class Demo:
                 command += [f"--optimizers.{group}.scheduler.max-steps", str(self.steps)]
             if done:
                 command += ["--load-dir", str(run / "nerfstudio_models")]
-            subprocess.run(command, check=True)
+            if not sys.stdout.isatty():  # nerfstudio draws the last ten lines anew for each that it adds
+                command += ["--logging.local-writer.max-log-size", "0"]
+            known = [os.environ["PYTHONWARNINGS"]] if os.environ.get("PYTHONWARNINGS") else []
+            quiet = {"PYTHONWARNINGS": ",".join([library_warnings.as_variable(), *known])}
+            subprocess.run(command, check=True, env=os.environ | quiet)
         return run / "config.yml"
 
 

@@ -27,10 +27,12 @@ def scene(small_avatar: Body) -> Scene:
     occupancy = CanonicalOccupancy(deformer.box)
     occupancy.refresh(body_density(small_avatar.vertices, small_avatar.body.faces))
     occupancy, deformer = occupancy.to(DEVICE), deformer.to(DEVICE)
-    field = CanonicalField(*canonical_box(small_avatar.vertices), HashGrid(4, 10), 16, "torch").to(DEVICE)
+    field = CanonicalField(*canonical_box(small_avatar.vertices), HashGrid(4, 10), 16, "torch")
     with torch.no_grad():
+        # Before it goes to the GPU, which would draw other numbers: the same field, and as many samples, anywhere.
         field.encoding.params.normal_()
         field.density_head.params.mul_(12)
+    field = field.to(DEVICE)
     bones = random_bones(small_avatar.body, 1)[0].to(DEVICE)
     world_to_root = torch.eye(4, device=DEVICE)
     world_to_root[:3, 3] = torch.tensor([0.1, -0.05, 0.2])

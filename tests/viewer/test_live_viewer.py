@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import BIN, environment
+from tests.commands import command, environment
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """--no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --disable-quic
@@ -41,9 +41,9 @@ def server(trained_run, tmp_path_factory):
         port = listener.getsockname()[1]
     address = f"http://127.0.0.1:{port}"
     options = ["--viewer.websocket-host", "127.0.0.1", "--viewer.websocket-port", str(port)]
-    command = [BIN / "ns-viewer", "--load-config", trained_run / "config.yml", *options]
+    line = [command("ns-viewer"), "--load-config", trained_run / "config.yml", *options]
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=folder, env=environment(folder), stdout=log, stderr=log)
+        process = subprocess.Popen(line, cwd=folder, env=environment(folder), stdout=log, stderr=log)
         try:
             _wait(lambda: _answers(address) or process.poll() is not None, "the server")
             assert process.poll() is None, (folder / "log").read_text()[-4000:]
