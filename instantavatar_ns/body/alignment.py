@@ -22,9 +22,9 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel
 from instantavatar_ns.body.motion_prior import Assumption, MotionPrior, gaussian, matern52
-from instantavatar_ns.body.outline_equations import Equations, OutlineEquations, Poses, Unknowns
+from instantavatar_ns.body.outline_equations import Equations, OutlineEquations, Poses, Unknowns, join
 from instantavatar_ns.body.silhouettes import Silhouettes
-from instantavatar_ns.body.windows import blend, windows
+from instantavatar_ns.body.windows import blend, spread_evenly, windows
 
 ROUNDS = 8
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 3, 0.08, 0.03  # metres within which an outline belongs to another
@@ -38,6 +38,7 @@ _LENGTHS: dict[Callable[[Tensor], Tensor], tuple[float, ...]] = {
     gaussian: (20.0, 28.0, 40.0),
 }
 _FIRST = Assumption(0.03, 0.01, matern52, 10.0)
+_SEARCHED = 2  # windows at most, on which the search is done: errors are of one estimator, motion is one person's
 _USUAL_EVIDENCES, _ROUNDS_A_SEARCH = 80, 10  # of a search: how many, and how many rounds last as long
 
 
@@ -83,28 +84,24 @@ def align_to_silhouettes(
         silhouettes: What to fill.
         progress: Called now and then with the share of the work that is done.
     """
-    parts = windows(basis)
-    poses = [
-        Poses(rotations[frames], transl[frames], basis[frames, knots], silhouettes.of(frames))
-        for frames, knots in parts
-    ]
+    parts, cells = windows(basis)
     priors = [
-        MotionPrior(some.rotations, some.transl, times[part.frames], some.basis)
-        for part, some in zip(parts, poses, strict=True)
+        MotionPrior(rotations[frames], transl[frames], times[frames], basis[frames, knots]) for frames, knots in parts
     ]
-    problem = OutlineEquations(body, betas)
+    problem = OutlineEquations(body, betas, basis.shape[1] / basis.shape[0])
     unknowns, assumed = problem.start(basis.shape[1]), _FIRST
-    work = _Work(progress, len(parts))
+    work = _Work(progress, len(cells))
     # One silhouette alone does not tell a lean from thin clothes: its pose stays as it is.
     for number in range(ROUNDS if len(rotations) > 1 else 0):
-        reach = _COARSE_REACH if number < _COARSE_ROUNDS else _REACH
-        equations = []
-        for part, some in zip(parts, poses, strict=True):
-            here = unknowns._replace(knots=unknowns.knots[part.knots])
-            equations.append(problem.linearise(some, here, reach))
+        reach, of_cells = _COARSE_REACH if number < _COARSE_ROUNDS else _REACH, []
+        for frames, knots in cells:
+            poses = Poses(rotations[frames], transl[frames], basis[frames, knots], silhouettes.of(frames))
+            of_cells.append(problem.linearise(poses, unknowns._replace(knots=unknowns.knots[knots]), reach))
             work.linearised()
+        equations = [join(of_cells, cells, part) for part in parts]
         if number == _COARSE_ROUNDS - 1:
-            assumed = _most_probable(problem, equations, priors, work)
+            some = spread_evenly(len(parts), _SEARCHED)
+            assumed = _most_probable(problem, [equations[i] for i in some], [priors[i] for i in some], work)
         knots, *shared = problem.solve(equations, [prior.of_knots(assumed) for prior in priors])[:3]
         unknowns = Unknowns(blend(knots, [part.knots for part in parts], basis.shape[1]), *shared)
     remainders = [
@@ -121,16 +118,16 @@ class _Work:
 
     Args:
         progress: See `align_to_silhouettes`.
-        num_windows: Over which the frames are distributed.
+        num_cells: Over which the frames are distributed.
     """
 
-    def __init__(self, progress: Callable[[float], None], num_windows: int) -> None:
-        self.progress, self.num_windows = progress, num_windows
+    def __init__(self, progress: Callable[[float], None], num_cells: int) -> None:
+        self.progress, self.num_cells = progress, num_cells
         self.done, self.searched = 0.0, 0.0
 
     def linearised(self) -> None:
-        """Count a window in a round."""
-        self.done += 1 / self.num_windows
+        """Count a cell in a round."""
+        self.done += 1 / self.num_cells
         self._tell()
 
     def solved(self) -> None:
@@ -170,12 +167,19 @@ def _uphill(evidence: Callable[[Assumption], float], correlation: Callable[[Tens
         spread, jitter, length = (values[index] for values, index in zip(axes, place, strict=True))
         return Assumption(spread, jitter, correlation, length)
 
+    def near(place: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
+        """The place itself, then those a step off along at most so many axes."""
+        steps = sorted(product((0, -1, 1), repeat=len(axes)), key=lambda step: sum(map(abs, step)))
+        moved = (tuple(map(sum, zip(place, step, strict=True))) for step in steps if sum(map(abs, step)) <= most)
+        return [one for one in moved if all(0 <= i < len(values) for i, values in zip(one, axes, strict=True))]
+
     place = _SPREADS.index(_FIRST.spread), _JITTERS.index(_FIRST.jitter), len(axes[-1]) // 2
     best = None
     while place != best:
         best = place
-        near = (range(max(index - 1, 0), min(index + 2, len(values))) for index, values in zip(best, axes, strict=True))
-        place = max(product(*near), key=lambda other: evidence(at(other)))
+        for most in (1, len(axes)):  # the diagonals are looked at last: they are most of the neighbours
+            if place == best:
+                place = max(near(best, most), key=lambda other: evidence(at(other)))
     return at(place)
 
 

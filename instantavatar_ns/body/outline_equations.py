@@ -19,6 +19,7 @@ from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.motion_prior import KnotPrior
 from instantavatar_ns.body.silhouettes import Silhouettes, inner_edges, match_outlines
 from instantavatar_ns.body.symmetry import PATCH, joint_prior, patches
+from instantavatar_ns.body.windows import Span
 
 # Expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the next.
 # Outlines are normal about that, and independent where they are a patch apart.
@@ -42,12 +43,12 @@ class Unknowns(NamedTuple):
 
 
 class Poses(NamedTuple):
-    """Given poses of a window's frames, and the silhouettes seen in them.
+    """Given poses of some frames, and the silhouettes seen in them.
 
     Attributes:
         rotations: Of the joints relative to their parents.
         transl: Of the body in the dataset's world, metres.
-        basis: Weight of each of the window's knots in each frame.
+        basis: Weight in each frame of the knots that have any.
         silhouettes: Of the person.
     """
 
@@ -62,7 +63,7 @@ class Poses(NamedTuple):
 
 
 class Equations(NamedTuple):
-    """Normal equations of a window, linear in its knots and in what is shared.
+    """Normal equations of some frames, linear in their knots and in what all frames share.
 
     Attributes:
         matrix: Of the knots.
@@ -101,9 +102,11 @@ class OutlineEquations:
     Args:
         body: The person's body, on the device that computes.
         betas: Its shape.
+        knots_a_frame: Knots of the whole recording by its frames.
     """
 
-    def __init__(self, body: BodyModel, betas: Float[Tensor, "10"]) -> None:
+    def __init__(self, body: BodyModel, betas: Float[Tensor, "10"], knots_a_frame: float) -> None:
+        self.knots_a_frame = knots_a_frame
         self.rest, self.joints = body.rest(betas)
         self.weights, self.faces, self.ancestors = body.skinning_weights, body.faces, body.ancestors
         self.parents = body.parents.tolist()
@@ -133,17 +136,17 @@ class OutlineEquations:
         )
 
     def linearise(self, poses: Poses, unknowns: Unknowns, reach: float) -> Equations:
-        """Equations of a window's distances around some unknowns.
+        """Return equations of the distances in some frames around some unknowns.
 
         Args:
-            poses: Given ones and silhouettes of the window.
-            unknowns: Where to linearise; knots of the window.
+            poses: Given ones and silhouettes of the frames.
+            unknowns: Where to linearise; knots that have weight in these frames.
             reach: Metres within which outlines belong to each other.
         """
         (frames, knots), parts = poses.basis.shape, []
         for first in range(0, frames, _FRAMES_AT_ONCE):
             some = poses.of(slice(first, first + _FRAMES_AT_ONCE))
-            parts.extend(self._of_frames(some, unknowns, reach, knots / frames))
+            parts.extend(self._of_frames(some, unknowns, reach))
         # What is solved is badly conditioned.
         basis, size = poses.basis.double(), knots * _OF_POSE
         matrix, with_clothes, of_clothes, pull, pull_clothes = (torch.stack(part).double() for part in zip(*parts))
@@ -167,9 +170,7 @@ class OutlineEquations:
             -torch.cat([pull[:, joints].sum(dim=0), pull_clothes.sum(dim=0)]),
         )
 
-    def _of_frames(
-        self, poses: Poses, unknowns: Unknowns, reach: float, knots_a_frame: float
-    ) -> list[tuple[Tensor, ...]]:
+    def _of_frames(self, poses: Poses, unknowns: Unknowns, reach: float) -> list[tuple[Tensor, ...]]:
         """Of each of a few frames: products of the derivatives by its pose and the joints with each other, with those by
         clothes, of clothes with themselves, and with the distances where all unknowns are zero."""
         correction, offset, clothes = (
@@ -185,7 +186,7 @@ class OutlineEquations:
         current = torch.cat([correction.flatten(1), offset.flatten().expand(len(correction), -1)], dim=1)
         # Neighbouring points say the same, in neighbouring frames too: together they count as much as their patches,
         # seen once a knot.
-        several = outline.length / PATCH * knots_a_frame
+        several = outline.length / PATCH * self.knots_a_frame
         counts = torch.bincount(outline.frame, minlength=len(vertices)).tolist()  # nothing is trained yet: may block
         points = (outline.edge, outline.point, outline.slope, outline.distance, several)
         result = []
@@ -252,6 +253,26 @@ class OutlineEquations:
         ]
         offsets, clothes = shared[:_OF_JOINTS, 0].view(-1, 3), shared[_OF_JOINTS:, 0]
         return Solution([some.view(-1, NUM_JOINTS + 1, 3) for some in knots], offsets, clothes, float(evidence))
+
+
+def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) -> Equations:
+    """Sum the equations of those cells that lie within a window."""
+    size, some = (window.knots.stop - window.knots.start) * _OF_POSE, equations[0]
+    result = Equations(
+        some.matrix.new_zeros(size, size),
+        some.border.new_zeros(size, some.border.shape[1]),
+        torch.zeros_like(some.corner),
+        some.right.new_zeros(size),
+        torch.zeros_like(some.right_shared),
+    )
+    for cell, part in zip(cells, equations, strict=True):
+        if cell.within(window):
+            first = (cell.knots.start - window.knots.start) * _OF_POSE
+            own = slice(first, first + len(part.matrix))
+            places = (own, own), own, ..., own, ...
+            for whole, place, value in zip(result, places, part, strict=True):
+                whole[place] += value
+    return result
 
 
 def _with_prior(matrix: Float[Tensor, "unknowns unknowns"], prior: KnotPrior) -> Float[Tensor, "unknowns unknowns"]:

@@ -7,6 +7,7 @@ away. Within a window everything depends on everything; results are blended wher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import ceil
 from typing import NamedTuple
 
@@ -19,33 +20,46 @@ from torch import Tensor
 _LONGEST, _OVERLAP = 16, 4
 
 
-class Window(NamedTuple):
-    """Frames that are worked on together, and the knots that have weight in them."""
+class Span(NamedTuple):
+    """Frames that follow each other, and the knots that have weight in them."""
 
     frames: slice
     knots: slice
 
+    def within(self, other: Span) -> bool:
+        """Return whether all knots are the other's too."""
+        return other.knots.start <= self.knots.start and self.knots.stop <= other.knots.stop
 
-def windows(basis: Float[Tensor, "frames knots"]) -> list[Window]:
-    """Cover all frames by windows, evenly spread over time, each with a quarter or more in common with the next.
+
+def windows(basis: Float[Tensor, "frames knots"]) -> tuple[list[Span], list[Span]]:
+    """Cover all frames by windows that are spread evenly over time, and divide them where windows begin and end.
 
     Args:
         basis: Weight of each knot in each frame: uniform cubic B-splines, the frames in ascending order.
 
     Returns:
-        Windows that have frames, in ascending order; one, if the recording is short.
+        The windows, one if the recording is short; and cells that do not overlap and of which each window is a union.
+        Both in ascending order, without those that have no frames.
     """
     pieces = basis.shape[1] - 3
     count = max(ceil((pieces - _OVERLAP) / (_LONGEST - _OVERLAP)), 1)
-    length = min(pieces, _LONGEST)
+    length = ceil((pieces + (count - 1) * _OVERLAP) / count)
+    starts = spread_evenly(pieces - length + 1, count)
     piece = (basis > 0).int().argmax(dim=1).clamp_max(pieces - 1).cpu()
-    result = []
-    for number in range(count):
-        start = round(number * (pieces - length) / max(count - 1, 1))
-        first, end = torch.searchsorted(piece, torch.tensor([start, start + length])).tolist()
-        if first < end:
-            result.append(Window(slice(first, end), slice(start, start + length + 3)))
-    return result
+
+    def spans(bounds: list[tuple[int, int]]) -> list[Span]:
+        frames = torch.searchsorted(piece, torch.tensor(bounds)).tolist()
+        several = zip(frames, bounds, strict=True)
+        return [Span(slice(*some), slice(start, end + 3)) for some, (start, end) in several if some[0] < some[1]]
+
+    bounds = [(start, start + length) for start in starts]
+    return spans(bounds), spans([*pairwise(sorted({bound for pair in bounds for bound in pair}))])
+
+
+def spread_evenly(total: int, most: int) -> list[int]:
+    """Choose numbers from 0 to `total - 1`, at most so many: all of them, or first and last and some between."""
+    count = min(total, most)
+    return [round(number * (total - 1) / max(count - 1, 1)) for number in range(count)]
 
 
 def blend(parts: Sequence[Float[Tensor, "_ *shape"]], places: Sequence[slice], total: int) -> Tensor:

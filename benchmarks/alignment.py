@@ -1,0 +1,145 @@
+"""Seconds and memory of the alignment of poses to silhouettes, by the number of frames.
+
+The demo person turns round and round, a hundred frames a turn, and is seen at 160 pixels; poses are 2 degrees and 8 mm
+an axis off. Run on two cores, with nothing else running, as
+
+    taskset -c 0,1 python -m benchmarks.alignment --output benchmarks/results/alignment.json
+
+Figures, for each number of frames, each measured in a process of its own:
+
+- `seconds_100`: from given poses and masks to corrections; `cpu_seconds_100`: of all threads together
+- `peak_memory_mb_100`: of the process, and `added_memory_mb_100`: by how much the alignment raised it
+- `error_deg_100`, `given_error_deg_100`: mean rotation error of the joints after and before
+- `growth_200`, `growth_400`: seconds a frame, divided by those of the first number of frames; `growth`: the largest
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import resource
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks import record
+from instantavatar_ns.body.alignment import align_to_silhouettes
+from instantavatar_ns.body.body_model import load_body_model, rotation_matrices
+from instantavatar_ns.body.pose_error import pose_error
+from instantavatar_ns.body.pose_refinement import spline_basis
+from instantavatar_ns.body.silhouettes import Silhouettes, distance_to_mask
+from instantavatar_ns.data.demo_motion import add_pose_noise, turn_poses
+from instantavatar_ns.data.demo_render import camera_intrinsics, render_frame
+from instantavatar_ns.data.demo_subject import DemoSubject, make_subject
+
+FRAMES_A_TURN, KNOT_SPACING = 100, 8.0
+DISTANCE = 4.0  # metres from the camera
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, nargs="+", default=[100, 200, 400], help="in ascending order")
+    parser.add_argument("--size", type=int, default=160, help="height and width of the masks")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--output", type=Path, help="JSON file to write")
+    args = parser.parse_args()
+    figures = record.head("cpu") | {"threads": args.threads, "size": args.size}
+    record.write(args.output, figures | measure(args.frames, args.size, args.threads))
+
+
+def measure(frames: list[int], size: int, threads: int) -> dict[str, float]:
+    """Figures for some numbers of frames, the first of which growth refers to."""
+    record.progress(f"drawing {max(frames)} masks")
+    recording = Recording(max(frames), size)
+    figures = {}
+    for number in frames:
+        # Memory that a process once held counts until it ends.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            of_number = pool.apply(align, (recording.first(number), threads))
+        figures |= {f"{name}_{number}": value for name, value in of_number.items()}
+        record.progress(f"{number} frames: {of_number['seconds']:.1f} s")
+    growths = {
+        f"growth_{number}": figures[f"seconds_{number}"] / figures[f"seconds_{frames[0]}"] * frames[0] / number
+        for number in frames[1:]
+    }
+    return figures | growths | ({"growth": max(growths.values())} if growths else {})
+
+
+class Recording:
+    """Masks of the demo person, and exact and estimated poses.
+
+    Args:
+        frames: How many.
+        size: Height and width of the masks.
+    """
+
+    def __init__(self, frames: int, size: int) -> None:
+        self.betas = np.zeros(10, np.float32)
+        subject = make_subject(load_body_model("free"), self.betas, 0, 0)
+        self.poses, sway = turn_poses(np.arange(frames) / FRAMES_A_TURN, np.random.default_rng(0))
+        self.transl = sway + [0.0, 0.0, DISTANCE]
+        self.intrinsics = camera_intrinsics(size)
+        places = zip(self.poses, self.transl, strict=True)
+        self.masks = np.stack([_mask(subject, *place, self.intrinsics, size) for place in places])
+        self.given, self.given_transl = add_pose_noise(
+            self.poses, self.transl, degrees=2.0, millimetres=8.0, correlation=8.0, rng=np.random.default_rng(1)
+        )
+
+    def first(self, frames: int) -> Recording:
+        """The beginning of the recording."""
+        result = object.__new__(Recording)
+        result.betas, result.intrinsics = self.betas, self.intrinsics
+        for name in ("poses", "transl", "masks", "given", "given_transl"):
+            setattr(result, name, getattr(self, name)[:frames])
+        return result
+
+
+def _mask(subject: DemoSubject, pose: np.ndarray, transl: np.ndarray, intrinsics: np.ndarray, size: int) -> np.ndarray:
+    vertices, normals = subject.posed(pose, transl)
+    camera = {"intrinsics": intrinsics, "size": size, "samples": 1}
+    _, alpha = render_frame(vertices, subject.faces, normals, **camera, albedo=lambda face, _: np.zeros((len(face), 3)))
+    return np.round(255 * alpha).astype(np.uint8)
+
+
+def align(recording: Recording, threads: int) -> dict[str, float]:
+    """Align a recording: time, memory and errors."""
+    torch.set_num_threads(threads)
+    frames, camera = len(recording.masks), _tensor(recording.intrinsics)
+    given, true = (rotation_matrices(_tensor(poses)) for poses in (recording.given, recording.poses))
+    times = torch.arange(frames).float()
+    basis, body = spline_basis(times, KNOT_SPACING), load_body_model("free")
+    align_to_silhouettes_of = (body, _tensor(recording.betas), given, _tensor(recording.given_transl), times, basis)
+    before, start, cpu_start = _peak_memory_mb(), perf_counter(), process_time()
+    silhouettes = Silhouettes(
+        distance_to_mask(torch.from_numpy(recording.masks)),
+        camera.diagonal()[:2].expand(frames, 2),
+        camera[:2, 2].expand(frames, 2),
+        torch.eye(4).expand(frames, 4, 4),
+    )
+    found = align_to_silhouettes(*align_to_silhouettes_of, silhouettes)
+    seconds, cpu_seconds, peak = perf_counter() - start, process_time() - cpu_start, _peak_memory_mb()
+    correction = torch.einsum("fk,kjr->fjr", basis, found.knots) + found.remainders
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "peak_memory_mb": peak,
+        "added_memory_mb": peak - before,
+        "given_error_deg": pose_error(given, true).mean_deg,
+        "error_deg": pose_error(rotation_matrices(correction[:, :-1]) @ given, true).mean_deg,
+    }
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(array, np.float32))
+
+
+def _peak_memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts kilobytes
+
+
+if __name__ == "__main__":
+    main()
