@@ -18,11 +18,13 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import resource
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter, process_time
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from benchmarks import record
@@ -54,7 +56,7 @@ def main() -> None:
 def measure(frames: list[int], size: int, threads: int) -> dict[str, float]:
     """Figures for some numbers of frames, the first of which growth refers to."""
     record.progress(f"drawing {max(frames)} masks")
-    recording = Recording(max(frames), size)
+    recording = make_recording(max(frames), size)
     figures = {}
     for number in frames:
         # Memory that a process once held counts until it ends.
@@ -69,38 +71,42 @@ def measure(frames: list[int], size: int, threads: int) -> dict[str, float]:
     return figures | growths | ({"growth": max(growths.values())} if growths else {})
 
 
+@dataclass(frozen=True)
 class Recording:
-    """Masks of the demo person, and exact and estimated poses.
+    """Masks of the demo person, with exact and estimated poses.
 
-    Args:
-        frames: How many.
-        size: Height and width of the masks.
+    Attributes:
+        masks: Opacity, 0 to 255.
+        poses: Axis-angle rotations of the joints, radians.
+        transl: Of the body, metres.
+        given: The same rotations as a pose estimator gives them.
+        given_transl: The same of the translations.
     """
 
-    def __init__(self, frames: int, size: int) -> None:
-        self.betas = np.zeros(10, np.float32)
-        subject = make_subject(load_body_model("free"), self.betas, 0, 0)
-        self.poses, sway = turn_poses(np.arange(frames) / FRAMES_A_TURN, np.random.default_rng(0))
-        self.transl = sway + [0.0, 0.0, DISTANCE]
-        self.intrinsics = camera_intrinsics(size)
-        places = zip(self.poses, self.transl, strict=True)
-        self.masks = np.stack([_mask(subject, *place, self.intrinsics, size) for place in places])
-        self.given, self.given_transl = add_pose_noise(
-            self.poses, self.transl, degrees=2.0, millimetres=8.0, correlation=8.0, rng=np.random.default_rng(1)
-        )
+    masks: UInt8[np.ndarray, "frames size size"]
+    poses: Float[np.ndarray, "frames 24 3"]
+    transl: Float[np.ndarray, "frames 3"]
+    given: Float[np.ndarray, "frames 24 3"]
+    given_transl: Float[np.ndarray, "frames 3"]
 
     def first(self, frames: int) -> Recording:
-        """The beginning of the recording."""
-        result = object.__new__(Recording)
-        result.betas, result.intrinsics = self.betas, self.intrinsics
-        for name in ("poses", "transl", "masks", "given", "given_transl"):
-            setattr(result, name, getattr(self, name)[:frames])
-        return result
+        """Return the beginning of the recording."""
+        return Recording(*(value[:frames] for value in vars(self).values()))
 
 
-def _mask(subject: DemoSubject, pose: np.ndarray, transl: np.ndarray, intrinsics: np.ndarray, size: int) -> np.ndarray:
+def make_recording(frames: int, size: int) -> Recording:
+    """Draw the demo person in so many frames, without colors."""
+    subject = make_subject(load_body_model("free"), np.zeros(10, np.float32), 0, 0)
+    poses, sway = turn_poses(np.arange(frames) / FRAMES_A_TURN, np.random.default_rng(0))
+    transl = sway + np.array([0.0, 0.0, DISTANCE])
+    masks = np.stack([_mask(subject, *place, size) for place in zip(poses, transl, strict=True)])
+    given = add_pose_noise(poses, transl, degrees=2.0, millimetres=8.0, correlation=8.0, rng=np.random.default_rng(1))
+    return Recording(masks, poses, transl, *given)
+
+
+def _mask(subject: DemoSubject, pose: np.ndarray, transl: np.ndarray, size: int) -> np.ndarray:
     vertices, normals = subject.posed(pose, transl)
-    camera = {"intrinsics": intrinsics, "size": size, "samples": 1}
+    camera = {"intrinsics": camera_intrinsics(size), "size": size, "samples": 1}
     _, alpha = render_frame(vertices, subject.faces, normals, **camera, albedo=lambda face, _: np.zeros((len(face), 3)))
     return np.round(255 * alpha).astype(np.uint8)
 
@@ -108,11 +114,14 @@ def _mask(subject: DemoSubject, pose: np.ndarray, transl: np.ndarray, intrinsics
 def align(recording: Recording, threads: int) -> dict[str, float]:
     """Align a recording: time, memory and errors."""
     torch.set_num_threads(threads)
-    frames, camera = len(recording.masks), _tensor(recording.intrinsics)
+    frames, size = recording.masks.shape[:2]
     given, true = (rotation_matrices(_tensor(poses)) for poses in (recording.given, recording.poses))
-    times = torch.arange(frames).float()
+    transl, camera, times = (
+        _tensor(recording.given_transl),
+        _tensor(camera_intrinsics(size)),
+        torch.arange(frames).float(),
+    )
     basis, body = spline_basis(times, KNOT_SPACING), load_body_model("free")
-    align_to_silhouettes_of = (body, _tensor(recording.betas), given, _tensor(recording.given_transl), times, basis)
     before, start, cpu_start = _peak_memory_mb(), perf_counter(), process_time()
     silhouettes = Silhouettes(
         distance_to_mask(torch.from_numpy(recording.masks)),
@@ -120,7 +129,7 @@ def align(recording: Recording, threads: int) -> dict[str, float]:
         camera[:2, 2].expand(frames, 2),
         torch.eye(4).expand(frames, 4, 4),
     )
-    found = align_to_silhouettes(*align_to_silhouettes_of, silhouettes)
+    found = align_to_silhouettes(body, torch.zeros(10), given, transl, times, basis, silhouettes)
     seconds, cpu_seconds, peak = perf_counter() - start, process_time() - cpu_start, _peak_memory_mb()
     correction = torch.einsum("fk,kjr->fjr", basis, found.knots) + found.remainders
     return {

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import BodyModel
-from instantavatar_ns.body.motion_prior import Assumption, MotionPrior, gaussian, matern52
+from instantavatar_ns.body.motion_prior import Hyperparameters, MotionPrior, gaussian, matern52
 from instantavatar_ns.body.outline_equations import Equations, OutlineEquations, Poses, Unknowns, join
 from instantavatar_ns.body.silhouettes import Silhouettes
 from instantavatar_ns.body.windows import blend, spread_evenly, windows
@@ -37,9 +37,9 @@ _LENGTHS: dict[Callable[[Tensor], Tensor], tuple[float, ...]] = {
     matern52: (1.0, 5.0, 10.0, 20.0, 40.0, 80.0),
     gaussian: (20.0, 28.0, 40.0),
 }
-_FIRST = Assumption(0.03, 0.01, matern52, 10.0)
+_FIRST = Hyperparameters(0.03, 0.01, matern52, 10.0)
 _SEARCHED = 2  # windows at most, on which the search is done: errors are of one estimator, motion is one person's
-_USUAL_EVIDENCES, _ROUNDS_A_SEARCH = 80, 10  # of a search: how many, and how many rounds last as long
+_USUAL_EVIDENCES, _ROUNDS_A_SEARCH = 60, 6  # of a search: how many, and how many rounds last as long
 
 
 class Alignment(NamedTuple):
@@ -89,7 +89,7 @@ def align_to_silhouettes(
         MotionPrior(rotations[frames], transl[frames], times[frames], basis[frames, knots]) for frames, knots in parts
     ]
     problem = OutlineEquations(body, betas, basis.shape[1] / basis.shape[0])
-    unknowns, assumed = problem.start(basis.shape[1]), _FIRST
+    unknowns, chosen = problem.start(basis.shape[1]), _FIRST
     work = _Work(progress, len(cells))
     # One silhouette alone does not tell a lean from thin clothes: its pose stays as it is.
     for number in range(ROUNDS if len(rotations) > 1 else 0):
@@ -101,16 +101,16 @@ def align_to_silhouettes(
         equations = [join(of_cells, cells, part) for part in parts]
         if number == _COARSE_ROUNDS - 1:
             some = spread_evenly(len(parts), _SEARCHED)
-            assumed = _most_probable(problem, [equations[i] for i in some], [priors[i] for i in some], work)
-        knots, *shared = problem.solve(equations, [prior.of_knots(assumed) for prior in priors])[:3]
+            chosen = _maximise_evidence(problem, [equations[i] for i in some], [priors[i] for i in some], work)
+        knots, *shared = problem.solve(equations, [prior.of_knots(chosen) for prior in priors])[:3]
         unknowns = Unknowns(blend(knots, [part.knots for part in parts], basis.shape[1]), *shared)
     remainders = [
-        prior.of_frames(unknowns.knots[part.knots], assumed) for part, prior in zip(parts, priors, strict=True)
+        prior.of_frames(unknowns.knots[part.knots], chosen) for part, prior in zip(parts, priors, strict=True)
     ]
     remainders = blend(remainders, [part.frames for part in parts], len(basis))
     knots, offsets = unknowns.knots.to(basis), unknowns.joint_offsets.to(basis)
     knots[:, -1] = _in_place(knots[:, -1], basis, rotations[:, 0])
-    return Alignment(knots, remainders.to(basis), assumed.spread, offsets)
+    return Alignment(knots, remainders.to(basis), chosen.spread, offsets)
 
 
 class _Work:
@@ -144,28 +144,30 @@ class _Work:
         self.progress((self.done + _ROUNDS_A_SEARCH * self.searched) / (ROUNDS + _ROUNDS_A_SEARCH))
 
 
-def _most_probable(
+def _maximise_evidence(
     problem: OutlineEquations, equations: list[Equations], priors: list[MotionPrior], work: _Work
-) -> Assumption:
+) -> Hyperparameters:
     """Maximise the evidence by hill climbing, once per kernel."""
 
     @cache
-    def evidence(assumed: Assumption) -> float:
+    def evidence(chosen: Hyperparameters) -> float:
         work.solved()
-        return problem.solve(equations, [prior.of_knots(assumed) for prior in priors]).evidence
+        return problem.solve(equations, [prior.of_knots(chosen) for prior in priors]).evidence
 
-    best = max((_uphill(evidence, correlation) for correlation in _LENGTHS), key=evidence)
+    best = max((_hill_climb(evidence, correlation) for correlation in _LENGTHS), key=evidence)
     work.found()
     return best
 
 
-def _uphill(evidence: Callable[[Assumption], float], correlation: Callable[[Tensor], Tensor]) -> Assumption:
+def _hill_climb(
+    evidence: Callable[[Hyperparameters], float], correlation: Callable[[Tensor], Tensor]
+) -> Hyperparameters:
     """By neighbours on the grid of spreads, jitters and lengths, from the first errors and the lengths' middle."""
     axes = _SPREADS, _JITTERS, _LENGTHS[correlation]
 
-    def at(place: tuple[int, ...]) -> Assumption:
+    def at(place: tuple[int, ...]) -> Hyperparameters:
         spread, jitter, length = (values[index] for values, index in zip(axes, place, strict=True))
-        return Assumption(spread, jitter, correlation, length)
+        return Hyperparameters(spread, jitter, correlation, length)
 
     def near(place: tuple[int, ...], most: int) -> list[tuple[int, ...]]:
         """The place itself, then those a step off along at most so many axes."""

@@ -1,8 +1,9 @@
 """Normal equations of the distances between the body's outlines and the person's, and their solution.
 
 Unknown are the knots of the corrections over time, and what all frames share: where the person's joints are, and how
-thick clothes are on each patch of the body. Time is cut into windows (`body/windows.py`); these have the shared unknowns
-in common and nothing else. The matrix is block-diagonal with a border, and its Cholesky factor too.
+thick clothes are on each patch of the body. Each window over time (`body/windows.py`) has knots of its own; the shared
+unknowns are all that connects them. So the matrix is block-diagonal with a border, and its Cholesky factor, too: work
+and memory grow linearly with the windows.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from instantavatar_ns.body.body_model import NUM_JOINTS, BodyModel, rotation_matrices
@@ -149,7 +150,9 @@ class OutlineEquations:
             parts.extend(self._of_frames(some, unknowns, reach))
         # What is solved is badly conditioned.
         basis, size = poses.basis.double(), knots * _OF_POSE
-        matrix, with_clothes, of_clothes, pull, pull_clothes = (torch.stack(part).double() for part in zip(*parts))
+        matrix, with_clothes, of_clothes, pull, pull_clothes = (
+            torch.stack(part).double() for part in zip(*parts, strict=True)
+        )
         pose, joints = slice(_OF_POSE), slice(_OF_POSE, None)
         pairs = torch.einsum("fa,fb->abf", basis, basis).reshape(knots * knots, frames)
         by_knots = (pairs @ matrix[:, pose, pose].flatten(1)).view(knots, knots, _OF_POSE, _OF_POSE)
@@ -171,8 +174,13 @@ class OutlineEquations:
         )
 
     def _of_frames(self, poses: Poses, unknowns: Unknowns, reach: float) -> list[tuple[Tensor, ...]]:
-        """Of each of a few frames: products of the derivatives by its pose and the joints with each other, with those by
-        clothes, of clothes with themselves, and with the distances where all unknowns are zero."""
+        """Weighted sums over the points of each frame.
+
+        Returns:
+            Of each frame: products of the derivatives with respect to its pose and the joints with each other
+            [147, 147] and with those with respect to clothes [patches, 147]; of the latter with themselves [patches],
+            for a point belongs to one patch; of both with the distances where all unknowns are zero [147], [patches].
+        """
         correction, offset, clothes = (
             part.to(poses.basis)
             for part in (torch.tensordot(poses.basis.double(), unknowns.knots, dims=1), *unknowns[1:])
@@ -193,7 +201,7 @@ class OutlineEquations:
         for frame, some in enumerate(zip(*(values.split(counts) for values in points), strict=True)):
             edge, point, slope, distance, number = some
             screw = torch.cat([torch.linalg.cross(point - center[frame], slope), slope], dim=1)
-            columns = (screw @ derivatives[frame]).view(len(edge), -1, 3) * self.share[edge][..., None]
+            columns = (screw @ derivatives[frame]).unflatten(1, (-1, 3)) * self.share[edge][..., None]
             columns, patch = columns.flatten(1), self.patch[edge]
             # Clothes fill the distances: the sum of both is zero. Cauchy's weights: hair and hands are no cloth.
             residual = distance + clothes[patch]
@@ -209,8 +217,11 @@ class OutlineEquations:
     def _derivatives(
         self, transforms: Float[Tensor, "frames 24 4 4"], joints: Float[Tensor, "24 3"]
     ) -> tuple[Float[Tensor, "frames 3"], Float[Tensor, "frames 6 147"]]:
-        """A centre of moments in each frame, and how a unit moment about it and a unit force on a point that moves along
-        with everything work on turns, shift and places of the joints."""
+        """Return a center in each frame, and derivatives of the distance of a point that follows all joints.
+
+        The distance's slope is a force at the point: its moment about the center and the force itself, times these,
+        are the derivatives with respect to turns, shift and places of the joints. They are the same for all points.
+        """
         turned = transforms[..., :3, :3]
         posed_joints = torch.einsum("fjrc,jc->fjr", turned, joints) + transforms[..., :3, 3]
         center = posed_joints[:, 0]
@@ -276,8 +287,8 @@ def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) ->
 
 
 def _with_prior(matrix: Float[Tensor, "unknowns unknowns"], prior: KnotPrior) -> Float[Tensor, "unknowns unknowns"]:
-    """Sum of the matrix and of the prior's, which is the same for the three coordinates of a joint."""
-    result, knots = matrix.clone(), prior.information.shape[-1]
+    """Return the sum of the matrix and of the prior's, which is the same for the three coordinates of a joint."""
+    result, knots = matrix.clone(), prior.precision.shape[-1]
     blocks = result.view(knots, NUM_JOINTS + 1, 3, knots, NUM_JOINTS + 1, 3)
-    blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.information.permute(1, 2, 0)[..., None])
+    blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.precision.permute(1, 2, 0)[..., None])
     return result
