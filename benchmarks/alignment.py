@@ -64,11 +64,16 @@ def measure(frames: list[int], size: int, threads: int) -> dict[str, float]:
             of_number = pool.apply(align, (recording.first(number), threads))
         figures |= {f"{name}_{number}": value for name, value in of_number.items()}
         record.progress(f"{number} frames: {of_number['seconds']:.1f} s")
-    growths = {
+    return figures | growths(figures, frames)
+
+
+def growths(figures: dict[str, float], frames: list[int]) -> dict[str, float]:
+    """Seconds a frame by those of the first number of frames, and the largest of these ratios."""
+    result = {
         f"growth_{number}": figures[f"seconds_{number}"] / figures[f"seconds_{frames[0]}"] * frames[0] / number
         for number in frames[1:]
     }
-    return figures | growths | ({"growth": max(growths.values())} if growths else {})
+    return result | ({"growth": max(result.values())} if result else {})
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def test_small_corrections_add_to_the_path() -> None:
 
 @pytest.mark.parametrize("correlation", [matern52, gaussian])
 def test_evidence_is_the_probability_of_the_path(correlation: Callable[[Tensor], Tensor]) -> None:
-    """By PyTorch, for the sway that makes it largest: differences of evidence are those of the densities' logarithms."""
+    """By PyTorch, for the sway that makes it largest: differences of evidence are those of log-densities."""
     prior = MotionPrior(errors(0.02) @ swaying(40.0, 0.05), NO_WAY, TIMES, BASIS)
     apart = (prior.times[:, None] - prior.times).abs()
     smooth, of_errors = correlation(apart / 20), gaussian(apart / 8)
