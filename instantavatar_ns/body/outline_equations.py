@@ -60,7 +60,8 @@ class Poses(NamedTuple):
 
     def of(self, frames: slice) -> Poses:
         """Select frames."""
-        return Poses(*(value[frames] for value in self[:3]), self.silhouettes.of(frames))
+        rotations, transl, basis, silhouettes = self
+        return Poses(rotations[frames], transl[frames], basis[frames], silhouettes.of(frames))
 
 
 class Equations(NamedTuple):

@@ -43,7 +43,7 @@ class Silhouettes:
 def pinhole_silhouettes(
     masks: UInt8[Tensor, "frames height width"], cameras: Cameras, world_to_dataset: Float[Tensor, "4 4"]
 ) -> Silhouettes:
-    """What nerfstudio's pinhole cameras saw.
+    """Return the silhouettes that nerfstudio's pinhole cameras saw.
 
     Args:
         masks: Opacity of the person.
@@ -100,8 +100,8 @@ def match_outlines(
     silhouettes: Silhouettes,
     reach: float,
 ) -> Outline:
-    """Where a body's outlines lie next to the person's: edges between a face that the camera sees and one that it does
-    not, whose middle has an outline of the person nearby that runs the same way.
+    """Find where a body's outlines lie next to the person's: edges between a face that the camera sees and one that it
+    does not, whose middle has an outline of the person nearby that runs the same way.
 
     Args:
         vertices: Of the body in the frames, metres, in the dataset's world.
@@ -115,7 +115,7 @@ def match_outlines(
     seen_from = to_camera[:, :3, :3] @ vertices.mT + to_camera[:, :3, 3:]  # x, y and z apart: whole rows are read
     corner, *others = (seen_from[:, :, corners] for corners in faces.T)
     normals = _cross(*(other - corner for other in others))
-    seen = sum(n * c for n, c in zip(normals, corner.unbind(dim=1), strict=True)) < 0
+    seen = (torch.stack(normals, dim=1) * corner).sum(dim=1) < 0
     frame, edge = (seen[:, sides[:, 0]] != seen[:, sides[:, 1]]).nonzero(as_tuple=True)
     ends = seen_from.mT[frame[:, None], edges[edge]]
     middle, length = ends.mean(dim=1), (ends[:, 0] - ends[:, 1]).norm(dim=-1)

@@ -119,7 +119,7 @@ def test_windows_find_nearly_what_is_found_in_all_frames_together(
     error[:, -1] *= 0.2
     given, basis = corrected(error, basis, rotations, transl), spline_basis(TIMES, 2.5)
     truth, after, shares = posed(body, rotations, transl), [], []
-    for longest in (windows._LONGEST, 5):
+    for longest in (windows._LONGEST, 6):
         monkeypatch.setattr(windows, "_LONGEST", longest)
         found = align_to_silhouettes(body, BETAS, *given, TIMES, basis, silhouettes, shares.append)
         after.append((posed(body, *aligned(found, basis, *given)) - truth).norm(dim=-1).mean())
@@ -129,7 +129,7 @@ def test_windows_find_nearly_what_is_found_in_all_frames_together(
     before = (posed(body, *given) - truth).norm(dim=-1).mean()
     assert after[0] < 0.6 * before
     assert after[0] != after[1], "there were several windows"
-    assert after[1] < 1.1 * after[0]
+    assert after[1] < 1.3 * after[0]
 
 
 def test_jitter_is_taken_out_of_poses(body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor) -> None:
