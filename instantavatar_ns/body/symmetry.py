@@ -1,7 +1,7 @@
 """Symmetry of people: joints lie, and clothes are, on the left as on the right.
 
-Joint errors of a body model are rarely symmetric; people are. Outlines show little of a joint that hardly turns, but the
-mirror tells half of its error.
+Joint errors of a body model are rarely symmetric; people are. Outlines show little of a joint that hardly turns, but
+the mirror tells half of its error.
 """
 
 from __future__ import annotations
