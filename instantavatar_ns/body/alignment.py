@@ -88,7 +88,7 @@ def align_to_silhouettes(
     priors = [
         MotionPrior(rotations[frames], transl[frames], times[frames], basis[frames, knots]) for frames, knots in parts
     ]
-    problem = OutlineEquations(body, betas, basis.shape[1] / basis.shape[0])
+    problem = OutlineEquations(body, betas, min(basis.shape[1] / basis.shape[0], 1.0))
     unknowns, chosen = problem.start(basis.shape[1]), _FIRST
     work = _Work(progress, len(cells))
     # One silhouette alone does not tell a lean from thin clothes: its pose stays as it is.

@@ -104,7 +104,7 @@ class OutlineEquations:
     Args:
         body: The person's body, on the device that computes.
         betas: Its shape.
-        knots_a_frame: Knots of the whole recording by its frames.
+        knots_a_frame: Knots of the whole recording by its frames, at most 1: by so much a frame's points count.
     """
 
     def __init__(self, body: BodyModel, betas: Float[Tensor, "10"], knots_a_frame: float) -> None:
