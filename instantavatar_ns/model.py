@@ -6,10 +6,12 @@ deformed to the canonical body, shaded there and composited. `render` reads in t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
+from time import monotonic
 from typing import Any, Literal
 
 import torch
@@ -30,7 +32,7 @@ from instantavatar_ns.backgrounds import (
     on_same_background,
     unblend_white,
 )
-from instantavatar_ns.body.alignment import align_to_silhouettes
+from instantavatar_ns.body.alignment import ROUNDS, align_to_silhouettes
 from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
@@ -50,6 +52,7 @@ from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpips_loss
+from instantavatar_ns.progress import shown_progress
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
 from instantavatar_ns.rendering.image_poses import ImagePoses
 from instantavatar_ns.rendering.implementation import choose_renderer
@@ -180,7 +183,9 @@ class InstantAvatarModel(Model):
             return
         assert cameras.metadata is not None
         rows = cameras.metadata["pose_id"].flatten().to(self.device)
-        with CONSOLE.status("Aligning the training poses to the silhouettes; this takes some seconds"):
+        start = monotonic()
+        CONSOLE.print(f"Aligning the poses of {len(rows)} training frames to their silhouettes in {ROUNDS} rounds")
+        with shown_progress("Aligning the poses") as progress:
             body, betas = deepcopy(self._given_body[0]).to(self.device), metadata["poses"].betas.to(self.device)
             alignment = align_to_silhouettes(
                 body,
@@ -190,7 +195,12 @@ class InstantAvatarModel(Model):
                 metadata["train_frame_numbers"].float().to(self.device)[rows],
                 refinement.basis[rows],
                 pinhole_silhouettes(masks, cameras.to(self.device), metadata["world_to_dataset"]),
+                progress,
             )
+        CONSOLE.print(
+            f"Aligned the poses in {monotonic() - start:.0f} s; the given rotations seem to be off by "
+            f"{math.degrees(alignment.spread):.2g} degrees an axis"
+        )
         joints = body.rest(betas)[1]
         if self.config.move_joints:
             joints = joints + alignment.joint_offsets

@@ -1,10 +1,9 @@
-"""What is likely of the corrections of given poses before an image is looked at: people move steadily, errors do not.
+"""Gaussian-process prior over pose corrections: people move steadily, errors of estimated poses do not.
 
 The path of a given joint is the true one less its correction. The true one is taken for a Gaussian process about a
 steady turn, smooth over some length of time and with a sway of the joint's own; the error for another over a shorter
-time, of which a spline corrects what it can, and jitter. How long, how wide and how far off is not known beforehand:
-each assumption says how probable it makes the given path, and for a joint that moves fast the most probable one expects
-nothing that would correct it.
+time, of which a spline corrects what it can, and jitter. How long, how wide and how far off are hyperparameters. Their
+evidence is the probability of the given path; those that are best for a joint that moves fast correct next to nothing.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ _ERRORS_LENGTH = 8.0  # frames over which errors of an estimator are smooth
 _ROUNDING = 1e-4  # of the errors' variance, that each knot has of its own: their covariance is nearly singular
 
 
-class Assumption(NamedTuple):
-    """What is assumed of errors and motion.
+class Hyperparameters(NamedTuple):
+    """Sizes of errors, and kind of motion.
 
     Attributes:
         spread: Deviation of errors that are smooth, radians; of shifts `SHIFT_PER_TURN` of that.
@@ -49,19 +48,19 @@ class KnotPrior(NamedTuple):
     """Knots of a correction [knots, 25, 3] are normal, the joints and their three coordinates independent.
 
     Attributes:
-        information: Inverse covariance of the knots, for each joint and the shift.
-        pull: Information times mean.
+        precision: Inverse covariance of the knots, for each joint and the shift.
+        pull: Precision times mean.
         log_probability: Logarithm of the joint probability of the given path and of knots that are zero, but for what
-            no assumption changes; of knots k it is this `- 0.5 k information k + pull k`.
+            no hyperparameter changes; of knots k it is this `- 0.5 k precision k + pull k`.
     """
 
-    information: Float[Tensor, "25 knots knots"]
+    precision: Float[Tensor, "25 knots knots"]
     pull: Float[Tensor, "knots 25 3"]
     log_probability: Float[Tensor, ""]
 
 
 class MotionPrior:
-    """Priors of the knots for several assumptions.
+    """Priors of the knots for several hyperparameters.
 
     Args:
         rotations: Of the joints relative to their parents, as given.
@@ -87,45 +86,49 @@ class MotionPrior:
         knots = to_knots @ errors @ to_knots.T + _ROUNDING * torch.eye(basis.shape[1]).to(errors)
         beyond = torch.eye(len(times)).to(errors) - self.basis @ to_knots
         self.corrected, self.beyond = self.basis @ knots @ self.basis.T, beyond @ errors @ beyond.T
-        self.information = torch.linalg.inv(knots)
+        self.precision = torch.linalg.inv(knots)
 
-    def of_knots(self, assumed: Assumption) -> KnotPrior:
-        """Prior of the knots if errors and motion are such."""
-        joints, knots, spread = self.path.shape[1] // 3, self.basis.shape[1], assumed.spread
-        covariance, sway = self._covariance(assumed)
+    def of_knots(self, hyperparameters: Hyperparameters) -> KnotPrior:
+        """Return the prior of the knots for given sizes of errors and kind of motion."""
+        joints, knots, spread = self.path.shape[1] // 3, self.basis.shape[1], hyperparameters.spread
+        covariance, sway = self._covariance(hyperparameters)
         values, probability = _whitened(covariance, torch.cat([self.basis, self.path], dim=1), joints)
         basis, path = values[..., :knots], values[..., knots:]
         joint = torch.arange(joints, device=sway.device)
         pull = -(basis.mT @ path).view(-1, knots, joints, 3)[sway, :, joint].transpose(0, 1)
-        information = (basis.mT @ basis)[sway] + self.information / spread**2
+        precision = (basis.mT @ basis)[sway] + self.precision / spread**2
         log_probability = probability[sway, joint].sum() - 3 * joints * knots * math.log(spread)
         unit = pull.new_ones(joints)
         unit[-1] = 1 / SHIFT_PER_TURN
-        return KnotPrior(information * unit[:, None, None] ** 2, pull * unit[:, None], log_probability)
+        return KnotPrior(precision * unit[:, None, None] ** 2, pull * unit[:, None], log_probability)
 
-    def of_frames(self, knots: Float[Tensor, "knots 25 3"], assumed: Assumption) -> Float[Tensor, "frames 25 3"]:
-        """What most probably corrects the jitter that is left when these knots have corrected the rest.
+    def of_frames(
+        self, knots: Float[Tensor, "knots 25 3"], hyperparameters: Hyperparameters
+    ) -> Float[Tensor, "frames 25 3"]:
+        """Return the most probable corrections of the jitter that is left when these knots have corrected the rest.
 
         Args:
             knots: Rotation vectors, radians, and shift, metres.
-            assumed: Of errors and motion.
+            hyperparameters: Of errors and motion.
         """
         unit = knots.new_ones(knots.shape[1], 1)
         unit[-1] = SHIFT_PER_TURN
-        covariance, sway = self._covariance(assumed)
+        covariance, sway = self._covariance(hyperparameters)
         path = self.path + self.basis @ (knots / unit).flatten(1).double()
         explained = torch.linalg.solve(covariance, path.expand(len(covariance), -1, -1))
         explained = explained.view(len(covariance), len(path), -1, 3)[
             sway, :, torch.arange(len(sway), device=sway.device)
         ]
-        return (-(assumed.jitter**2) * explained.transpose(0, 1)).to(knots) * unit
+        return (-(hyperparameters.jitter**2) * explained.transpose(0, 1)).to(knots) * unit
 
-    def _covariance(self, assumed: Assumption) -> tuple[Float[Tensor, "sways frames frames"], Int[Tensor, "joints"]]:
-        """Of what the spline does not correct, for each sway, and the sway of each joint and of the shift."""
-        joints, spread = self.path.shape[1] // 3, assumed.spread
+    def _covariance(
+        self, hyperparameters: Hyperparameters
+    ) -> tuple[Float[Tensor, "sways frames frames"], Int[Tensor, "joints"]]:
+        """Return the covariance of what the spline does not correct, for each sway, and each joint's sway."""
+        joints, spread = self.path.shape[1] // 3, hyperparameters.spread
         identity = torch.eye(len(self.times)).to(self.path)
-        steady = _START**2 + _SPEED**2 * torch.outer(self.times, self.times) + assumed.jitter**2 * identity
-        smooth = assumed.correlation((self.times[:, None] - self.times).abs() / assumed.length)
+        steady = _START**2 + _SPEED**2 * torch.outer(self.times, self.times) + hyperparameters.jitter**2 * identity
+        smooth = hyperparameters.correlation((self.times[:, None] - self.times).abs() / hyperparameters.length)
         true = steady + smooth * self.path.new_tensor(_SWAYS)[:, None, None] ** 2
         # A joint's sway is the one that makes its given path most probable, errors included.
         given = _whitened(true + spread**2 * (self.corrected + self.beyond), self.path, joints)[1]
@@ -135,7 +138,7 @@ class MotionPrior:
 def _whitened(
     covariance: Float[Tensor, "sways frames frames"], values: Float[Tensor, "frames columns"], joints: int
 ) -> tuple[Float[Tensor, "sways frames columns"], Float[Tensor, "sways joints"]]:
-    """Values of unit variance, and the logarithm of the probability of the joints' paths, the last columns."""
+    """Return values of unit variance, and log-probabilities of the joints' paths, which are the last columns."""
     factor = torch.linalg.cholesky(covariance)
     result = torch.linalg.solve_triangular(factor, values.expand(len(factor), -1, -1), upper=False)
     squares = result[..., -3 * joints :].square().sum(dim=1).view(-1, joints, 3).sum(dim=-1)
@@ -144,7 +147,7 @@ def _whitened(
 
 
 def turning_path(rotations: Float[Tensor, "frames joints 3 3"]) -> Float[Tensor, "frames joints 3"]:
-    """Sums of the turns from frame to frame, rotation vectors in the parents' axes, radians; double precision.
+    """Sum the turns from frame to frame, rotation vectors in the parents' axes, radians; double precision.
 
     A small correction of a frame adds to its row, as far as a joint turns little between neighbouring frames.
     """

@@ -157,7 +157,7 @@ class PoseRefinement(nn.Module):
         return self._correct(self.corrections(), self.given_rotations, self.given_transl)
 
     def prior(self, frame: Int[Tensor, ""], given_weight: float, bending_weight: float) -> Float[Tensor, ""]:
-        """How far the corrections are from their start, and how unsteadily so; its gradient is that to one frame alone.
+        """Penalise corrections that are far from their start, and unsteadily so, with a gradient of one frame alone.
 
         Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
         """

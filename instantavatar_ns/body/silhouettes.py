@@ -35,11 +35,15 @@ class Silhouettes:
     centre: Float[Tensor, "frames 2"]
     world_to_camera: Float[Tensor, "frames 4 4"]
 
+    def of(self, frames: slice) -> Silhouettes:
+        """Select frames."""
+        return Silhouettes(*(value[frames] for value in vars(self).values()))
+
 
 def pinhole_silhouettes(
     masks: UInt8[Tensor, "frames height width"], cameras: Cameras, world_to_dataset: Float[Tensor, "4 4"]
 ) -> Silhouettes:
-    """What nerfstudio's pinhole cameras saw.
+    """Return the silhouettes that nerfstudio's pinhole cameras saw.
 
     Args:
         masks: Opacity of the person.
@@ -56,13 +60,16 @@ def pinhole_silhouettes(
 def distance_to_mask(masks: UInt8[Tensor, "frames height width"]) -> Float[Tensor, "frames height width"]:
     """Signed distance of pixels' middles to the outline of what is more than half opaque, pixels, negative within."""
 
-    def one(mask: np.ndarray) -> np.ndarray:
+    distance = torch.empty(masks.shape)
+
+    def fill(mask: np.ndarray, result: np.ndarray) -> None:
         person = (mask > 127).astype(np.uint8)
         outside, inside = (cv2.distanceTransform(part, cv2.DIST_L2, 5) for part in (1 - person, person))
-        return np.where(person > 0, 0.5 - inside, outside - 0.5)
+        np.copyto(result, np.where(person > 0, 0.5 - inside, outside - 0.5))
 
     with ThreadPoolExecutor() as pool:  # OpenCV leaves the interpreter's lock
-        return torch.from_numpy(np.stack([*pool.map(one, masks.cpu().numpy())])).float()
+        list(pool.map(fill, masks.cpu().numpy(), distance.numpy()))
+    return distance
 
 
 class Outline(NamedTuple):
@@ -93,8 +100,8 @@ def match_outlines(
     silhouettes: Silhouettes,
     reach: float,
 ) -> Outline:
-    """Where a body's outlines lie next to the person's: edges between a face that the camera sees and one that it does
-    not, whose middle has an outline of the person nearby that runs the same way.
+    """Find where a body's outlines lie next to the person's: edges between a face that the camera sees and one that it
+    does not, whose middle has an outline of the person nearby that runs the same way.
 
     Args:
         vertices: Of the body in the frames, metres, in the dataset's world.
@@ -105,14 +112,15 @@ def match_outlines(
         reach: Metres within which outlines belong to each other.
     """
     to_camera = silhouettes.world_to_camera.to(vertices)
-    seen_from = torch.einsum("frc,fvc->fvr", to_camera[:, :3, :3], vertices) + to_camera[:, None, :3, 3]
-    corners = seen_from[:, faces]
-    normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
-    seen = (normals * corners.sum(dim=2)).sum(dim=-1) < 0
+    seen_from = to_camera[:, :3, :3] @ vertices.mT + to_camera[:, :3, 3:]  # x, y and z apart: whole rows are read
+    corner, *others = (seen_from[:, :, corners] for corners in faces.T)
+    normals = _cross(*(other - corner for other in others))
+    seen = (torch.stack(normals, dim=1) * corner).sum(dim=1) < 0
     frame, edge = (seen[:, sides[:, 0]] != seen[:, sides[:, 1]]).nonzero(as_tuple=True)
-    ends = seen_from[frame[:, None], edges[edge]]
+    ends = seen_from.mT[frame[:, None], edges[edge]]
     middle, length = ends.mean(dim=1), (ends[:, 0] - ends[:, 1]).norm(dim=-1)
-    outwards = torch.nn.functional.normalize(normals[frame[:, None], sides[edge]], dim=-1).sum(dim=1)[:, :2]
+    normals = torch.stack([part[frame[:, None], sides[edge]] for part in normals], dim=-1)
+    outwards = torch.nn.functional.normalize(normals, dim=-1).sum(dim=1)[:, :2]
 
     depth = middle[:, 2:].clamp_min(1e-3)
     focal = silhouettes.focal.to(depth)[frame]
@@ -137,6 +145,12 @@ def match_outlines(
         distance[keep],
         length[keep],
     )
+
+
+def _cross(one: Float[Tensor, "batch 3 n"], other: Float[Tensor, "batch 3 n"]) -> list[Float[Tensor, "batch n"]]:
+    """x, y and z of cross products; on a CPU several times faster than with the coordinates side by side."""
+    (a, b, c), (x, y, z) = one.unbind(dim=1), other.unbind(dim=1)
+    return [b * z - c * y, c * x - a * z, a * y - b * x]
 
 
 def inner_edges(faces: Int[Tensor, "faces 3"]) -> tuple[Int[Tensor, "edges 2"], Int[Tensor, "edges 2"]]:

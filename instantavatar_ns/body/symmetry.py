@@ -1,7 +1,7 @@
-"""What a person's two sides tell of each other: joints lie, and clothes are, on the left as on the right.
+"""Symmetry of people: joints lie, and clothes are, on the left as on the right.
 
-What a body model or a rig has its joints wrong by is seldom the same on both sides, and outlines show little of a joint
-that hardly turns; the mirror tells half of it.
+Joint errors of a body model are rarely symmetric; people are. Outlines show little of a joint that hardly turns, but
+the mirror tells half of its error.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PATCH = 0.06  # metres, the edge of a patch
 
 
 def joint_prior(joints: Float[Tensor, "24 3"]) -> tuple[Float[Tensor, "72 72"], Float[Tensor, "72"]]:
-    """What is likely of the person's joints: each lies near the body's, and where the other side's mirror image is.
+    """Return a prior of the person's joints: each lies near the body's, and where the other side's mirror image is.
 
     Joints along the spine lie in the mirror. Two kinds of joint have no mirror image: the pelvis, since where the root
     turns about only shifts the body, and those that are far from theirs.

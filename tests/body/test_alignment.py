@@ -11,6 +11,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from instantavatar_ns.body import windows
 from instantavatar_ns.body.alignment import Alignment, align_to_silhouettes
 from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
 from instantavatar_ns.body.canonical import canonical_body_pose
@@ -104,6 +105,31 @@ def test_disturbed_poses_come_back_to_where_the_body_was_seen(
     )
     assert before > 0.03
     assert after < 0.4 * before
+
+
+def test_windows_find_nearly_what_is_found_in_all_frames_together(
+    body: BodyModel,
+    rotations: Tensor,
+    transl: Tensor,
+    basis: Tensor,
+    silhouettes: Silhouettes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    error = 0.05 * torch.randn(basis.shape[1], NUM_JOINTS + 1, 3, generator=torch.Generator().manual_seed(0))
+    error[:, -1] *= 0.2
+    given, basis = corrected(error, basis, rotations, transl), spline_basis(TIMES, 2.5)
+    truth, after, shares = posed(body, rotations, transl), [], []
+    for longest in (windows._LONGEST, 6):
+        monkeypatch.setattr(windows, "_LONGEST", longest)
+        found = align_to_silhouettes(body, BETAS, *given, TIMES, basis, silhouettes, shares.append)
+        after.append((posed(body, *aligned(found, basis, *given)) - truth).norm(dim=-1).mean())
+        assert shares == sorted(shares)
+        assert shares[-1] == pytest.approx(1.0)
+        shares.clear()
+    before = (posed(body, *given) - truth).norm(dim=-1).mean()
+    assert after[0] < 0.6 * before
+    assert after[0] != after[1], "there were several windows"
+    assert after[1] < 1.3 * after[0]
 
 
 def test_jitter_is_taken_out_of_poses(body: BodyModel, rotations: Tensor, transl: Tensor, basis: Tensor) -> None:

@@ -16,7 +16,7 @@ from torch.distributions import MultivariateNormal
 from instantavatar_ns.body.body_model import NUM_JOINTS, rotation_matrices
 from instantavatar_ns.body.motion_prior import (
     SHIFT_PER_TURN,
-    Assumption,
+    Hyperparameters,
     KnotPrior,
     MotionPrior,
     gaussian,
@@ -56,25 +56,27 @@ def errors(spread: float) -> Tensor:
 
 def mode(prior: KnotPrior) -> Tensor:
     """Knots that are most probable where no image is looked at."""
-    return torch.linalg.solve(prior.information, prior.pull.transpose(0, 1)).transpose(0, 1)
+    return torch.linalg.solve(prior.precision, prior.pull.transpose(0, 1)).transpose(0, 1)
 
 
 def evidence(prior: KnotPrior) -> float:
     """Logarithm of the probability of the path, whatever the knots."""
     fit = 0.5 * (prior.pull * mode(prior)).sum()
-    return float(fit - 1.5 * torch.linalg.slogdet(prior.information).logabsdet.sum() + prior.log_probability)
+    return float(fit - 1.5 * torch.linalg.slogdet(prior.precision).logabsdet.sum() + prior.log_probability)
 
 
-def most_probable(rotations: Tensor) -> tuple[Assumption, MotionPrior]:
+def most_probable(rotations: Tensor) -> tuple[Hyperparameters, MotionPrior]:
     prior = MotionPrior(rotations, NO_WAY, TIMES, BASIS)
-    assumptions = (Assumption(spread, jitter, *motion) for spread, jitter, motion in product(SPREADS, JITTERS, MOTIONS))
-    return max(assumptions, key=lambda assumed: evidence(prior.of_knots(assumed))), prior
+    choices = (
+        Hyperparameters(spread, jitter, *motion) for spread, jitter, motion in product(SPREADS, JITTERS, MOTIONS)
+    )
+    return max(choices, key=lambda chosen: evidence(prior.of_knots(chosen))), prior
 
 
-def correction(prior: MotionPrior, assumed: Assumption) -> Tensor:
+def correction(prior: MotionPrior, chosen: Hyperparameters) -> Tensor:
     """Most probable where no image is looked at."""
-    knots = mode(prior.of_knots(assumed))
-    return (torch.einsum("fk,kjr->fjr", BASIS.double(), knots) + prior.of_frames(knots, assumed))[:, :-1].float()
+    knots = mode(prior.of_knots(chosen))
+    return (torch.einsum("fk,kjr->fjr", BASIS.double(), knots) + prior.of_frames(knots, chosen))[:, :-1].float()
 
 
 def test_small_corrections_add_to_the_path() -> None:
@@ -89,7 +91,7 @@ def test_small_corrections_add_to_the_path() -> None:
 
 @pytest.mark.parametrize("correlation", [matern52, gaussian])
 def test_evidence_is_the_probability_of_the_path(correlation: Callable[[Tensor], Tensor]) -> None:
-    """By PyTorch, for the sway that makes it largest: differences between assumptions are those of the densities."""
+    """By PyTorch, for the sway that makes it largest: differences of evidence are those of log-densities."""
     prior = MotionPrior(errors(0.02) @ swaying(40.0, 0.05), NO_WAY, TIMES, BASIS)
     apart = (prior.times[:, None] - prior.times).abs()
     smooth, of_errors = correlation(apart / 20), gaussian(apart / 8)
@@ -109,7 +111,7 @@ def test_evidence_is_the_probability_of_the_path(correlation: Callable[[Tensor],
             total += max(of_sways)
         return total
 
-    found = [evidence(prior.of_knots(Assumption(spread, 0.001, correlation, 20.0))) for spread in (0.004, 0.03)]
+    found = [evidence(prior.of_knots(Hyperparameters(spread, 0.001, correlation, 20.0))) for spread in (0.004, 0.03)]
     assert found[1] - found[0] == pytest.approx(expected(0.03) - expected(0.004), rel=2e-3)
 
 
@@ -118,25 +120,25 @@ def test_errors_are_found_in_the_motion_of_somebody_who_stands(spread: float, ji
     true = swaying(80.0, 0.03)
     shaken = jitter * torch.randn(FRAMES, NUM_JOINTS, 3, generator=torch.Generator().manual_seed(4))
     given = rotation_matrices(shaken) @ errors(spread) @ true
-    assumed, prior = most_probable(given)
-    assert assumed == (spread, max(jitter, 0.001), gaussian, 20.0)
+    chosen, prior = most_probable(given)
+    assert chosen == (spread, max(jitter, 0.001), gaussian, 20.0)
     given_error, smooth_error, error = (
         pose_error(rotations, true).aligned_deg
-        for rotations in (given, errors(spread) @ true, rotation_matrices(correction(prior, assumed)) @ given)
+        for rotations in (given, errors(spread) @ true, rotation_matrices(correction(prior, chosen)) @ given)
     )
     assert error < 0.85 * min(given_error, smooth_error)
 
 
 def test_exact_poses_of_somebody_who_stands_are_told_from_wrong_ones() -> None:
-    assumed, prior = most_probable(swaying(80.0, 0.03))
-    assert assumed[:2] == (0.0001, 0.001)
-    assert correction(prior, assumed).abs().max() < 1e-3
+    chosen, prior = most_probable(swaying(80.0, 0.03))
+    assert chosen[:2] == (0.0001, 0.001)
+    assert correction(prior, chosen).abs().max() < 1e-3
 
 
 def test_a_dance_is_not_flattened() -> None:
     """Joints that turn 10 degrees a frame: what is expected of them corrects nothing."""
-    assumed, prior = most_probable(swaying(8.0, 0.4))
-    assert correction(prior, assumed).abs().max() < 0.01
+    chosen, prior = most_probable(swaying(8.0, 0.4))
+    assert correction(prior, chosen).abs().max() < 0.01
 
 
 def test_shifts_are_metres() -> None:
@@ -144,7 +146,7 @@ def test_shifts_are_metres() -> None:
     true = swaying(80.0, 0.03)
     given = errors(0.02) @ true
     way = SHIFT_PER_TURN * turning_path(given)[:, 5].float()
-    knots = mode(MotionPrior(given, way, TIMES, BASIS).of_knots(Assumption(0.02, 0.001, matern52, 20.0)))
+    knots = mode(MotionPrior(given, way, TIMES, BASIS).of_knots(Hyperparameters(0.02, 0.001, matern52, 20.0)))
     torch.testing.assert_close(knots[:, -1], SHIFT_PER_TURN * knots[:, 5], atol=1e-5, rtol=1e-3)
 
 
@@ -157,7 +159,7 @@ def test_gaps_between_frames_count_as_time() -> None:
     def prior(numbers: Tensor) -> KnotPrior:
         basis = spline_basis(numbers, 8.0)
         return MotionPrior(rotations, torch.zeros(len(times), 3), numbers, basis).of_knots(
-            Assumption(0.03, 0.001, matern52, 20.0)
+            Hyperparameters(0.03, 0.001, matern52, 20.0)
         )
 
     corrections = torch.einsum("fk,kjr->fjr", spline_basis(times, 8.0).double(), mode(prior(times)))
