@@ -31,9 +31,9 @@ class MotionOptions:
     fps: float | None = None
     """Frames per second to resample the motion to; by default it keeps its own."""
     root: Root = "follow"
-    """Way of the root over the floor, as cameras see it. "follow": cameras go along with the person, who sways and steps
-    about the middle of the picture. "in-place": the pelvis is held above one spot. "as-recorded": the person travels as
-    in the file, and cameras stay. Height and turns are kept in all three."""
+    """Way of the root over the floor, as cameras see it. "follow": cameras go along with the person, who sways and
+    steps about the middle of the picture. "in-place": the pelvis is held above one spot. "as-recorded": the person
+    travels as in the file, and cameras stay. Height and turns are kept in all three."""
     loop: float = 0.0
     """Seconds at the end over which the motion is bent towards its first frame, so that it repeats without a jump; 0
     leaves it as it is."""
@@ -198,7 +198,9 @@ def describe_jump(motion: Motion, options: MotionOptions) -> str:
     advice = "--loop 0.5 bends its end towards its start"
     if options.root == "as-recorded":
         advice += ", --root follow leaves the travel out"
-    return f"It jumps where it repeats, the last frame is {metres:.2f} m and {degrees:.0f} degrees off the first: {advice}"
+    return (
+        f"It jumps where it repeats, the last frame is {metres:.2f} m and {degrees:.0f} degrees off the first: {advice}"
+    )
 
 
 def _check_seconds(option: str, seconds: float) -> None:

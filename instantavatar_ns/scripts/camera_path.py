@@ -32,9 +32,7 @@ def static_path(
     return _whole_person_camera(camera, points.flatten(0, 1), aspect).expand(len(points), 4, 4)
 
 
-def orbit_path(
-    camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float
-) -> Float[Tensor, "frames 4 4"]:
+def orbit_path(camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float) -> Float[Tensor, "frames 4 4"]:
     """A camera that goes once round the person, always as far away; see `static_path`.
 
     It turns about the vertical line through the middle of all points: of the person's place, or way.

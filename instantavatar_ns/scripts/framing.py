@@ -88,4 +88,6 @@ def frame_ranges(frames: Bool[Tensor, "frames"]) -> str:
     numbers = frames.nonzero().flatten().tolist()
     starts = [number for number in numbers if number - 1 not in numbers]
     ends = [number for number in numbers if number + 1 not in numbers]
-    return ", ".join(str(start) if start == end else f"{start} to {end}" for start, end in zip(starts, ends, strict=True))
+    return ", ".join(
+        str(start) if start == end else f"{start} to {end}" for start, end in zip(starts, ends, strict=True)
+    )

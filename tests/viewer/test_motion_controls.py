@@ -14,6 +14,7 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from instantavatar_ns.body.pose_bank import PoseBank
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.motion.editing import MotionOptions, edit_motion
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.viewer.motion_controls import FRAME, LIBRARY, REST, RUN_MOTION, TIME, Clip, MotionControls
 from instantavatar_ns.viewer.playback import Playback
@@ -23,8 +24,8 @@ TRAIN = 8
 
 @pytest.fixture
 def load(small_avatar):
-    def load_clip(path):
-        motion = load_motion(path)
+    def load_clip(path, root):
+        motion = edit_motion(load_motion(path), MotionOptions(root=root))
         poses = PoseSequence(torch.zeros(10), motion.global_orient, motion.body_pose, motion.transl)
         return Clip(PoseBank(small_avatar.body, poses, torch.eye(4)), motion.fps)
 
@@ -77,7 +78,7 @@ def test_motion_file_is_shown_once_loaded(controls, motion_file) -> None:
 
 
 def test_runs_motion_and_the_motions_of_the_package_are_offered(load, motion_file) -> None:
-    controls = MotionControls(TRAIN, load(motion_file), load, ViewerControl())
+    controls = MotionControls(TRAIN, load(motion_file, "follow"), load, ViewerControl())
     shipped = sorted(path.stem for path in LIBRARY.glob("*.npz"))
     assert controls._shown.options == [TIME, FRAME, REST, RUN_MOTION, *shipped]
     for name in [RUN_MOTION, *shipped]:
