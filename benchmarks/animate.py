@@ -4,8 +4,8 @@
     python benchmarks/animate.py --load-config outputs/benchmark-animate/dev-male/instant-avatar/run/config.yml \
         --parts viewer --output benchmarks/results/animate.json
 
-The films are those of README and docs/motions.md: `walk` from a camera that goes round, and every motion that comes along
-from one that stands. `whole_frames` of all their `frames` show the person, away from the picture's border.
+The films are those of README and docs/motions.md: `walk` from a camera that goes round, and every motion that comes
+along from one that stands. `whole_frames` of all their `frames` show the person, away from the picture's border.
 
 One command for benchmarks/export.py and benchmarks/viewer_latency.py, which say what their figures mean; `ns-viewer`
 serves the finished run meanwhile, and writes what it has to say into viewer.log in the run's folder. Figures are
@@ -108,15 +108,9 @@ class Animate:
         frames = whole = 0
         for motion, camera in FILMS:
             with tempfile.TemporaryDirectory() as folder:
-                film = animate.Animate(
-                    config,
-                    Path(motion),
-                    Path(folder) / "frames",
-                    camera,
-                    self.resolution,
-                    MotionOptions(fps=self.film_fps),
-                )
-                images = sorted(film.main().glob("*.png"))
+                command = animate.Animate(config, Path(motion), Path(folder) / "frames", camera, self.resolution)
+                command.motion_options = MotionOptions(fps=self.film_fps)
+                images = sorted(command.main().glob("*.png"))
                 opacities = [np.asarray(Image.open(image))[..., 3] / 255 for image in images]
             cut = [index for index, opacity in enumerate(opacities) if not is_whole(opacity)]
             record.progress(f"{motion}, {camera}: {len(images)} frames, cut: {cut or 'none'}")

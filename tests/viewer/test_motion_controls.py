@@ -116,6 +116,42 @@ def test_wrong_files_are_answered_by_a_message_and_change_nothing(controls, tmp_
     assert "path of a motion file" in controls.message
 
 
+def places(controls, name):
+    """Pelvis positions of a clip, in the world."""
+    return torch.linalg.inv(controls.clip(name).poses.world_to_root)[:, :3, 3]
+
+
+def test_motion_goes_where_the_root_option_says(controls) -> None:
+    controls._shown.value = "walk"
+    controls._choose(None)
+    ways = {}
+    for root in ("follow", "as-recorded", "in-place", "follow"):
+        controls._root.value = root
+        controls._choose_root(None)
+        assert controls.shown() == ("walk", 0) and controls.message == ""
+        ways[root] = float((places(controls, "walk") - places(controls, "walk")[0]).norm(dim=1).max())
+    assert 3.0 < ways["as-recorded"] < 3.3 and ways["follow"] < 0.1 and ways["in-place"] < 0.05
+
+
+def test_other_motions_take_the_new_root_when_they_are_shown_again(controls, tmp_path) -> None:
+    walk = tmp_path / "strolls.npz"
+    np.savez(walk, poses=np.zeros((31, 72)), trans=np.linspace([0, 0, 0], [0, 0, 2], 31), fps=15.0)
+    load_file(controls, walk)
+    torch.testing.assert_close(places(controls, "strolls")[-1], places(controls, "strolls")[0], atol=1e-5, rtol=0)
+    controls._shown.value = FRAME
+    controls._root.value = "as-recorded"
+    controls._choose_root(None)
+    controls._shown.value = "strolls"
+    controls._choose(None)
+    way = places(controls, "strolls")[-1] - places(controls, "strolls")[0]
+    assert float(way.norm()) == pytest.approx(2.0, abs=1e-4)
+    # Of a file that is gone the former clip stays, and the message says so.
+    walk.unlink()
+    controls._root.value = "in-place"
+    controls._choose_root(None)
+    assert "strolls.npz" in controls.message and controls.shown() == ("strolls", 0)
+
+
 def test_playing_the_rest_pose_says_that_it_does_not_move(controls) -> None:
     controls._shown.value, controls._play.value = REST, True
     controls._play_or_pause(None)
