@@ -106,10 +106,10 @@ def read_camera_path(path: Path) -> dict:
         raise InputError(path, "expected a camera path, static or orbit, found no such file", advice)
     try:
         content = json.loads(path.read_text(encoding="utf8"))
+        get_path_from_json(content)
         for frame in content["camera_path"]:
             # nerfstudio makes integers of a matrix that is written without a point, and cannot render these.
             frame["camera_to_world"] = [float(value) for value in frame["camera_to_world"]]
-        get_path_from_json(content)
         frames, seconds = content["camera_path"], float(content["seconds"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)

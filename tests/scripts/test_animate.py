@@ -157,8 +157,7 @@ def test_saved_path_that_cuts_the_person_is_told(run, tmp_path, monkeypatch, cap
     assert "near.json cuts the person in 2 of 3 frames: 0, 2." in told
 
 
-@pytest.mark.parametrize("camera", ["static", "orbit"])
-@pytest.mark.parametrize("root", ["follow", "as-recorded"])
+@pytest.mark.parametrize(("camera", "root"), [("static", "follow"), ("orbit", "as-recorded")])
 def test_training_camera_that_would_cut_the_person_moves_back(run, tmp_path, monkeypatch, capsys, camera, root):
     """Such as a portrait, of which only half of the person is seen."""
     asked = Animate._camera_path
