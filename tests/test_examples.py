@@ -23,7 +23,7 @@ from tests.pictures import is_whole
 REPO_ROOT = Path(__file__).resolve().parents[1]
 PAGES = [REPO_ROOT / "README.md", REPO_ROOT / "configs" / "README.md", *sorted(REPO_ROOT.glob("docs/**/*.md"))]
 COMMANDS = ("instant-avatar animate ", "instant-avatar export ", "ns-render ")
-ORBIT = REPO_ROOT / "configs" / "camera_paths" / "orbit_still.json"
+ORBIT = "configs/camera_paths/orbit_still.json"
 SIZE = 48
 REPLACED = ("--load-config", "--output", "--output-path", "--split")
 
@@ -43,12 +43,17 @@ def all_examples(program, *subcommand):
     for page in PAGES:
         for arguments in examples(page.read_text(encoding="utf8")):
             if arguments[: 1 + len(subcommand)] == [program, *subcommand]:
-                arguments = [str(ORBIT) if Path(word).suffix == ".json" else word for word in arguments]
+                arguments = [saved_path(word) if word.endswith(".json") else word for word in arguments]
                 rest = without(
                     arguments[1 + len(subcommand) :], "--load-config", "--output", "--output-path", "--split"
                 )
                 words.setdefault(" ".join(rest), rest)
     return [pytest.param(rest, id=name or "plain") for name, rest in words.items()]
+
+
+def saved_path(word):
+    """A camera path of this repository, instead of one that the reader is to save."""
+    return word if (REPO_ROOT / word).is_file() else ORBIT
 
 
 def without(arguments, *options):
@@ -126,7 +131,7 @@ def test_ns_render(arguments, trained_run, tmp_path, monkeypatch):
         arguments += ["--interpolation-steps", "2"]
     if arguments[0] == "camera-path":
         place = arguments.index("--camera-path-filename") + 1
-        path = json.loads(Path(arguments[place]).read_text(encoding="utf8"))
+        path = json.loads((REPO_ROOT / arguments[place]).read_text(encoding="utf8"))
         chosen = np.linspace(0, len(path["camera_path"]) - 1, 5).round().astype(int)
         path["camera_path"] = [path["camera_path"][index] for index in chosen]
         path["render_width"] = path["render_height"] = SIZE

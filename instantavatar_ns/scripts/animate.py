@@ -127,7 +127,7 @@ class Animate:
         wide = _even(wanted * width / height)
         matrices = {"static": static_path, "orbit": orbit_path}[str(self.camera)](camera, points, wide / wanted)
         moved = float((matrices[0, :3, 3] - camera.camera_to_worlds[0, :, 3]).norm())
-        if moved > 0:
+        if moved > 1e-3:
             CONSOLE.log(f"The camera is {moved:.2f} m from the first training camera, to show the whole person always.")
         return camera_path_json(camera, matrices, options.fps, wide, wanted)
 
@@ -138,10 +138,8 @@ class Animate:
         rows = [round(min(max(frame["render_time"], 0.0), 1.0) * (len(points) - 1)) for frame in path["camera_path"]]
         cut = cut_frames(points[rows], get_path_from_json(path))
         if cut.any():
-            CONSOLE.log(
-                f"[yellow]{self.camera} cuts the person in {int(cut.sum())} of {len(cut)} frames: {frame_ranges(cut)}. "
-                "Move its keyframes back, or use --camera static or orbit."
-            )
+            found = f"{self.camera} cuts the person in {int(cut.sum())} of {len(cut)} frames: {frame_ranges(cut)}."
+            CONSOLE.log(f"{found} Move its keyframes back, or use --camera static or orbit.", markup=False)
 
 
 def _motion_bank(pipeline: Pipeline):

@@ -67,7 +67,7 @@ class Export:
         pose = self._pose(model, motions)
         avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
         if self.format == "glb":
-            if options.loop > 0:
+            if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):

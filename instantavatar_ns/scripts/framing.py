@@ -85,9 +85,8 @@ def cut_frames(points: Float[Tensor, "frames points 3"], cameras: Cameras) -> Bo
 
 def frame_ranges(frames: Bool[Tensor, "frames"]) -> str:
     """Numbers of the marked frames, such as "0 to 4, 9"."""
-    numbers = frames.nonzero().flatten().tolist()
-    starts = [number for number in numbers if number - 1 not in numbers]
-    ends = [number for number in numbers if number + 1 not in numbers]
-    return ", ".join(
-        str(start) if start == end else f"{start} to {end}" for start, end in zip(starts, ends, strict=True)
-    )
+    before = torch.cat([frames.new_zeros(1), frames[:-1]])
+    after = torch.cat([frames[1:], frames.new_zeros(1)])
+    starts, ends = ((frames & ~other).nonzero().flatten().tolist() for other in (before, after))
+    ranges = zip(starts, ends, strict=True)
+    return ", ".join(str(start) if start == end else f"{start} to {end}" for start, end in ranges)
