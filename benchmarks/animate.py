@@ -1,8 +1,11 @@
-"""Train on a subject folder, export the avatar, open it in the viewer, and measure both.
+"""Train on a subject folder, film and export the avatar, open it in the viewer, and measure all three.
 
     python benchmarks/animate.py --subject path/to/dev-male --output benchmarks/results/animate.json
     python benchmarks/animate.py --load-config outputs/benchmark-animate/dev-male/instant-avatar/run/config.yml \
         --parts viewer --output benchmarks/results/animate.json
+
+The films are those of README and docs/motions.md: `walk` from a camera that goes round, and every motion that comes
+along from one that stands. `whole_frames` of all their `frames` show the person, away from the picture's border.
 
 One command for benchmarks/export.py and benchmarks/viewer_latency.py, which say what their figures mean; `ns-viewer`
 serves the finished run meanwhile, and writes what it has to say into viewer.log in the run's folder. Figures are
@@ -17,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,25 +31,32 @@ from typing import Any, Literal
 # As in `instant-avatar export`; here, PyTorch is loaded before the package.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+import numpy as np
 import tyro
+from PIL import Image
 
 from benchmarks import record, training
 from benchmarks.export import ExportBenchmark
 from benchmarks.viewer_latency import ViewerLatency
+from instantavatar_ns.motion.editing import MotionOptions
+from instantavatar_ns.motion.free_motions import library_names
+from instantavatar_ns.scripts import animate
+from tests.pictures import is_whole
 
+FILMS = [("walk", "orbit"), *((motion, "static") for motion in library_names())]
 _LOG_LINES = 60  # of the viewer's, shown when it fails
 _GOODBYE = 10.0  # seconds that it has to end
 
 
 @dataclass
 class Animate:
-    """Benchmark of the exported file and of the viewer."""
+    """Benchmark of films, of the exported file and of the viewer."""
 
     subject: Path | None = None
     """Folder in InstantAvatar's layout, with a novel/ folder, to train on."""
     load_config: Path | None = None
     """config.yml of a finished run, instead of a training."""
-    parts: tuple[Literal["export", "viewer"], ...] = ("export", "viewer")
+    parts: tuple[Literal["films", "export", "viewer"], ...] = ("films", "export", "viewer")
     """What to measure."""
     output: Path = Path("benchmarks/results/animate.json")
     """JSON to write."""
@@ -58,7 +69,9 @@ class Animate:
     lpips_backbone: Path | None = None
     """AlexNet's convolutions, on machines without network."""
     resolution: int = 540
-    """Height and width of the viewer's full images."""
+    """Height of films, height and width of the viewer's full images."""
+    film_fps: float = 30.0
+    """Frames per second of films; fewer for a CPU."""
     repeats: int = 12
     """Changes of each kind in the viewer."""
     budget: float = 60.0
@@ -73,6 +86,9 @@ class Animate:
         def report(figures: dict[str, float]) -> None:
             record.write(self.output, result | figures)
 
+        if "films" in self.parts:
+            result |= self._film(config)
+            report({})
         if "export" in self.parts:
             result |= ExportBenchmark(load_config=config, lpips_backbone=self.lpips_backbone).measure()
             report({})
@@ -86,6 +102,20 @@ class Animate:
                     budget=self.budget,
                     timeout=self.timeout,
                 ).measure(report)
+
+    def _film(self, config: Path) -> dict[str, float]:
+        """Frames of all films, and those that show the whole person."""
+        frames = whole = 0
+        for motion, camera in FILMS:
+            with tempfile.TemporaryDirectory() as folder:
+                command = animate.Animate(config, Path(motion), Path(folder) / "frames", camera, self.resolution)
+                command.motion_options = MotionOptions(fps=self.film_fps)
+                images = sorted(command.main().glob("*.png"))
+                opacities = [np.asarray(Image.open(image))[..., 3] / 255 for image in images]
+            cut = [index for index, opacity in enumerate(opacities) if not is_whole(opacity)]
+            record.progress(f"{motion}, {camera}: {len(images)} frames, cut: {cut or 'none'}")
+            frames, whole = frames + len(images), whole + len(images) - len(cut)
+        return {"frames": frames, "whole_frames": whole}
 
     def _run(self) -> Path:
         """config.yml of the run."""

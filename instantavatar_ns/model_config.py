@@ -98,7 +98,7 @@ class InstantAvatarModelConfig(ModelConfig):
     """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes
     along (walk, dance, stretch). By default time plays the training poses."""
     motion_options: MotionOptions = DEFAULT_OPTIONS
-    """What is made of the motion before."""
+    """Edits applied before playback: cut, root, loop, transition."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
     vgg_backbone: Path | None = None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
 from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.motion.motion import Motion, place_motion
+from instantavatar_ns.motion.editing import MotionOptions
+from instantavatar_ns.motion.run_motion import load_run_motion
 
 
 @dataclass(frozen=True)
@@ -25,22 +27,25 @@ class NamedMotion:
     fps: float
 
 
-def place(name: str, motion: Motion, model: InstantAvatarModel, in_place: bool) -> NamedMotion:
-    """Give a motion the person's shape and place.
+def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> NamedMotion:
+    """Load a motion, named like its file, and give it the person's shape and place, as the model does to its own.
 
     Args:
-        name: What players shall call it.
-        motion: As its file gives it.
+        path: As of `load_motion`.
         model: The person.
-        in_place: Start where the person stands in the first training frame; else leave it in the dataset's world.
+        options: Edits, and the place where the motion starts.
+
+    Raises:
+        InputError: See `load_run_motion`.
     """
-    metadata = model.kwargs["metadata"]
-    poses: PoseSequence = metadata["poses"]
-    if in_place:
-        first, up = model.train_pose_ids[0], metadata["world_to_dataset"][:3, 2]
-        motion = place_motion(motion, poses.global_orient[first], poses.transl[first], up)
-    sequence = PoseSequence(poses.betas, motion.global_orient, motion.body_pose, motion.transl)
-    return NamedMotion(name, sequence, motion.fps)
+    metadata, first = model.kwargs["metadata"], model.train_pose_ids[0]
+    stand = metadata["poses"].rows(slice(first, first + 1))
+    return NamedMotion(path.stem, *load_run_motion(path, options, stand, metadata["world_to_dataset"][:3, 2]))
+
+
+def closed(motion: NamedMotion) -> NamedMotion:
+    """A motion that loops, followed by its first frame: players do not interpolate from the last key to the first."""
+    return replace(motion, poses=motion.poses.concatenate(motion.poses.rows(slice(0, 1))))
 
 
 def posed_body(motion: NamedMotion, frame: int, model: InstantAvatarModel) -> PosedBody:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,11 @@ from torch import Tensor
 
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.motion import Motion, UpAxis, place_motion, resample
+from instantavatar_ns.motion.travel import travel
+
+Root = Literal["follow", "in-place", "as-recorded"]
+# Differences between a motion's last frame and its first that are seen as a jump where it repeats.
+_JUMP_METRES, _JUMP_DEGREES = 0.05, 12.0
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,23 @@ class MotionOptions:
     """Frame to stop before; by default the motion is played to its end."""
     fps: float | None = None
     """Frames per second to resample the motion to; by default it keeps its own."""
-    in_place: bool = False
-    """Hold the person on the spot: the root keeps its height and turns, but does not travel."""
+    root: Root = "follow"
+    """Way of the root over the floor, as cameras see it. "follow": cameras go along with the person, who sways and
+    steps about the middle of the picture. "in-place": the pelvis is held above one spot. "as-recorded": the person
+    travels as in the file, and cameras stay. Height and turns are kept in all three."""
     loop: float = 0.0
     """Seconds at the end over which the motion is bent towards its first frame, so that it repeats without a jump; 0
-    leaves it as it is. A motion that travels is carried back, unless it is held in place."""
+    leaves it as it is."""
     place: Literal["person", "dataset"] = "person"
     """Start the motion where the person stands in the first training frame, or take it as given in the dataset's world,
     as for a motion that was recorded together with the training frames."""
     transition: float = 0.0
     """Seconds to move from the first training pose to the motion's first frame."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # The config.yml of older runs says `in_place`.
+        fields = {name: value for name, value in state.items() if name != "in_place"}
+        self.__dict__.update(fields | ({"root": "in-place"} if state.get("in_place") else {}))
 
 
 DEFAULT_OPTIONS = MotionOptions()
@@ -69,7 +81,9 @@ def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
         if not (np.isfinite(options.fps) and options.fps > 0):
             raise InputError("fps", f"expected a positive number, found {options.fps}", "Give frames per second")
         motion = resample(motion, options.fps)
-    if options.in_place:
+    if options.root == "follow":
+        motion = take_out_travel(motion)
+    elif options.root == "in-place":
         motion = hold_in_place(motion)
     return loop(motion, options.loop)
 
@@ -93,8 +107,17 @@ def cut(motion: Motion, start_frame: int = 0, end_frame: int | None = None) -> M
     )
 
 
+def take_out_travel(motion: Motion) -> Motion:
+    """The motion as a camera sees it that goes along: `travel` taken out, height, sway and steps kept.
+
+    The person is alone in the picture, so that a camera that goes along and a person who stays give the same image.
+    """
+    way = travel(motion.transl.double().numpy(), motion.fps, motion.up.double().numpy())
+    return replace(motion, transl=motion.transl - torch.from_numpy(way).to(motion.transl))
+
+
 def hold_in_place(motion: Motion) -> Motion:
-    """The motion without travel: the translation keeps its height and stays level with the first frame's."""
+    """The motion with its pelvis above one spot: the translation keeps its height, level with the first frame's."""
     rise = (motion.transl - motion.transl[0]) @ motion.up
     return replace(motion, transl=motion.transl[0] + rise[:, None] * motion.up)
 
@@ -154,6 +177,33 @@ def lead_in(motion: Motion, stand: Motion, seconds: float) -> Motion:
         global_orient=torch.cat([before.global_orient, motion.global_orient]),
         body_pose=torch.cat([before.body_pose, motion.body_pose]),
         transl=torch.cat([before.transl, motion.transl]),
+    )
+
+
+def describe_jump(motion: Motion, options: MotionOptions) -> str:
+    """What is seen where an edited motion repeats, and the option that helps; empty where nothing jumps.
+
+    Args:
+        motion: From `edit_motion`.
+        options: What it was edited by.
+    """
+    if options.transition > 0:
+        return "It jumps where it repeats, back to the first training pose: leave --transition out"
+    level = motion.transl - (motion.transl @ motion.up)[:, None] * motion.up
+    way = float((level - level[0]).norm(dim=1).max())
+    if options.loop > 0:
+        if options.root == "as-recorded" and way > 1.0:
+            return f"It slides back by up to {way:.1f} m where it repeats: --root follow leaves the travel out"
+        return ""
+    metres = float((motion.transl[-1] - motion.transl[0]).norm())
+    degrees = max(float(np.degrees((joint[-1].inv() * joint[0]).magnitude())) for joint in _rotations(motion))
+    if metres < _JUMP_METRES and degrees < _JUMP_DEGREES:
+        return ""
+    advice = "--loop 0.5 bends its end towards its start"
+    if options.root == "as-recorded":
+        advice += ", --root follow leaves the travel out"
+    return (
+        f"It jumps where it repeats, the last frame is {metres:.2f} m and {degrees:.0f} degrees off the first: {advice}"
     )
 
 

@@ -7,20 +7,22 @@ import json
 import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import mediapy
 import torch
 import tyro
+from jaxtyping import Float
 from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.pipelines.base_pipeline import Pipeline
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
 
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.motion.editing import MotionOptions, edit_motion
+from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, load_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
@@ -31,6 +33,7 @@ from instantavatar_ns.scripts.camera_path import (
     read_camera_path,
     static_path,
 )
+from instantavatar_ns.scripts.framing import body_points, cut_frames, frame_ranges
 from instantavatar_ns.scripts.partial_frames import FRAME_PATTERN, PartialFrames
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.scripts.video import check_output, encode, has_alpha, is_folder
@@ -54,12 +57,12 @@ class Animate:
     folder; an existing video is replaced once the new one is complete."""
     camera: Literal["static", "orbit"] | Path = "static"
     """The first training camera, standing still or going round the person once, or a camera path saved by nerfstudio's
-    viewer (.json). The path says how long the video is, and how large; where no keyframe sets a time, the motion plays
-    at its own speed."""
+    viewer (.json). The first two move back where they would cut the person in any frame. The path says how long the
+    video is, and how large; where no keyframe sets a time, the motion plays at its own speed."""
     size: int | None = None
     """Height of the video, pixels; by default the training images', or the camera path's."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
-    """What is made of the motion before. Unless given, fps is the camera path's, else 30."""
+    """Edits of the motion. Unless given, fps is the camera path's, else 30."""
 
     def main(self) -> Path:
         """Render, and return the path of what was written."""
@@ -74,7 +77,9 @@ class Animate:
             options = replace(options, fps=fps)
         assert options.fps is not None
         # Whatever is wrong with the motion is found before anything is written.
-        edit_motion(load_motion(self.motion, options.source_fps, options.up), options)
+        jump = describe_jump(edit_motion(load_motion(self.motion, options.source_fps, options.up), options), options)
+        if jump and output.suffix.lower() == ".gif":
+            CONSOLE.log(f"{output.name} repeats for ever. {jump}.")
 
         def edit(config: AvatarPipelineConfig) -> None:
             config.model.motion, config.model.motion_options = find_motion(self.motion).resolve(), options
@@ -105,20 +110,36 @@ class Animate:
 
     def _camera_path(self, pipeline: Pipeline, saved_path: dict | None, options: MotionOptions) -> dict:
         """The cameras and times of all frames, as `ns-render camera-path` takes them."""
-        num_poses = len(_motion_bank(pipeline))
+        bank = _motion_bank(pipeline)
+        points = body_points(cast(InstantAvatarModel, pipeline.model), bank)
         assert options.fps is not None
         if saved_path is not None:
-            path = film_motion(saved_path, num_poses, options.fps, options.loop > 0)
+            path = film_motion(saved_path, len(bank), options.fps, options.loop > 0)
             width, height = path["render_width"], path["render_height"]
             if self.size is not None:
                 path.update(render_width=max(1, round(self.size * width / height)), render_height=self.size)
+            self._warn_of_cuts(path, points)
             return path
         assert pipeline.datamanager.train_dataset is not None
         camera = pipeline.datamanager.train_dataset.cameras[0:1]
         height, width = int(camera.height.flatten()[0]), int(camera.width.flatten()[0])
         wanted = _even(self.size or height)
-        matrices = {"static": static_path, "orbit": orbit_path}[str(self.camera)](camera, num_poses)
-        return camera_path_json(camera, matrices, options.fps, _even(wanted * width / height), wanted)
+        wide = _even(wanted * width / height)
+        matrices = {"static": static_path, "orbit": orbit_path}[str(self.camera)](camera, points, wide / wanted)
+        moved = float((matrices[0, :3, 3] - camera.camera_to_worlds[0, :, 3]).norm())
+        if moved > 1e-3:
+            CONSOLE.log(f"The camera is {moved:.2f} m from the first training camera, to show the whole person always.")
+        return camera_path_json(camera, matrices, options.fps, wide, wanted)
+
+    def _warn_of_cuts(self, path: dict, points: Float[Tensor, "poses points 3"]) -> None:
+        """Say in which frames a saved path cuts the person."""
+        if str(path.get("camera_type", "perspective")).lower() != "perspective":
+            return  # those that see all around cut nobody
+        rows = [round(min(max(frame["render_time"], 0.0), 1.0) * (len(points) - 1)) for frame in path["camera_path"]]
+        cut = cut_frames(points[rows], get_path_from_json(path))
+        if cut.any():
+            found = f"{self.camera} cuts the person in {int(cut.sum())} of {len(cut)} frames: {frame_ranges(cut)}."
+            CONSOLE.log(f"{found} Move its keyframes back, or use --camera static or orbit.", markup=False)
 
 
 def _motion_bank(pipeline: Pipeline):

@@ -13,22 +13,53 @@ from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.scripts.framing import whole_person_position
 
 
-def static_path(camera: Cameras, num_frames: int) -> Float[Tensor, "frames 4 4"]:
-    """A camera that does not move; OpenGL camera-to-world in nerfstudio's world."""
-    camera_to_world = torch.eye(4)
-    camera_to_world[:3] = camera.camera_to_worlds.reshape(3, 4)
-    return camera_to_world.expand(num_frames, 4, 4)
+def static_path(
+    camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float
+) -> Float[Tensor, "frames 4 4"]:
+    """A camera that does not move: the given one, moved back as far as it takes to see the whole person all the time.
+
+    Args:
+        camera: In nerfstudio's world.
+        points: All over the person in every frame.
+        aspect: Width of the picture by its height.
+
+    Returns:
+        OpenGL camera-to-world matrices.
+    """
+    return _whole_person_camera(camera, points.flatten(0, 1), aspect).expand(len(points), 4, 4)
 
 
-def orbit_path(camera: Cameras, num_frames: int) -> Float[Tensor, "frames 4 4"]:
-    """A camera that goes once round the vertical axis through the origin, where the person stands."""
+def orbit_path(camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float) -> Float[Tensor, "frames 4 4"]:
+    """A camera that goes once round the person, always as far away; see `static_path`.
+
+    It turns about the vertical line through the middle of all points: of the person's place, or way.
+    """
+    num_frames = len(points)
     angles = torch.arange(num_frames) * (2 * math.pi / num_frames)
+    axis = points.mean(dim=(0, 1)) * torch.tensor([1.0, 1.0, 0.0])
     turns = torch.eye(4).repeat(num_frames, 1, 1)
     turns[:, 0, 0] = turns[:, 1, 1] = angles.cos()
     turns[:, 1, 0], turns[:, 0, 1] = angles.sin(), -angles.sin()
-    return turns @ static_path(camera, num_frames)
+    turns[:, :3, 3] = axis - turns[:, :3, :3] @ axis
+    # Turned back, all frames are seen by the first camera.
+    turned = (points - turns[:, None, :3, 3]) @ turns[:, :3, :3]
+    return turns @ _whole_person_camera(camera, turned.flatten(0, 1), aspect)
+
+
+def _whole_person_camera(camera: Cameras, points: Float[Tensor, "n 3"], aspect: float) -> Float[Tensor, "4 4"]:
+    camera_to_world = torch.eye(4)
+    camera_to_world[:3] = camera.camera_to_worlds.reshape(3, 4)
+    slope = _half_height(camera)
+    camera_to_world[:3, 3] = whole_person_position(camera_to_world, (slope * aspect, slope), points)
+    return camera_to_world
+
+
+def _half_height(camera: Cameras) -> float:
+    """Tangent of half the vertical field of view."""
+    return int(camera.height.flatten()[0]) / 2 / float(camera.fy.flatten()[0])
 
 
 def camera_path_json(
@@ -44,8 +75,7 @@ def camera_path_json(
         height: Of the rendering, pixels.
     """
     num_frames = len(camera_to_worlds)
-    focal = float(camera.fy.flatten()[0]) * height / int(camera.height.flatten()[0])
-    fov = math.degrees(2 * math.atan(height / 2 / focal))
+    fov = math.degrees(2 * math.atan(_half_height(camera)))
     frames = [
         {
             "camera_to_world": matrix.flatten().tolist(),
@@ -77,6 +107,9 @@ def read_camera_path(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf8"))
         get_path_from_json(content)
+        for frame in content["camera_path"]:
+            # nerfstudio makes integers of a matrix that is written without a point, and cannot render these.
+            frame["camera_to_world"] = [float(value) for value in frame["camera_to_world"]]
         frames, seconds = content["camera_path"], float(content["seconds"])
     except (ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else str(error)

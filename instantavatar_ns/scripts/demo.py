@@ -52,7 +52,7 @@ class Demo:
             load_config=config,
             motion=data / "novel" / "poses.npz",
             output=self.output / "novel_pose.mp4",
-            motion_options=MotionOptions(place="dataset", fps=15.0),
+            motion_options=MotionOptions(root="as-recorded", place="dataset", fps=15.0),
         ).main()
         CONSOLE.rule(f"Done in {monotonic() - start:.0f} s")
         print_results(results)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Annotated, Literal, cast
 
+import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.pose_bank import PosedBody
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.mesh_files import write_whole
-from instantavatar_ns.export.motions import NamedMotion, place, posed_body
+from instantavatar_ns.export.motions import NamedMotion, closed, place, posed_body
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.motion.motion import UpAxis, load_motion
+from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
+from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
@@ -35,13 +37,6 @@ class Export:
     """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
     motion: tuple[Path, ...] = ()
     """Motions: the clips of a GLB; for PLY and OBJ the one that --frame counts in."""
-    source_fps: float | None = None
-    """Frames per second that the motions were recorded with; by default those that their files name, else 30."""
-    up: UpAxis | None = None
-    """Vertical axis of the motions' files; by default that of their formats, if the body stands along it."""
-    in_place: bool = True
-    """Start motions where the person stands in the first training frame; otherwise take them as given in the data's
-    world."""
     frame: int | None = None
     """For PLY and OBJ: the frame to show, of the motion or else of the training sequence; by default the A-pose."""
     voxel_size: float = 0.005
@@ -50,6 +45,8 @@ class Export:
     """Triangles to keep."""
     texture_size: int = 1024
     """Height and width of the texture of GLB and OBJ, texels."""
+    motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
+    """Edits of the motions."""
 
     def main(self) -> Path:
         """Export, and return the file's path.
@@ -58,16 +55,23 @@ class Export:
             InputError: An option, the run or a motion cannot be used; nothing is written then.
         """
         self._check()
-        loaded = [(path.stem, load_motion(path, self.source_fps, self.up)) for path in self.motion]
+        options = self.motion_options
+        # Whatever is wrong with a motion is found before anything is written.
+        edited = [edit_motion(load_motion(path, options.source_fps, options.up), options) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
         output = self.output or config_path.with_name(f"avatar.{self.format}")
         from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
 
         model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
-        motions = [place(name, motion, model, self.in_place) for name, motion in loaded]
+        motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
         avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
         if self.format == "glb":
+            if options.loop > 0 and options.transition == 0:
+                motions = [closed(motion) for motion in motions]
+            for motion, edit in zip(motions, edited, strict=True):
+                if jump := describe_jump(edit, options):
+                    CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
             files = {output.name: avatar.glb(motions, self.texture_size)}
         elif self.format == "ply":
             files = {output.name: avatar.ply(pose)}

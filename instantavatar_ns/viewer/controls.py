@@ -17,7 +17,8 @@ from instantavatar_ns.body.body_model import BodyModel
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
 from instantavatar_ns.data.frames import PoseSequence
-from instantavatar_ns.motion.motion import load_motion, place_motion
+from instantavatar_ns.motion.editing import MotionOptions, Root
+from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.viewer.interruptions import Interruptions
 from instantavatar_ns.viewer.joint_sliders import JointSliders, bend, canonical_skeleton, joint_turns
 from instantavatar_ns.viewer.motion_controls import FRAME, REST, RUN_MOTION, Clip, MotionControls
@@ -153,12 +154,10 @@ class ViewerControls(nn.Module):
             self.motion.leave_time(monotonic() - start)
         return outputs
 
-    def _load_clip(self, path: Path) -> Clip:
+    def _load_clip(self, path: Path, root: Root) -> Clip:
         """Read a motion, and let it start where the person stands in the first training frame."""
-        poses, first = self._poses, self._train_pose_ids[0]
-        motion = load_motion(path)
-        up = self._world_to_dataset[:3, 2]
-        placed = place_motion(motion, poses.global_orient[first], poses.transl[first], up)
-        sequence = PoseSequence(poses.betas, placed.global_orient, placed.body_pose, placed.transl)
+        first = self._train_pose_ids[0]
+        stand, up = self._poses.rows(slice(first, first + 1)), self._world_to_dataset[:3, 2]
+        sequence, fps = load_run_motion(path, MotionOptions(root=root), stand, up)
         bank = PoseBank(self._body[0], sequence, self._world_to_dataset)
-        return Clip(bank.to(self._posed_body("rest_pose", 0).world_to_root.device), motion.fps)
+        return Clip(bank.to(self._posed_body("rest_pose", 0).world_to_root.device), fps)

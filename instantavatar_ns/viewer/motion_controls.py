@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from typing import cast, get_args
 
 from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import (
@@ -20,6 +21,7 @@ from nerfstudio.viewer.viewer_elements import (
 import instantavatar_ns.motion
 from instantavatar_ns.body.pose_bank import PoseBank
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, Root
 from instantavatar_ns.motion.motion import DEFAULT_FPS
 from instantavatar_ns.viewer.folder import Folder, Message, finite
 from instantavatar_ns.viewer.playback import Playback
@@ -60,22 +62,22 @@ class MotionControls(Folder):
     Args:
         num_train: Number of training frames.
         run_motion: The motion that the run's configuration names, which nerfstudio's time plays.
-        load: Reads a motion file and places it where the person stands; raises InputError.
+        load: Reads a motion file, with the way that its root is to go, and places it where the person stands; raises
+            InputError.
         control: Leads to nerfstudio's viewer once there is one.
     """
 
     def __init__(
-        self, num_train: int, run_motion: Clip | None, load: Callable[[Path], Clip], control: ViewerControl
+        self, num_train: int, run_motion: Clip | None, load: Callable[[Path, Root], Clip], control: ViewerControl
     ) -> None:
         super().__init__()
-        self._num_train, self._load, self._control = num_train, load, control
-        self._clips: dict[str, Clip | Path] = {path.stem: path for path in sorted(LIBRARY.glob("*.npz"))}
-        if run_motion is not None:
-            self._clips = {RUN_MOTION: run_motion, **self._clips}
-        self._run_motion = run_motion
+        self._num_train, self._run_motion, self._load, self._control = num_train, run_motion, load, control
+        # Files that can be shown; the clips of some, read with the root that is chosen.
+        self._files: dict[str, Path] = {path.stem: path for path in sorted(LIBRARY.glob("*.npz"))}
+        self._clips: dict[str, Clip] = {} if run_motion is None else {RUN_MOTION: run_motion}
         self._before = TIME
 
-        self._shown = self.add(ViewerDropdown("Show", TIME, [TIME, FRAME, REST, *self._clips], cb_hook=self._choose))
+        self._shown = self.add(ViewerDropdown("Show", TIME, self._options(), cb_hook=self._choose))
         # All numbers are floats: viser cannot turn NaN, which it gets for a word, into an integer.
         last = max(num_train - 1.0, 1.0)
         self._frame = self.add(
@@ -83,6 +85,10 @@ class MotionControls(Folder):
         )
         self._position = self.add(
             ViewerSlider("Position", 0.0, 0.0, 1.0, step=0.001, visible=False, cb_hook=self._moved)
+        )
+        hint = "Where a motion goes: the camera goes along, the pelvis is held, or the person walks away"
+        self._root = self.add(
+            ViewerDropdown("Root", DEFAULT_OPTIONS.root, list(get_args(Root)), cb_hook=self._choose_root, hint=hint)
         )
         self._play = self.add(ViewerCheckbox("Play", False, cb_hook=self._play_or_pause))
         self._speed = self.add(ViewerSlider("Speed", 1.0, 0.1, 4.0, step=0.1))
@@ -109,21 +115,24 @@ class MotionControls(Folder):
         if name == REST:
             return REST, 0
         clip = self._clips.get(name)
-        if isinstance(clip, Clip):
+        if clip is not None:
             return name, clip.row(finite(self._position.value, 0.0, 0.0, 1.0))
         return None
 
     def clip(self, name: str) -> Clip:
         """A clip that `shown` named."""
-        clip = self._clips[name]
-        assert isinstance(clip, Clip)
-        return clip
+        return self._clips[name]
+
+    def _options(self) -> list[str]:
+        """All that can be shown."""
+        own = [] if self._run_motion is None else [RUN_MOTION]
+        return [TIME, FRAME, REST, *own, *self._files]
 
     # What a user does; under nerfstudio's lock, and followed by a rendering
 
     def _choose(self, _: object) -> None:
         name = self._shown.value
-        if isinstance(path := self._clips.get(name), Path) and not self._read(name, path):
+        if name in self._files and name not in self._clips and not self._read(name, self._files[name]):
             self._shown.value = self._before
             return
         if name != self._before:  # else it was set back by a file that could not be read, whose message must stay
@@ -133,17 +142,25 @@ class MotionControls(Folder):
             self._position.set_visible(name in self._clips)
         self._play_or_pause(None)
 
+    def _choose_root(self, _: object) -> None:
+        """Read what is shown anew; the others when they are chosen again."""
+        name = self._shown.value
+        if name in self._files and self._read(name, self._files[name]):
+            self._message.text = ""
+        # In one go, for a rendering may be about to take the clip that is shown.
+        self._clips = {key: clip for key, clip in self._clips.items() if key in (name, RUN_MOTION)}
+
     def _load_file(self, _: object) -> None:
         text = self._file.value.strip().strip("'\"")
         if not text:
             self._message.text = "Write the path of a motion file into the field above."
             return
         path = Path(text)
-        taken = (*self._clips, TIME, FRAME, REST, RUN_MOTION)
-        name = str(path) if path.stem in taken else path.stem
+        name = str(path) if path.stem in (*self._options(), RUN_MOTION) else path.stem
         if self._read(name, path):
+            self._files[name] = path
             self._message.text = ""
-            self._shown.set_options([TIME, FRAME, REST, *self._clips])
+            self._shown.set_options(self._options())
             self._shown.value = name
             if self._shown.gui_handle is None:
                 self._choose(None)
@@ -151,7 +168,7 @@ class MotionControls(Folder):
     def _read(self, name: str, path: Path) -> bool:
         """Load a clip; if that cannot be done, say so."""
         try:
-            self._clips[name] = self._load(path.expanduser())
+            self._clips[name] = self._load(path.expanduser(), cast(Root, self._root.value))
         except InputError as error:
             self._message.text = str(error)
             return False
@@ -201,7 +218,7 @@ class MotionControls(Folder):
                 self._exact_frame = (self._exact_frame + step * DEFAULT_FPS) % self._num_train
                 self._moving = True
                 self._frame.value = float(int(self._exact_frame))
-            elif isinstance(clip := self._clips.get(name), Clip):
+            elif (clip := self._clips.get(name)) is not None:
                 self._moving = True
                 position = finite(self._position.value, 0.0, 0.0, 1.0)
                 self._position.value = (position + step / clip.seconds) % 1.0

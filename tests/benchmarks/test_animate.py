@@ -8,7 +8,9 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import animate
 from benchmarks.animate import Animate
@@ -70,6 +72,23 @@ def test_figures_of_the_same_commit_and_device_are_kept(tmp_path: Path) -> None:
     assert animate._kept(path, HEAD) == kept, "a command is named once"
     for name in ("commit", "device", "torch"):
         assert animate._kept(path, HEAD | {name: "other"}) == HEAD | {name: "other"}
+
+
+def test_frames_that_show_the_whole_person_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three images one shows a whole person, one a person at the border, and one nobody."""
+
+    def write(command: animate.animate.Animate) -> Path:
+        assert command.output is not None
+        command.output.mkdir()
+        for index, rows in enumerate((slice(5, 25), slice(5, 30), slice(0, 0))):
+            image = np.zeros((30, 20, 4), np.uint8)
+            image[rows, 8:12] = 255
+            Image.fromarray(image).save(command.output / f"{index}.png")
+        return command.output
+
+    monkeypatch.setattr(animate.animate.Animate, "main", write)
+    monkeypatch.setattr(animate, "FILMS", [("walk", "orbit"), ("dance", "static")])
+    assert Animate()._film(tmp_path / "config.yml") == {"frames": 6, "whole_frames": 2}
 
 
 @pytest.mark.parametrize("given", [{}, {"subject": Path("a"), "load_config": Path("b")}])

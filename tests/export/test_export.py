@@ -1,6 +1,7 @@
 """`instant-avatar export` on a trained run, and the files it writes."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,12 +11,14 @@ from nerfstudio.utils.eval_utils import eval_setup
 
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.export.avatar import AvatarMesh
-from instantavatar_ns.export.motions import place, posed_body
+from instantavatar_ns.export.motions import closed, place, posed_body
 from instantavatar_ns.export.surface import Surface
+from instantavatar_ns.motion.editing import MotionOptions, Root
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts.export import Export
 from tests.export.glb import Glb
 
+AS_GIVEN = MotionOptions(root="as-recorded", place="dataset")
 SMALL = {"voxel_size": 0.02, "max_faces": 4000, "texture_size": 256}
 
 
@@ -32,7 +35,7 @@ def model(trained_run):
 @pytest.fixture(scope="module")
 def glb(trained_run, dance):
     """The exported run, dancing in the data's own world."""
-    path = Export(load_config=trained_run / "config.yml", motion=(dance,), in_place=False, **SMALL).main()
+    path = Export(load_config=trained_run / "config.yml", motion=(dance,), motion_options=AS_GIVEN, **SMALL).main()
     assert path == trained_run / "export" / "avatar.glb"
     return Glb(path)
 
@@ -46,7 +49,7 @@ def test_mesh_is_closed_once_its_seams_are_sewn(glb):
 
 def test_clip_moves_the_mesh_as_the_deformer_does(glb, model, dance):
     """Four of a vertex's bones are kept; what they miss of the deformer's 24 is millimetres."""
-    motion = place("poses", load_motion(dance), model, in_place=False)
+    motion = place(dance, model, AS_GIVEN)
     surface = Surface(glb.positions, glb.faces.astype(np.int32), glb.normals)
     avatar = AvatarMesh(model, surface)
     for frame, time in enumerate(glb.clip_times("poses")):
@@ -75,11 +78,44 @@ def test_texture_shows_the_field_at_the_surface(glb, model):
 
 
 def test_motions_start_where_the_person_stands(model, dance):
-    motion = place("dance", load_motion(dance), model, in_place=True)
+    motion = place(dance, model, MotionOptions())
     first = model.train_pose_ids[0]
     poses = model.kwargs["metadata"]["poses"]
     torch.testing.assert_close(motion.poses.transl[0], poses.transl[first])
     assert motion.fps == load_motion(dance).fps
+
+
+def test_roots_go_where_the_option_says(model):
+    """From where the person stands; only `as-recorded` walks three metres away."""
+    stand = model.kwargs["metadata"]["poses"].transl[model.train_pose_ids[0]]
+    ways = {}
+    for root in get_args(Root):
+        transl = place(Path("walk"), model, MotionOptions(root=root)).poses.transl
+        torch.testing.assert_close(transl[0], stand, atol=1e-5, rtol=0)
+        ways[root] = float((transl - stand).norm(dim=1).max())
+    assert 3.0 < ways["as-recorded"] < 3.3 and ways["follow"] < 0.1 and ways["in-place"] < 0.05
+
+
+def test_looped_clip_ends_with_its_first_key(model):
+    motion = place(Path("stretch"), model, MotionOptions(end_frame=61, loop=0.5))
+    repeated = closed(motion)
+    assert (len(motion.poses), len(repeated.poses)) == (60, 61)
+    for name in ("global_orient", "body_pose", "transl"):
+        values = getattr(repeated.poses, name)
+        assert torch.equal(values[0], values[-1])
+        steps = (values[1:] - values[:-1]).abs().amax(dim=1)
+        assert steps[-1] < 1.2 * steps[:-1].max() + 1e-6, "no jump into it"
+
+
+def test_clip_that_jumps_is_told(trained_run, tmp_path, capsys):
+    def export(**options):
+        command = Export(trained_run / "config.yml", motion=(Path("stretch"),), output=tmp_path / "a.glb", **SMALL)
+        command.motion_options = MotionOptions(end_frame=61, **options)
+        command.main().unlink()
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "stretch: players repeat clips. It jumps" in export()
+    assert "players repeat" not in export(loop=0.5)
 
 
 def test_posed_meshes(trained_run, dance, tmp_path):

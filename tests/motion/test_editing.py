@@ -1,5 +1,7 @@
 """Cuts, loops, holding in place, and the way from the training pose into a motion."""
 
+import copy
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +13,13 @@ from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.editing import (
     MotionOptions,
     cut,
+    describe_jump,
     edit_motion,
     hold_in_place,
     lead_in,
     loop,
     prepare_motion,
+    take_out_travel,
 )
 from instantavatar_ns.motion.motion import Motion
 
@@ -77,6 +81,40 @@ def test_held_in_place_the_root_only_rises_and_turns():
     torch.testing.assert_close(held.global_orient, motion.global_orient)
 
 
+def test_with_a_camera_that_goes_along_the_root_neither_travels_nor_jumps_where_the_motion_repeats():
+    motion = wave()
+    followed = take_out_travel(motion)
+    torch.testing.assert_close(followed.transl[:, :2], motion.transl[:1, :2].expand(31, 2), atol=1e-6, rtol=0)
+    torch.testing.assert_close(followed.transl[:, 2], motion.transl[:, 2])
+    torch.testing.assert_close(followed.global_orient, motion.global_orient)
+
+
+def test_older_configurations_keep_their_meaning():
+    """They were written by YAML as the fields' values, `in_place` among them."""
+    for in_place, root in ((True, "in-place"), (False, "follow")):
+        state = {"start_frame": 3, "in_place": in_place, "loop": 0.5}
+        old = MotionOptions.__new__(MotionOptions)
+        old.__setstate__(state)
+        assert old == MotionOptions(start_frame=3, loop=0.5, root=root)
+    assert copy.deepcopy(MotionOptions(root="as-recorded")) == MotionOptions(root="as-recorded")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (MotionOptions(), "0.0. m and 86 degrees .*: --loop"),
+        (MotionOptions(root="as-recorded"), r"2\.\d+ m and 86 degrees .*--root follow"),
+        (MotionOptions(loop=0.4), "^$"),
+        (MotionOptions(root="as-recorded", loop=0.4), r"slides back by up to [12]\.. m"),
+        (MotionOptions(loop=0.4, transition=0.3), "--transition"),
+    ],
+)
+def test_what_is_seen_where_a_motion_repeats_is_told(options, message):
+    motion = wave()
+    motion = replace(motion, body_pose=motion.body_pose * 0)  # the root's turn is 1.5 radians
+    assert re.search(message, describe_jump(edit_motion(motion, options), options))
+
+
 def test_loop_repeats_without_a_jump():
     motion = wave()
     looped = loop(motion, 0.5)
@@ -117,9 +155,10 @@ def test_lead_in_goes_smoothly_from_the_pose_to_the_first_frame():
     assert (angles.max(axis=0) < 0.06 * way + 1e-6).all()
 
 
-def test_nothing_is_done_by_default():
+def test_only_travel_is_taken_out_by_default():
     motion = wave()
-    torch.testing.assert_close(vars(edit_motion(motion, MotionOptions())), vars(motion))
+    torch.testing.assert_close(vars(edit_motion(motion, MotionOptions(root="as-recorded"))), vars(motion))
+    torch.testing.assert_close(vars(edit_motion(motion, MotionOptions())), vars(take_out_travel(motion)))
     assert loop(motion, 0.0) is motion and lead_in(motion, motion, 0.0) is motion
 
 
@@ -135,12 +174,12 @@ def test_options_act_in_their_order():
     """Frames are the file's, seconds the played ones, and the place is the person's."""
     motion, stand = wave(count=241, fps=120.0), cut(wave(), 0, 1)
     stand = replace(stand, transl=torch.tensor([[5.0, 6.0, 1.0]]))
-    options = MotionOptions(start_frame=40, end_frame=201, fps=30.0, in_place=True, loop=0.4, transition=0.5)
+    options = MotionOptions(start_frame=40, end_frame=201, fps=30.0, root="in-place", loop=0.4, transition=0.5)
     played = prepare_motion(motion, options, stand)
     assert len(played) == 15 + 40
     torch.testing.assert_close(played.transl[15], stand.transl[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(played.transl[15:, :2], stand.transl[:, :2].expand(40, 2), atol=1e-5, rtol=0)
-    as_given = prepare_motion(motion, replace(options, place="dataset"), stand)
+    as_given = prepare_motion(motion, replace(options, root="as-recorded", place="dataset"), stand)
     torch.testing.assert_close(as_given.transl[15], motion.transl[40], atol=1e-5, rtol=0)
 
 

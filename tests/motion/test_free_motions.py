@@ -1,6 +1,7 @@
 """The motions that come along: named, plausible, on the floor."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.body_model import JOINT_NAMES, load_body_model
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.motion.editing import MotionOptions, edit_motion
+from instantavatar_ns.motion.editing import MotionOptions, Root, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.motion import load_motion
 
@@ -68,9 +69,26 @@ def test_nobody_jerks(motion):
 def test_repeats_without_a_bend(name):
     """These end in the pose in which they begin: a loop changes nothing but drops the last frame."""
     motion = load_motion(Path(name))
-    looped = edit_motion(motion, MotionOptions(in_place=True, loop=0.2))
-    assert len(looped) == len(motion) - 1
-    torch.testing.assert_close(looped.body_pose, motion.body_pose[:-1], atol=1e-4, rtol=0)
+    for root in get_args(Root):
+        looped = edit_motion(motion, MotionOptions(root=root, loop=0.2))
+        assert len(looped) == len(motion) - 1
+        torch.testing.assert_close(looped.body_pose, motion.body_pose[:-1], atol=1e-4, rtol=0)
+
+
+def test_with_a_camera_that_goes_along_nobody_leaves_the_place_and_nothing_jumps(motion):
+    followed = edit_motion(motion, MotionOptions())
+    level = followed.transl[:, [0, 2]] - followed.transl[0, [0, 2]]
+    assert level.norm(dim=1).max() < 0.3 and level[-1].norm() < 1e-5
+    assert describe_jump(followed, MotionOptions()) == ""
+
+
+def test_steps_and_sway_remain_where_the_camera_goes_along():
+    for name, sway in (("dance", 0.2), ("walk", 0.03)):
+        motion = load_motion(Path(name))
+        across = edit_motion(motion, MotionOptions()).transl[:, 0]
+        assert np.ptp(across.numpy()) == pytest.approx(np.ptp(motion.transl[:, 0].numpy()), rel=0.15)
+        assert np.ptp(across.numpy()) > sway
+        assert np.ptp(edit_motion(motion, MotionOptions(root="in-place")).transl[:, 0].numpy()) < 1e-6
 
 
 def test_walk_walks_dance_steps_and_stretch_reaches():

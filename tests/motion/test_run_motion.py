@@ -38,7 +38,8 @@ def test_what_the_file_does_not_say_is_given(tmp_path: Path) -> None:
 
 def test_options_are_heeded() -> None:
     walk = load_motion(WALK)
-    options = MotionOptions(end_frame=5, place="dataset", fps=walk.fps * 2, transition=3 / walk.fps)
+    seconds = 3 / walk.fps
+    options = MotionOptions(end_frame=5, root="as-recorded", place="dataset", fps=walk.fps * 2, transition=seconds)
     poses, fps = load_run_motion(WALK, options, STAND, UP)
     assert fps == 2 * walk.fps and len(poses) == 6 + 9
     torch.testing.assert_close(poses.transl[0], STAND.transl[0])

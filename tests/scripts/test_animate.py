@@ -1,6 +1,7 @@
 """`instant-avatar animate`: nerfstudio's frames, transparent ones, and renderings that were stopped."""
 
 import json
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -14,11 +15,13 @@ from nerfstudio.scripts.render import Commands
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
+from instantavatar_ns.body.pose_bank import rest_sequence
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts import animate as animate_module
 from instantavatar_ns.scripts.animate import Animate
+from instantavatar_ns.scripts.framing import body_points, cut_frames
 from tests.commands import environment
 
 SIZE = 48
@@ -140,6 +143,51 @@ def test_saved_camera_path_films_the_motion(run, tmp_path, monkeypatch):
     np.testing.assert_allclose([frame["render_time"] for frame in written["camera_path"]], np.arange(3) / 40)
     frames = opaque_frames(monkeypatch, camera=tmp_path / "round.json", size=20, **arguments)
     assert frames.shape == (3, 20, 29, 3)
+
+
+def test_saved_path_that_cuts_the_person_is_told(run, tmp_path, monkeypatch, capsys):
+    """Two frames from near by, one from farther away."""
+    matrices = [[1, 0, 0, 0, 0, 0, -1, -metres, 0, 1, 0, 0, 0, 0, 0, 1] for metres in (1, 4, 1)]
+    frames = [{"camera_to_world": matrix, "fov": 40, "aspect": 1} for matrix in matrices]
+    path = {"camera_type": "perspective", "render_height": 20, "render_width": 20, "seconds": 0.3, "fps": 10}
+    (tmp_path / "near.json").write_text(json.dumps({**path, "camera_path": frames}))
+    arguments = {"load_config": run, "motion": Path("walk"), "camera": tmp_path / "near.json"}
+    opaque_frames(monkeypatch, output=tmp_path / "walk.mp4", **arguments)
+    told = " ".join(re.sub(r"animate\.py:\d+", "", capsys.readouterr().out).split())  # beside each line of a log
+    assert "near.json cuts the person in 2 of 3 frames: 0, 2." in told
+
+
+@pytest.mark.parametrize(("camera", "root"), [("static", "follow"), ("orbit", "as-recorded")])
+def test_training_camera_that_would_cut_the_person_moves_back(run, tmp_path, monkeypatch, capsys, camera, root):
+    """Such as a portrait, of which only half of the person is seen."""
+    asked = Animate._camera_path
+
+    def with_longer_lens(self, pipeline, *others):
+        cameras = pipeline.datamanager.train_dataset.cameras
+        cameras.fx, cameras.fy = 2 * cameras.fx, 2 * cameras.fy
+        path = get_path_from_json(asked(self, pipeline, *others))
+        cut = cut_frames(body_points(pipeline.model, pipeline.model.motion), path)
+        raise StopIteration(len(cut), int(cut.sum()))
+
+    monkeypatch.setattr(Animate, "_camera_path", with_longer_lens)
+    command = Animate(run, Path("walk"), tmp_path / "walk.mp4", camera, motion_options=MotionOptions(root=root))
+    with pytest.raises(StopIteration) as found:
+        command.main()
+    assert found.value.args == (97, 0)
+    assert "m from the first training camera" in " ".join(capsys.readouterr().out.split())
+
+
+def test_body_points_lie_on_the_body(run):
+    model = eval_setup(run, test_mode="inference")[1].model
+    points = body_points(model, model.rest_pose)
+    metadata = model.kwargs["metadata"]
+    poses = rest_sequence(metadata["poses"], model.train_pose_ids[0])
+    expected = model.body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
+    to_world = torch.linalg.inv(metadata["world_to_dataset"])
+    expected = expected @ to_world[:3, :3].T + to_world[:3, 3]
+    # The body's pose-dependent offsets are left out, as in the deformer.
+    assert torch.cdist(points[0], expected[0]).amin(dim=1).max() < 0.02
+    assert (points.amax(dim=1) - expected.amax(dim=1)).abs().max() < 0.03
 
 
 def text_named_npz(folder):

@@ -14,6 +14,7 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from instantavatar_ns.body.pose_bank import PoseBank
 from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.motion.editing import MotionOptions, edit_motion
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.viewer.motion_controls import FRAME, LIBRARY, REST, RUN_MOTION, TIME, Clip, MotionControls
 from instantavatar_ns.viewer.playback import Playback
@@ -23,8 +24,8 @@ TRAIN = 8
 
 @pytest.fixture
 def load(small_avatar):
-    def load_clip(path):
-        motion = load_motion(path)
+    def load_clip(path, root):
+        motion = edit_motion(load_motion(path), MotionOptions(root=root))
         poses = PoseSequence(torch.zeros(10), motion.global_orient, motion.body_pose, motion.transl)
         return Clip(PoseBank(small_avatar.body, poses, torch.eye(4)), motion.fps)
 
@@ -77,7 +78,7 @@ def test_motion_file_is_shown_once_loaded(controls, motion_file) -> None:
 
 
 def test_runs_motion_and_the_motions_of_the_package_are_offered(load, motion_file) -> None:
-    controls = MotionControls(TRAIN, load(motion_file), load, ViewerControl())
+    controls = MotionControls(TRAIN, load(motion_file, "follow"), load, ViewerControl())
     shipped = sorted(path.stem for path in LIBRARY.glob("*.npz"))
     assert controls._shown.options == [TIME, FRAME, REST, RUN_MOTION, *shipped]
     for name in [RUN_MOTION, *shipped]:
@@ -113,6 +114,42 @@ def test_wrong_files_are_answered_by_a_message_and_change_nothing(controls, tmp_
         assert controls._shown.options[:3] == [TIME, FRAME, REST] and path not in controls._shown.options
     load_file(controls, "  ")
     assert "path of a motion file" in controls.message
+
+
+def places(controls, name):
+    """Pelvis positions of a clip, in the world."""
+    return torch.linalg.inv(controls.clip(name).poses.world_to_root)[:, :3, 3]
+
+
+def test_motion_goes_where_the_root_option_says(controls) -> None:
+    controls._shown.value = "walk"
+    controls._choose(None)
+    ways = {}
+    for root in ("follow", "as-recorded", "in-place", "follow"):
+        controls._root.value = root
+        controls._choose_root(None)
+        assert controls.shown() == ("walk", 0) and controls.message == ""
+        ways[root] = float((places(controls, "walk") - places(controls, "walk")[0]).norm(dim=1).max())
+    assert 3.0 < ways["as-recorded"] < 3.3 and ways["follow"] < 0.1 and ways["in-place"] < 0.05
+
+
+def test_other_motions_take_the_new_root_when_they_are_shown_again(controls, tmp_path) -> None:
+    walk = tmp_path / "strolls.npz"
+    np.savez(walk, poses=np.zeros((31, 72)), trans=np.linspace([0, 0, 0], [0, 0, 2], 31), fps=15.0)
+    load_file(controls, walk)
+    torch.testing.assert_close(places(controls, "strolls")[-1], places(controls, "strolls")[0], atol=1e-5, rtol=0)
+    controls._shown.value = FRAME
+    controls._root.value = "as-recorded"
+    controls._choose_root(None)
+    controls._shown.value = "strolls"
+    controls._choose(None)
+    way = places(controls, "strolls")[-1] - places(controls, "strolls")[0]
+    assert float(way.norm()) == pytest.approx(2.0, abs=1e-4)
+    # Of a file that is gone the former clip stays, and the message says so.
+    walk.unlink()
+    controls._root.value = "in-place"
+    controls._choose_root(None)
+    assert "strolls.npz" in controls.message and controls.shown() == ("strolls", 0)
 
 
 def test_playing_the_rest_pose_says_that_it_does_not_move(controls) -> None:
