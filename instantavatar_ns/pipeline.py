@@ -34,8 +34,8 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     """Fit the poses of evaluated frames to their images, for figures that ns-eval adds as `<metric>_fitted`: by the
     recipe of the published tables, or a faster one that moves them farther."""
     check_data: CheckMode = "stop"
-    """Compare the posed body with the masks before anything is trained or evaluated on them: stop where they do not fit,
-    warn only, or leave it out."""
+    """Compare the posed body with the masks before training and evaluation: stop where they do not fit, warn only, or
+    leave it out."""
     record_steps: bool = True
     """Record training steps, and with them images, as CUDA graphs, where the model's kernels can be recorded."""
 

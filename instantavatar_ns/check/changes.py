@@ -149,45 +149,45 @@ def _extrinsics() -> Iterator[Change]:
 
 
 def _intrinsics(recording: Recording) -> Iterator[Change]:
-    size = recording.image_size
-    middle = (size / 2).expand_as(recording.centre)
     for factor, words in _RESOLUTIONS.items():
         yield Change(
             "K of another resolution",
             f"the intrinsic times {1 / factor:.3g}",
             f"The intrinsic is for images of {words} the size: divide its first two rows by {factor:.3g}",
-            partial(_lens, recording.focal / factor, recording.centre / factor),
+            lambda given, factor=factor: _lens(given, given.focal / factor, given.centre / factor),
         )
-    pixels = recording.focal.new_tensor(recording.scale)
-    for sides in (size, size.max().expand(2)):
-        yield Change(
-            "normalised K",
-            "the intrinsic times the image's size",
-            "The intrinsic is normalised: give it in pixels, its first row times the image's width, its second times "
-            "the height",
-            partial(_lens, recording.focal * sides / pixels, middle),
-        )
+    yield Change(
+        "normalised K",
+        "the intrinsic times the image's size",
+        "The intrinsic is normalised: give it in pixels, its first row times the image's width, its second times its "
+        "height",
+        lambda given: _lens(given, given.focal * given.image_size / given.pixels, given.middle),
+    )
+    yield Change(
+        "normalised K",
+        "the intrinsic times the image's longer side",
+        "The intrinsic is normalised: give it in pixels, its first two rows times the image's longer side",
+        lambda given: _lens(given, given.focal * (given.image_size / given.pixels).max(), given.middle),
+    )
     yield Change(
         "principal point",
         "the principal point in the middle of the image",
-        "The intrinsic's third column, cx and cy, does not hold the principal point in pixels: is the matrix "
-        "transposed, or normalised?",
-        partial(_lens, recording.focal, middle),
+        "The intrinsic's third column does not hold the principal point in pixels: is the matrix transposed?",
+        lambda given: _lens(given, given.focal, given.middle),
     )
     yield Change(
         "cx and cy swapped",
         "cx and cy swapped",
         "The intrinsic's cx and cy are swapped: give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], x to the right",
-        partial(_lens, recording.focal, recording.centre.flip(1) / pixels.flip(0) * pixels),
+        lambda given: _lens(given, given.focal, (given.centre / given.pixels).flip(1) * given.pixels),
     )
-    factor = _size_ratio(recording)
-    focal = float((recording.focal[:, 0] / pixels[0]).median())
+    ratio = _size_ratio(recording)
+    focal = float((recording.focal / recording.pixels).mean(dim=-1).median())
     yield Change(
         "focal length",
-        f"a focal length of {focal * factor:.0f} instead of {focal:.0f} pixels",
-        f"The intrinsic's focal length does not fit the poses, which ask for {focal * factor:.0f} pixels: give the "
-        "one that the poses were estimated with",
-        partial(_lens, recording.focal * factor, recording.centre),
+        f"a focal length of {focal * ratio:.0f} instead of {focal:.0f} pixels",
+        "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",
+        lambda given: _lens(given, given.focal * ratio, given.centre),
         fitted=True,
     )
 
@@ -196,7 +196,7 @@ def _camera(change: Callable[[Tensor], Tensor], recording: Recording) -> Recordi
     return replace(recording, world_to_camera=change(recording.world_to_camera))
 
 
-def _lens(focal: Tensor, centre: Tensor, recording: Recording) -> Recording:
+def _lens(recording: Recording, focal: Tensor, centre: Tensor) -> Recording:
     return replace(recording, focal=focal, centre=centre)
 
 
@@ -382,7 +382,7 @@ def _size_ratio(recording: Recording) -> float:
     spread = _moments(recording.masks)[1]
     ratio = float((spread / pixels.std(dim=1).norm(dim=-1).clamp_min(1e-3)).median())
     for _ in range(2):
-        drawn = silhouettes(_lens(recording.focal * ratio, recording.centre, recording))
+        drawn = silhouettes(_lens(recording, recording.focal * ratio, recording.centre))
         ratio *= float((spread / _moments(drawn)[1].clamp_min(1e-3)).clamp(0.5, 2.0).median())
     return ratio
 

@@ -96,11 +96,25 @@ class Recording:
         """Width and height of the masks, pixels."""
         return self.focal.new_tensor([self.masks.shape[2], self.masks.shape[1]])
 
+    @property
+    def middle(self) -> Float[Tensor, "frames 2"]:
+        """Middle of each mask, pixels."""
+        return (self.image_size / 2).expand_as(self.centre)
+
+    @property
+    def pixels(self) -> Float[Tensor, "2"]:
+        """Pixels of the masks for one of the image, along x and y."""
+        return self.focal.new_tensor(self.scale)
+
     def subset(self, count: int) -> Recording:
         """At most `count` of the frames, spread over the recording."""
         if count >= len(self):
             return self
-        chosen = torch.linspace(0, len(self) - 1, count).round().long()
+        return self.at(torch.linspace(0, len(self) - 1, count).round().long().tolist())
+
+    def at(self, frames: list[int]) -> Recording:
+        """Some of the frames, by their indices."""
+        chosen = torch.tensor(frames)
         names = ("masks", "focal", "centre", "world_to_camera", "points", "joints")
         arrays = {name: getattr(self, name)[chosen.to(self.focal.device)] for name in names}
         return replace(self, **arrays, numbers=self.numbers[chosen])

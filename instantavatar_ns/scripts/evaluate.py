@@ -40,8 +40,7 @@ class Evaluate:
     heldout_poses: str | None = None
     """Name of the poses of the held-out frames, such as "truth"; by default those the run was configured with."""
     check_data: CheckMode | None = None
-    """What to do where the posed body does not lie where the masks are: "stop", "warn", or "off" to leave the check out;
-    by default as the run was configured."""
+    """Where the posed body does not lie where the masks are: "stop", "warn", or "off" for no check; by default as the run was configured."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
