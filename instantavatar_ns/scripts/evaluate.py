@@ -40,7 +40,8 @@ class Evaluate:
     heldout_poses: str | None = None
     """Name of the poses of the held-out frames, such as "truth"; by default those the run was configured with."""
     check_data: CheckMode | None = None
-    """Where the posed body does not lie where the masks are: "stop", "warn", or "off" for no check; by default as the run was configured."""
+    """Stop, warn, or go on without a check ("off") where the posed body does not lie where the masks are; by default as
+    the run was configured."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
