@@ -271,7 +271,7 @@ def _rotations() -> Iterator[Change]:
 
 
 def _rotation_vectors(root: float, others: float, recording: Recording) -> Recording:
-    poses = recording.frame_poses()
+    poses = recording.frame_poses
     return recording.with_poses(
         replace(poses, global_orient=poses.global_orient * root, body_pose=poses.body_pose * others)
     )
@@ -300,7 +300,7 @@ def _betas(recording: Recording) -> Iterator[Change]:
 
 
 def _with_betas(betas: Float[Tensor, "10"], recording: Recording) -> Recording:
-    return recording.with_poses(replace(recording.frame_poses(), betas=betas))
+    return recording.with_poses(replace(recording.frame_poses, betas=betas))
 
 
 def _translations(recording: Recording) -> Iterator[Change]:
@@ -345,8 +345,11 @@ def _translations(recording: Recording) -> Iterator[Change]:
 
 def _moved(change: Callable[[Tensor], Tensor], recording: Recording) -> Recording:
     """Apply a change of the translations, which moves points and joints alike."""
-    transl = recording.frame_poses().transl
-    offset = (change(transl) - transl).to(recording.points)[:, None]
+    transl = recording.frame_poses.transl
+    return _shifted_by(recording, (change(transl) - transl).to(recording.points)[:, None])
+
+
+def _shifted_by(recording: Recording, offset: Float[Tensor, "frames 1 3"]) -> Recording:
     return replace(recording, points=recording.points + offset, joints=recording.joints + offset)
 
 
@@ -363,8 +366,7 @@ def _placed_on_masks(recording: Recording) -> Recording:
     def moved(place: Tensor, depth: Tensor) -> Recording:
         across = (place - recording.centre) / recording.focal * depth[:, None]
         wanted = torch.cat([across, depth[:, None]], dim=-1) - recording.world_to_camera[:, :3, 3]
-        offset = (wanted - middle)[:, None] @ rotation
-        return replace(recording, points=recording.points + offset, joints=recording.joints + offset)
+        return _shifted_by(recording, (wanted - middle)[:, None] @ rotation)
 
     aim = place
     for _ in range(2):  # the middle of a silhouette is not that of the surface

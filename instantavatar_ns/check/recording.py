@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -40,22 +40,31 @@ class BodySurface:
         chosen = torch.searchsorted(areas.cumsum(0) / areas.sum(), steps).clamp_max(len(areas) - 1)
         u, v = torch.rand(2, _NUM_POINTS, generator=generator)
         u, v = torch.where(u + v > 1, 1 - u, u), torch.where(u + v > 1, 1 - v, v)
-        self.barycentric = torch.stack([1 - u - v, u, v], dim=-1)[..., None].to(device)
-        self.corners = body.faces.cpu()[chosen].to(device)
         self.spacing = float((areas.sum() / _NUM_POINTS).sqrt())
         """Metres between neighbouring points."""
         self.body = deepcopy(body).to(device)
-        self.weights = (self.body.skinning_weights[self.corners] * self.barycentric).sum(dim=1)
+        self._place(body.faces.cpu()[chosen].to(device), torch.stack([1 - u - v, u, v], dim=-1).to(device))
+
+    def _place(self, corners: Int[Tensor, "points corners"], barycentric: Float[Tensor, "points corners"]) -> None:
+        self._corners, self._barycentric = corners, barycentric[..., None]
+        self._weights = (self.body.skinning_weights[corners] * self._barycentric).sum(dim=1)
+
+    def of_vertices(self) -> BodySurface:
+        """The same body, its points the vertices of its mesh, which `body.faces` joins."""
+        surface = copy(self)
+        vertices = torch.arange(len(self.body.skinning_weights), device=self._corners.device)[:, None]
+        surface._place(vertices, torch.ones_like(vertices, dtype=torch.float32))
+        return surface
 
     def posed(self, poses: PoseSequence) -> tuple[Float[Tensor, "frames points 3"], Float[Tensor, "frames 24 3"]]:
         """Points and joints in the dataset's world, metres; pose-dependent offsets, millimetres, are left out."""
-        device = self.weights.device
+        device = self._weights.device
         betas, *pose = (value.to(device) for value in (poses.betas, poses.global_orient, poses.body_pose, poses.transl))
         vertices, joints = self.body.rest(betas)
         transforms = self.body.transforms(betas, *pose)
-        points = (vertices[self.corners] * self.barycentric).sum(dim=1)
+        points = (vertices[self._corners] * self._barycentric).sum(dim=1)
         moved = skinned(joints, torch.eye(len(joints), device=device), transforms)
-        return skinned(points, self.weights, transforms), moved
+        return skinned(points, self._weights, transforms), moved
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Recording:
         centre: Principal points, pixels of the masks, the first pixel's middle at a half.
         world_to_camera: From the dataset's world to cameras that look along z, y down.
         surface: The person's body.
+        frame_poses: The pose of each frame.
         poses: All poses that are known of the recording.
         pose_numbers: Place of each of these poses in the recording, ascending.
         numbers: Place of each frame in the recording.
@@ -81,6 +91,7 @@ class Recording:
     centre: Float[Tensor, "frames 2"]
     world_to_camera: Float[Tensor, "frames 4 4"]
     surface: BodySurface
+    frame_poses: PoseSequence
     poses: PoseSequence
     pose_numbers: Int[Tensor, "poses"]
     numbers: Int[Tensor, "frames"]
@@ -117,23 +128,32 @@ class Recording:
         chosen = torch.tensor(frames)
         names = ("masks", "focal", "centre", "world_to_camera", "points", "joints")
         arrays = {name: getattr(self, name)[chosen.to(self.focal.device)] for name in names}
-        return replace(self, **arrays, numbers=self.numbers[chosen])
-
-    def frame_poses(self) -> PoseSequence:
-        """The pose of each frame."""
-        return self.poses_at(self.numbers)
+        poses = pick(self.frame_poses, chosen)
+        return replace(self, **arrays, numbers=self.numbers[chosen], frame_poses=poses)
 
     def poses_at(self, numbers: Int[Tensor, "frames"]) -> PoseSequence:
         """Poses at places of the recording; where none is known, the frame's own."""
-        numbers = torch.where(torch.isin(numbers, self.pose_numbers), numbers, self.numbers)
-        rows = torch.searchsorted(self.pose_numbers, numbers)
-        poses = self.poses
-        return PoseSequence(poses.betas, poses.global_orient[rows], poses.body_pose[rows], poses.transl[rows])
+        known, own = torch.isin(numbers, self.pose_numbers), self.frame_poses
+        rows = torch.searchsorted(self.pose_numbers, numbers).clamp_max(len(self.poses) - 1)
+        found = pick(self.poses, rows)
+        names = ("global_orient", "body_pose", "transl")
+        return replace(
+            found, **{name: torch.where(known[:, None], getattr(found, name), getattr(own, name)) for name in names}
+        )
 
     def with_poses(self, poses: PoseSequence) -> Recording:
         """The same frames, the body in other poses."""
         points, joints = self.surface.posed(poses)
-        return replace(self, points=points, joints=joints)
+        return replace(self, points=points, joints=joints, frame_poses=poses)
+
+    def with_vertices(self) -> Recording:
+        """The same frames, the points those of `BodySurface.of_vertices`."""
+        return replace(self, surface=self.surface.of_vertices()).with_poses(self.frame_poses)
+
+
+def pick(poses: PoseSequence, rows: Int[Tensor, "chosen"]) -> PoseSequence:
+    """Some rows of a sequence, in any order."""
+    return PoseSequence(poses.betas, poses.global_orient[rows], poses.body_pose[rows], poses.transl[rows])
 
 
 def make_recording(
@@ -154,16 +174,12 @@ def make_recording(
     camera_to_dataset = world_to_dataset @ to4x4(cameras.camera_to_worlds).double()
     opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=device))
     small, scale = scaled_masks(masks)
-    rows, numbers = metadata["recording_rows"], metadata["recording_numbers"]
+    numbers = metadata["recording_numbers"]
     order = numbers.argsort()
-    rows = rows[order]
-    known = PoseSequence(poses.betas, poses.global_orient[rows], poses.body_pose[rows], poses.transl[rows])
     surface = BodySurface(body, poses.betas, device)
     # A frame may belong to both splits with poses of two qualities: its own are those that its camera names.
-    own = cameras.metadata["pose_id"].flatten().cpu()
-    points, joints = surface.posed(
-        PoseSequence(poses.betas, poses.global_orient[own], poses.body_pose[own], poses.transl[own])
-    )
+    frame_poses = pick(poses, cameras.metadata["pose_id"].flatten().cpu())
+    points, joints = surface.posed(frame_poses)
     pixels = torch.tensor(scale, device=device)
     return Recording(
         masks=small,
@@ -171,7 +187,8 @@ def make_recording(
         centre=torch.cat([cameras.cx, cameras.cy], dim=-1) * pixels,
         world_to_camera=(opengl_to_opencv @ torch.linalg.inv(camera_to_dataset)).float(),
         surface=surface,
-        poses=known,
+        frame_poses=frame_poses,
+        poses=pick(poses, metadata["recording_rows"][order]),
         pose_numbers=numbers[order],
         numbers=metadata["frame_numbers"],
         points=points,

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 
 from instantavatar_ns.check.diagnosis import Diagnosis
-from instantavatar_ns.check.overlap import silhouettes
+from instantavatar_ns.check.overlap import project
 from instantavatar_ns.check.recording import Recording
 from instantavatar_ns.errors import InputError
 
@@ -111,23 +111,26 @@ def _section(section: Section) -> str:
 
 def _figures(section: Section) -> str:
     diagnosis, chosen = section.diagnosis, [index for index, _ in section.figures.values()]
-    recording = section.recording.at(chosen)
-    bodies = silhouettes(recording).cpu().numpy()
-    outlines = [(section.recording.masks[chosen].cpu().numpy(), _MASK), (bodies, _BODY)]
+    recording = section.recording.at(chosen).with_vertices()
+    shown = [(recording, _BODY)]
     if diagnosis.change is not None:
         changed = diagnosis.change.apply(recording)
-        if changed.masks.shape == recording.masks.shape and bool((changed.masks == recording.masks).all()):
-            outlines.append((silhouettes(changed).cpu().numpy(), _CHANGED))
+        if changed.masks is recording.masks:  # otherwise it is the image that has to change
+            shown.append((changed, _CHANGED))
     figures = []
     for place, (title, (index, image)) in enumerate(section.figures.items()):
-        drawn = drawn_outlines(image, [(shapes[place], color) for shapes, color in outlines])
+        drawn = _shown(image)
+        shapes = [(_body_shape(body, place, drawn.shape[:2]), color) for body, color in shown]
+        _draw_outline(drawn, _shown(image[..., 3]) > 127, _MASK)
+        for shape, color in shapes:
+            _draw_outline(drawn, shape, color)
         data = b64encode(cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()).decode()
         overlap = diagnosis.overlap
         caption = (
             f"{title}: {section.frame_names[index]}, mask covered {100 * float(overlap.coverage[index]):.0f} %, joints "
             f"inside {100 * float(overlap.joints[index]):.0f} %"
         )
-        if not bodies[place].any():
+        if not shapes[0][0].any():
             caption += ", the body lies beside the image"
         figures.append(
             f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{data}">'
@@ -136,22 +139,32 @@ def _figures(section: Section) -> str:
     return f"<div>{''.join(figures)}</div>"
 
 
-def drawn_outlines(
-    image: UInt8[np.ndarray, "height width channels"],
-    shapes: Sequence[tuple[Bool[np.ndarray, "small_height small_width"], tuple[int, int, int]]],
-) -> UInt8[np.ndarray, "shown_height shown_width 3"]:
-    """The image at the page's size, with outlines of shapes of any resolution.
-
-    Args:
-        image: Colours, and channels that are left out.
-        shapes: Silhouettes and their colours.
-    """
+def _shown(image: UInt8[np.ndarray, "height width *channels"]) -> UInt8[np.ndarray, "shown_height shown_width *some"]:
+    """Colours or a mask at the page's size."""
     scale = _SHOWN_HEIGHT / image.shape[0]
     size = (max(round(image.shape[1] * scale), 1), _SHOWN_HEIGHT)
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    drawn = np.ascontiguousarray(cv2.resize(np.ascontiguousarray(image[..., :3]), size, interpolation=way))
-    for shape, color in shapes:
-        smooth = cv2.resize(shape.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-        contours, _ = cv2.findContours((smooth > 0.5).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-        cv2.drawContours(drawn, contours, -1, color, 2, cv2.LINE_AA)
-    return drawn
+    return np.ascontiguousarray(
+        cv2.resize(np.ascontiguousarray(image[..., :3] if image.ndim == 3 else image), size, interpolation=way)
+    )
+
+
+def _body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+    """The mesh of a recording `with_vertices`, filled."""
+    pixels, seen = project(recording, recording.points)
+    pixels = pixels[frame] / recording.image_size * recording.image_size.new_tensor([size[1], size[0]])
+    faces = recording.surface.body.faces
+    whole = seen[frame][faces].all(dim=1)
+    # OpenCV counts the first pixel's middle as 0, and takes fixed-point numbers of 4 binary digits here.
+    corners = ((pixels.clamp(-1e4, 1e4) - 0.5) * 16).round().int()[faces[whole]].cpu().numpy()
+    image = np.zeros(size, np.uint8)
+    for corner in corners:
+        cv2.fillConvexPoly(image, corner, 1, shift=4)
+    return image > 0
+
+
+def _draw_outline(
+    image: UInt8[np.ndarray, "height width 3"], shape: Bool[np.ndarray, "height width"], color: tuple[int, int, int]
+) -> None:
+    contours, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, contours, -1, color, 2, cv2.LINE_AA)
