@@ -15,13 +15,14 @@ from jaxtyping import Bool, Float, Int
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.check.overlap import project, silhouettes
+from instantavatar_ns.check.overlap import measure, project, silhouettes
 from instantavatar_ns.check.recording import Recording
 
 _LENGTHS = {0.001: "millimetres", 0.01: "centimetres", 100.0: "hundreds of metres", 1000.0: "kilometres"}
 # Sizes of images that a camera matrix was made for, divided by those of the images.
 _RESOLUTIONS = {4.0: "four times", 3.0: "three times", 2.0: "twice", 1.5: "1.5 times", 0.75: "3/4 of", 2 / 3: "2/3 of"}
 _RESOLUTIONS |= {0.5: "half", 1 / 3: "a third of", 0.25: "a quarter of"}
+_TRIED_POSES = 48
 _TRIED_BETAS = 3  # of those that a body has, the ones that change it most
 _SHIFTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 
@@ -35,14 +36,16 @@ class Change:
         words: What is changed, to follow "with" in a sentence.
         advice: What the user has to do to the data, one sentence without a full stop.
         apply: Makes the change.
-        fitted: Whether the change adapts to the masks, so that it fits a little better than one that does not.
+        freedom: Intersection over union that a change gains on any data because it is fitted to the masks, about.
+        certain: Whether data that the change makes clearly better cannot be right as it is.
     """
 
     kind: str
     words: str
     advice: str
     apply: Callable[[Recording], Recording]
-    fitted: bool = False
+    freedom: float = 0.0
+    certain: bool = True
 
 
 def fine_changes(recording: Recording) -> Iterator[Change]:
@@ -188,7 +191,7 @@ def _intrinsics(recording: Recording) -> Iterator[Change]:
         f"a focal length of {focal * ratio:.0f} instead of {focal:.0f} pixels",
         "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",
         lambda given: _lens(given, given.focal * ratio, given.centre),
-        fitted=True,
+        freedom=0.03,
     )
 
 
@@ -285,6 +288,7 @@ def _betas(recording: Recording) -> Iterator[Change]:
             "betas of zero",
             "The betas seem to be those of another body model: give the model that they were fitted with as body_model",
             partial(_with_betas, torch.zeros_like(recording.poses.betas)),
+            certain=False,
         )
         return
     for index in range(_TRIED_BETAS):
@@ -296,6 +300,7 @@ def _betas(recording: Recording) -> Iterator[Change]:
                 f"{size:g} as beta {index}",
                 "All betas are zero, and another shape fits better: give the betas that were fitted with the poses",
                 partial(_with_betas, betas),
+                certain=False,
             )
 
 
@@ -331,6 +336,17 @@ def _translations(recording: Recording) -> Iterator[Change]:
         "transl has OpenGL's axes (y up, z back), the rotations have not: flip the signs of its y and z",
         partial(_moved, lambda transl: transl * transl.new_tensor([1.0, -1.0, -1.0])),
     )
+    placed = _placed_on_masks(recording)
+    offset = (placed.points - recording.points).mean(dim=1).median(dim=0).values[None, None]
+    metres = ", ".join(f"{value:.2f}" for value in offset.flatten().tolist())
+    yield Change(
+        "constant offset",
+        f"({metres}) m added to transl",
+        "transl is off by the same in all frames: it is the place of another point of the body (the pelvis), belongs to "
+        "another body model, or its world has another origin than the extrinsic's",
+        partial(_shifted_by, offset=offset),
+        freedom=0.03,
+    )
     words = "the body moved onto the mask in each frame"
     if bool(recording.poses.transl.any()):
         kind = "translation"
@@ -340,7 +356,7 @@ def _translations(recording: Recording) -> Iterator[Change]:
             "translation missing",
             "transl is zero in all frames: give it in metres, in the extrinsic's world",
         )
-    yield Change(kind, words, advice, _placed_on_masks, fitted=True)
+    yield Change(kind, words, advice, _placed_on_masks, freedom=0.06)
 
 
 def _moved(change: Callable[[Tensor], Tensor], recording: Recording) -> Recording:
@@ -443,6 +459,27 @@ def _orders(recording: Recording) -> Iterator[Change]:
                 "sort them by number"
             )
         yield Change(kind, words, advice, partial(_reordered, partial(_looked_up, numbers, places)))
+
+
+def best_poses(recording: Recording) -> Change:
+    """In each frame the pose, of some of the recording, that fits it best."""
+    known = recording.pose_numbers.unique()
+    some = known[torch.linspace(0, len(known) - 1, min(len(known), _TRIED_POSES)).round().long()]
+    fits = [measure(recording.with_poses(recording.poses_at(number.expand(len(recording))))).iou for number in some]
+    best = some[torch.stack(fits).argmax(dim=0).cpu()]
+    taken = dict(zip(recording.numbers.tolist(), best.tolist(), strict=True))
+
+    def order(numbers: Tensor) -> Tensor:
+        return torch.tensor([taken.get(number, number) for number in numbers.tolist()])
+
+    return Change(
+        "another order",
+        "poses of other frames",
+        "Poses and masks are of other frames, or in another order: let pose k belong to image and mask k, in the order of "
+        "their names",
+        partial(_reordered, order),
+        freedom=0.06,
+    )
 
 
 def _looked_up(numbers: Int[Tensor, "poses"], places: Int[Tensor, "poses"], wanted: Tensor) -> Tensor:

@@ -8,8 +8,9 @@ from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
-from instantavatar_ns.check.changes import Change, fine_changes, gross_changes, shifts
+from instantavatar_ns.check.changes import Change, best_poses, fine_changes, gross_changes, shifts
 from instantavatar_ns.check.overlap import Overlap, measure
 from instantavatar_ns.check.recording import Recording
 
@@ -18,16 +19,18 @@ Verdict = Literal["good", "doubtful", "wrong"]
 # Means over the frames, drawn between right and wrong data (benchmarks/results/check_data.json has both): below the
 # first something is wrong, below the second other changes are tried.
 _WRONG_COVERAGE, _WRONG_JOINTS = 0.70, 0.80
-_DOUBTFUL_COVERAGE, _DOUBTFUL_JOINTS, _DOUBTFUL_IOU = 0.78, 0.88, 0.62
+_DOUBTFUL_COVERAGE, _DOUBTFUL_JOINTS, _DOUBTFUL_IOU = 0.75, 0.85, 0.60
+# Of a body that lies within its masks: loose clothes stand out from it all around.
+_WITHIN, _WITHIN_WRONG_COVERAGE = 0.9, 0.45
 # Without a change that helps: what is seen behind a table is right and has few joints within its mask.
 _HOPELESS_COVERAGE, _HOPELESS_JOINTS = 0.50, 0.55
 _POOR_FRAME_COVERAGE, _POOR_FRAME_JOINTS = 0.5, 0.5
 _MIN_JOINTS = 4  # within the image: fewer tell nothing
 _FULL_MASK = 0.95  # share of the image
-_TRIED_FRAMES, _ALL_FRAMES = 24, 240
-_CLEAR_GAIN = 0.15  # of the mean intersection over union
-_FINE_GAIN, _FINE_SHARE = 0.03, 0.75
-_FIT_BONUS = 0.03  # of the mean intersection over union that a fitted change has over one that is not
+_TRIED_FRAMES, _ALL_FRAMES, _FEW_FRAMES = 24, 240, 4
+# Of the mean intersection over union, and of that mean's standard errors; of fitted changes, and of few frames.
+_GAIN, _GAIN_ERRORS, _LARGE_GAIN = 0.05, 3.0, 0.15
+_CERTAIN_GAIN, _CERTAIN_IOU = 0.10, 0.65
 _RUN_GAIN, _RUN_LENGTH = 0.08, 3
 
 
@@ -67,6 +70,7 @@ class Diagnosis:
         change: Single change that makes it right.
         changed: Means with that change.
         poor_frames: Indices of the frames that the finding is about.
+        remedy: What to do where no change to the recording helps.
     """
 
     verdict: Verdict
@@ -76,12 +80,13 @@ class Diagnosis:
     change: Change | None = None
     changed: Means | None = None
     poor_frames: tuple[int, ...] = ()
+    remedy: str = "No single change was found that makes it fit"
 
     @property
     def advice(self) -> str:
         """What to do, one sentence without a full stop; empty where the verdict is "good"."""
         if self.change is None or self.changed is None:
-            return "" if self.verdict == "good" else "No single change was found that makes it fit"
+            return "" if self.verdict == "good" else self.remedy
         return f"With {self.change.words} it {self.changed}. {self.change.advice}"
 
 
@@ -92,14 +97,15 @@ def diagnose(recording: Recording) -> Diagnosis:
     area = recording.masks.float().mean(dim=(1, 2))
     if float((area > _FULL_MASK).float().mean()) > 0.5:
         finding = f"found masks that are white all over: they fill {100 * float(area.mean()):.0f} % of the images"
-        return Diagnosis("wrong", overlap, means, finding, poor_frames=_rows(area > _FULL_MASK))
-    wrong = means.coverage < _WRONG_COVERAGE or means.joints < _WRONG_JOINTS
-    low = means.coverage < _DOUBTFUL_COVERAGE or means.joints < _DOUBTFUL_JOINTS or means.iou < _DOUBTFUL_IOU
+        remedy = "Segment the frames again, the person in white, everything else in black"
+        return Diagnosis("wrong", overlap, means, finding, poor_frames=_rows(area > _FULL_MASK), remedy=remedy)
+    wrong, low = _is_wrong(overlap, means), _is_low(means)
     some = recording.subset(_TRIED_FRAMES)
-    changes = chain(gross_changes(some), fine_changes(some)) if wrong or low else fine_changes(some)
-    change, changed = best_change(some, changes)
+    found = best_change(some, chain(gross_changes(some), fine_changes(some)) if wrong or low else fine_changes(some))
+    if found is None and (wrong or low):
+        found = best_change(some, [best_poses(some)])
     poor = _poor_frames(overlap)
-    if not (wrong or low) and change is None:
+    if not (wrong or low) and found is None:
         run = _shifted_run(recording)
         if run is not None:
             return Diagnosis("doubtful", overlap, means, *run)
@@ -107,24 +113,58 @@ def diagnose(recording: Recording) -> Diagnosis:
             return Diagnosis("good", overlap, means)
     finding = f"found that it {means}"
     hopeless = means.coverage < _HOPELESS_COVERAGE or means.joints < _HOPELESS_JOINTS
-    verdict: Verdict = "wrong" if wrong and (change is not None or hopeless) else "doubtful"
-    return Diagnosis(verdict, overlap, means, finding, change, changed, poor)
+    verdict: Verdict = "wrong" if wrong and (found is not None or hopeless) else "doubtful"
+    if found is None:
+        return Diagnosis(verdict, overlap, means, finding, poor_frames=poor)
+    if found.change.certain and found.gain >= _CERTAIN_GAIN and found.means.iou >= _CERTAIN_IOU:
+        verdict = "wrong" if found.change.freedom == 0 else verdict
+    return Diagnosis(verdict, overlap, means, finding, found.change, found.means, poor)
 
 
-def best_change(recording: Recording, changes: Iterable[Change]) -> tuple[Change | None, Means | None]:
-    """The change that makes the body fit best; none where it does not fit, or no better than before."""
+class Trial(NamedTuple):
+    """A change that makes the body fit better.
+
+    Attributes:
+        change: The change.
+        means: With it.
+        gain: Of the mean intersection over union.
+    """
+
+    change: Change
+    means: Means
+    gain: float
+
+
+def best_change(recording: Recording, changes: Iterable[Change]) -> Trial | None:
+    """The change that makes the body fit best; None where it does not fit, or hardly better than before."""
     before = measure(recording)
-    best, best_score, best_means = None, 0.0, None
+    best, best_score = None, 0.0
     for change in changes:
         after = measure(change.apply(recording))
-        means, gain = mean_overlap(after), after.iou - before.iou
+        means, gains = mean_overlap(after), after.iou - before.iou
+        gain, score = float(gains.mean()), means.iou - change.freedom
         fits = means.coverage >= _WRONG_COVERAGE and means.joints >= _WRONG_JOINTS
-        clear = float(gain.mean()) >= _CLEAR_GAIN
-        steady = float(gain.mean()) >= _FINE_GAIN and float((gain > 0).float().mean()) >= _FINE_SHARE
-        score = means.iou - _FIT_BONUS * change.fitted
-        if fits and (clear or steady) and score > best_score + 1e-3:
-            best, best_score, best_means = change, score, means
-    return best, best_means
+        if fits and score > best_score + 1e-3 and _is_clear(gains, _LARGE_GAIN if change.freedom else _GAIN):
+            best, best_score = Trial(change, means, gain), score
+    return best
+
+
+def _is_clear(gains: Tensor, least: float) -> bool:
+    mean, count = float(gains.mean()), len(gains)
+    if mean >= _LARGE_GAIN or count < _FEW_FRAMES:
+        return mean >= _LARGE_GAIN
+    return mean >= least and mean >= _GAIN_ERRORS * float(gains.std()) / count**0.5
+
+
+def _is_wrong(overlap: Overlap, means: Means) -> bool:
+    if min(float(overlap.inside.mean()), means.joints) >= _WITHIN:
+        return means.coverage < _WITHIN_WRONG_COVERAGE
+    return means.coverage < _WRONG_COVERAGE or means.joints < _WRONG_JOINTS
+
+
+def _is_low(means: Means) -> bool:
+    low_share = means.coverage < _DOUBTFUL_COVERAGE or means.joints < _DOUBTFUL_JOINTS
+    return low_share or means.iou < _DOUBTFUL_IOU
 
 
 def mean_overlap(overlap: Overlap) -> Means:
@@ -140,7 +180,7 @@ def _poor_frames(overlap: Overlap) -> tuple[int, ...]:
     return _rows((overlap.coverage < _POOR_FRAME_COVERAGE) | few)
 
 
-def _rows(chosen: torch.Tensor) -> tuple[int, ...]:
+def _rows(chosen: Tensor) -> tuple[int, ...]:
     return tuple(chosen.nonzero().flatten().tolist())
 
 
