@@ -192,6 +192,7 @@ def _intrinsics(recording: Recording) -> Iterator[Change]:
         "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",
         lambda given: _lens(given, given.focal * ratio, given.centre),
         freedom=0.03,
+        certain=False,
     )
 
 
@@ -342,10 +343,11 @@ def _translations(recording: Recording) -> Iterator[Change]:
     yield Change(
         "constant offset",
         f"({metres}) m added to transl",
-        "transl is off by the same in all frames: it is the place of another point of the body (the pelvis), belongs to "
-        "another body model, or its world has another origin than the extrinsic's",
+        "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another body "
+        "model, or of a world with another origin than the extrinsic's",
         partial(_shifted_by, offset=offset),
         freedom=0.03,
+        certain=False,
     )
     words = "the body moved onto the mask in each frame"
     if bool(recording.poses.transl.any()):
@@ -356,7 +358,7 @@ def _translations(recording: Recording) -> Iterator[Change]:
             "translation missing",
             "transl is zero in all frames: give it in metres, in the extrinsic's world",
         )
-    yield Change(kind, words, advice, _placed_on_masks, freedom=0.06)
+    yield Change(kind, words, advice, _placed_on_masks, freedom=0.06, certain=False)
 
 
 def _moved(change: Callable[[Tensor], Tensor], recording: Recording) -> Recording:
@@ -475,8 +477,8 @@ def best_poses(recording: Recording) -> Change:
     return Change(
         "another order",
         "poses of other frames",
-        "Poses and masks are of other frames, or in another order: let pose k belong to image and mask k, in the order of "
-        "their names",
+        "Poses and masks are of other frames, or in another order: let pose k belong to image and mask k, in the order "
+        "of their names",
         partial(_reordered, order),
         freedom=0.06,
     )

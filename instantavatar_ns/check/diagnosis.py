@@ -116,8 +116,8 @@ def diagnose(recording: Recording) -> Diagnosis:
     verdict: Verdict = "wrong" if wrong and (found is not None or hopeless) else "doubtful"
     if found is None:
         return Diagnosis(verdict, overlap, means, finding, poor_frames=poor)
-    if found.change.certain and found.gain >= _CERTAIN_GAIN and found.means.iou >= _CERTAIN_IOU:
-        verdict = "wrong" if found.change.freedom == 0 else verdict
+    clear = found.gain >= _CERTAIN_GAIN + 2 * found.change.freedom and found.means.iou >= _CERTAIN_IOU
+    verdict = "wrong" if found.change.certain and clear else verdict
     return Diagnosis(verdict, overlap, means, finding, found.change, found.means, poor)
 
 

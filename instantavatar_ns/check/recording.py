@@ -134,7 +134,7 @@ class Recording:
     def poses_at(self, numbers: Int[Tensor, "frames"]) -> PoseSequence:
         """Poses at places of the recording; where none is known, the frame's own."""
         known, own = torch.isin(numbers, self.pose_numbers), self.frame_poses
-        rows = torch.searchsorted(self.pose_numbers, numbers).clamp_max(len(self.poses) - 1)
+        rows = torch.searchsorted(self.pose_numbers, numbers.contiguous()).clamp_max(len(self.poses) - 1)
         found = pick(self.poses, rows)
         names = ("global_orient", "body_pose", "transl")
         return replace(
