@@ -343,8 +343,8 @@ def _translations(recording: Recording) -> Iterator[Change]:
     yield Change(
         "constant offset",
         f"({metres}) m added to transl",
-        "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another body "
-        "model, or of a world with another origin than the extrinsic's",
+        "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another "
+        "body model, or of a world with another origin than the extrinsic's",
         partial(_shifted_by, offset=offset),
         freedom=0.03,
         certain=False,
