@@ -410,6 +410,7 @@ class CheckData:
     def main(self) -> None:
         """Measure all folders and write the figures."""
         CONSOLE.quiet = True
+        head = record.head()
         right: dict[str, Checked] = {}
         faulty: dict[str, dict[str, Checked]] = {}
         with TemporaryDirectory() as temporary:
@@ -423,8 +424,8 @@ class CheckData:
             for person in persons:
                 with images_read_once():
                     self._measure(person, work / "variant", right, faulty)
-        if not self.only:
-            record.write(self.output, record.head() | figures(right, faulty))
+                if not self.only:
+                    record.write(self.output, head | figures(right, faulty), quiet=True)
 
     def _measure(
         self, person: Path, path: Path, right: dict[str, Checked], faulty: dict[str, dict[str, Checked]]

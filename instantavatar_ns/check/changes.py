@@ -346,7 +346,7 @@ def _translations(recording: Recording) -> Iterator[Change]:
         "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another "
         "body model, or of a world with another origin than the extrinsic's",
         partial(_shifted_by, offset=offset),
-        freedom=0.03,
+        freedom=0.05,
         certain=False,
     )
     words = "the body moved onto the mask in each frame"

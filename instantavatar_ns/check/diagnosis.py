@@ -31,7 +31,7 @@ _TRIED_FRAMES, _ALL_FRAMES, _FEW_FRAMES = 24, 240, 4
 # Of the mean intersection over union, and of that mean's standard errors; of fitted changes, and of few frames.
 _GAIN, _GAIN_ERRORS, _LARGE_GAIN = 0.05, 3.0, 0.15
 _CERTAIN_GAIN, _CERTAIN_IOU = 0.10, 0.65
-_RUN_GAIN, _RUN_LENGTH = 0.08, 3
+_RUN_GAIN, _RUN_LENGTH = 0.15, 3
 
 
 class Means(NamedTuple):
