@@ -12,6 +12,7 @@ from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch.cuda.amp.grad_scaler import GradScaler
 
+from instantavatar_ns.check.guard import CheckMode, check_dataset, check_frames
 from instantavatar_ns.checkpoints import check_fit
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
@@ -36,6 +37,9 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     fit_poses: Literal["off", "published", "fast"] = "off"
     """Fit the poses of evaluated frames to their images, for figures that ns-eval adds as `<metric>_fitted`: by the
     recipe of the published tables, or a faster one that moves them farther."""
+    check_data: CheckMode = "stop"
+    """Compare the posed body with the masks before training and evaluation: stop where they do not fit, warn only, or
+    leave it out."""
     record_steps: bool = True
     """Record training steps, and with them images, as CUDA graphs, where the model's kernels can be recorded."""
 
@@ -65,7 +69,17 @@ class AvatarPipeline(VanillaPipeline):
         model.may_record = config.record_steps
         if self.test_mode != "val":  # what ns-train asks for
             return
-        frames = cast(AvatarDataManager, self.datamanager).train_frames
+        datamanager = cast(AvatarDataManager, self.datamanager)
+        frames, dataset = datamanager.train_frames, datamanager.train_dataset
+        check_frames(
+            datamanager.data_folder,
+            frames.images[..., 3],
+            frames.cameras,
+            dataset.metadata,
+            dataset.image_filenames,
+            config.check_data,
+            "To train all the same, give --pipeline.check-data warn",
+        )
         model.align_poses(frames.images[..., 3], frames.cameras)
         if model.is_recordable:
             compile_kernels(model)
@@ -113,6 +127,10 @@ class AvatarPipeline(VanillaPipeline):
     ):
         """Averages over the evaluation images; with `get_std`, as `ns-eval` asks, each image's metrics too."""
         model = cast(InstantAvatarModel, self.model)
+        if get_std:
+            way_on = "To evaluate all the same, give instant-avatar evaluate --check-data warn"
+            folder = cast(AvatarDataManager, self.datamanager).data_folder
+            check_dataset(folder, self._eval_dataset, self.config.check_data, way_on)
         with model.logging_image_metrics() as frames:
             metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
         if not get_std:  # during training the averages go to a writer of scalars

@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -170,6 +171,11 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
     """
 
     config: AvatarDataManagerConfig
+
+    @property
+    def data_folder(self) -> Path:
+        """The recording's folder."""
+        return Path(self.config.data or self.config.dataparser.data)
 
     def setup_train(self) -> None:
         """Put the training frames on the device."""

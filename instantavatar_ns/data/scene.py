@@ -86,12 +86,24 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
             "train_pose_ids": torch.arange(len(train.numbers)),
             "train_frame_numbers": torch.tensor(train.numbers),
             "frame_numbers": torch.tensor(frames.numbers),
+            **_recording_rows(parts, chosen),
             "foreground_masks": frames.mask_filenames,
             "mask_encoding": frames.mask_encoding,
             "world_to_dataset": world_to_dataset.float(),
             "image_size": frames.image_size,
         },
     )
+
+
+def _recording_rows(parts: dict[str, Frames], chosen: str) -> dict[str, Tensor]:
+    """Rows of all poses of the recording that a part belongs to, and their places in it; "novel" is one of its own."""
+    rows, numbers, first = [], [], 0
+    for name, part in parts.items():
+        if (name == "novel") == (chosen == "novel"):
+            rows += range(first, first + len(part.numbers))
+            numbers += part.numbers
+        first += len(part.numbers)
+    return {"recording_rows": torch.tensor(rows), "recording_numbers": torch.tensor(numbers)}
 
 
 def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Literal
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
+from instantavatar_ns.check.guard import CheckMode
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
@@ -38,6 +39,9 @@ class Evaluate:
     """Evaluate fitted poses too: by the published tables' recipe, or a faster one that moves them farther."""
     heldout_poses: str | None = None
     """Name of the poses of the held-out frames, such as "truth"; by default those the run was configured with."""
+    check_data: CheckMode | None = None
+    """Stop, warn, or go on without a check ("off") where the posed body does not lie where the masks are; by default as
+    the run was configured."""
     lpips_backbone: Path | None = None
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
@@ -67,6 +71,7 @@ class Evaluate:
             dataparser.eval_set = name
             dataparser.heldout_poses = self.heldout_poses or dataparser.heldout_poses
         pipeline.fit_poses = self.fit
+        pipeline.check_data = self.check_data or pipeline.check_data
         if self.lpips_backbone is not None:
             pipeline.model.lpips_backbone = self.lpips_backbone.resolve()
 

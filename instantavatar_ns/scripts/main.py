@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from instantavatar_ns.scripts.animate import Animate
+from instantavatar_ns.scripts.check import Check
 from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.scripts.evaluate import Evaluate
@@ -17,6 +18,7 @@ from instantavatar_ns.scripts.refined_poses import RefinedPoses
 Command = (
     Annotated[DemoData, tyro.conf.subcommand("demo-data")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
     | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]

@@ -1,0 +1,219 @@
+"""Verdict on a recording: whether the body fits the masks, and the single change that would make it fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from instantavatar_ns.check.changes import Change, best_poses, fine_changes, gross_changes, shifts
+from instantavatar_ns.check.overlap import Overlap, measure
+from instantavatar_ns.check.recording import Recording
+
+Verdict = Literal["good", "doubtful", "wrong"]
+
+# Means over the frames, drawn between right and wrong data (benchmarks/results/check_data.json has both): below the
+# first something is wrong, below the second other changes are tried.
+_WRONG_COVERAGE, _WRONG_JOINTS = 0.70, 0.80
+_DOUBTFUL_COVERAGE, _DOUBTFUL_JOINTS, _DOUBTFUL_IOU = 0.75, 0.85, 0.60
+# Of a body that lies within its masks: loose clothes stand out from it all around.
+_WITHIN, _WITHIN_WRONG_COVERAGE = 0.9, 0.45
+# Without a change that helps: what is seen behind a table is right and has few joints within its mask.
+_HOPELESS_COVERAGE, _HOPELESS_JOINTS = 0.50, 0.55
+_POOR_FRAME_COVERAGE, _POOR_FRAME_JOINTS = 0.5, 0.5
+_MIN_JOINTS = 4  # within the image: fewer tell nothing
+_FULL_MASK = 0.95  # share of the image
+_TRIED_FRAMES, _ALL_FRAMES, _FEW_FRAMES = 24, 240, 4
+# Of the mean intersection over union, and of that mean's standard errors; of fitted changes, and of few frames.
+_GAIN, _GAIN_ERRORS, _LARGE_GAIN = 0.05, 3.0, 0.15
+_CERTAIN_GAIN, _CERTAIN_IOU = 0.10, 0.65
+_RUN_GAIN, _RUN_LENGTH = 0.15, 3
+
+
+class Means(NamedTuple):
+    """Means of `Overlap` over the frames.
+
+    Attributes:
+        coverage: Share of the masks that the body covers.
+        iou: Intersection over union of body and mask.
+        joints: Share of the joints within the images that lie within the masks.
+        joints_seen: Number of joints within the images.
+    """
+
+    coverage: float
+    iou: float
+    joints: float
+    joints_seen: float
+
+    def __str__(self) -> str:
+        """Coverage and joints, to follow "it"."""
+        covers = f"covers {100 * self.coverage:.0f} % of the masks"
+        seen = round(self.joints_seen)
+        if seen == 0:
+            return f"{covers}, and no joint lies within the images"
+        return f"{covers}, and {round(self.joints * self.joints_seen)} of {seen} joints lie within them"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Findings about a recording.
+
+    Attributes:
+        verdict: "wrong" for what must not be trained on, "doubtful" for what should be looked at.
+        overlap: Body and mask in each frame.
+        means: Of `overlap`.
+        finding: What was found, a sentence without a full stop; empty where the verdict is "good".
+        change: Single change that makes it right.
+        changed: Means with that change.
+        poor_frames: Indices of the frames that the finding is about.
+        remedy: What to do where no change to the recording helps.
+    """
+
+    verdict: Verdict
+    overlap: Overlap
+    means: Means
+    finding: str = ""
+    change: Change | None = None
+    changed: Means | None = None
+    poor_frames: tuple[int, ...] = ()
+    remedy: str = "No single change was found that makes it fit"
+
+    @property
+    def advice(self) -> str:
+        """What to do, one sentence without a full stop; empty where the verdict is "good"."""
+        if self.change is None or self.changed is None:
+            return "" if self.verdict == "good" else self.remedy
+        return f"With {self.change.words} it {self.changed}. {self.change.advice}"
+
+
+def diagnose(recording: Recording) -> Diagnosis:
+    """Measure a recording, and try changes where the body does not fit the masks, or might fit better."""
+    overlap = measure(recording)
+    means = mean_overlap(overlap)
+    area = recording.masks.float().mean(dim=(1, 2))
+    if float((area > _FULL_MASK).float().mean()) > 0.5:
+        finding = f"found masks that are white all over: they fill {100 * float(area.mean()):.0f} % of the images"
+        remedy = "Segment the frames again, the person in white, everything else in black"
+        return Diagnosis("wrong", overlap, means, finding, poor_frames=_rows(area > _FULL_MASK), remedy=remedy)
+    wrong, low = _is_wrong(overlap, means), _is_low(means)
+    some = recording.subset(_TRIED_FRAMES)
+    found = best_change(some, chain(gross_changes(some), fine_changes(some)) if wrong or low else fine_changes(some))
+    if found is None and (wrong or low):
+        found = best_change(some, [best_poses(some)])
+    poor = _poor_frames(overlap)
+    if not (wrong or low) and found is None:
+        run = _shifted_run(recording)
+        if run is not None:
+            return Diagnosis("doubtful", overlap, means, *run)
+        if not poor:
+            return Diagnosis("good", overlap, means)
+    finding = f"found that it {means}"
+    hopeless = means.coverage < _HOPELESS_COVERAGE or means.joints < _HOPELESS_JOINTS
+    verdict: Verdict = "wrong" if wrong and (found is not None or hopeless) else "doubtful"
+    if found is None:
+        return Diagnosis(verdict, overlap, means, finding, poor_frames=poor)
+    clear = found.gain >= _CERTAIN_GAIN + 2 * found.change.freedom and found.means.iou >= _CERTAIN_IOU
+    verdict = "wrong" if found.change.certain and clear else verdict
+    return Diagnosis(verdict, overlap, means, finding, found.change, found.means, poor)
+
+
+class Trial(NamedTuple):
+    """A change that makes the body fit better.
+
+    Attributes:
+        change: The change.
+        means: With it.
+        gain: Of the mean intersection over union.
+    """
+
+    change: Change
+    means: Means
+    gain: float
+
+
+def best_change(recording: Recording, changes: Iterable[Change]) -> Trial | None:
+    """The change that makes the body fit best; None where it does not fit, or hardly better than before."""
+    before = measure(recording)
+    best, best_score = None, 0.0
+    for change in changes:
+        after = measure(change.apply(recording))
+        means, gains = mean_overlap(after), after.iou - before.iou
+        gain, score = float(gains.mean()), means.iou - change.freedom
+        fits = means.coverage >= _WRONG_COVERAGE and means.joints >= _WRONG_JOINTS
+        if fits and score > best_score + 1e-3 and _is_clear(gains, _LARGE_GAIN if change.freedom else _GAIN):
+            best, best_score = Trial(change, means, gain), score
+    return best
+
+
+def _is_clear(gains: Tensor, least: float) -> bool:
+    mean, count = float(gains.mean()), len(gains)
+    if mean >= _LARGE_GAIN or count < _FEW_FRAMES:
+        return mean >= _LARGE_GAIN
+    return mean >= least and mean >= _GAIN_ERRORS * float(gains.std()) / count**0.5
+
+
+def _is_wrong(overlap: Overlap, means: Means) -> bool:
+    if min(float(overlap.inside.mean()), means.joints) >= _WITHIN:
+        return means.coverage < _WITHIN_WRONG_COVERAGE
+    return means.coverage < _WRONG_COVERAGE or means.joints < _WRONG_JOINTS
+
+
+def _is_low(means: Means) -> bool:
+    low_share = means.coverage < _DOUBTFUL_COVERAGE or means.joints < _DOUBTFUL_JOINTS
+    return low_share or means.iou < _DOUBTFUL_IOU
+
+
+def mean_overlap(overlap: Overlap) -> Means:
+    """Means over the frames."""
+    counted = overlap.joints_seen >= _MIN_JOINTS
+    # Of a face alone there are no joints to count, nor of a body beside the image, which covers nothing.
+    joints = torch.where(counted, overlap.joints, (overlap.coverage >= _HOPELESS_COVERAGE).float())
+    return Means(*(float(values.mean()) for values in (overlap.coverage, overlap.iou, joints, overlap.joints_seen)))
+
+
+def _poor_frames(overlap: Overlap) -> tuple[int, ...]:
+    few = (overlap.joints < _POOR_FRAME_JOINTS) & (overlap.joints_seen >= _MIN_JOINTS)
+    return _rows((overlap.coverage < _POOR_FRAME_COVERAGE) | few)
+
+
+def _rows(chosen: Tensor) -> tuple[int, ...]:
+    return tuple(chosen.nonzero().flatten().tolist())
+
+
+def _shifted_run(recording: Recording) -> tuple[str, Change, Means, tuple[int, ...]] | None:
+    """Neighbouring frames that fit the pose of a frame before or after: something is missing between them."""
+    recording = recording.subset(_ALL_FRAMES)
+    before = measure(recording).iou
+    best = None
+    for change in _small_shifts(recording):
+        after = measure(change.apply(recording))
+        gain = after.iou - before
+        first, last, total = _largest_run((gain - _RUN_GAIN / 2).tolist())
+        length = last - first
+        if length >= _RUN_LENGTH and float(gain[first:last].mean()) >= _RUN_GAIN and (best is None or total > best[0]):
+            numbers = recording.numbers[first].item(), recording.numbers[last - 1].item()
+            finding = f"found that it fits better with {change.words} of the frames {numbers[0]} to {numbers[1]}"
+            best = total, finding, change, mean_overlap(after), tuple(range(first, last))
+    return None if best is None else best[1:]
+
+
+def _small_shifts(recording: Recording) -> Iterator[Change]:
+    for count, change in enumerate(shifts(recording)):
+        if count < 4:
+            yield change
+
+
+def _largest_run(values: list[float]) -> tuple[int, int, float]:
+    """Start, end (not included) and sum of the neighbouring values of the largest sum."""
+    best, start, total = (0, 0, 0.0), 0, 0.0
+    for place, value in enumerate(values):
+        if total <= 0:
+            start, total = place, 0.0
+        total += value
+        if total > best[2]:
+            best = start, place + 1, total
+    return best

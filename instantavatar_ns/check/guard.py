@@ -1,0 +1,92 @@
+"""Stop before a recording is trained or measured on whose body does not lie where its masks are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import UInt8
+from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils.rich_utils import CONSOLE
+from rich.markup import escape
+from torch import Tensor
+
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
+from instantavatar_ns.check.recording import make_recording
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.errors import InputError
+
+CheckMode = Literal["stop", "warn", "off"]
+_NAMED_FRAMES = 5
+
+
+def check_frames(
+    data: Path,
+    masks: UInt8[Tensor, "frames height width"],
+    cameras: Cameras,
+    metadata: dict[str, Any],
+    image_filenames: Sequence[Path],
+    mode: CheckMode,
+    way_on: str,
+) -> None:
+    """Say how well the posed body fits the masks.
+
+    Args:
+        data: The recording's folder, for messages.
+        masks: Opacity of the person in the frames, on the device that computes.
+        cameras: Of the frames.
+        metadata: Of the data parser's outputs.
+        image_filenames: Of the frames.
+        mode: "stop" for an error where the data is wrong, "warn" for a message, "off" for no check at all.
+        way_on: How to go on all the same, for the error.
+
+    Raises:
+        InputError: The data is wrong, and `mode` is "stop".
+    """
+    if mode == "off":
+        return
+    diagnosis = diagnose(make_recording(masks, cameras, metadata, load_body_model(metadata["body_model"])))
+    if diagnosis.verdict == "good":
+        CONSOLE.log(f"Poses and masks fit: the posed body {diagnosis.means}.")
+        return
+    names = [path.name for path in image_filenames]
+    expected = f"expected the posed body where the masks are, {describe(diagnosis, names)}"
+    if diagnosis.verdict == "wrong" and mode == "stop":
+        raise InputError(data, expected, f"{diagnosis.advice}. {way_on}")
+    CONSOLE.log(f"[yellow]{escape(str(InputError(data, expected, diagnosis.advice)))}")
+
+
+def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
+    """As `check_frames`, for frames that have not been read yet.
+
+    Raises:
+        InputError: An image or a mask cannot be used; or the data is wrong, and `mode` is "stop".
+    """
+    if mode == "off":
+        return
+    with ThreadPoolExecutor() as pool:
+        images = pool.map(dataset.get_numpy_image, range(len(dataset)))
+        masks = torch.stack([torch.from_numpy(image[..., 3]) for image in images])
+    check_frames(data, masks, dataset.cameras, dataset.metadata, dataset.image_filenames, mode, way_on)
+
+
+def describe(diagnosis: Diagnosis, names: Sequence[str]) -> str:
+    """The finding and the frames that it is about, a sentence without a full stop.
+
+    Args:
+        diagnosis: Of some frames.
+        names: Of these frames.
+    """
+    poor = diagnosis.poor_frames
+    if not poor:
+        where = f"in the mean of {len(names)} frames"
+    elif len(poor) == len(names):
+        where = "in all frames" if len(names) > 1 else f"in {names[0]}"
+    else:
+        some = ", ".join(names[index] for index in poor[:_NAMED_FRAMES])
+        where = f"worst in {some}" + (f" and {len(poor) - _NAMED_FRAMES} more" if len(poor) > _NAMED_FRAMES else "")
+    return f"{diagnosis.finding} ({where})"

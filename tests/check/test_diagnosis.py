@@ -1,0 +1,190 @@
+"""Right data passes, each mistake is found, and the change that is suggested is the one that undoes it."""
+
+import cv2
+import numpy as np
+import pytest
+
+from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.check.diagnosis import diagnose
+from instantavatar_ns.check.recording import make_recording
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.demo_motion import add_pose_noise
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.scripts.check import read_masks
+from tests.check.folders import FRAMES, Folder
+
+FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@pytest.fixture
+def folder(tmp_path, demo_subject):
+    return Folder(tmp_path / "person", demo_subject)
+
+
+def check(folder):
+    everything = {"train_frames": (0, FRAMES, 1), "test_frames": (0, FRAMES, 1)}
+    outputs = InstantAvatarDataParserConfig(data=folder.save(), **everything).setup().get_dataparser_outputs("train")
+    body = load_body_model(outputs.metadata["body_model"])
+    return diagnose(make_recording(read_masks(AvatarDataset(outputs)), outputs.cameras, outputs.metadata, body))
+
+
+# Right data
+
+
+def leave(folder):
+    pass
+
+
+def other_world(folder):
+    folder.move_world()
+
+
+def three_degrees_off(folder):
+    rng = np.random.default_rng(0)
+    noise = {"degrees": 3.0, "millimetres": 12.0, "correlation": 2.0}
+    folder.poses, folder.transl = add_pose_noise(folder.poses, folder.transl, **noise, rng=rng)
+
+
+def crop(rows, columns):
+    def edit(folder):
+        folder.edit_images_and_masks(lambda image: image[rows, columns])
+        shape = np.zeros((96, 96))[rows, columns].shape
+        folder.camera["height"], folder.camera["width"] = map(np.array, shape)
+        folder.camera["intrinsic"][:2, 2] -= columns.start or 0, rows.start or 0
+
+    return edit
+
+
+def stand_out(folder):
+    """Clothes that stand out by 7 cm all around."""
+    folder.edit_masks(lambda mask: cv2.dilate(mask, np.ones((5, 5))))
+
+
+def half_the_size(folder):
+    folder.edit_images_and_masks(lambda image: cv2.resize(image, (48, 48), interpolation=cv2.INTER_AREA))
+    folder.camera["intrinsic"][:2] /= 2
+    folder.camera["height"] = folder.camera["width"] = np.array(48)
+
+
+def hide_legs(folder):
+    folder.edit_masks(lambda mask: np.where(np.arange(96)[:, None] < 60, mask, 0).astype(np.uint8))
+
+
+RIGHT = {
+    "as_given": leave,
+    "other_world": other_world,
+    "three_degrees_off": three_degrees_off,
+    "upper_half": crop(slice(0, 50), slice(None)),
+    "legs": crop(slice(45, None), slice(None)),
+    "right_border": crop(slice(None), slice(0, 50)),
+    "loose_clothes": stand_out,
+    "48_pixels": half_the_size,
+    "legs_hidden": hide_legs,
+}
+
+
+@pytest.mark.parametrize("edit", RIGHT.values(), ids=RIGHT)
+def test_right_data_is_not_stopped(folder, edit):
+    edit(folder)
+    assert check(folder).verdict != "wrong"
+
+
+@pytest.mark.parametrize("edit", [leave, other_world, half_the_size], ids=lambda edit: edit.__name__)
+def test_nothing_is_said_of_exact_data(folder, edit):
+    edit(folder)
+    diagnosis = check(folder)
+    assert diagnosis.verdict == "good" and diagnosis.finding == "" and diagnosis.advice == ""
+    assert diagnosis.means.coverage > 0.93 and diagnosis.means.joints == 1 and diagnosis.means.iou > 0.8
+
+
+# Mistakes
+
+
+def extrinsic(change):
+    def edit(folder):
+        folder.move_world()
+        folder.camera["extrinsic"] = change(folder.camera["extrinsic"])
+
+    return edit
+
+
+def transposed_rotation(matrix):
+    matrix[:3, :3] = matrix[:3, :3].T.copy()
+    return matrix
+
+
+def translation_times(factor):
+    def change(matrix):
+        matrix[:3, 3] *= factor
+        return matrix
+
+    return change
+
+
+def intrinsic(change):
+    def edit(folder):
+        folder.camera["intrinsic"] = change(folder.camera["intrinsic"])
+
+    return edit
+
+
+def transl(change):
+    def edit(folder):
+        folder.transl = change(folder.transl)
+
+    return edit
+
+
+def order(rows):
+    def edit(folder):
+        folder.poses, folder.transl = folder.poses[rows], folder.transl[rows]
+
+    return edit
+
+
+def degrees(folder):
+    folder.poses = np.degrees(folder.poses)
+
+
+def masks(change):
+    return lambda folder: folder.edit_masks(change)
+
+
+def images(change):
+    return lambda folder: folder.edit_images_and_masks(change)
+
+
+FAULTS = {
+    "camera-to-world": extrinsic(np.linalg.inv),
+    "row vectors": extrinsic(transposed_rotation),
+    "OpenGL axes": extrinsic(lambda matrix: FLIP @ matrix),
+    "OpenGL camera-to-world": extrinsic(lambda matrix: np.linalg.inv(FLIP @ matrix)),
+    "world upside down": extrinsic(lambda matrix: matrix @ FLIP),
+    "camera's unit": extrinsic(translation_times(1000)),
+    "K of another resolution": intrinsic(lambda matrix: np.diag([2, 2, 1]) @ matrix),
+    "focal length": intrinsic(lambda matrix: matrix * np.array([[0.4, 1, 1], [1, 0.4, 1], [1, 1, 1]])),
+    "normalised K": intrinsic(lambda matrix: np.diag([1 / 96, 1 / 96, 1]) @ matrix),
+    "principal point": intrinsic(np.transpose),
+    "masks inverted": masks(lambda mask: 255 - mask),
+    "images turned": images(np.rot90),
+    "mirrored": images(lambda image: image[:, ::-1]),
+    "degrees": degrees,
+    "poses' unit": transl(lambda transl: transl * 1000),
+    "translation missing": transl(np.zeros_like),
+    "OpenGL translation": transl(lambda transl: transl * [1, -1, -1]),
+    "constant offset": transl(lambda transl: np.add(transl, [0.05, 0.25, 0.0])),
+    "poses shifted": order([*range(1, FRAMES), FRAMES - 1]),
+    "string order": order(sorted(range(FRAMES), key=str)),
+    "reversed": order(slice(None, None, -1)),
+    "another order": order([4, 5, 3, 7, 9, 6, 0, 1, 10, 2, 8]),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_mistake_is_named(folder, kind):
+    FAULTS[kind](folder)
+    diagnosis = check(folder)
+    assert diagnosis.verdict == "wrong"
+    assert diagnosis.change is not None and diagnosis.change.kind == kind
+    assert diagnosis.changed.coverage > 0.8 and diagnosis.changed.joints > 0.9
+    assert diagnosis.change.words in diagnosis.advice and diagnosis.change.advice in diagnosis.advice
