@@ -17,6 +17,7 @@ REPO_ROOT = Path(__file__).resolve().parents[1]
 TENSOR_PACKAGES = (
     "backgrounds",
     "body",
+    "check",
     "deformer",
     "export",
     "field",
