@@ -37,11 +37,10 @@ from scipy.spatial.transform import Rotation
 from benchmarks import record
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
-from instantavatar_ns.check.recording import make_recording
+from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.demo_motion import add_pose_noise
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.scripts.check import read_masks
 from instantavatar_ns.scripts.demo_data import DemoData
 
 Edit = Callable[["Folder"], None]
@@ -362,10 +361,9 @@ def check(path: Path) -> Checked:
     count = len(list((path / "images").glob("*")))
     parser = InstantAvatarDataParserConfig(data=path, train_frames=(0, count, 1), test_frames=(0, count, 1))
     outputs = parser.setup().get_dataparser_outputs("train")
-    masks = read_masks(AvatarDataset(outputs)).to("cuda" if torch.cuda.is_available() else "cpu")
-    body = load_body_model(outputs.metadata["body_model"])
+    recording = read_recording(AvatarDataset(outputs), "cuda" if torch.cuda.is_available() else "cpu")
     start = process_time()
-    diagnosis = diagnose(make_recording(masks, outputs.cameras, outputs.metadata, body))
+    diagnosis = diagnose(recording)
     return Checked(diagnosis, process_time() - start)
 
 

@@ -71,16 +71,10 @@ class AvatarPipeline(VanillaPipeline):
             return
         datamanager = cast(AvatarDataManager, self.datamanager)
         frames, dataset = datamanager.train_frames, datamanager.train_dataset
-        check_frames(
-            datamanager.data_folder,
-            frames.images[..., 3],
-            frames.cameras,
-            dataset.metadata,
-            dataset.image_filenames,
-            config.check_data,
-            "To train all the same, give --pipeline.check-data warn",
-        )
-        model.align_poses(frames.images[..., 3], frames.cameras)
+        way_on = "To train all the same, give --pipeline.check-data warn"
+        masks = frames.images[..., 3]
+        check_frames(datamanager.data_folder, masks, frames.cameras, dataset, config.check_data, way_on)
+        model.align_poses(masks, frames.cameras)
         if model.is_recordable:
             compile_kernels(model)
         if world_size > 1:

@@ -21,6 +21,7 @@ skip_what_misses_any()
 TENSOR_PACKAGES = (
     "backgrounds",
     "body",
+    "check",
     "deformer",
     "export",
     "field",

@@ -195,9 +195,10 @@ def _shifted_run(recording: Recording) -> tuple[str, Change, Means, tuple[int, .
         first, last, total = _largest_run((gain - _RUN_GAIN / 2).tolist())
         length = last - first
         if length >= _RUN_LENGTH and float(gain[first:last].mean()) >= _RUN_GAIN and (best is None or total > best[0]):
-            numbers = recording.numbers[first].item(), recording.numbers[last - 1].item()
-            finding = f"found that it fits better with {change.words} of the frames {numbers[0]} to {numbers[1]}"
-            best = total, finding, change, mean_overlap(after), tuple(range(first, last))
+            start, end = (recording.numbers[place].item() for place in (first, last - 1))
+            finding = f"found that frames {start} to {end} fit better with {change.words}"
+            of_run = mean_overlap(Overlap(*(values[first:last] for values in after)))
+            best = total, finding, change, of_run, tuple(range(first, last))
     return None if best is None else best[1:]
 
 

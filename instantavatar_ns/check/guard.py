@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import torch
 from jaxtyping import UInt8
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
-from instantavatar_ns.check.recording import make_recording
+from instantavatar_ns.check.recording import Recording, make_recording, read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.errors import InputError
 
@@ -28,8 +26,7 @@ def check_frames(
     data: Path,
     masks: UInt8[Tensor, "frames height width"],
     cameras: Cameras,
-    metadata: dict[str, Any],
-    image_filenames: Sequence[Path],
+    dataset: AvatarDataset,
     mode: CheckMode,
     way_on: str,
 ) -> None:
@@ -39,25 +36,16 @@ def check_frames(
         data: The recording's folder, for messages.
         masks: Opacity of the person in the frames, on the device that computes.
         cameras: Of the frames.
-        metadata: Of the data parser's outputs.
-        image_filenames: Of the frames.
+        dataset: The frames.
         mode: "stop" for an error where the data is wrong, "warn" for a message, "off" for no check at all.
-        way_on: How to go on all the same, for the error.
+        way_on: How to go on all the same, one sentence without a full stop, for the error.
 
     Raises:
         InputError: The data is wrong, and `mode` is "stop".
     """
-    if mode == "off":
-        return
-    diagnosis = diagnose(make_recording(masks, cameras, metadata, load_body_model(metadata["body_model"])))
-    if diagnosis.verdict == "good":
-        CONSOLE.log(f"Poses and masks fit: the posed body {diagnosis.means}.")
-        return
-    names = [path.name for path in image_filenames]
-    expected = f"expected the posed body where the masks are, {describe(diagnosis, names)}"
-    if diagnosis.verdict == "wrong" and mode == "stop":
-        raise InputError(data, expected, f"{diagnosis.advice}. {way_on}")
-    CONSOLE.log(f"[yellow]{escape(str(InputError(data, expected, diagnosis.advice)))}")
+    if mode != "off":
+        body = load_body_model(dataset.metadata["body_model"])
+        _judge(data, make_recording(masks, cameras, dataset.metadata, body), dataset, mode, way_on)
 
 
 def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
@@ -66,12 +54,20 @@ def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: s
     Raises:
         InputError: An image or a mask cannot be used; or the data is wrong, and `mode` is "stop".
     """
-    if mode == "off":
+    if mode != "off":
+        _judge(data, read_recording(dataset), dataset, mode, way_on)
+
+
+def _judge(data: Path, recording: Recording, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
+    diagnosis = diagnose(recording)
+    if diagnosis.verdict == "good":
+        CONSOLE.log(f"Poses and masks fit: the posed body {diagnosis.means}.")
         return
-    with ThreadPoolExecutor() as pool:
-        images = pool.map(dataset.get_numpy_image, range(len(dataset)))
-        masks = torch.stack([torch.from_numpy(image[..., 3]) for image in images])
-    check_frames(data, masks, dataset.cameras, dataset.metadata, dataset.image_filenames, mode, way_on)
+    names = [path.name for path in dataset.image_filenames]
+    expected = f"expected the posed body where the masks are, {describe(diagnosis, names)}"
+    if diagnosis.verdict == "wrong" and mode == "stop":
+        raise InputError(data, expected, f"{diagnosis.advice}. {way_on}")
+    CONSOLE.log(f"[yellow]{escape(str(InputError(data, expected, diagnosis.advice)))}")
 
 
 def describe(diagnosis: Diagnosis, names: Sequence[str]) -> str:

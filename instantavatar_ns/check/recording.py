@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +14,9 @@ from nerfstudio.utils.poses import to4x4
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from instantavatar_ns.body.body_model import BodyModel
+from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.kinematics import skinned
+from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.frames import PoseSequence
 
 # Pixels that the person's longer side gets, of some two centimetres each, and the most that an image's gets.
@@ -156,6 +158,25 @@ def pick(poses: PoseSequence, rows: Int[Tensor, "chosen"]) -> PoseSequence:
     return PoseSequence(poses.betas, poses.global_orient[rows], poses.body_pose[rows], poses.transl[rows])
 
 
+def read_recording(dataset: AvatarDataset, device: torch.device | str = "cpu") -> Recording:
+    """Recording of all frames of a data set; images are read too, so that those that cannot be used are found.
+
+    Args:
+        dataset: The frames.
+        device: Where to compute.
+
+    Raises:
+        InputError: An image, a mask or the body model cannot be used.
+    """
+
+    def mask(index: int) -> UInt8[Tensor, "height width"]:
+        return torch.from_numpy(dataset.get_numpy_image(index)[..., 3])
+
+    with ThreadPoolExecutor() as pool:
+        masks = torch.stack([*pool.map(mask, range(len(dataset)))]).to(device)
+    return make_recording(masks, dataset.cameras, dataset.metadata, load_body_model(dataset.metadata["body_model"]))
+
+
 def make_recording(
     masks: UInt8[Tensor, "frames height width"], cameras: Cameras, metadata: dict[str, Any], body: BodyModel
 ) -> Recording:
@@ -168,8 +189,8 @@ def make_recording(
         body: The person's body.
     """
     device, poses = masks.device, metadata["poses"]
-    assert cameras.metadata is not None
     cameras = cameras.to(device)
+    assert cameras.metadata is not None
     world_to_dataset = metadata["world_to_dataset"].to(device).double()
     camera_to_dataset = world_to_dataset @ to4x4(cameras.camera_to_worlds).double()
     opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=device))

@@ -159,7 +159,7 @@ def _body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool
     corners = ((pixels.clamp(-1e4, 1e4) - 0.5) * 16).round().int()[faces[whole]].cpu().numpy()
     image = np.zeros(size, np.uint8)
     for corner in corners:
-        cv2.fillConvexPoly(image, corner, 1, shift=4)
+        cv2.fillConvexPoly(image, corner, (1,), shift=4)
     return image > 0
 
 

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import tyro
-from jaxtyping import UInt8
 from nerfstudio.data.dataparsers.base_dataparser import DataParserConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from rich.table import Table
 
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.check.diagnosis import diagnose
 from instantavatar_ns.check.guard import describe
-from instantavatar_ns.check.recording import make_recording
+from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.check.report import Section, check_page_is_ours, telling_frames, write_page
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
 from instantavatar_ns.errors import InputError
 
-# pyright takes what a call returns for no type; tyro makes a subcommand of each format.
-Format: Any = tyro.conf.OmitSubcommandPrefixes[
-    tyro.extras.subcommand_type_from_defaults(
-        {
-            "instant-avatar-data": InstantAvatarDataParserConfig(),
-            "people-snapshot-data": PeopleSnapshotDataParserConfig(),
-        },
-        prefix_names=False,
-    )
-]
+if TYPE_CHECKING:  # what a call returns is no type for a type checker
+    Format = DataParserConfig
+else:
+    Format = tyro.conf.OmitSubcommandPrefixes[
+        tyro.extras.subcommand_type_from_defaults(
+            {
+                "instant-avatar-data": InstantAvatarDataParserConfig(),
+                "people-snapshot-data": PeopleSnapshotDataParserConfig(),
+            },
+            prefix_names=False,
+        )
+    ]
 _COLORS = {"good": "green", "doubtful": "yellow", "wrong": "red"}
 
 
@@ -109,10 +107,8 @@ def check_set(name: str, split: str, parser: DataParserConfig) -> Section:
     """
     outputs = parser.setup().get_dataparser_outputs(split)
     dataset = AvatarDataset(outputs)
-    masks, names = read_masks(dataset), [path.name for path in outputs.image_filenames]
-    masks = masks.to("cuda" if torch.cuda.is_available() else "cpu")
-    body = load_body_model(outputs.metadata["body_model"])
-    recording = make_recording(masks, dataset.cameras, outputs.metadata, body)
+    names = [path.name for path in outputs.image_filenames]
+    recording = read_recording(dataset, "cuda" if torch.cuda.is_available() else "cpu")
     diagnosis = diagnose(recording)
     if diagnosis.verdict == "good":
         description = f"The posed body {diagnosis.means}."
@@ -120,20 +116,6 @@ def check_set(name: str, split: str, parser: DataParserConfig) -> Section:
         description = f"Expected the posed body where the masks are, {describe(diagnosis, names)}. {diagnosis.advice}."
     figures = {title: (index, dataset.get_numpy_image(index)) for title, index in telling_frames(diagnosis).items()}
     return Section(name, names, recording, diagnosis, figures, description)
-
-
-def read_masks(dataset: AvatarDataset) -> UInt8[torch.Tensor, "frames height width"]:
-    """Masks of all frames; the images are read too, so that those that cannot be used are found.
-
-    Raises:
-        InputError: An image or a mask cannot be used.
-    """
-
-    def mask(index: int) -> UInt8[np.ndarray, "height width"]:
-        return dataset.get_numpy_image(index)[..., 3]
-
-    with ThreadPoolExecutor() as pool:
-        return torch.stack([torch.from_numpy(one) for one in pool.map(mask, range(len(dataset)))])
 
 
 def _print_table(sections: list[Section], errors: dict[str, str]) -> None:

@@ -1,16 +1,18 @@
 """Right data passes, each mistake is found, and the change that is suggested is the one that undoes it."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
+import torch
 
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.check.diagnosis import diagnose
-from instantavatar_ns.check.recording import make_recording
+from instantavatar_ns.check.overlap import silhouettes
+from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.demo_motion import add_pose_noise
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.scripts.check import read_masks
 from tests.check.folders import FRAMES, Folder
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -21,11 +23,14 @@ def folder(tmp_path, demo_subject):
     return Folder(tmp_path / "person", demo_subject)
 
 
-def check(folder):
+def read(folder):
     everything = {"train_frames": (0, FRAMES, 1), "test_frames": (0, FRAMES, 1)}
     outputs = InstantAvatarDataParserConfig(data=folder.save(), **everything).setup().get_dataparser_outputs("train")
-    body = load_body_model(outputs.metadata["body_model"])
-    return diagnose(make_recording(read_masks(AvatarDataset(outputs)), outputs.cameras, outputs.metadata, body))
+    return read_recording(AvatarDataset(outputs))
+
+
+def check(folder):
+    return diagnose(read(folder))
 
 
 # Right data
@@ -188,3 +193,17 @@ def test_mistake_is_named(folder, kind):
     assert diagnosis.change is not None and diagnosis.change.kind == kind
     assert diagnosis.changed.coverage > 0.8 and diagnosis.changed.joints > 0.9
     assert diagnosis.change.words in diagnosis.advice and diagnosis.change.advice in diagnosis.advice
+
+
+@pytest.mark.parametrize("given", [0.0, 3.0], ids=["missing", "of_another_body"])
+def test_wrong_betas_are_a_warning(folder, given):
+    """The person is of another shape than the betas say: all zero, or those of another body model."""
+    recording = read(folder)
+    betas, others = torch.zeros(10), torch.zeros(10)
+    betas[1], others[1] = given, 2.0 - 2.0 * given / 3.0
+    shown = silhouettes(recording.with_poses(replace(recording.frame_poses, betas=others)))
+    wrong = recording.with_poses(replace(recording.frame_poses, betas=betas))
+    diagnosis = diagnose(replace(wrong, masks=shown, poses=replace(recording.poses, betas=betas)))
+    assert diagnosis.verdict == "doubtful"
+    assert diagnosis.change.kind == ("betas of another body" if given else "betas missing")
+    assert "betas" in diagnosis.advice
