@@ -29,8 +29,9 @@ class AvatarTrainerConfig(TrainerConfig):
         found = checkpoint_to_resume(self)
         if found is not None:
             path, _ = found
-            of_run = path.parent.parent / "config.yml"
-            if of_run.is_file():  # checkpoints may have been copied without it
+            of_run = path.absolute().parent.parent / "config.yml"
+            # Checkpoints may have been copied elsewhere, without it.
+            if path.absolute().parent.name == self.relative_model_dir.name and of_run.is_file():
                 given = cast(AvatarPipelineConfig, self.pipeline)
                 check_options(path, pipeline_of(load_run_config(of_run)).model, given.model)
         super().save_config()

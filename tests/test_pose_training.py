@@ -13,6 +13,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
+from benchmarks import training
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -29,7 +30,7 @@ from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
-from tests.commands import run_command, run_folder, training_arguments
+from tests.commands import run_folder, training_arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
@@ -221,8 +222,7 @@ def corrected_run(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A short run on the poses of an estimator, which are corrected from its tenth step on."""
     folder = tmp_path_factory.mktemp("corrected")
     arguments = training_arguments(demo_subject, folder, 40, "--pipeline.model.pose-start", "10")
-    result = run_command("ns-train", *arguments, "--poses", "poses", folder=folder)
-    assert result.returncode == 0, result.stderr[-4000:]
+    training.train_here([*arguments, "--poses", "poses"])
     return run_folder(folder)
 
 

@@ -101,3 +101,16 @@ def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
         generator.manual_seed(seed)
         drawn.append(draw().tolist())
     assert drawn[0] == drawn[2] != drawn[1]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_recording_works_on_a_gpu_that_is_not_the_current_one() -> None:
+    device = torch.device("cuda", (torch.cuda.current_device() + 1) % torch.cuda.device_count())
+    generator = torch.Generator(device=device)
+    draw = Recording(lambda: torch.rand(4, device=device, generator=generator), device, generator)
+    drawn = []
+    for seed in (1, 2, 1):
+        generator.manual_seed(seed)
+        drawn.append(draw().tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert torch.cuda.current_device() != device.index
