@@ -71,8 +71,8 @@ def align_to_silhouettes(
 ) -> Alignment:
     """Find corrections of poses: splines over time, and of each frame's own what looks like jitter beside them.
 
-    Where the body is on the average, in the world and in its own axes, is left as it was given: clothes and hair that
-    stand off to one side would move it. Time and memory grow linearly with the frames.
+    Where the body is on the average, in the world and up and ahead in its own axes, is left as it was given: hair and
+    shoes that stand off to one side would move it. Time and memory grow linearly with the frames.
 
     Args:
         body: The person's body, on the device that computes.
@@ -188,7 +188,12 @@ def _hill_climb(
 def _in_place(
     shift: Float[Tensor, "knots 3"], basis: Float[Tensor, "frames knots"], root: Float[Tensor, "frames 3 3"]
 ) -> Float[Tensor, "knots 3"]:
-    """The same shifts, less what all frames have in common, in the root's axes and in the world's."""
+    """Take out of shifts what all frames have in common: up and ahead in the root's axes, and in the world's.
+
+    To the left and right of the root's middle clothes and hair stand off alike, so a common shift is an error of the
+    given poses, and stays.
+    """
     frames = basis @ shift
-    frames = frames - root @ torch.einsum("frc,fr->fc", root, frames).mean(dim=0)
+    common = torch.einsum("frc,fr->fc", root, frames).mean(dim=0)
+    frames = frames - root @ (common * common.new_tensor([0.0, 1.0, 1.0]))
     return torch.linalg.pinv(basis) @ (frames - frames.mean(dim=0))
