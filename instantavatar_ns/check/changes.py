@@ -337,8 +337,14 @@ def _translations(recording: Recording) -> Iterator[Change]:
         "transl has OpenGL's axes (y up, z back), the rotations have not: flip the signs of its y and z",
         partial(_moved, lambda transl: transl * transl.new_tensor([1.0, -1.0, -1.0])),
     )
-    placed = _placed_on_masks(recording)
-    offset = (placed.points - recording.points).mean(dim=1).median(dim=0).values[None, None]
+    words = "the body moved onto the mask in each frame"
+    if not bool(recording.poses.transl.any()):
+        advice = "transl is zero in all frames: give it in metres, in the extrinsic's world"
+        yield Change("translation missing", words, advice, _placed_on_masks, freedom=0.08, certain=False)
+        return
+    advice = "Only translations are wrong: give transl in metres, in the extrinsic's world and in the frames' order"
+    yield Change("translation", words, advice, _placed_on_masks, freedom=0.08, certain=False)
+    offset = (_placed_on_masks(recording).points - recording.points).mean(dim=1).median(dim=0).values[None, None]
     metres = ", ".join(f"{value:.2f}" for value in offset.flatten().tolist())
     yield Change(
         "constant offset",
@@ -346,19 +352,9 @@ def _translations(recording: Recording) -> Iterator[Change]:
         "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another "
         "body model, or of a world with another origin than the extrinsic's",
         partial(_shifted_by, offset=offset),
-        freedom=0.05,
+        freedom=0.04,
         certain=False,
     )
-    words = "the body moved onto the mask in each frame"
-    if bool(recording.poses.transl.any()):
-        kind = "translation"
-        advice = "Only translations are wrong: give transl in metres, in the extrinsic's world and in the frames' order"
-    else:
-        kind, advice = (
-            "translation missing",
-            "transl is zero in all frames: give it in metres, in the extrinsic's world",
-        )
-    yield Change(kind, words, advice, _placed_on_masks, freedom=0.06, certain=False)
 
 
 def _moved(change: Callable[[Tensor], Tensor], recording: Recording) -> Recording:
