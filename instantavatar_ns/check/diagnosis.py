@@ -10,7 +10,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from instantavatar_ns.check.changes import Change, best_poses, fine_changes, gross_changes, shifts
+from instantavatar_ns.check.change import Change
+from instantavatar_ns.check.changes import fine_changes, gross_changes
+from instantavatar_ns.check.order_changes import best_poses, shift_changes
 from instantavatar_ns.check.overlap import Overlap, measure
 from instantavatar_ns.check.recording import Recording
 
@@ -203,7 +205,7 @@ def _shifted_run(recording: Recording) -> tuple[str, Change, Means, tuple[int, .
 
 
 def _small_shifts(recording: Recording) -> Iterator[Change]:
-    for count, change in enumerate(shifts(recording)):
+    for count, change in enumerate(shift_changes(recording)):
         if count < 4:
             yield change
 

@@ -1,0 +1,153 @@
+"""Changes of the cameras: mistakes in extrinsic and intrinsic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from instantavatar_ns.check.change import LENGTHS, Change
+from instantavatar_ns.check.placement import size_ratio
+from instantavatar_ns.check.recording import Recording
+
+# Sizes of images that a camera matrix was made for, divided by those of the images.
+_RESOLUTIONS = {4.0: "four times", 3.0: "three times", 2.0: "twice", 1.5: "1.5 times", 0.75: "3/4 of", 2 / 3: "2/3 of"}
+_RESOLUTIONS |= {0.5: "half", 1 / 3: "a third of", 0.25: "a quarter of"}
+
+
+def extrinsic_changes() -> Iterator[Change]:
+    """Other conventions of axes, directions and units."""
+    flip = np.diag([1.0, -1.0, -1.0, 1.0])
+    turns = {
+        name: np.block(
+            [[Rotation.from_rotvec([angle, 0, 0], degrees=True).as_matrix(), np.zeros((3, 1))], [np.zeros(3), 1.0]]
+        )
+        for name, angle in (("z", -90.0), ("y", 90.0))
+    }
+    yield Change(
+        "camera-to-world",
+        "the extrinsic inverted",
+        "The extrinsic is camera-to-world: give its inverse, world-to-camera",
+        partial(_camera, torch.linalg.inv),
+    )
+    yield Change(
+        "row vectors",
+        "the extrinsic's rotation transposed",
+        "The extrinsic's rotation acts on row vectors: give its transpose",
+        partial(_camera, _rotation_transposed),
+    )
+    yield Change(
+        "OpenGL axes",
+        "the camera's y and z axes flipped",
+        "The extrinsic has OpenGL's axes (y up, z back): flip the signs of its second and third row",
+        partial(_camera, partial(_times, flip, None)),
+    )
+    yield Change(
+        "OpenGL camera-to-world",
+        "the extrinsic inverted and its y and z axes flipped",
+        "The extrinsic is camera-to-world in OpenGL's axes, as NeRF's transforms.json has it: invert it, then flip the "
+        "signs of its second and third row",
+        partial(_camera, lambda matrix: _times(flip, None, torch.linalg.inv(matrix))),
+    )
+    yield Change(
+        "world upside down",
+        "the world's y and z axes flipped",
+        "The poses' world has its y and z axes opposite to the extrinsic's: bring both to one world",
+        partial(_camera, partial(_times, None, flip)),
+    )
+    for up, turn in turns.items():
+        yield Change(
+            "world on its side",
+            f"the poses' world turned so that its {'y' if up == 'z' else 'z'} axis becomes {up}",
+            f"The extrinsic belongs to a world whose {up} axis is up, the poses to another: bring both to one world",
+            partial(_camera, partial(_times, None, turn)),
+        )
+    yield Change(
+        "poses in the camera",
+        "no extrinsic",
+        "The poses are given in the camera already: give the identity as extrinsic, or the poses in the world",
+        partial(_camera, lambda matrix: torch.eye(4).expand_as(matrix).to(matrix)),
+    )
+    for factor, unit in LENGTHS.items():
+        yield Change(
+            "camera's unit",
+            f"the extrinsic's translation times {factor:g}",
+            f"The extrinsic's translation seems to be in {unit}: give it in metres",
+            partial(_camera, partial(_translation_times, factor)),
+        )
+
+
+def intrinsic_changes(recording: Recording) -> Iterator[Change]:
+    """Other resolutions and layouts of the camera matrix, and another focal length."""
+    for factor, words in _RESOLUTIONS.items():
+        yield Change(
+            "K of another resolution",
+            f"the intrinsic times {1 / factor:.3g}",
+            f"The intrinsic is for images of {words} the size: divide its first two rows by {factor:.3g}",
+            lambda given, factor=factor: _lens(given, given.focal / factor, given.centre / factor),
+        )
+    yield Change(
+        "normalised K",
+        "the intrinsic times the image's size",
+        "The intrinsic is normalised: give it in pixels, its first row times the image's width, its second times its "
+        "height",
+        lambda given: _lens(given, given.focal * given.image_size / given.pixels, given.middle),
+    )
+    yield Change(
+        "normalised K",
+        "the intrinsic times the image's longer side",
+        "The intrinsic is normalised: give it in pixels, its first two rows times the image's longer side",
+        lambda given: _lens(given, given.focal * (given.image_size / given.pixels).max(), given.middle),
+    )
+    yield Change(
+        "principal point",
+        "the principal point in the middle of the image",
+        "The intrinsic's third column does not hold the principal point in pixels: is the matrix transposed?",
+        lambda given: _lens(given, given.focal, given.middle),
+    )
+    yield Change(
+        "cx and cy swapped",
+        "cx and cy swapped",
+        "The intrinsic's cx and cy are swapped: give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], x to the right",
+        lambda given: _lens(given, given.focal, (given.centre / given.pixels).flip(1) * given.pixels),
+    )
+    ratio = size_ratio(recording)
+    focal = float((recording.focal / recording.pixels).mean(dim=-1).median())
+    yield Change(
+        "focal length",
+        f"a focal length of {focal * ratio:.0f} instead of {focal:.0f} pixels",
+        "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",
+        lambda given: _lens(given, given.focal * ratio, given.centre),
+        freedom=0.03,
+        certain=False,
+    )
+
+
+def _camera(change: Callable[[Tensor], Tensor], recording: Recording) -> Recording:
+    return replace(recording, world_to_camera=change(recording.world_to_camera))
+
+
+def _lens(recording: Recording, focal: Tensor, centre: Tensor) -> Recording:
+    return replace(recording, focal=focal, centre=centre)
+
+
+def _times(left: np.ndarray | None, right: np.ndarray | None, matrix: Tensor) -> Tensor:
+    matrix = matrix if left is None else torch.from_numpy(left).to(matrix) @ matrix
+    return matrix if right is None else matrix @ torch.from_numpy(right).to(matrix)
+
+
+def _rotation_transposed(matrix: Tensor) -> Tensor:
+    matrix = matrix.clone()
+    matrix[:, :3, :3] = matrix[:, :3, :3].mT.clone()
+    return matrix
+
+
+def _translation_times(factor: float, matrix: Tensor) -> Tensor:
+    matrix = matrix.clone()
+    matrix[:, :3, 3] *= factor
+    return matrix
