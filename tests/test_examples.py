@@ -11,7 +11,9 @@ import torch
 import tyro
 from nerfstudio.scripts.render import Commands
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts import animate as animate_module
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.export import Export
@@ -75,6 +77,16 @@ def test_examples_are_found():
     assert len(all_examples("ns-render")) >= 3
 
 
+def write_motions(arguments, folder):
+    """Write the motion files that a reader is to have: here the walk that comes along, z up, without a rate."""
+    walk, z_up = load_motion(Path("walk")), Rotation.from_euler("x", 90, degrees=True)
+    orients = (z_up * Rotation.from_rotvec(walk.global_orient.numpy())).as_rotvec()
+    poses = np.concatenate([orients, walk.body_pose.numpy()], axis=1)
+    for name in arguments:
+        if name.endswith(".npz"):
+            np.savez(folder / name, poses=poses, trans=z_up.apply(walk.transl.numpy()))
+
+
 class Looked(Exception):
     """Ends animate when its frames have been looked at."""
 
@@ -94,6 +106,8 @@ def test_animate(arguments, trained_run, tmp_path, monkeypatch):
             assert is_whole(outputs["accumulation"][..., 0].numpy()), index
         raise Looked
 
+    monkeypatch.chdir(tmp_path)
+    write_motions(arguments, tmp_path)
     monkeypatch.setattr(animate_module, "_render_missing", look)
     place = ["--load-config", str(trained_run / "config.yml"), "--output", str(tmp_path / "video.mp4")]
     with pytest.raises(Looked):
@@ -101,8 +115,10 @@ def test_animate(arguments, trained_run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("arguments", all_examples("instant-avatar", "export"))
-def test_export(arguments, trained_run, tmp_path):
+def test_export(arguments, trained_run, tmp_path, monkeypatch):
     """Clips stay in the picture of a camera that stands before the rest pose, and repeat without a jump."""
+    monkeypatch.chdir(tmp_path)
+    write_motions(arguments, tmp_path)
     command = tyro.cli(Export, args=["--load-config", str(trained_run / "config.yml"), *arguments])
     command.output = tmp_path / f"avatar.{command.format}"
     command.voxel_size, command.max_faces, command.texture_size = 0.025, 2000, 64
