@@ -289,11 +289,6 @@ def pixels(change: Callable[[np.ndarray], np.ndarray], images_too: bool = True) 
     return edit
 
 
-def degrees(folder: Folder) -> None:
-    """Rotations in degrees."""
-    folder.poses = np.degrees(folder.poses)
-
-
 def rotation_transposed(matrix: np.ndarray) -> np.ndarray:
     """The rotation of a transform transposed."""
     matrix = matrix.copy()
@@ -317,22 +312,16 @@ FAULTS: dict[str, tuple[tuple[Edit, ...], set[str]]] = {
     "opengl_camera_to_world": (extrinsic(lambda matrix: np.linalg.inv(FLIP @ matrix)), {"OpenGL camera-to-world"}),
     "camera_in_millimetres": (extrinsic(millimetres), {"camera's unit"}),
     "extrinsic_of_another_world": ((camera(extrinsic=lambda folder: FLIP),), {"OpenGL axes", "world upside down"}),
-    "K_of_twice_the_size": ((intrinsic(2.0),), {"K of another resolution"}),
     "K_of_half_the_size": ((intrinsic(0.5),), {"K of another resolution"}),
-    "K_of_four_times_the_size": ((intrinsic(4.0),), {"K of another resolution"}),
+    "K_of_a_quarter_of_the_size": ((intrinsic(0.25),), {"K of another resolution"}),
+    "K_of_1.5_times_the_size": ((intrinsic(1.5),), {"K of another resolution"}),
     "focal_length_third": ((intrinsic(0.35, 1.0),), {"focal length"}),
     "focal_length_double": ((intrinsic(2.2, 1.0),), {"focal length"}),
-    "K_normalised": (
-        (camera(intrinsic=lambda f: f.camera["intrinsic"] / [[f.camera["width"]], [f.camera["height"]], [1]]),),
-        {"normalised K"},
-    ),
-    "K_transposed": ((camera(intrinsic=lambda f: f.camera["intrinsic"].T),), {"principal point"}),
     "masks_inverted": ((pixels(lambda mask: 255 - mask, images_too=False),), {"masks inverted"}),
     "masks_all_white": ((pixels(lambda mask: np.full_like(mask, 255), images_too=False),), {"none"}),
     "mirrored": ((pixels(lambda image: image[:, ::-1]),), {"mirrored"}),
     "upside_down": ((pixels(lambda image: image[::-1, ::-1]),), {"images turned", "mirrored top to bottom"}),
     "on_their_side": ((pixels(np.rot90),), {"images turned"}),
-    "degrees": ((degrees,), {"degrees"}),
     "translation_in_millimetres": ((moved(lambda folder: folder.transl * 1000),), {"poses' unit"}),
     "translation_in_centimetres": ((moved(lambda folder: folder.transl * 100),), {"poses' unit"}),
     "translation_missing": ((moved(lambda folder: folder.transl * 0),), {"translation missing"}),

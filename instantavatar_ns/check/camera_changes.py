@@ -83,7 +83,10 @@ def extrinsic_changes() -> Iterator[Change]:
 
 
 def intrinsic_changes(recording: Recording) -> Iterator[Change]:
-    """Other resolutions and layouts of the camera matrix, and another focal length."""
+    """Other resolutions of the camera matrix, its centers swapped, and another focal length.
+
+    Normalised and transposed matrices, and those of much larger images, have been refused when they were read.
+    """
     for factor, words in _RESOLUTIONS.items():
         yield Change(
             "K of another resolution",
@@ -91,25 +94,6 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
             f"The intrinsic is for images of {words} the size: divide its first two rows by {factor:.3g}",
             lambda given, factor=factor: _lens(given, given.focal / factor, given.centre / factor),
         )
-    yield Change(
-        "normalised K",
-        "the intrinsic times the image's size",
-        "The intrinsic is normalised: give it in pixels, its first row times the image's width, its second times its "
-        "height",
-        lambda given: _lens(given, given.focal * given.image_size / given.pixels, given.middle),
-    )
-    yield Change(
-        "normalised K",
-        "the intrinsic times the image's longer side",
-        "The intrinsic is normalised: give it in pixels, its first two rows times the image's longer side",
-        lambda given: _lens(given, given.focal * (given.image_size / given.pixels).max(), given.middle),
-    )
-    yield Change(
-        "principal point",
-        "the principal point in the middle of the image",
-        "The intrinsic's third column does not hold the principal point in pixels: is the matrix transposed?",
-        lambda given: _lens(given, given.focal, given.middle),
-    )
     yield Change(
         "cx and cy swapped",
         "cx and cy swapped",

@@ -110,11 +110,6 @@ class Recording:
         return self.focal.new_tensor([self.masks.shape[2], self.masks.shape[1]])
 
     @property
-    def middle(self) -> Float[Tensor, "frames 2"]:
-        """Middle of each mask, pixels."""
-        return (self.image_size / 2).expand_as(self.centre)
-
-    @property
     def pixels(self) -> Float[Tensor, "2"]:
         """Pixels of the masks for one of the image, along x and y."""
         return self.focal.new_tensor(self.scale)
