@@ -19,7 +19,9 @@ def share_state(model: InstantAvatarModel) -> None:
     state = model.state_dict()
     for value in state.values():
         if value.numel():
-            distributed.broadcast(value, src=0)
+            whole = value.contiguous()  # NCCL takes no other; this is the tensor itself where it can be
+        distributed.broadcast(whole, src=0)
+        value.copy_(whole)
     model.load_state_dict(state)  # what follows from it, such as the joints that poses turn about, is made anew
 
 
