@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+import gc
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Generic, TypeVar
 
@@ -48,7 +50,10 @@ class Recording(Generic[T]):
             if generator is not None:
                 self._graph.register_generator_state(generator)
             # Other threads may use the device meanwhile, such as those of the viewer.
-            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+            with (
+                _no_garbage_collection(),
+                torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"),
+            ):
                 self._outputs = function()
 
     def __call__(self) -> T:
@@ -57,6 +62,18 @@ class Recording(Generic[T]):
             return self._function()
         self._graph.replay()
         return self._outputs
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Keep Python from freeing cycles meanwhile: a graph or memory of another model that goes ends a capture."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @cache

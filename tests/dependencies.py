@@ -1,4 +1,7 @@
-"""Dependencies that a machine with PyTorch and nerfstudio may lack: tests that need them are skipped there, by name."""
+"""Dependencies that a machine with PyTorch and nerfstudio may lack: tests that need them are skipped there, by name.
+
+So are, on a machine with a GPU, tests of kernels on models that lie on the CPU.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,15 @@ import sys
 from importlib.abc import MetaPathFinder
 
 import pytest
+import torch
 
 DEPENDENCIES = ("embreex", "fast_simplification", "h5py", "imageio_ffmpeg", "pygltflib", "skimage", "trimesh", "xatlas")
+
+
+interpreted_only = pytest.mark.skipif(
+    torch.cuda.is_available(),
+    reason="Triton's compiled kernels take no tensors of a CPU; tests/rendering compares the renderers on a GPU",
+)
 
 
 class _Missing(MetaPathFinder):

@@ -27,6 +27,7 @@ from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.rendering import packed
 from instantavatar_ns.rendering.packed import is_densest_root
 from tests.avatars import body_density
+from tests.dependencies import interpreted_only
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
@@ -263,6 +264,7 @@ def no_rays(*_: object, **__: object) -> None:
     raise AssertionError("nerfstudio's generator is slow")
 
 
+@interpreted_only
 def test_whole_image_by_kernels_is_that_of_torch(
     body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -279,6 +281,7 @@ def test_whole_image_by_kernels_is_that_of_torch(
         assert differ.float().mean() < 0.01, key
 
 
+@interpreted_only
 def test_recorded_image_is_that_of_the_renderer(
     triton_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -297,6 +300,7 @@ def test_recorded_image_is_that_of_the_renderer(
     torch.testing.assert_close(images[1]["rgb"], expected, atol=1e-5, rtol=0)
 
 
+@interpreted_only
 @pytest.mark.parametrize(
     "changes",
     [{"camera_type": CameraType.FISHEYE}, {"distortion_params": torch.tensor([[0.2, 0.0, 0.0, 0.0, 0.05, 0.0]])}],

