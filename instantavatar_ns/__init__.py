@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from instantavatar_ns import library_warnings
+from instantavatar_ns import hidden_warnings
 
 __version__ = "0.1.0"
 
@@ -34,4 +34,4 @@ def _allow_numpy_scalars_in_checkpoints() -> None:
 
 
 _allow_numpy_scalars_in_checkpoints()
-library_warnings.ignore()
+hidden_warnings.ignore()

@@ -39,7 +39,7 @@ def _show_error(kind: type[BaseException], error: BaseException, traceback: Trac
 
 
 def _of_checkpoint(traceback: TracebackType | None) -> InputError | None:
-    """What is wrong with a checkpoint that ns-eval, ns-render or ns-viewer could not read; None of other errors.
+    """Describe why ns-eval, ns-render or ns-viewer could not read a checkpoint; None of other errors.
 
     nerfstudio's function for all three reads the file itself.
     """

@@ -1,4 +1,4 @@
-"""Notices: what was assumed of a user's input, or looks odd in it, said once."""
+"""Notices about a user's input, each said once: assumptions, and things that look odd."""
 
 from __future__ import annotations
 

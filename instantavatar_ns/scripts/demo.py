@@ -14,7 +14,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 
-from instantavatar_ns import library_warnings
+from instantavatar_ns import hidden_warnings
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
@@ -78,7 +78,7 @@ class Demo:
             if not sys.stdout.isatty():  # nerfstudio draws the last ten lines anew for each that it adds
                 command += ["--logging.local-writer.max-log-size", "0"]
             known = [os.environ["PYTHONWARNINGS"]] if os.environ.get("PYTHONWARNINGS") else []
-            quiet = {"PYTHONWARNINGS": ",".join([library_warnings.as_variable(), *known])}
+            quiet = {"PYTHONWARNINGS": ",".join([hidden_warnings.as_variable(), *known])}
             subprocess.run(command, check=True, env=os.environ | quiet)
         return run / "config.yml"
 
