@@ -7,7 +7,7 @@ one: it alone writes checkpoints and serves the viewer.
 from __future__ import annotations
 
 import torch
-from torch import distributed
+from torch import Tensor, distributed
 from torch.nn.parallel import DistributedDataParallel
 
 from instantavatar_ns.model import InstantAvatarModel
@@ -19,9 +19,7 @@ def share_state(model: InstantAvatarModel) -> None:
     state = model.state_dict()
     for value in state.values():
         if value.numel():
-            whole = value.contiguous()  # NCCL takes no other; this is the tensor itself where it can be
-        distributed.broadcast(whole, src=0)
-        value.copy_(whole)
+            _broadcast(value)
     model.load_state_dict(state)  # what follows from it, such as the joints that poses turn about, is made anew
 
 
@@ -29,8 +27,16 @@ def share_state(model: InstantAvatarModel) -> None:
 def share_occupancy(model: InstantAvatarModel) -> None:
     """Give all processes the first one's occupied cells: each has looked at random points of its own."""
     for grid in (model.canonical_occupancy, model.union_grid):
-        distributed.broadcast(grid.occs, src=0)
-        distributed.broadcast(grid.binaries, src=0)
+        _broadcast(grid.occs)
+        _broadcast(grid.binaries)
+
+
+def _broadcast(value: Tensor) -> None:
+    """Give all processes the first one's values, in place."""
+    whole = value.contiguous()  # NCCL takes no other; the tensor itself, unless it lies otherwise in memory
+    distributed.broadcast(whole, src=0)
+    if whole is not value:
+        value.copy_(whole)
 
 
 def averaging_gradients(model: InstantAvatarModel) -> DistributedDataParallel:
