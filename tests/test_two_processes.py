@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, distributed
 
+from instantavatar_ns.processes import _broadcast
 from tests.commands import environment, run_folder
 
 STEPS = 40
@@ -72,3 +73,15 @@ def test_checkpoint_is_written_once_and_fits_one_process(runs: Path) -> None:
     assert {name.removeprefix("_model.module.") for name in saved if name.startswith("_model.")} == expected.keys()
     for name, value in expected.items():
         assert torch.equal(saved[f"_model.module.{name}"], value), name
+
+
+def test_tensors_in_any_layout_are_shared() -> None:
+    """A GPU's eigenvectors lie column by column, which neither NCCL nor gloo takes."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        values = torch.arange(6.0).view(2, 3)
+        columns = values.clone().T
+        _broadcast(columns)
+        assert torch.equal(columns, values.T) and not columns.is_contiguous()
+    finally:
+        distributed.destroy_process_group()
