@@ -8,9 +8,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.check.change import likely_units
-from instantavatar_ns.check.diagnosis import diagnose
-from instantavatar_ns.check.overlap import silhouettes
+from instantavatar_ns.check.change import Change, likely_units
+from instantavatar_ns.check.diagnosis import best_change, diagnose, mean_overlap
+from instantavatar_ns.check.overlap import measure, silhouettes
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.demo_motion import add_pose_noise
@@ -223,13 +223,14 @@ def test_mistake_is_named(folder, kind):
 
 
 def test_body_that_fills_the_image_fits_no_mask(folder):
-    """With the camera inside the body most silhouettes cover every mask."""
-    folder.move_world()
-    folder.transl = folder.transl - folder.transl.mean(axis=0) - folder.pelvis
-    folder.camera["extrinsic"] = np.eye(4)
-    diagnosis = check(folder)
-    assert diagnosis.verdict == "wrong"
-    assert diagnosis.change is None or diagnosis.changed.iou > 0.6
+    """It covers every mask, and few of its joints are seen."""
+    right = read(folder)
+    beside = replace(right, points=right.points + 100.0, joints=right.joints + 100.0)
+    near = replace(right, focal=4 * right.focal)
+    for result, fits in ((near, False), (right, True)):
+        change = Change("any", "a change", "Make it", lambda recording, result=result: result)
+        assert (best_change(beside, [change]) is not None) == fits
+    assert mean_overlap(measure(near)).coverage > 0.9
 
 
 def test_units_that_lengths_may_be_in():
