@@ -11,8 +11,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.check.change import LENGTHS, Change
-from instantavatar_ns.check.placement import size_ratio
+from instantavatar_ns.check.change import Change, likely_units
+from instantavatar_ns.check.placement import pixel_offset, size_ratio
 from instantavatar_ns.check.recording import Recording
 
 # Sizes of images that a camera matrix was made for, divided by those of the images.
@@ -20,7 +20,7 @@ _RESOLUTIONS = {4.0: "four times", 3.0: "three times", 2.0: "twice", 1.5: "1.5 t
 _RESOLUTIONS |= {0.5: "half", 1 / 3: "a third of", 0.25: "a quarter of"}
 
 
-def extrinsic_changes() -> Iterator[Change]:
+def extrinsic_changes(recording: Recording) -> Iterator[Change]:
     """Other conventions of axes, directions and units."""
     flip = np.diag([1.0, -1.0, -1.0, 1.0])
     turns = {
@@ -44,7 +44,8 @@ def extrinsic_changes() -> Iterator[Change]:
     yield Change(
         "OpenGL axes",
         "the camera's y and z axes flipped",
-        "The extrinsic has OpenGL's axes (y up, z back): flip the signs of its second and third row",
+        "The extrinsic has OpenGL's axes (y up, z back), or the poses have them where the extrinsic is the identity: "
+        "flip the signs of the extrinsic's second and third row",
         partial(_camera, partial(_times, flip, None)),
     )
     yield Change(
@@ -73,7 +74,7 @@ def extrinsic_changes() -> Iterator[Change]:
         "The poses are given in the camera already: give the identity as extrinsic, or the poses in the world",
         partial(_camera, lambda matrix: torch.eye(4).expand_as(matrix).to(matrix)),
     )
-    for factor, unit in LENGTHS.items():
+    for factor, unit in likely_units(recording.world_to_camera[:, :3, 3]).items():
         yield Change(
             "camera's unit",
             f"the extrinsic's translation times {factor:g}",
@@ -83,7 +84,7 @@ def extrinsic_changes() -> Iterator[Change]:
 
 
 def intrinsic_changes(recording: Recording) -> Iterator[Change]:
-    """Other resolutions of the camera matrix, its centers swapped, and another focal length.
+    """Other resolutions of the camera matrix, its centers swapped or moved, and another focal length.
 
     Normalised and transposed matrices, and those of much larger images, have been refused when they were read.
     """
@@ -100,14 +101,35 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
         "The intrinsic's cx and cy are swapped: give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], x to the right",
         lambda given: _lens(given, given.focal, (given.centre / given.pixels).flip(1) * given.pixels),
     )
+    yield from _principal_point(recording)
     ratio = size_ratio(recording)
-    focal = float((recording.focal / recording.pixels).mean(dim=-1).median())
     yield Change(
         "focal length",
-        f"a focal length of {focal * ratio:.0f} instead of {focal:.0f} pixels",
+        f"the focal length times {ratio:.3g}",
         "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",
         lambda given: _lens(given, given.focal * ratio, given.centre),
         freedom=0.03,
+        certain=False,
+    )
+
+
+def _principal_point(recording: Recording) -> Iterator[Change]:
+    """The principal point moved onto the masks, if that brings it to about the images' middle.
+
+    Elsewhere it is likelier that the person is off.
+    """
+    offset, middle = pixel_offset(recording), recording.image_size / 2
+    off = recording.centre - middle
+    if float((off + offset).norm(dim=-1).median()) > 0.5 * float(off.norm(dim=-1).median()):
+        return
+    width, height = (round(value) for value in (recording.image_size / recording.pixels).tolist())
+    x, y = (offset / recording.pixels).tolist()
+    yield Change(
+        "principal point",
+        f"the principal point moved by ({x:.0f}, {y:.0f}) pixels in images of {width} x {height}",
+        "cx and cy do not fit the images, as after cropping: give the principal point in these images",
+        lambda given: _lens(given, given.focal, given.centre + offset),
+        freedom=0.01,
         certain=False,
     )
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from jaxtyping import Float
+from torch import Tensor
+
 from instantavatar_ns.check.recording import Recording
 
 # Units that lengths are found in, by the factor that makes them metres.
-LENGTHS = {0.001: "millimetres", 0.01: "centimetres", 100.0: "hundreds of metres", 1000.0: "kilometres"}
+_LENGTHS = {0.001: "millimetres", 0.01: "centimetres", 100.0: "hundreds of metres", 1000.0: "kilometres"}
+_SHORTEST, _LONGEST = 0.01, 1000.0
 
 
 @dataclass(frozen=True)
@@ -30,3 +34,12 @@ class Change:
     apply: Callable[[Recording], Recording]
     freedom: float = 0.0
     certain: bool = True
+
+
+def likely_units(lengths: Float[Tensor, "..."]) -> dict[float, str]:
+    """Units that lengths may be in, by the factor that makes them metres.
+
+    Small lengths are no millimetres: people and cameras move by more than a hundredth of a metre.
+    """
+    longest = float(lengths.abs().max())
+    return {factor: unit for factor, unit in _LENGTHS.items() if _SHORTEST <= factor * longest <= _LONGEST}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from instantavatar_ns.check.camera_changes import extrinsic_changes, intrinsic_changes
 from instantavatar_ns.check.change import Change
-from instantavatar_ns.check.order_changes import order_changes, shift_changes
+from instantavatar_ns.check.order_changes import camera_order_changes, order_changes, shift_changes
 from instantavatar_ns.check.pose_changes import beta_changes, rotation_changes, translation_changes
 from instantavatar_ns.check.recording import Recording
 
@@ -31,7 +31,8 @@ def fine_changes(recording: Recording) -> Iterator[Change]:
 
 def gross_changes(recording: Recording) -> Iterator[Change]:
     """Changes that move the body, or what the camera sees of it, by much."""
-    yield from extrinsic_changes()
+    yield from extrinsic_changes(recording)
+    yield from camera_order_changes(recording)
     yield from intrinsic_changes(recording)
     yield from _mask_images(recording)
     yield from rotation_changes()
@@ -51,6 +52,13 @@ def _mask_images(recording: Recording) -> Iterator[Change]:
             f"the masks turned by {abs(count) * 90} degrees",
             f"Images and masks lie {words}: turn them as the camera and the poses have them",
             partial(_masks, partial(torch.rot90, k=count, dims=(1, 2))),
+        )
+    if recording.masks.shape[1] == recording.masks.shape[2]:
+        yield Change(
+            "masks transposed",
+            "the masks transposed",
+            "The masks are transposed: save them as (height, width), rows first",
+            partial(_masks, lambda masks: masks.mT),
         )
     yield Change(
         "mirrored top to bottom",

@@ -33,6 +33,7 @@ _TRIED_FRAMES, _ALL_FRAMES, _FEW_FRAMES = 24, 240, 4
 # Of the mean intersection over union, and of that mean's standard errors; of fitted changes, and of few frames.
 _GAIN, _GAIN_ERRORS, _LARGE_GAIN = 0.05, 3.0, 0.15
 _CERTAIN_GAIN, _CERTAIN_IOU = 0.10, 0.65
+_LEAST_IOU = 0.35  # with a change: a body that fills the image covers every mask
 _RUN_GAIN, _RUN_LENGTH = 0.15, 3
 
 
@@ -145,7 +146,8 @@ def best_change(recording: Recording, changes: Iterable[Change]) -> Trial | None
         after = measure(change.apply(recording))
         means, gains = mean_overlap(after), after.iou - before.iou
         gain, score = float(gains.mean()), means.iou - change.freedom
-        fits = means.coverage >= _WRONG_COVERAGE and means.joints >= _WRONG_JOINTS
+        covers = means.coverage >= _WRONG_COVERAGE and means.joints >= _WRONG_JOINTS
+        fits = covers and means.iou >= _LEAST_IOU
         if fits and score > best_score + 1e-3 and _is_clear(gains, _LARGE_GAIN if change.freedom else _GAIN):
             best, best_score = Trial(change, means, gain), score
     return best

@@ -1,8 +1,9 @@
-"""Changes of the order: frames that get the poses of others."""
+"""Changes of the order: frames that get the poses or the cameras of others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -56,6 +57,29 @@ def order_changes(recording: Recording) -> Iterator[Change]:
                 "sort them by number"
             )
         yield Change(kind, words, advice, partial(_reordered, partial(_looked_up, numbers, places)))
+
+
+def camera_order_changes(recording: Recording) -> Iterator[Change]:
+    """Where the camera moves, in each frame the extrinsic that fits best, of those of all frames."""
+    cameras = recording.world_to_camera
+    if bool((cameras == cameras[:1]).all()):
+        return
+    fits = [measure(replace(recording, world_to_camera=camera.expand_as(cameras))).iou for camera in cameras]
+    best = torch.stack(fits).argmax(dim=0).tolist()
+    taken = {number: cameras[place] for number, place in zip(recording.numbers.tolist(), best, strict=True)}
+
+    def reordered(given: Recording) -> Recording:
+        own = zip(given.numbers.tolist(), given.world_to_camera, strict=True)
+        return replace(given, world_to_camera=torch.stack([taken.get(number, camera) for number, camera in own]))
+
+    yield Change(
+        "cameras in another order",
+        "extrinsics of other frames",
+        "Extrinsics are of other frames, or in another order: let extrinsic k belong to image and mask k, in the order "
+        "of their names",
+        reordered,
+        freedom=0.06,
+    )
 
 
 def best_poses(recording: Recording) -> Change:

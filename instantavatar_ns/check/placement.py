@@ -53,6 +53,19 @@ def size_ratio(recording: Recording) -> float:
     return ratio
 
 
+def pixel_offset(recording: Recording) -> Float[Tensor, "2"]:
+    """Pixels from the body's projection to the mask, in the middling frame."""
+    pixels, seen = project(recording, recording.points)
+    if seen.all(dim=1).float().mean() <= 0.5:
+        return torch.zeros_like(recording.image_size)
+    place = _moments(recording.masks)[0]
+    offset = (place - pixels.mean(dim=1)).median(dim=0).values
+    for _ in range(2):  # the middle of a silhouette is not that of the surface
+        drawn = _moments(silhouettes(replace(recording, centre=recording.centre + offset)))[0]
+        offset = offset + (place - drawn).median(dim=0).values
+    return offset
+
+
 def _moments(
     images: Bool[Tensor, "frames height width"],
 ) -> tuple[Float[Tensor, "frames 2"], Float[Tensor, "frames"]]:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from instantavatar_ns.check.change import LENGTHS, Change
+from instantavatar_ns.check.change import Change, likely_units
 from instantavatar_ns.check.placement import placed_on_masks, shifted_by
 from instantavatar_ns.check.recording import Recording
 
@@ -66,7 +66,7 @@ def beta_changes(recording: Recording) -> Iterator[Change]:
 
 def translation_changes(recording: Recording) -> Iterator[Change]:
     """Other units and reference points, and translations fitted to the masks."""
-    for factor, unit in LENGTHS.items():
+    for factor, unit in likely_units(recording.frame_poses.transl).items():
         yield Change(
             "poses' unit",
             f"transl times {factor:g}",
@@ -106,7 +106,7 @@ def translation_changes(recording: Recording) -> Iterator[Change]:
         "constant offset",
         f"({metres}) m added to transl",
         "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another "
-        "body model, or of a world with another origin than the extrinsic's",
+        "body model, or of a world with another origin than the extrinsic's; or cx and cy are not those of the images",
         partial(shifted_by, offset=offset),
         freedom=0.04,
         certain=False,

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import notice
 from instantavatar_ns.npz import read_npz
 
 _ADVICE = "Write an .npz with intrinsic (3, 3), extrinsic (4, 4) world-to-camera (OpenCV axes), height and width"
@@ -23,6 +24,8 @@ _SKEW = 1e-4
 """Skew that moves no pixel, as part of the focal length."""
 _LEAST_FOCAL = 0.1
 """Focal lengths below this part of the image's larger side, a view of 157 degrees, are no pixels."""
+_FARTHEST_CENTER = 10.0
+"""Largest principal point, as part of half the image's size; one outside of the image belongs to a cropped image."""
 _LAST_ROWS = {3: (0.0, 0.0, 1.0), 4: (0.0, 0.0, 0.0, 1.0)}
 
 
@@ -71,7 +74,8 @@ def pixel_count(path: Path, name: str, value: np.ndarray) -> int:
         raise InputError(path, f"expected one {name}, found {value.size} numbers of shape {value.shape}", advice)
     number = value.reshape(-1)[0]
     if value.dtype.kind not in "iuf" or not np.isfinite(number) or number < 1 or number != np.floor(number):
-        raise InputError(path, f"expected {name} in whole pixels, found {number}", advice)
+        found = f"the text {number}" if value.dtype.kind in "US" else number
+        raise InputError(path, f"expected {name} in whole pixels, found {found}", advice)
     return int(number)
 
 
@@ -174,16 +178,27 @@ def _check_pinhole(path: Path, place: str, matrix: np.ndarray, size: tuple[int, 
     if max(abs(skew), abs(other_skew)) > _SKEW * min(fx, fy):
         message = f"expected {place} without skew, found {_text(matrix[0])} and {_text(matrix[1])}"
         raise InputError(path, message, "Undistort the images to a camera whose pixels are upright rectangles")
+    _check_principal_point(path, place, (cx, cy), size)
+
+
+def _check_principal_point(path: Path, place: str, center: tuple[float, float], size: tuple[int, int]) -> None:
+    height, width = size
+    cx, cy = center
     # Pixel centers go from 0 to width - 1. That is where doubling puts a centered principal point, too.
-    if not (0 < cx < width - 1 and 0 < cy < height - 1):
-        message = (
-            f"expected {place} with a principal point within images of height {height} and width {width}, found cx "
-            f"{cx:.6g} and cy {cy:.6g}"
-        )
-        factors = (2 * cx + 1) / width, (2 * cy + 1) / height
-        if min(factors) > 1 and max(factors) < 1.25 * min(factors):
-            message += f", as for images {sum(factors) / 2:.2g} times as large"
-        raise InputError(path, message, "Scale the intrinsics together with the images; when cropping, shift cx and cy")
+    if 0 < cx < width - 1 and 0 < cy < height - 1:
+        return
+    factors = (2 * cx + 1) / width, (2 * cy + 1) / height
+    is_scaled = min(factors) > 1 and max(factors) < 1.25 * min(factors)
+    if not is_scaled and (cx, cy) != (0, 0) and max(map(abs, factors)) <= _FARTHEST_CENTER:
+        notice(path, "The principal point (cx, cy) lies outside of the images, as it does after cropping them.")
+        return
+    message = (
+        f"expected {place} with a principal point within images of height {height} and width {width}, found cx "
+        f"{cx:.6g} and cy {cy:.6g}"
+    )
+    if is_scaled:
+        message += f", as for images {sum(factors) / 2:.2g} times as large"
+    raise InputError(path, message, "Scale the intrinsics together with the images; when cropping, shift cx and cy")
 
 
 def _text(row: np.ndarray) -> str:

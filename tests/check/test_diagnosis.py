@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.check.diagnosis import diagnose
-from instantavatar_ns.check.overlap import silhouettes
+from instantavatar_ns.check.change import Change, likely_units
+from instantavatar_ns.check.diagnosis import best_change, diagnose, mean_overlap
+from instantavatar_ns.check.overlap import measure, silhouettes
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.demo_motion import add_pose_noise
@@ -75,9 +77,30 @@ def hide_legs(folder):
     folder.edit_masks(lambda mask: np.where(np.arange(96)[:, None] < 60, mask, 0).astype(np.uint8))
 
 
+def moving_camera(rows):
+    """A camera that moves through the person's world, its extrinsics in an order of their own."""
+
+    def edit(folder):
+        extrinsics = []
+        for frame in range(FRAMES):
+            moved = np.eye(4)
+            moved[:3, :3] = Rotation.from_euler("y", 4 * frame, degrees=True).as_matrix()
+            moved[:3, 3] = [0.05 * frame, 0.0, 0.02 * frame]
+            folder.poses[frame, 0] = (
+                Rotation.from_matrix(moved[:3, :3]) * Rotation.from_rotvec(folder.poses[frame, 0])
+            ).as_rotvec()
+            pelvis = folder.transl[frame] + folder.pelvis
+            folder.transl[frame] = moved[:3, :3] @ pelvis + moved[:3, 3] - folder.pelvis
+            extrinsics.append(folder.camera["extrinsic"] @ np.linalg.inv(moved))
+        folder.camera["extrinsic"] = np.stack(extrinsics)[rows]
+
+    return edit
+
+
 RIGHT = {
     "as_given": leave,
     "other_world": other_world,
+    "moving_camera": moving_camera(slice(None)),
     "three_degrees_off": three_degrees_off,
     "upper_half": crop(slice(0, 50), slice(None)),
     "legs": crop(slice(45, None), slice(None)),
@@ -94,7 +117,9 @@ def test_right_data_is_not_stopped(folder, edit):
     assert check(folder).verdict != "wrong"
 
 
-@pytest.mark.parametrize("edit", [leave, other_world, half_the_size], ids=lambda edit: edit.__name__)
+@pytest.mark.parametrize(
+    "edit", [leave, other_world, moving_camera(slice(None)), half_the_size], ids=["as_given", "world", "moving", "half"]
+)
 def test_nothing_is_said_of_exact_data(folder, edit):
     edit(folder)
     diagnosis = check(folder)
@@ -155,6 +180,12 @@ def images(change):
     return lambda folder: folder.edit_images_and_masks(change)
 
 
+def crop_images_alone(folder):
+    principal_point = folder.camera["intrinsic"].copy()
+    crop(slice(None), slice(14, -14))(folder)
+    folder.camera["intrinsic"] = principal_point
+
+
 FAULTS = {
     "camera-to-world": extrinsic(np.linalg.inv),
     "row vectors": extrinsic(transposed_rotation),
@@ -164,6 +195,9 @@ FAULTS = {
     "camera's unit": extrinsic(translation_times(1000)),
     "K of another resolution": intrinsic(lambda matrix: np.diag([0.5, 0.5, 1]) @ matrix),
     "focal length": intrinsic(lambda matrix: matrix * np.array([[0.4, 1, 1], [1, 0.4, 1], [1, 1, 1]])),
+    "principal point": crop_images_alone,
+    "cameras in another order": moving_camera(sorted(range(FRAMES), key=str)),
+    "masks transposed": masks(np.transpose),
     "masks inverted": masks(lambda mask: 255 - mask),
     "images turned": images(np.rot90),
     "mirrored": images(lambda image: image[:, ::-1]),
@@ -186,6 +220,24 @@ def test_mistake_is_named(folder, kind):
     assert diagnosis.change is not None and diagnosis.change.kind == kind
     assert diagnosis.changed.coverage > 0.8 and diagnosis.changed.joints > 0.9
     assert diagnosis.change.words in diagnosis.advice and diagnosis.change.advice in diagnosis.advice
+
+
+def test_body_that_fills_the_image_fits_no_mask(folder):
+    """It covers every mask, and few of its joints are seen."""
+    right = read(folder)
+    beside = replace(right, points=right.points + 100.0, joints=right.joints + 100.0)
+    near = replace(right, focal=4 * right.focal)
+    for result, fits in ((near, False), (right, True)):
+        change = Change("any", "a change", "Make it", lambda recording, result=result: result)
+        assert (best_change(beside, [change]) is not None) == fits
+    assert mean_overlap(measure(near)).coverage > 0.9
+
+
+def test_units_that_lengths_may_be_in():
+    """Nobody walks by tenths of a millimetre: such numbers are right, or wrong in another way."""
+    assert set(likely_units(torch.tensor([0.1, -0.4]))) == {100.0, 1000.0}
+    assert set(likely_units(torch.tensor([150.0, 3000.0]))) == {0.001, 0.01}
+    assert likely_units(torch.zeros(3)) == {}
 
 
 def test_degrees_are_named(folder):

@@ -109,7 +109,8 @@ WRONG = {
         {"intrinsic": np.array([[180, 0, 35.0], [0, 160, 47.0], [0, 0, 1]])},
         "cx 35 and cy 47, as for images 2 times as large",
     ),
-    "principal point outside": ({"intrinsic": changed(0, 2, -3.0)}, "principal point within .* cx -3 and cy 25\\."),
+    "no principal point": ({"intrinsic": np.diag([90.0, 80.0, 1.0])}, "principal point within .* cx 0 and cy 0\\."),
+    "principal point far off": ({"intrinsic": changed(0, 2, -900.0)}, "principal point within .* cx -900 and cy 25\\."),
     "vector": ({"intrinsic": np.array([90.0, 80, 17, 25])}, r"intrinsic of shape \(3, 3\).*found \(4,\)"),
     "height a frame": ({"height": np.full(FRAMES, HEIGHT)}, r"expected one height, found 5 numbers"),
     "empty width": ({"width": np.zeros(0)}, "expected one width, found 0 numbers"),
@@ -118,7 +119,7 @@ WRONG = {
     "negative width": ({"width": -WIDTH}, "width in whole pixels, found -36"),
     "fraction": ({"width": 35.5}, "width in whole pixels, found 35.5"),
     "complex height": ({"height": 48 + 1j}, "height in whole pixels"),
-    "text height": ({"height": "48"}, "height in whole pixels"),
+    "text height": ({"height": "48"}, "height in whole pixels, found the text 48"),
 }
 
 
@@ -126,6 +127,14 @@ WRONG = {
 def test_wrong_cameras(tmp_path, changes, message):
     with pytest.raises(InputError, match=rf"cameras\.npz: .*{message}"):
         read(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(("cx", "cy"), [(17, 60), (-20, 25), (100, -3)])
+def test_cropped_images(tmp_path, notices_given, cx, cy):
+    """A picture of the head alone, or of somebody in a corner, does not contain its camera's principal point."""
+    intrinsic = np.array([[90.0, 0, cx], [0, 80, cy], [0, 0, 1]])
+    np.testing.assert_array_equal(read(tmp_path, intrinsic=each_frame(intrinsic))[2], each_frame(intrinsic))
+    assert len(notices_given) == 1 and "lies outside of the images, as it does after cropping" in notices_given[0]
 
 
 def test_names_of_what_is_there(tmp_path):
