@@ -327,6 +327,19 @@ def test_frames_outside_the_recording(folder, frames):
         parse(folder, train_frames=frames)
 
 
+def test_frames_of_subject_json_outside_the_recording(folder):
+    """Images were removed since it was written."""
+    (folder / "subject.json").write_text('{"train": [0, 8], "test": [8, 14]}')
+    with pytest.raises(InputError, match=r"subject\.json: expected held-out frames within the 10 .*\. Correct it, or"):
+        parse(folder)
+    assert len(parse(folder, test_frames=(8, 10, 1)).image_filenames) == 8
+
+
+def test_subject_json_of_an_editor_that_marks_the_byte_order(folder):
+    (folder / "subject.json").write_text('{"train": [0, 3], "test": [3, 5]}', encoding="utf-8-sig")
+    assert frame_numbers(parse(folder)) == [0, 1, 2]
+
+
 @pytest.mark.parametrize(
     "text",
     [
