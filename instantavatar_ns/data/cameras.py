@@ -160,7 +160,6 @@ def _check_rigid(path: Path, place: str, matrix: np.ndarray) -> None:
 
 
 def _check_pinhole(path: Path, place: str, matrix: np.ndarray, size: tuple[int, int]) -> None:
-    height, width = size
     (fx, skew, cx), (other_skew, fy, cy) = matrix[:2]
     if min(fx, fy) <= 0:
         message = f"expected {place} with positive focal lengths, found fx {fx:.6g} and fy {fy:.6g}"
