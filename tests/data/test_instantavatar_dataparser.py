@@ -185,6 +185,17 @@ def test_novel_recording(folder):
     assert parse(folder / "novel").metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
 
 
+@pytest.mark.parametrize(("difference", "said"), [(0.1, 0), (1.5, 1)])
+def test_betas_of_another_motion(folder, notices_given, difference, said):
+    write_instantavatar_folder(folder / "novel", 4)
+    poses = dict(np.load(folder / "novel" / "poses.npz"))
+    np.savez(folder / "novel" / "poses.npz", **{**poses, "betas": poses["betas"] + difference})
+    parse(folder)
+    assert notices_given == []
+    parse(folder, eval_set="novel")
+    assert len(notices_given) == said and all("betas of the evaluated frames differ" in text for text in notices_given)
+
+
 def test_frames_without_a_person_are_left_out(folder, notices_given):
     """Cameras and poses, of the split or of all images, stay with their frames."""
     extrinsics = np.stack([np.eye(4)] * 10)
