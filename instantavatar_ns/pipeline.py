@@ -123,7 +123,7 @@ class AvatarPipeline(VanillaPipeline):
         model = cast(InstantAvatarModel, self.model)
         if get_std:
             way_on = "To evaluate all the same, give instant-avatar evaluate --check-data warn"
-            folder = cast(AvatarDataManager, self.datamanager).data_folder
+            folder = cast(AvatarDataManager, self.datamanager).eval_folder
             check_dataset(folder, self._eval_dataset, self.config.check_data, way_on)
         with model.logging_image_metrics() as frames:
             metrics = super().get_average_eval_image_metrics(step, output_path, get_std)

@@ -177,6 +177,12 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
         """The recording's folder."""
         return Path(self.config.data or self.config.dataparser.data)
 
+    @property
+    def eval_folder(self) -> Path:
+        """Folder of the evaluated frames: the recording's, or that of another motion in it."""
+        is_novel = getattr(self.config.dataparser, "eval_set", "heldout") == "novel"
+        return self.data_folder / "novel" if is_novel else self.data_folder
+
     def setup_train(self) -> None:
         """Put the training frames on the device."""
         self.train_frames = FrameStore(self.train_dataset, self.device, self.config, comms.get_rank())

@@ -40,9 +40,11 @@ class AvatarDataset(InputDataset):
             advice = "Make the mask at the image's resolution"
             if mask.shape == image.shape[1::-1]:
                 advice = "Turn the mask; images are turned as their EXIF orientation says"
+                if mask_path.suffix.lower() in (".npy", ".npz"):
+                    advice = "Save the mask as (height, width), rows first"
             raise InputError(mask_path, message, advice)
         if is_empty(mask):
-            found = f"nothing brighter than {mask.max():.0%} of white" if mask.max() > 0 else "it all black"
+            found = f"nothing brighter than {mask.max():.1%} of white" if mask.max() > 0 else "it all black"
             message = f"expected a mask with the person in white, found {found}"
             advice = (
                 "Segment the frame again or, if nobody is in the picture, leave such frames out with the data format's "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def list_images(data: Path) -> list[Path]:
     """Images of `<data>/images` in order of their names, numbers by value.
 
     Raises:
-        InputError: There are none, or two of the same name.
+        InputError: There are none, or two of the same name, or a link whose file is missing.
     """
     return _list_files(data, "images", _IMAGES)
 
@@ -75,12 +76,21 @@ def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
     if not data.is_dir():
         message = "expected a recording's folder, found no such folder"
         raise InputError(data, message, "Check the option data: it is the folder that holds images/ and masks/")
-    files = [path for path in folder.glob("*") if not _is_hidden(path.relative_to(folder)) and path.is_file()]
+    shown = sorted(path for path in folder.glob("*") if not _is_hidden(path.relative_to(folder)))
+    files = [path for path in shown if path.is_file()]
     wanted = [path for path in files if path.suffix.lower() in suffixes]
+    broken = [path for path in shown if path.suffix.lower() in suffixes and not path.exists()]
+    if broken:
+        message = f"expected {name}, found a link to a file that is not there ({os.readlink(broken[0])})"
+        raise InputError(broken[0], message, "Copy the files in place of links, or restore what they point to")
     if not wanted:
         others = sorted({path.suffix.lower() or path.name for path in files})
+        folders = [path.name for path in shown if path.is_dir()]
         found = f"only {', '.join(others[:5])} files" if others else "none"
-        if others:
+        if folders and not others:
+            found = f"only the folder{'s' if len(folders) > 1 else ''} {', '.join(folders[:5])}"
+            advice = f"Put the {name} of one camera into {name}/ itself"
+        elif others:
             advice = f"Convert them to one of these formats, such as {suffixes[0]}"
         elif (data / "camera.pkl").is_file():
             advice = "This is a subject of PeopleSnapshot: ns-train instant-avatar people-snapshot-data --data FOLDER"

@@ -56,7 +56,8 @@ def check_image_size(path: Path, size: tuple[int, int]) -> None:
     if found != size:
         is_sideways = found == size[::-1]
         advice = (
-            "Turn the images, or exchange height and width in cameras.npz together with the intrinsics' x and y"
+            "Turn the images, or exchange height and width in cameras.npz, and the intrinsic's x and y if they are "
+            "exchanged too"
             if is_sideways
             else "Scale the intrinsics in cameras.npz together with the images"
         )

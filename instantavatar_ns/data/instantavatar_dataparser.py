@@ -27,6 +27,9 @@ from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.errors import InputError
 from instantavatar_ns.notices import notice
 
+_OTHER_BETAS = 0.5
+"""Difference that moves a body's outline by about a centimetre."""
+
 
 @dataclass
 class InstantAvatarDataParserConfig(DataParserConfig):
@@ -81,10 +84,23 @@ class InstantAvatarDataParser(DataParser):
                     novel, message, "Add one in the layout of the recording, or leave out --eval-set novel"
                 )
             parts["novel"] = read_frames(novel, range(len(list_images(novel))), None, "auto")
+        for name in parts.keys() - {"train"}:
+            _compare_betas(config.data / "novel" if name == "novel" else config.data, parts[name], parts["train"])
         if config.skip_frames_without_person:
             parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
         chosen = "train" if split == "train" else config.eval_set
         return assemble_outputs(parts, chosen, find_body_model(config.data, config.body_model), config.downscale)
+
+
+def _compare_betas(data: Path, frames: Frames, train: Frames) -> None:
+    """Say when evaluated poses were fitted with another shape, which places their joints and translations elsewhere."""
+    difference = float((frames.poses.betas - train.poses.betas).abs().max())
+    if difference > _OTHER_BETAS:
+        text = (
+            f"The betas of the evaluated frames differ from those of the training frames by {difference:.2g}; the "
+            "person keeps the latter. Fit the evaluated poses with them."
+        )
+        notice(data, text)
 
 
 def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"] | None, poses: str) -> Frames:

@@ -170,7 +170,10 @@ def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:
     missing = [key for key in (*_CAMERA, "width", "height") if key not in camera]
     if missing:
         found = f" beside {', '.join(sorted(camera))}" if camera else ""
-        raise InputError(path, f"expected the camera, did not find {', '.join(missing)}{found}", _ADVICE)
+        advice = _ADVICE
+        if len(missing) == 1 and missing[0] in _CAMERA:
+            advice = _meaning(missing[0])
+        raise InputError(path, f"expected the camera, did not find {', '.join(missing)}{found}", advice)
     values = {key: _numbers(path, key, camera[key]) for key in _CAMERA}
     size = pixel_count(path, "height", camera["height"]), pixel_count(path, "width", camera["width"])
     intrinsics = np.diag([*values["camera_f"], 1.0])
@@ -191,8 +194,7 @@ def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:
 
 def _numbers(path: Path, key: str, value: np.ndarray) -> Float[np.ndarray, "numbers"]:
     """The finite numbers of an array of camera.pkl, as many as there must be."""
-    length, meaning = _CAMERA[key]
-    advice = f"Give {key} as {length} numbers: {meaning}"
+    length, advice = _CAMERA[key][0], _meaning(key)
     if value.dtype.kind not in "iuf":
         raise InputError(path, f"expected {key} of real numbers, found the type {value.dtype}", advice)
     if value.size != length:
@@ -200,6 +202,11 @@ def _numbers(path: Path, key: str, value: np.ndarray) -> Float[np.ndarray, "numb
     if not np.isfinite(value).all():
         raise InputError(path, f"expected finite numbers in {key}, found NaN or infinity", advice)
     return value.astype(np.float64).ravel()
+
+
+def _meaning(key: str) -> str:
+    length, meaning = _CAMERA[key]
+    return f"Give {key} as {length} numbers: {meaning}"
 
 
 def read_reconstructed_poses(path: Path) -> PoseFile:
@@ -217,7 +224,8 @@ def _find_video(data: Path) -> Path:
     named = data / f"{data.resolve().name}.mp4"
     found = [named] if named.is_file() else sorted(data.glob("*.mp4"))
     if len(found) != 1:
-        raise InputError(named, f"expected the subject's video, found {len(found)} .mp4 files", _ADVICE)
+        advice = f"Name the one that belongs to masks.hdf5 {named.name}" if found else _ADVICE
+        raise InputError(named, f"expected the subject's video, found {len(found)} .mp4 files", advice)
     return found[0]
 
 

@@ -47,15 +47,19 @@ def choose_split(
     """
     first_held_out = num_frames - max(num_frames // 5, 1) if num_frames > 1 else num_frames
     fallback = FrameSplit(range(first_held_out), range(first_held_out, num_frames) or range(num_frames))
-    split = _subject_split(data / "subject.json") or published_split(data.resolve().name) or fallback
+    own = _subject_split(data / "subject.json")
+    split = own or published_split(data.resolve().name) or fallback
     split = FrameSplit(
         range(*train_frames) if train_frames else split.train, range(*test_frames) if test_frames else split.test
     )
-    for name, frames in (("training", split.train), ("held-out", split.test)):
+    for name, frames, option in (("training", split.train, train_frames), ("held-out", split.test, test_frames)):
         if len(frames) == 0 or frames.step < 1 or frames[0] < 0 or frames[-1] >= num_frames:
             wanted = f"{frames.start} to {frames.stop} (not included) in steps of {frames.step}"
             message = f"expected {name} frames within the {num_frames} frames found, asked for {wanted}"
-            raise InputError(data, message, "Set train_frames and test_frames to ranges that the recording has")
+            advice = "Set train_frames and test_frames to ranges that the recording has"
+            if own and not option:
+                raise InputError(data / "subject.json", message, f"Correct it, or {advice[0].lower()}{advice[1:]}")
+            raise InputError(data, message, advice)
     shared = len(set(split.train) & set(split.test))
     if shared:
         text = (
@@ -70,7 +74,7 @@ def _subject_split(path: Path) -> FrameSplit | None:
     if not path.is_file():
         return None
     try:
-        entry = json.loads(path.read_text())
+        entry = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
         if not isinstance(entry, dict):
             raise TypeError(f"it holds a {type(entry).__name__}")
         if "train" not in entry and "test" not in entry:

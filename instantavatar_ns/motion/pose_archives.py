@@ -13,7 +13,15 @@ import torch
 
 from instantavatar_ns.body.unpickle import load_plain_npy, load_plain_tree
 from instantavatar_ns.errors import InputError
-from instantavatar_ns.motion.smpl_arrays import ADVICE, BETAS, TRANSLATIONS, as_array, described, has_poses
+from instantavatar_ns.motion.smpl_arrays import (
+    ADVICE,
+    BETAS,
+    TRANSLATIONS,
+    as_array,
+    described,
+    has_poses,
+    missing_part,
+)
 from instantavatar_ns.notices import notice
 from instantavatar_ns.npz import read_npz
 
@@ -40,7 +48,9 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
         content = {"poses": content}
     found = list(_pose_sets(content, ""))
     if not found:
-        raise InputError(path, f"expected SMPL poses, found {described(content)}", ADVICE)
+        missing = missing_part(content)
+        note = f", but no {missing}" if missing else ""
+        raise InputError(path, f"expected SMPL poses, found {described(content)}{note}", ADVICE)
     wanted = [(name, arrays) for name, arrays in found if name.endswith(_SPACES[space])] or found
     # GVHMR adds what its network gave before the last step, one level deeper.
     depth = min(name.count("/") for name, _ in wanted)

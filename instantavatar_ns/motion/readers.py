@@ -112,10 +112,15 @@ def pose_file_from_arrays(path: Path, arrays: Mapping[str, Any]) -> PoseFile:
 def _missing(path: Path, arrays: Mapping[str, Any], what: str, names: tuple[str, ...], name: str) -> InputError:
     message = f"expected {what} as one of {', '.join(names)}, found {described(arrays)}"
     advice = f"If one of these arrays means the same, save it under the name {name}"
-    if name == "transl" and "Th" in arrays:
+    if name == "transl" and "Th" in arrays and "Rh" in arrays:
         advice = (
-            "EasyMocap's Th is SMPL's transl only where there is no Rh, which turns the body about the world's origin. "
-            "Save transl = Th + Rh @ pelvis - pelvis, with the pelvis of the resting body, and Rh as global_orient"
+            "EasyMocap's Rh turns the body about the world's origin, not about the pelvis. Save transl = Th + Rh @ "
+            "pelvis - pelvis, with Rh as a matrix and the pelvis of the resting body, and Rh as global_orient"
+        )
+    elif name == "transl" and "Th" in arrays:
+        advice = (
+            "EasyMocap's Th is SMPL's transl if the poses hold the root's rotation: then save it under the name "
+            "transl. Where there is an Rh, that is the root's rotation, about the world's origin"
         )
     return InputError(path, message, advice)
 

@@ -16,6 +16,7 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.errors import InputError
+from instantavatar_ns.notices import notice
 
 CAMERA_TRANSLATIONS = ("cam_trans", "pred_trans")
 """SMPL's translation in the camera: ROMP, TRAM."""
@@ -30,6 +31,8 @@ _BODY_JOINTS = 22
 """Root and body joints, which SMPL, SMPL-H and SMPL-X share."""
 _OTHER_ROTATIONS = {4: "quaternions", 6: "6D rotations"}
 _NOT_ORTHOGONAL = 0.02
+_SPREAD_BETAS = 0.5
+"""Standard deviation over the frames that estimators of single images stay below, mostly."""
 
 ADVICE = (
     "Give an .npz with poses (T, 72) and trans (T, 3), thetas (T, 72) and transl (T, 3), or global_orient (T, 3), "
@@ -55,6 +58,17 @@ def _named(content: Mapping[str, Any], prefix: str) -> list[str]:
             kind = f"({type(value).__name__})" if shape is None else tuple(shape)
             parts.append(f"{prefix}{name} {kind}")
     return parts
+
+
+def missing_part(content: Any) -> str | None:
+    """Name of the array that would complete the rotations somewhere in a file: the root's, or those of the body."""
+    if not isinstance(content, dict):
+        return None
+    for parts in _PARTS:
+        missing = [part for part in parts if part not in content]
+        if len(missing) == 1:
+            return missing[0]
+    return next(filter(None, map(missing_part, content.values())), None)
 
 
 def has_poses(arrays: Mapping[str, Any]) -> bool:
@@ -198,6 +212,13 @@ def read_betas(path: Path, arrays: Mapping[str, Any], frames: int) -> Float[ndar
     betas = rows.mean(axis=0)[:10]
     if not np.isfinite(betas).all():
         raise InputError(path, "expected finite betas, found NaN or infinity", "Fit the body's shape again")
+    spread = float(rows[:, :10].std(axis=0).max())
+    if spread > _SPREAD_BETAS:
+        notice(
+            path,
+            f"Betas differ from frame to frame (standard deviation up to {spread:.2g}); one person has one shape, so "
+            "their mean is used. Poses are best estimated with the shape fixed.",
+        )
     return np.pad(betas, (0, 10 - len(betas)))
 
 

@@ -40,11 +40,11 @@ def dataset(folder, split="train"):
     return AvatarDataset(parser.setup().get_dataparser_outputs(split))
 
 
-def build_pipeline(data, check_data, test_mode="val"):
+def build_pipeline(data, check_data, test_mode="val", eval_set="heldout"):
     pipeline = copy.deepcopy(instant_avatar_lite.config.pipeline)
     pipeline.datamanager.data = data
     pipeline.datamanager.dataparser = InstantAvatarDataParserConfig(
-        data=data, train_frames=(0, 8, 1), test_frames=(8, FRAMES, 1)
+        data=data, train_frames=(0, 8, 1), test_frames=(8, FRAMES, 1), eval_set=eval_set
     )
     pipeline.check_data, pipeline.model.align_poses = check_data, False
     pipeline.model.skinning_resolution = (32, 32, 8)
@@ -111,6 +111,17 @@ def test_evaluation_stops_on_wrong_frames_and_training_does_not(folder, said):
     pipeline = build_pipeline(folder.save(), "stop", test_mode="val")
     assert "fit" in said[0]
     with pytest.raises(InputError, match=r"in millimetres: .*evaluate --check-data warn"):
+        pipeline.get_average_eval_image_metrics(get_std=True)
+
+
+def test_evaluation_names_the_folder_of_another_motion(folder, demo_subject):
+    """The recording is right; its novel/ has lost the camera's place."""
+    folder.save()
+    novel = Folder(folder.path / "novel", demo_subject)
+    novel.transl = novel.transl * 1000
+    novel.save()
+    pipeline = build_pipeline(folder.path, "stop", test_mode="test", eval_set="novel")
+    with pytest.raises(InputError, match=f"^{re.escape(str(folder.path / 'novel'))}: .*in millimetres"):
         pipeline.get_average_eval_image_metrics(get_std=True)
 
 

@@ -77,6 +77,14 @@ def test_photographs_on_their_side(folder):
         dataset(folder).get_numpy_image(2)
 
 
+def test_transposed_array(folder):
+    path = folder / "masks" / "mask_0002.png"
+    np.save(path.with_suffix(".npy"), np.asarray(Image.open(path)).T)
+    path.unlink()
+    with pytest.raises(InputError, match=r"mask_0002\.npy: .* found \(36, 48\)\. Save the mask as \(height, width\)"):
+        dataset(folder).get_numpy_image(2)
+
+
 def test_black_mask(folder):
     Image.fromarray(np.zeros((HEIGHT, WIDTH), np.uint8)).save(folder / "masks" / "mask_0001.png")
     with pytest.raises(InputError, match=r"mask_0001\.png: .*all black.*--skip-frames-without-person True"):
@@ -88,7 +96,7 @@ def test_faint_mask_among_others(folder):
     faint = (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) % 5 == 0).astype(np.uint8)
     for number in (0, 3):
         Image.fromarray(faint).save(folder / "masks" / f"mask_{number:04d}.png")
-        with pytest.raises(InputError, match=rf"mask_000{number}\.png: .*nothing brighter than 0% of white"):
+        with pytest.raises(InputError, match=rf"mask_000{number}\.png: .*nothing brighter than 0\.4% of white"):
             dataset(folder)[number]
     assert dataset(folder).get_numpy_image(1)[..., 3].max() == 255
 

@@ -1,5 +1,7 @@
 """Files of a recording: formats, hidden files, pairs of images and masks, the body."""
 
+import shutil
+
 import pytest
 
 from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
@@ -79,6 +81,15 @@ def test_hidden_and_other_files_are_left_out(tmp_path):
     assert paired(tmp_path, ["1.png", "2.png"], ["1.png", "2.png"]) == [("1.png", "1.png"), ("2.png", "2.png")]
 
 
+def test_links(tmp_path):
+    write(tmp_path, "frames/1.png", "images/2.png")
+    (tmp_path / "images" / "1.png").symlink_to(tmp_path / "frames" / "1.png")
+    assert [path.name for path in list_images(tmp_path)] == ["1.png", "2.png"]
+    (tmp_path / "frames" / "1.png").unlink()
+    with pytest.raises(InputError, match=r"images/1\.png: expected images, found a link .*frames/1\.png\)"):
+        list_images(tmp_path)
+
+
 @pytest.mark.parametrize("names", [["1.png", "1.jpg"], ["1.JPG", "1.jpg"]])
 def test_a_frame_in_two_files(tmp_path, names):
     write(tmp_path, *(f"images/{name}" for name in names))
@@ -94,6 +105,10 @@ def test_what_is_found_instead(tmp_path):
         list_images(tmp_path)
     with pytest.raises(InputError, match=r"masks: .*found none\. Check the option data"):
         list_masks(tmp_path, [])
+    write(tmp_path, "masks/cam0/1.png")
+    with pytest.raises(InputError, match=r"masks: .*found only the folder cam0\. Put the masks of one camera into"):
+        list_masks(tmp_path, [])
+    shutil.rmtree(tmp_path / "masks")
     write(tmp_path, "camera.pkl")
     with pytest.raises(InputError, match=r"masks: .*found none\. This is a subject of PeopleSnapshot"):
         list_masks(tmp_path, [])

@@ -185,6 +185,17 @@ def test_novel_recording(folder):
     assert parse(folder / "novel").metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
 
 
+@pytest.mark.parametrize(("difference", "said"), [(0.1, 0), (1.5, 1)])
+def test_betas_of_another_motion(folder, notices_given, difference, said):
+    write_instantavatar_folder(folder / "novel", 4)
+    poses = dict(np.load(folder / "novel" / "poses.npz"))
+    np.savez(folder / "novel" / "poses.npz", **{**poses, "betas": poses["betas"] + difference})
+    parse(folder)
+    assert notices_given == []
+    parse(folder, eval_set="novel")
+    assert len(notices_given) == said and all("betas of the evaluated frames differ" in text for text in notices_given)
+
+
 def test_frames_without_a_person_are_left_out(folder, notices_given):
     """Cameras and poses, of the split or of all images, stay with their frames."""
     extrinsics = np.stack([np.eye(4)] * 10)
@@ -325,6 +336,19 @@ def test_empty_folder(tmp_path):
 def test_frames_outside_the_recording(folder, frames):
     with pytest.raises(InputError, match="expected training frames within the 10 frames found"):
         parse(folder, train_frames=frames)
+
+
+def test_frames_of_subject_json_outside_the_recording(folder):
+    """Images were removed since it was written."""
+    (folder / "subject.json").write_text('{"train": [0, 8], "test": [8, 14]}')
+    with pytest.raises(InputError, match=r"subject\.json: expected held-out frames within the 10 .*\. Correct it, or"):
+        parse(folder)
+    assert len(parse(folder, test_frames=(8, 10, 1)).image_filenames) == 8
+
+
+def test_subject_json_of_an_editor_that_marks_the_byte_order(folder):
+    (folder / "subject.json").write_text('{"train": [0, 3], "test": [3, 5]}', encoding="utf-8-sig")
+    assert frame_numbers(parse(folder)) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(

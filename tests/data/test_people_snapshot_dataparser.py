@@ -179,6 +179,22 @@ def test_incomplete_camera(folder):
         parse(folder)
 
 
+def test_one_array_of_the_camera_is_missing(folder):
+    camera = pickle.loads((folder / "camera.pkl").read_bytes())
+    del camera["camera_k"]
+    (folder / "camera.pkl").write_bytes(pickle.dumps(camera, 2))
+    with pytest.raises(InputError, match=r"did not find camera_k beside .*\. Give camera_k as 5 numbers: .* zeros"):
+        parse(folder)
+
+
+def test_several_videos(folder):
+    video = next(folder.glob("*.mp4"))
+    video.rename(folder / "a.mp4")
+    (folder / "b.mp4").write_bytes(b"")
+    with pytest.raises(InputError, match=rf"found 2 \.mp4 files\. Name the one .* {folder.name}\.mp4"):
+        parse(folder)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -124,7 +124,8 @@ def test_motion_without_translation_stays_in_place_and_says_so(tmp_path, capsys)
     [
         ({"betas": BETAS}, r"translation \(T, 3\) .* as one of transl, trans, .* found betas \(10,\), poses \(5, 72\)"),
         ({"betas": BETAS, "translation": TRANSL}, r"translation \(5, 3\)\. .* under the name transl"),
-        ({"betas": BETAS, "Th": TRANSL}, "EasyMocap's Th"),
+        ({"betas": BETAS, "Th": TRANSL}, "EasyMocap's Th is SMPL's transl if .* save it under the name transl"),
+        ({"betas": BETAS, "Th": TRANSL, "Rh": TRANSL}, r"transl = Th \+ Rh @ pelvis - pelvis"),
         ({"trans": TRANSL}, r"ten betas as one of betas, smpl_betas, .* found poses \(5, 72\), trans \(5, 3\)"),
         ({"trans": TRANSL, "beta_values": BETAS}, r"found beta_values \(10,\), .* under the name betas"),
         ({"trans": TRANSL, "betas": 1.5}, r"betas of shape \(10,\), or \(5, 10\) with a row for each pose, found \(\)"),
@@ -162,6 +163,14 @@ def test_ten_betas_in_any_shape(tmp_path, name, shape):
 def test_betas_are_averaged_over_frames_and_cut_to_ten(tmp_path, betas, expected):
     path = save(tmp_path / "m.npz", thetas=POSES, transl=TRANSL, betas=betas)
     np.testing.assert_allclose(read_pose_file(path).betas, expected)
+
+
+@pytest.mark.parametrize(("spread", "said"), [(0.1, 0), (2.0, 1)])
+def test_betas_that_differ_are_told(tmp_path, notices_given, spread, said):
+    betas = BETAS + spread * np.array([-1, 1, -1, 1, 0])[:, None]
+    file = read_pose_file(save(tmp_path / "m.npz", poses=POSES, trans=TRANSL, betas=betas))
+    np.testing.assert_allclose(file.betas, BETAS, rtol=1e-5)
+    assert len(notices_given) == said and all("Betas differ from frame to frame" in text for text in notices_given)
 
 
 def test_amass(tmp_path):
@@ -258,6 +267,8 @@ def zeroed(joint):
         ({"poses": POSES, "trans": np.array([{}, None], dtype=object)}, r"expected numbers in trans, found objects"),
         ({"global_orient": POSES[:4, :3], "body_pose": POSES[:, 3:]}, "found 4 and 5"),
         ({"global_orient": POSES[:, :6], "body_pose": POSES[:, 3:]}, "6D rotations"),
+        ({"body_pose": POSES[:, 3:]}, r"body_pose \(5, 69\), trans \(5, 3\), but no global_orient\."),
+        ({"root_orient": POSES[:, :3]}, r"root_orient \(5, 3\), trans \(5, 3\), but no pose_body\."),
         ({"joints": TRANSL}, r"expected SMPL poses, found betas \(10,\), joints \(5, 3\)"),
         ({"poses": np.array([{}], dtype=object)}, r"expected numbers in poses, found objects \(1,\)"),
         ({"poses": POSES.astype(str)}, r"expected numbers in poses, found text \(5, 72\)"),
