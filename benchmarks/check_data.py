@@ -296,6 +296,13 @@ def rotation_transposed(matrix: np.ndarray) -> np.ndarray:
     return matrix
 
 
+def position_as_translation(matrix: np.ndarray) -> np.ndarray:
+    """The camera's position in place of the translation."""
+    matrix = matrix.copy()
+    matrix[:3, 3] = np.linalg.inv(matrix)[:3, 3]
+    return matrix
+
+
 def millimetres(matrix: np.ndarray) -> np.ndarray:
     """The translation of a transform in millimetres."""
     matrix = matrix.copy()
@@ -311,10 +318,12 @@ FAULTS: dict[str, tuple[tuple[Edit, ...], set[str]]] = {
     "opengl_axes": (extrinsic(lambda matrix: FLIP @ matrix), {"OpenGL axes"}),
     "opengl_camera_to_world": (extrinsic(lambda matrix: np.linalg.inv(FLIP @ matrix)), {"OpenGL camera-to-world"}),
     "camera_in_millimetres": (extrinsic(millimetres), {"camera's unit"}),
+    "camera_position_as_translation": (extrinsic(position_as_translation), {"position as translation"}),
     "extrinsic_of_another_world": ((camera(extrinsic=lambda folder: FLIP),), {"OpenGL axes", "world upside down"}),
     "K_of_half_the_size": ((intrinsic(0.5),), {"K of another resolution"}),
     "K_of_a_quarter_of_the_size": ((intrinsic(0.25),), {"K of another resolution"}),
     "K_of_1.5_times_the_size": ((intrinsic(1.5),), {"K of another resolution"}),
+    "K_of_1.25_times_the_size": ((intrinsic(1.25),), {"K of another resolution"}),
     "focal_length_third": ((intrinsic(0.35, 1.0),), {"focal length"}),
     "focal_length_double": ((intrinsic(2.2, 1.0),), {"focal length"}),
     "masks_inverted": ((pixels(lambda mask: 255 - mask, images_too=False),), {"masks inverted"}),

@@ -18,6 +18,7 @@ from instantavatar_ns.check.recording import Recording
 # Sizes of images that a camera matrix was made for, divided by those of the images.
 _RESOLUTIONS = {4.0: "four times", 3.0: "three times", 2.0: "twice", 1.5: "1.5 times", 0.75: "3/4 of", 2 / 3: "2/3 of"}
 _RESOLUTIONS |= {0.5: "half", 1 / 3: "a third of", 0.25: "a quarter of"}
+_SAME = 0.05  # ratios that differ by less are those of a camera whose principal point is a little off the middle
 
 
 def extrinsic_changes(recording: Recording) -> Iterator[Change]:
@@ -40,6 +41,12 @@ def extrinsic_changes(recording: Recording) -> Iterator[Change]:
         "the extrinsic's rotation transposed",
         "The extrinsic's rotation acts on row vectors: give its transpose",
         partial(_camera, _rotation_transposed),
+    )
+    yield Change(
+        "position as translation",
+        "the extrinsic's translation taken for the camera's position",
+        "The extrinsic's last column is the camera's position: give -R @ position, with its rotation R",
+        partial(_camera, _position_as_translation),
     )
     yield Change(
         "OpenGL axes",
@@ -101,6 +108,7 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
         "The intrinsic's cx and cy are swapped: give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], x to the right",
         lambda given: _lens(given, given.focal, (given.centre / given.pixels).flip(1) * given.pixels),
     )
+    yield from _any_resolution(recording)
     yield from _principal_point(recording)
     ratio = size_ratio(recording)
     yield Change(
@@ -113,14 +121,36 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
     )
 
 
+def _any_resolution(recording: Recording) -> Iterator[Change]:
+    """The intrinsic scaled to the size at which its principal point lies in the middle of the images."""
+    if float(recording.centre.min()) <= 0:
+        return
+    ratios = (recording.image_size / (2 * recording.centre)).median(dim=0).values
+    ratio = float(ratios.mean())
+    if abs(ratio - 1) < _SAME or float(ratios.max() - ratios.min()) > _SAME * ratio:
+        return
+    yield Change(
+        "K of another resolution",
+        f"the intrinsic times {ratio:.3g}",
+        f"The intrinsic is for images of about {1 / ratio:.3g} times the size: scale its first two rows as the images",
+        lambda given: _lens(given, given.focal * ratio, given.centre * ratio),
+    )
+
+
+def _is_nearer_to_middle(recording: Recording, centre: Tensor) -> bool:
+    """Whether principal points are less than half as far from the images' middle as the recording's."""
+    middle = recording.image_size / 2
+    distance, given = ((point - middle).norm(dim=-1).median() for point in (centre, recording.centre))
+    return bool(distance < 0.5 * given)
+
+
 def _principal_point(recording: Recording) -> Iterator[Change]:
     """The principal point moved onto the masks, if that brings it to about the images' middle.
 
     Elsewhere it is likelier that the person is off.
     """
-    offset, middle = pixel_offset(recording), recording.image_size / 2
-    off = recording.centre - middle
-    if float((off + offset).norm(dim=-1).median()) > 0.5 * float(off.norm(dim=-1).median()):
+    offset = pixel_offset(recording)
+    if not _is_nearer_to_middle(recording, recording.centre + offset):
         return
     width, height = (round(value) for value in (recording.image_size / recording.pixels).tolist())
     x, y = (offset / recording.pixels).tolist()
@@ -150,6 +180,12 @@ def _times(left: np.ndarray | None, right: np.ndarray | None, matrix: Tensor) ->
 def _rotation_transposed(matrix: Tensor) -> Tensor:
     matrix = matrix.clone()
     matrix[:, :3, :3] = matrix[:, :3, :3].mT.clone()
+    return matrix
+
+
+def _position_as_translation(matrix: Tensor) -> Tensor:
+    matrix = matrix.clone()
+    matrix[:, :3, 3:] = -matrix[:, :3, :3] @ matrix[:, :3, 3:]
     return matrix
 
 

@@ -86,7 +86,7 @@ def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
     if not wanted:
         others = sorted({path.suffix.lower() or path.name for path in files})
         folders = [path.name for path in shown if path.is_dir()]
-        found = f"only {', '.join(others[:5])} files" if others else "none"
+        found = f"only {', '.join(others[:5])} files" if others else "none" if folder.is_dir() else "no such folder"
         if folders and not others:
             found = f"only the folder{'s' if len(folders) > 1 else ''} {', '.join(folders[:5])}"
             advice = f"Put the {name} of one camera into {name}/ itself"

@@ -1,5 +1,6 @@
 """Right data passes, each mistake is found, and the change that is suggested is the one that undoes it."""
 
+import re
 from dataclasses import replace
 
 import cv2
@@ -143,6 +144,11 @@ def transposed_rotation(matrix):
     return matrix
 
 
+def position_as_translation(matrix):
+    matrix[:3, 3] = np.linalg.inv(matrix)[:3, 3]
+    return matrix
+
+
 def translation_times(factor):
     def change(matrix):
         matrix[:3, 3] *= factor
@@ -195,6 +201,7 @@ FAULTS = {
     "camera's unit": extrinsic(translation_times(1000)),
     "K of another resolution": intrinsic(lambda matrix: np.diag([0.5, 0.5, 1]) @ matrix),
     "focal length": intrinsic(lambda matrix: matrix * np.array([[0.4, 1, 1], [1, 0.4, 1], [1, 1, 1]])),
+    "position as translation": extrinsic(position_as_translation),
     "principal point": crop_images_alone,
     "cameras in another order": moving_camera(sorted(range(FRAMES), key=str)),
     "masks transposed": masks(np.transpose),
@@ -220,6 +227,17 @@ def test_mistake_is_named(folder, kind):
     assert diagnosis.change is not None and diagnosis.change.kind == kind
     assert diagnosis.changed.coverage > 0.8 and diagnosis.changed.joints > 0.9
     assert diagnosis.change.words in diagnosis.advice and diagnosis.change.advice in diagnosis.advice
+
+
+@pytest.mark.parametrize("factor", [1.25, 4 / 3, 0.6])
+def test_images_of_any_other_size(folder, factor):
+    """The images were scaled, and their intrinsic was not."""
+    folder.camera["intrinsic"][:2] *= factor
+    folder.camera["intrinsic"][:2, 2] += (factor - 1) / 2  # pixel centers begin at 0
+    diagnosis = check(folder)
+    assert diagnosis.verdict == "wrong" and diagnosis.change.kind == "K of another resolution"
+    found = re.search(r"the intrinsic times (\S+)", diagnosis.change.words)
+    assert float(found[1]) == pytest.approx(1 / factor, rel=0.05)
 
 
 def test_body_that_fills_the_image_fits_no_mask(folder):

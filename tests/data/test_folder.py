@@ -103,14 +103,14 @@ def test_what_is_found_instead(tmp_path):
     write(tmp_path, "images/1.heic", "images/2.HEIC")
     with pytest.raises(InputError, match=r"images: .*found only \.heic files\. Convert them"):
         list_images(tmp_path)
-    with pytest.raises(InputError, match=r"masks: .*found none\. Check the option data"):
+    with pytest.raises(InputError, match=r"masks: .*found no such folder\. Check the option data"):
         list_masks(tmp_path, [])
     write(tmp_path, "masks/cam0/1.png")
     with pytest.raises(InputError, match=r"masks: .*found only the folder cam0\. Put the masks of one camera into"):
         list_masks(tmp_path, [])
     shutil.rmtree(tmp_path / "masks")
     write(tmp_path, "camera.pkl")
-    with pytest.raises(InputError, match=r"masks: .*found none\. This is a subject of PeopleSnapshot"):
+    with pytest.raises(InputError, match=r"masks: .*found no such folder\. This is a subject of PeopleSnapshot"):
         list_masks(tmp_path, [])
 
 

@@ -328,7 +328,7 @@ def test_missing_mask(folder):
 
 
 def test_empty_folder(tmp_path):
-    with pytest.raises(InputError, match=r"images: expected images .* found none"):
+    with pytest.raises(InputError, match=r"images: expected images .* found no such folder"):
         parse(tmp_path)
 
 
