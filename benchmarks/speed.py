@@ -126,7 +126,7 @@ class Speed:
         if self.probe_steps < 4 * interval:
             raise SystemExit(f"Expected --probe-steps of at least {4 * interval}, four refreshes of the occupancy.")
         datamanager = trainer.pipeline.datamanager.config
-        has_late = datamanager.late_num_rays_per_batch is not None
+        has_late = datamanager.late_rays_mult > 1
         late = datamanager.late_rays_start if has_late else self.probe_steps
         # Whole intervals, so that the share of refreshes is right; not where schedules change and steps are recorded.
         third = self.probe_steps // interval // 3 * interval

@@ -55,7 +55,7 @@ instant_avatar = MethodSpecification(
     config=_trainer_config(
         "instant-avatar",
         3000,
-        AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(), late_num_rays_per_batch=8192),
+        AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(), late_rays_mult=2),
         InstantAvatarModelConfig(),
     ),
     description="InstantAvatar: an animatable avatar from one video, in seconds on a GPU.",

@@ -37,11 +37,11 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     """Format of the data."""
     train_num_rays_per_batch: int = 4096
     """Rays per training step, all of one frame."""
-    late_num_rays_per_batch: int | None = None
-    """Rays per training step from `late_rays_start` on, when detail is learned and the noise of few rays shows; None
-    for as many as before."""
+    late_rays_mult: int = 1
+    """Multiple of these rays that a step has from `late_rays_start` on, when detail is learned and the noise of few
+    rays shows."""
     late_rays_start: int = 1500
-    """Step from which on there are `late_num_rays_per_batch` rays."""
+    """Step from which on steps have `late_rays_mult` times as many rays."""
     eval_num_rays_per_batch: int = 4096
     """Rays per evaluated batch, all of one frame."""
     sampling: Literal["patches", "pixels"] = "patches"
@@ -201,10 +201,8 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
         """Rays of one training frame and their colours (RGBA, the mask as alpha)."""
         self.train_count += 1
         config, frame = self.config, self.train_frames.frame_of_step(step, self.world_size)
-        num_rays = config.train_num_rays_per_batch
-        if config.late_num_rays_per_batch is not None and step >= config.late_rays_start:
-            num_rays = config.late_num_rays_per_batch
-        return self.train_frames.draw_rays(frame, num_rays, step)
+        multiple = config.late_rays_mult if step >= config.late_rays_start else 1
+        return self.train_frames.draw_rays(frame, multiple * config.train_num_rays_per_batch, step)
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict]:
         """Rays of one evaluation frame and their colours."""

@@ -133,7 +133,7 @@ def test_the_mean_of_all_steps_leaves_out_the_first_and_the_traced_ones(
                 callback.run_callback(step)
 
     config = SimpleNamespace(occupancy_interval=INTERVAL)
-    rays = SimpleNamespace(late_num_rays_per_batch=None)
+    rays = SimpleNamespace(late_rays_mult=1)
     pipeline = SimpleNamespace(model=SimpleNamespace(config=config), datamanager=SimpleNamespace(config=rays))
     trainer = SimpleNamespace(callbacks=[], pipeline=pipeline, train=train)
     monkeypatch.setattr(training, "set_up", lambda arguments: trainer)

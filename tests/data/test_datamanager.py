@@ -77,7 +77,7 @@ def test_same_seed_and_step_give_the_same_rays(manager: AvatarDataManager) -> No
 
 
 def test_late_steps_have_more_rays(manager: AvatarDataManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(manager.config, "late_num_rays_per_batch", 2 * RAYS)
+    monkeypatch.setattr(manager.config, "late_rays_mult", 2)
     monkeypatch.setattr(manager.config, "late_rays_start", 7)
     early, late = (manager.next_train(step) for step in (6, 7))
     frame = store(manager).frame_of_step(7, 1)
