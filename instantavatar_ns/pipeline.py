@@ -84,7 +84,7 @@ class AvatarPipeline(VanillaPipeline):
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes
     ) -> list[TrainingCallback]:
-        """Those of data and model; several processes share the occupancy whenever it has been refreshed."""
+        """Callbacks of data and model; several processes share the occupancy whenever it has been refreshed."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
         if self.world_size > 1:
             share = TrainingCallback(

@@ -138,7 +138,7 @@ def _any_resolution(recording: Recording) -> Iterator[Change]:
 
 
 def _is_nearer_to_middle(recording: Recording, centre: Tensor) -> bool:
-    """Whether principal points are less than half as far from the images' middle as the recording's."""
+    """Find out if principal points are less than half as far from the images' middle as the recording's."""
     middle = recording.image_size / 2
     distance, given = ((point - middle).norm(dim=-1).median() for point in (centre, recording.centre))
     return bool(distance < 0.5 * given)

@@ -49,7 +49,7 @@ def check_frames(
 
 
 def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
-    """As `check_frames`, for frames that have not been read yet.
+    """Do the same as `check_frames` for frames that have not been read yet.
 
     Raises:
         InputError: An image or a mask cannot be used; or the data is wrong, and `mode` is "stop".

@@ -83,7 +83,7 @@ def project(
 
 
 def within(pixels: Float[Tensor, "frames points 2"], recording: Recording) -> Bool[Tensor, "frames points"]:
-    """Which pixels are of the image."""
+    """Mark the pixels that are of the image."""
     return ((pixels >= 0) & (pixels < recording.image_size)).all(dim=-1)
 
 

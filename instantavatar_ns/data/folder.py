@@ -108,7 +108,7 @@ def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
 
 
 def _is_hidden(path: Path) -> bool:
-    """Whether a path in the folder is hidden, such as the `._*` files that macOS leaves beside others."""
+    """Find out if a path in the folder is hidden, such as the `._*` files that macOS leaves beside others."""
     return any(part.startswith(".") for part in path.parts)
 
 
@@ -158,6 +158,6 @@ def _check_pairs(
 
 
 def _counts_from_0_or_1(numbers: list[tuple[int, ...]]) -> bool:
-    """Whether the numbers are 0, 1, 2 ... or 1, 2, 3 ... without a gap."""
+    """Find out if the numbers are 0, 1, 2 ... or 1, 2, 3 ... without a gap."""
     first = numbers[0][0]
     return first in (0, 1) and numbers == [(first + index,) for index in range(len(numbers))]

@@ -79,7 +79,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _is_turned(image: Image.Image, size: tuple[int, int]) -> bool:
-    """Whether the EXIF orientation is to be applied: always, but where the stored pixels alone have the right size."""
+    """Apply the EXIF orientation always, but where the stored pixels alone have the right size."""
     orientation = _orientation(image)
     if orientation not in range(2, 9):
         return False

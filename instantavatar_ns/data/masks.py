@@ -99,7 +99,7 @@ def _find_encoding(paths: tuple[Path, ...], stamps: tuple[tuple[int, int], ...])
 
 
 def _is_white_on_black(values: _Values) -> bool:
-    """Whether most of what is not black is bright, and white occurs, in 8 bits."""
+    """Find out if white occurs, in 8 bits, and most of the pixels that are not black are bright."""
     if values.counts is None or not 255 * _NEARLY_WHITE <= values.largest <= 255:
         return False
     return values.counts[128:].sum() > values.counts[1:128].sum()
@@ -191,12 +191,12 @@ def _empty_masks(
 
 
 def empty_masks(paths: Sequence[Path], encoding: MaskEncoding) -> tuple[bool, ...]:
-    """Which of the masks show no person; errors as of `read_mask`."""
+    """Mark the masks that show no person; errors as of `read_mask`."""
     return _empty_masks(tuple(paths), _stamps(paths), encoding)
 
 
 def is_empty(mask: Float32[np.ndarray, "height width"]) -> bool:
-    """Whether a mask shows no person: no pixel is more likely to be of the person than not."""
+    """Find out if a mask shows no person: no pixel is more likely to be of the person than not."""
     return bool(mask.max() < 0.5)
 
 
@@ -258,7 +258,7 @@ def _image_channels(image: Image.Image) -> np.ndarray:
 
 
 def _is_in_alpha(channels: Shaped[np.ndarray, "..."]) -> bool:
-    """Whether an alpha channel hides anything, so that it is the mask."""
+    """Find out if an alpha channel hides anything, so that it is the mask."""
     return _has_alpha(channels) and bool(channels[..., 3].min() < channels.max())
 
 

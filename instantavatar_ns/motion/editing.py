@@ -181,7 +181,7 @@ def lead_in(motion: Motion, stand: Motion, seconds: float) -> Motion:
 
 
 def describe_jump(motion: Motion, options: MotionOptions) -> str:
-    """What is seen where an edited motion repeats, and the option that helps; empty where nothing jumps.
+    """Describe the jump where an edited motion repeats, and the option that helps; empty where nothing jumps.
 
     Args:
         motion: From `edit_motion`.

@@ -48,7 +48,7 @@ _CONVENTIONS = {
 }
 """Names of the limbs' joints beside "left" or "l", by SMPL's, of each program; several where files differ."""
 _LIMB_JOINTS = ("hip", "knee", "ankle", "shoulder", "elbow", "wrist")
-"""Those that a file must have; toes may be missing."""
+"""Limbs' joints that a file must have; toes may be missing."""
 _SIDES = (("left{}", "right{}"), ("l{}", "r{}"), ("{}left", "{}right"), ("{}l", "{}r"))
 _NECKS = ("neck", "neck1", "neck01")
 _ADVICE = "Rename its joints to Mixamo's names: Hips, LeftUpLeg, LeftLeg, LeftFoot, LeftArm, LeftForeArm, LeftHand, ..."
