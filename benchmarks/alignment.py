@@ -28,14 +28,14 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from benchmarks import record
-from instantavatar_ns.body.alignment import align_to_silhouettes
-from instantavatar_ns.body.body_model import load_body_model, rotation_matrices
-from instantavatar_ns.body.pose_error import pose_error
-from instantavatar_ns.body.pose_refinement import spline_basis
-from instantavatar_ns.body.silhouettes import Silhouettes, distance_to_mask
-from instantavatar_ns.data.demo_motion import add_pose_noise, turn_poses
-from instantavatar_ns.data.demo_render import camera_intrinsics, render_frame
-from instantavatar_ns.data.demo_subject import DemoSubject, make_subject
+from instantavatar_ns.body.model import load_body_model, rotation_matrices
+from instantavatar_ns.correction.alignment import align_to_silhouettes
+from instantavatar_ns.correction.pose_error import pose_error
+from instantavatar_ns.correction.refinement import spline_basis
+from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
+from instantavatar_ns.demo.motion import add_pose_noise, turn_poses
+from instantavatar_ns.demo.render import camera_intrinsics, render_frame
+from instantavatar_ns.demo.subject import DemoSubject, make_subject
 
 FRAMES_A_TURN, KNOT_SPACING = 100, 8.0
 DISTANCE = 4.0  # metres from the camera
@@ -105,7 +105,7 @@ def make_recording(frames: int, size: int) -> Recording:
     poses, sway = turn_poses(np.arange(frames) / FRAMES_A_TURN, np.random.default_rng(0))
     transl = sway + np.array([0.0, 0.0, DISTANCE])
     masks = np.stack([_mask(subject, *place, size) for place in zip(poses, transl, strict=True)])
-    given = add_pose_noise(poses, transl, degrees=2.0, millimetres=8.0, correlation=8.0, rng=np.random.default_rng(1))
+    given = add_pose_noise(poses, transl, degrees=2.0, millimeters=8.0, correlation=8.0, rng=np.random.default_rng(1))
     return Recording(masks, poses, transl, *given)
 
 

@@ -35,12 +35,12 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from scipy.spatial.transform import Rotation
 
 from benchmarks import record
-from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.demo_motion import add_pose_noise
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.demo.motion import add_pose_noise
 from instantavatar_ns.scripts.demo_data import DemoData
 
 Edit = Callable[["Folder"], None]
@@ -163,14 +163,14 @@ def resized(side: int) -> Edit:
     return edit
 
 
-def clothes(metres: float) -> Edit:
+def clothes(meters: float) -> Edit:
     """Masks that stand out from the body all around, or were segmented too tightly."""
 
     def edit(folder: Folder) -> None:
         focal = folder.camera["intrinsic"][0, 0]
-        reach = max(round(abs(metres) * focal / float(np.median(folder.transl[:, 2]))), 1)
+        reach = max(round(abs(meters) * focal / float(np.median(folder.transl[:, 2]))), 1)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-        change = cv2.dilate if metres > 0 else cv2.erode
+        change = cv2.dilate if meters > 0 else cv2.erode
         folder.pixels = lambda image, is_mask: change(image, kernel) if is_mask else image
 
     return edit
@@ -303,7 +303,7 @@ def position_as_translation(matrix: np.ndarray) -> np.ndarray:
     return matrix
 
 
-def millimetres(matrix: np.ndarray) -> np.ndarray:
+def millimeters(matrix: np.ndarray) -> np.ndarray:
     """The translation of a transform in millimetres."""
     matrix = matrix.copy()
     matrix[:3, 3] *= 1000
@@ -317,7 +317,7 @@ FAULTS: dict[str, tuple[tuple[Edit, ...], set[str]]] = {
     "row_vectors": (extrinsic(rotation_transposed), {"row vectors"}),
     "opengl_axes": (extrinsic(lambda matrix: FLIP @ matrix), {"OpenGL axes"}),
     "opengl_camera_to_world": (extrinsic(lambda matrix: np.linalg.inv(FLIP @ matrix)), {"OpenGL camera-to-world"}),
-    "camera_in_millimetres": (extrinsic(millimetres), {"camera's unit"}),
+    "camera_in_millimetres": (extrinsic(millimeters), {"camera's unit"}),
     "camera_position_as_translation": (extrinsic(position_as_translation), {"position as translation"}),
     "extrinsic_of_another_world": ((camera(extrinsic=lambda folder: FLIP),), {"OpenGL axes", "world upside down"}),
     "K_of_half_the_size": ((intrinsic(0.5),), {"K of another resolution"}),

@@ -113,9 +113,9 @@ def render(
     hit = hits["primID"] >= 0
     u, v = hits["u"][hit, None], hits["v"][hit, None]
     a, b, c = glb.uv[glb.faces[hits["primID"][hit]]].swapaxes(0, 1)
-    colours = np.ones((len(directions), 3))
-    colours[hit] = glb.sample_texture(a * (1 - u - v) + b * u + c * v)
-    return colours.reshape(height, SAMPLES, width, SAMPLES, 3).mean(axis=(1, 3))
+    colors = np.ones((len(directions), 3))
+    colors[hit] = glb.sample_texture(a * (1 - u - v) + b * u + c * v)
+    return colors.reshape(height, SAMPLES, width, SAMPLES, 3).mean(axis=(1, 3))
 
 
 if __name__ == "__main__":

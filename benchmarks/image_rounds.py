@@ -17,8 +17,8 @@ from torch import Tensor
 from benchmarks.kernels_occupancy import STEP, rays
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.posed_grid import pose_cells
-from instantavatar_ns.occupancy.traversal import Samples, sample_rays_torch
 from instantavatar_ns.rendering.image_buffers import ROUNDS
+from instantavatar_ns.rendering.march import Samples, sample_rays_torch
 from tests.avatars import body_density, free_avatar, random_bones
 
 POSES = 4

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed import EvalFrames
-from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
+from instantavatar_ns.body.bank import PoseBank, PosedBody
 from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.deformer import fast_snarf

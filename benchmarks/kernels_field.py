@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
@@ -138,8 +138,8 @@ def times(field: CanonicalField, points: Tensor, clock: Clock) -> dict[str, floa
 
 def kernel_runs(field: CanonicalField, points: Tensor) -> dict[str, Callable[[], Any]]:
     """A launch of each of the Triton kernels, to be held against their floors."""
-    from instantavatar_ns.field.triton_hash import encode, points_gradient, table_gradient
-    from instantavatar_ns.field.triton_heads import HeadOutputs, HeadParams, evaluate_heads, heads_gradient
+    from instantavatar_ns.field.hash_encoding_triton import encode, points_gradient, table_gradient
+    from instantavatar_ns.field.heads_triton import HeadOutputs, HeadParams, evaluate_heads, heads_gradient
 
     encoding, heads = field.encoding, (field.density_head.params.detach(), field.color_head.params.detach())
     params = HeadParams(*heads, *field.density_head.shapes[0])
@@ -164,21 +164,26 @@ def sweep_times(runs: dict[str, Callable[[], Any]], clock: Clock) -> dict[str, f
     """Milliseconds of single kernels with other sizes of their programs; None where these do not fit the device."""
     from triton.runtime.errors import OutOfResources
 
-    from instantavatar_ns.field import triton_hash, triton_heads
-    from instantavatar_ns.field.triton_hash import Launch
-    from instantavatar_ns.field.triton_heads import HeadLaunch
+    from instantavatar_ns.field import hash_encoding_triton, heads_triton
+    from instantavatar_ns.field.hash_encoding_triton import Launch
+    from instantavatar_ns.field.heads_triton import HeadLaunch
 
     backward = [HeadLaunch(128, 8, 1, 2), HeadLaunch(128, 8, 1, 1), HeadLaunch(64, 4, 2, 1), HeadLaunch(64, 8, 1, 1)]
     choices: list[tuple[str, Any, str, list[Any]]] = [
-        ("gather", triton_hash, "GATHER", [Launch(block, warps) for block in (64, 128, 256) for warps in (4, 8)]),
-        ("scatter", triton_hash, "SCATTER", [Launch(64, 4), Launch(128, 4), Launch(256, 8)]),
-        ("scatter", triton_hash, "SCATTER_MERGED", [Launch(32, 4), Launch(64, 4), Launch(64, 8)]),
-        ("scatter", triton_hash, "MERGED_CELLS", [0, 20, 40, 60, 100]),
-        ("heads_forward", triton_heads, "FORWARD", [HeadLaunch(64, 4, 3, 2), HeadLaunch(64, 4, 3, 1)]),
-        ("heads_forward", triton_heads, "FORWARD", [HeadLaunch(128, 8, 1, 2), HeadLaunch(32, 4, 3, 2)]),
-        ("heads_forward", triton_heads, "PRODUCTS", [{"half": ("half", "half")}]),
-        ("heads_backward", triton_heads, "PRODUCTS", [{"half": ("half", "half")}]),
-        ("heads_backward", triton_heads, "BACKWARD", [{"half": launch} for launch in backward]),
+        (
+            "gather",
+            hash_encoding_triton,
+            "GATHER",
+            [Launch(block, warps) for block in (64, 128, 256) for warps in (4, 8)],
+        ),
+        ("scatter", hash_encoding_triton, "SCATTER", [Launch(64, 4), Launch(128, 4), Launch(256, 8)]),
+        ("scatter", hash_encoding_triton, "SCATTER_MERGED", [Launch(32, 4), Launch(64, 4), Launch(64, 8)]),
+        ("scatter", hash_encoding_triton, "MERGED_CELLS", [0, 20, 40, 60, 100]),
+        ("heads_forward", heads_triton, "FORWARD", [HeadLaunch(64, 4, 3, 2), HeadLaunch(64, 4, 3, 1)]),
+        ("heads_forward", heads_triton, "FORWARD", [HeadLaunch(128, 8, 1, 2), HeadLaunch(32, 4, 3, 2)]),
+        ("heads_forward", heads_triton, "PRODUCTS", [{"half": ("half", "half")}]),
+        ("heads_backward", heads_triton, "PRODUCTS", [{"half": ("half", "half")}]),
+        ("heads_backward", heads_triton, "BACKWARD", [{"half": launch} for launch in backward]),
     ]
     swept: dict[str, float | None] = {}
     for kernel, module, name, values in choices:

@@ -20,14 +20,14 @@ from triton.testing import do_bench
 
 from benchmarks import record
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
-from instantavatar_ns.occupancy._components_triton import largest_component_triton
-from instantavatar_ns.occupancy._compositing_triton import composite_triton
-from instantavatar_ns.occupancy._traversal_triton import sample_rays_triton
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells, largest_component
-from instantavatar_ns.occupancy.compositing import sample_weights_torch
+from instantavatar_ns.occupancy.components_triton import largest_component_triton
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells
-from instantavatar_ns.occupancy.traversal import sample_rays_torch
+from instantavatar_ns.rendering.composite import sample_weights_torch
+from instantavatar_ns.rendering.composite_triton import composite_triton
+from instantavatar_ns.rendering.march import sample_rays_torch
+from instantavatar_ns.rendering.march_triton import sample_rays_triton
 from tests.avatars import body_density, free_avatar, random_bones
 
 STEP = 2 / 256  # metres

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import record
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
-from instantavatar_ns.data.demo_motion import dance_poses
-from instantavatar_ns.deformer import _search_torch
+from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.deformer import search_torch
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer
+from instantavatar_ns.demo.motion import dance_poses
 
 REACH = 0.03  # metres from the body
 FOUND = 1e-4  # metres between two roots that are the same
@@ -70,7 +70,7 @@ def measure(
         resolution: Of the skinning voxels.
         sweep: Whether to time other sizes of the search's programs.
     """
-    from instantavatar_ns.deformer import _search_triton
+    from instantavatar_ns.deformer import search_triton
 
     reference, bones, points = scene(num_points, resolution)
     reference, bones, points = reference.to(device), bones.to(device), points.to(device)
@@ -80,7 +80,7 @@ def measure(
 
     posed, posed_torch = kernels.pose(bones), reference.pose(bones)
     roots = kernels.fill(points, posed, capacity)
-    with mock.patch.object(_search_torch, "_skin", wraps=_search_torch._skin) as skin:
+    with mock.patch.object(search_torch, "_skin", wraps=search_torch._skin) as skin:
         expected = reference.fill(points, posed_torch, capacity)
         evaluations = sum(len(call.args[0]) for call in skin.call_args_list)
     count = min(int(roots.count), capacity)
@@ -111,7 +111,7 @@ def measure(
     if sweep:
         figures["sweep_ms"] = {}
         for block, warps in ((8, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 4), (64, 4)):
-            with mock.patch.object(_search_triton, "SEARCH", _search_triton.ProgramSize(block, warps)):
+            with mock.patch.object(search_triton, "SEARCH", search_triton.ProgramSize(block, warps)):
                 run = clock(lambda: kernels.fill(points, posed, capacity))
             figures["sweep_ms"][f"{block} points, {warps} warps"] = run
     figures["torch_search_ms"] = clock(lambda: reference.fill(points, posed_torch, capacity))

@@ -42,7 +42,7 @@ from benchmarks import record, training
 from benchmarks.in_process import heldout_set, mean_metrics, poses_of
 from benchmarks.speed import load_frames, psnr
 from benchmarks.workers import run_jobs
-from instantavatar_ns.pose_fitting import RECIPES, Recipe, fit_poses
+from instantavatar_ns.correction.fitting import RECIPES, Recipe, fit_poses
 from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
 
 Case = Literal["refined", "raw", "exact", "exact_fixed"]

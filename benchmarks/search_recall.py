@@ -16,12 +16,12 @@ from pathlib import Path
 import torch
 
 from benchmarks import record
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
-from instantavatar_ns.deformer._search_torch import search_roots_torch
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import SearchSettings
+from instantavatar_ns.deformer.search_torch import search_roots_torch
 
 FOUND = 1e-4  # metres between a point and the root that counts as it
 FIXED_BONES = [0, 1, 2, 4, 5, 10, 11, 12, 15, 16, 17, 18, 19]

@@ -208,8 +208,8 @@ class Speed:
         result = {}
         # nerfacc's extension would be built for a minute and a half, to give the same pixels.
         with (
-            patch("instantavatar_ns.occupancy.traversal.nerfacc_cuda", lambda: False),
-            patch("instantavatar_ns.occupancy.compositing.nerfacc_cuda", lambda: False),
+            patch("instantavatar_ns.rendering.march.nerfacc_cuda", lambda: False),
+            patch("instantavatar_ns.rendering.composite.nerfacc_cuda", lambda: False),
         ):
             for renderer in ("torch", "triton"):
                 variant = write_variant(run, f"eval/{renderer}", partial(_set_renderer, renderer))

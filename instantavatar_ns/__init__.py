@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import numpy as np
 import torch
 
-from instantavatar_ns import hidden_warnings
+from instantavatar_ns.utils import hidden_warnings
 
 __version__ = "0.1.0"
 

@@ -32,8 +32,8 @@ def unblend_white(
 ) -> Float[Tensor, "*pixels 4"]:
     """Colours that were blended on white without it, and their opacity; white where there is nothing."""
     # rgb = accumulation * colour + (1 - accumulation)
-    colour = 1 - (1 - rgb) / accumulation.clamp_min(1e-6)
-    return torch.cat([colour.clamp(0, 1), accumulation], dim=-1)
+    color = 1 - (1 - rgb) / accumulation.clamp_min(1e-6)
+    return torch.cat([color.clamp(0, 1), accumulation], dim=-1)
 
 
 def on_same_background(

@@ -9,7 +9,7 @@ from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.deformer.skinning_grid import SkinningSettings
 from instantavatar_ns.model_config import InstantAvatarModelConfig
-from instantavatar_ns.optimization import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
+from instantavatar_ns.optimizers import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.trainer import AvatarTrainerConfig
 

@@ -12,7 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import blend
-from instantavatar_ns.perceptual import lpips
+from instantavatar_ns.utils.perceptual import lpips
 
 
 def quantise(image: Float[Tensor, "*image"]) -> Float[Tensor, "*image"]:

@@ -32,14 +32,13 @@ from instantavatar_ns.backgrounds import (
     on_same_background,
     unblend_white,
 )
-from instantavatar_ns.body.alignment import ROUNDS, align_to_silhouettes
-from instantavatar_ns.body.body_model import BodyModel, load_body_model
+from instantavatar_ns.body.bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.pose_bank import PoseBank, PosedBody, rest_sequence
-from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
-from instantavatar_ns.body.silhouettes import pinhole_silhouettes
-from instantavatar_ns.data.frames import PoseSequence
-from instantavatar_ns.data.pinhole_rays import PinholeCamera, pinhole_camera
+from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.correction.alignment import ROUNDS, align_to_silhouettes
+from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.correction.silhouettes import pinhole_silhouettes
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.skinning_grid import canonical_box
@@ -52,7 +51,7 @@ from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
 from instantavatar_ns.patch_losses import lpips_vgg, patch_depth_loss, patch_lpips_loss
-from instantavatar_ns.progress import shown_progress
+from instantavatar_ns.rendering.buffers import RenderBuffers
 from instantavatar_ns.rendering.image_buffers import ImageBuffers
 from instantavatar_ns.rendering.image_poses import ImagePoses
 from instantavatar_ns.rendering.implementation import choose_renderer
@@ -60,7 +59,8 @@ from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRu
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.recorded_images import RecordedImages
-from instantavatar_ns.rendering.render_buffers import RenderBuffers
+from instantavatar_ns.utils.pinhole_rays import PinholeCamera, pinhole_camera
+from instantavatar_ns.utils.progress import shown_progress
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.motion_controls import Clip
 from instantavatar_ns.viewer.opening_view import OpeningView
@@ -92,9 +92,9 @@ class InstantAvatarModel(Model):
         self.deformer = FastSnarfDeformer(
             vertices, body.skinning_weights, config.skinning_resolution, search, config.skinning
         )
-        centre, half_edge = canonical_box(vertices)
+        center, half_edge = canonical_box(vertices)
         grid = HashGrid(config.hash_levels, config.log2_hash_entries)
-        self.field = CanonicalField(centre, half_edge, grid, config.hidden_width, config.implementation)
+        self.field = CanonicalField(center, half_edge, grid, config.hidden_width, config.implementation)
         self.canonical_occupancy = CanonicalOccupancy(self.deformer.box, self.renderer)
         if config.occupancy_start == "body":
             self.canonical_occupancy.start_near(vertices, config.body_reach)
@@ -236,7 +236,7 @@ class InstantAvatarModel(Model):
         self.density_noise = 1.0 if step < self.config.density_noise_steps else 0.0
 
     @property
-    def is_recordable(self) -> bool:
+    def supports_cuda_graphs(self) -> bool:
         """Whether training steps and images wait for nothing, so that their kernels can be recorded, and may be."""
         return self.may_record and self.renderer == "triton" and self.field.has_kernels and self.device.type == "cuda"
 
@@ -277,7 +277,7 @@ class InstantAvatarModel(Model):
         if pinhole is not None:
             pinhole = pinhole.to(self.device)
         try:  # the viewer interrupts renderings by exceptions
-            if pinhole is not None and self.is_recordable and not self.training:
+            if pinhole is not None and self.supports_cuda_graphs and not self.training:
                 body = self.image_poses.kept_body(bank, row)
                 render = partial(self._render_recorded, pinhole, body)
             else:
@@ -333,7 +333,7 @@ class InstantAvatarModel(Model):
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             corrects = float(self.step >= self.config.pose_start)
             outputs["pose_prior"] = corrects * refinement.prior(
-                pose_id, self.config.pose_given_mult, self.config.pose_bending_mult
+                pose_id, self.config.pose_prior_mult, self.config.pose_smoothness_mult
             )
         return outputs
 

@@ -89,10 +89,10 @@ class InstantAvatarModelConfig(ModelConfig):
     """Step at which the correction of poses begins: the shape must have formed."""
     pose_knot_spacing: float = 8.0
     """Frames of the recording between two knots of the spline that carries the poses' slow errors."""
-    pose_given_mult: float = 2e-2
+    pose_prior_mult: float = 2e-2
     """Weight of the squared corrections (radians, metres) of a frame, summed: the prior to the pose that training began
     with, the given one or, with `align_poses`, the aligned one; larger by itself where poses were found to be exact."""
-    pose_bending_mult: float = 1.0
+    pose_smoothness_mult: float = 1.0
     """Weight of the squared second derivative of the same corrections over time (in frames), summed over time."""
     motion: Path | None = None
     """Motion that nerfstudio's time plays, 0 its first frame and 1 its last: a file, or the name of one that comes

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.perceptual import lpips
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.perceptual import lpips
 
 _VGG_LEAST_SIZE = 16  # pixels: it halves an image four times
 
@@ -52,7 +52,7 @@ def patch_lpips_loss(
     Raises:
         InputError: See `as_patches`.
     """
-    images = [as_patches(colours, size, _VGG_LEAST_SIZE).movedim(-1, 1) for colours in (rendered, truth)]
+    images = [as_patches(colors, size, _VGG_LEAST_SIZE).movedim(-1, 1) for colors in (rendered, truth)]
     return network(*images, normalize=True).sum()
 
 

@@ -13,15 +13,15 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from instantavatar_ns.check.guard import CheckMode, check_dataset, check_frames
-from instantavatar_ns.checkpoints import check_fit
+from instantavatar_ns.correction.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
-from instantavatar_ns.pose_fitting import RECIPES, FitRecipe, fit_poses
-from instantavatar_ns.processes import averaging_gradients, share_occupancy, share_state
-from instantavatar_ns.training_step import TrainingStep
-from instantavatar_ns.warm_up import compile_kernels
+from instantavatar_ns.training.captured_step import TrainingStep
+from instantavatar_ns.training.checkpoints import check_fit
+from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
+from instantavatar_ns.training.warm_up import compile_kernels
 
 
 @dataclass
@@ -75,7 +75,7 @@ class AvatarPipeline(VanillaPipeline):
         masks = frames.images[..., 3]
         check_frames(datamanager.data_folder, masks, frames.cameras, dataset, config.check_data, way_on)
         model.align_poses(masks, frames.cameras)
-        if model.is_recordable:
+        if model.supports_cuda_graphs:
             compile_kernels(model)
         if world_size > 1:
             share_state(model)
@@ -110,7 +110,7 @@ class AvatarPipeline(VanillaPipeline):
     def get_train_loss_dict(self, step: int):
         """Losses of a step, by a recording of its kernels where one can be made."""
         model = cast(InstantAvatarModel, self.model)
-        if not (self._may_record and model.is_recordable):
+        if not (self._may_record and model.supports_cuda_graphs):
             return super().get_train_loss_dict(step)
         if self._training_step is None:
             self._training_step = TrainingStep(model)

@@ -12,9 +12,9 @@ from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from instantavatar_ns.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
+from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 
 
 @dataclass

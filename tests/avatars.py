@@ -10,8 +10,8 @@ import trimesh
 from scipy.spatial import KDTree
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
+from instantavatar_ns.body.model import BodyModel, load_body_model
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 
 BETAS = torch.zeros(10)

@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def notices_given(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Notices about the input, as they are given during the test."""
-    from instantavatar_ns import notices
+    from instantavatar_ns.utils import notices
 
     said: list[str] = []
     notices._say_once.cache_clear()

@@ -8,7 +8,7 @@ from instantavatar_ns.backgrounds import blend, image_background, on_same_backgr
 IMAGE = torch.tensor([[0.2, 0.4, 0.6, 1.0], [0.2, 0.4, 0.6, 0.5], [0.2, 0.4, 0.6, 0.0]])
 
 
-def test_colours_are_blended_by_opacity() -> None:
+def test_colors_are_blended_by_opacity() -> None:
     expected = torch.tensor([[0.2, 0.4, 0.6], [0.6, 0.7, 0.8], [1.0, 1.0, 1.0]])
     torch.testing.assert_close(blend(IMAGE, 1.0), expected)
     assert blend(IMAGE.view(3, 1, 4), 1.0).shape == (3, 1, 3)

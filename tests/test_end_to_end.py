@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instantavatar_ns.hidden_warnings import HARMLESS
+from instantavatar_ns.utils.hidden_warnings import HARMLESS
 from tests.commands import run_command
 
 TIMES = (0.0, 0.5, 1.0)

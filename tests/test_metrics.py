@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns import perceptual
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.metrics import image_metrics, lpips_alex, quantise
+from instantavatar_ns.utils import perceptual
+from instantavatar_ns.utils.errors import InputError
 
 SIZE = 64
 

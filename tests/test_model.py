@@ -15,8 +15,8 @@ from nerfstudio.model_components import renderers
 from torch import Tensor, nn
 
 from instantavatar_ns import metrics as metrics_module
-from instantavatar_ns.body.body_model import load_body_model
 from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -288,7 +288,7 @@ def test_recorded_image_is_that_of_the_renderer(
     camera, blue = small_camera(heldout), torch.tensor([0.1, 0.2, 0.9])
     theirs = triton_model.get_outputs_for_camera(camera)
     triton_model.image_poses.forget()
-    monkeypatch.setattr(InstantAvatarModel, "is_recordable", True)
+    monkeypatch.setattr(InstantAvatarModel, "supports_cuda_graphs", True)
     monkeypatch.setattr(triton_model, "render", no_rays)
     images = [triton_model.get_outputs_for_camera(camera)]
     with renderers.background_color_override_context(blue):

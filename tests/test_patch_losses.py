@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from instantavatar_ns import perceptual
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.patch_losses import as_patches, lpips_vgg, patch_depth_loss, patch_lpips_loss
+from instantavatar_ns.utils import perceptual
+from instantavatar_ns.utils.errors import InputError
 from tests.backbones import vgg_state
 
 SIZE = 16
@@ -35,13 +35,13 @@ def test_rays_of_the_data_manager_make_images() -> None:
 
 
 def test_single_pixels_and_small_patches_are_refused(network: nn.Module) -> None:
-    colours = two_patches(0.1, 0.2, 3)
+    colors = two_patches(0.1, 0.2, 3)
     with pytest.raises(InputError, match=r"sampling: .*found single pixels.*lpips-loss-mult"):
-        patch_lpips_loss(colours, colours, None, network)
+        patch_lpips_loss(colors, colors, None, network)
     with pytest.raises(InputError, match="at least 16 pixels"):
-        patch_lpips_loss(colours, colours, 8, network)
+        patch_lpips_loss(colors, colors, 8, network)
     with pytest.raises(InputError, match="found single pixels"):
-        patch_depth_loss(colours[:, :1], colours[:, :1], None)
+        patch_depth_loss(colors[:, :1], colors[:, :1], None)
 
 
 def test_lpips_is_the_sum_over_patches_and_draws_to_the_truth(network: nn.Module) -> None:

@@ -30,8 +30,8 @@ def test_without_recorded_steps_images_are_not_recorded_either(
         record_steps=record,
     )
     model = config.setup(device="cpu", test_mode="test").model
-    assert not model.is_recordable
+    assert not model.supports_cuda_graphs
     monkeypatch.setattr(InstantAvatarModel, "device", torch.device("cuda"))
     monkeypatch.setattr(model, "renderer", "triton")
     monkeypatch.setattr(model.field, "has_kernels", True)
-    assert model.is_recordable == record
+    assert model.supports_cuda_graphs == record

@@ -14,22 +14,22 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from benchmarks import training
+from instantavatar_ns.correction.fitting import RECIPES, fit_poses
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.occupancy.posed_grid import pose_cells
-from instantavatar_ns.optimization import RowAdamConfig
+from instantavatar_ns.optimizers import RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
-from instantavatar_ns.pose_fitting import RECIPES, fit_poses
 from instantavatar_ns.rendering import inputs
 from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
+from instantavatar_ns.utils.errors import InputError
 from tests.commands import run_folder, training_arguments
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
@@ -49,12 +49,12 @@ TINY = InstantAvatarModelConfig(
 class Blobs(nn.Module):
     """Stands in for a trained field: smooth blobs along the limbs, coloured by where they are."""
 
-    def __init__(self, centres: Tensor, radius: float = 0.07) -> None:
+    def __init__(self, centers: Tensor, radius: float = 0.07) -> None:
         super().__init__()
-        self.centres, self.radius = centres, radius
+        self.centers, self.radius = centers, radius
 
     def density(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
-        squared = (points[:, None] - self.centres).square().sum(dim=-1)
+        squared = (points[:, None] - self.centers).square().sum(dim=-1)
         return 40 * torch.exp(-squared / self.radius**2).sum(dim=1), points
 
     def forward(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ def test_gradient_to_every_correction_agrees_with_differences(
     outputs: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through rays, samples, search, field and compositing, samples held where they are."""
-    for threshold in ("_IMAGE_LEAST_ALPHA", "_IMAGE_LEAST_TRANSMITTANCE"):
+    for threshold in ("_IMAGE_ALPHA_THRESHOLD", "_IMAGE_EARLY_STOP_EPS"):
         monkeypatch.setattr(inputs, threshold, 0.0)
     model = build(outputs, skinning_resolution=(48, 48, 12)).eval()
     refinement = model.pose_refinement
@@ -184,7 +184,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
         """The blobs as the camera sees them, metres: depth, the world's y, shows next to nothing in one image."""
         body = refinement[0]
         assert isinstance(model.field, Blobs)
-        posed = model.deformer.skin(model.field.centres, body.bone_transforms.detach())
+        posed = model.deformer.skin(model.field.centers, body.bone_transforms.detach())
         back = torch.linalg.inv(body.world_to_root.detach())
         return (posed @ back[:3, :3].T + back[:3, 3])[:, [0, 2]]
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from instantavatar_ns.config import instant_avatar_lite
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
 from tests.commands import run_command, training_arguments
 
@@ -106,7 +106,7 @@ def test_ns_train_ends_with_the_message_alone(subject, tmp_path):
 
 
 def test_other_errors_keep_their_traceback():
-    code = "import instantavatar_ns.errors; raise ValueError('something else')"
+    code = "import instantavatar_ns.utils.errors; raise ValueError('something else')"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "ValueError: something else" in result.stderr

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from instantavatar_ns.config import instant_avatar, instant_avatar_wild
 from instantavatar_ns.data.datamanager import AvatarDataManager
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.pipeline import AvatarPipeline, AvatarPipelineConfig
+from instantavatar_ns.utils.errors import InputError
 from tests.backbones import vgg_state
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras

@@ -24,7 +24,7 @@ from PIL import Image
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import JOINT_NAMES, load_body_model
+from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
 
 ROOT = Path(__file__).parents[1]
 FPS = 30
@@ -317,7 +317,7 @@ def on_the_floor(poses: ndarray, transl: ndarray) -> ndarray:
 
 def contact_sheet(motions: dict[str, tuple[ndarray, ndarray]], columns: int, height: int) -> Image.Image:
     """Frames of each motion in a row, the body seen from the front left."""
-    from instantavatar_ns.data.demo_render import camera_intrinsics, render_frame
+    from instantavatar_ns.demo.render import camera_intrinsics, render_frame
 
     view = Rotation.from_euler("y", -35, degrees=True)
     faces = _BODY.faces.numpy()

@@ -94,11 +94,11 @@ class MakeHuman:
         skin[:, self.mouth_cavity, 2] -= 0.003
         for socket, eyeball in zip(self.eye_sockets, self.eyeballs, strict=True):
             ball = vertices[:, eyeball]
-            centre = (ball.max(1) + ball.min(1)) / 2
+            center = (ball.max(1) + ball.min(1)) / 2
             radius = (ball[..., 0].max(1) - ball[..., 0].min(1)) / 2
-            offset = skin[:, socket, :2] - centre[:, None, :2]
+            offset = skin[:, socket, :2] - center[:, None, :2]
             depth = np.sqrt(np.maximum(radius[:, None] ** 2 - (offset**2).sum(-1), 0))
-            skin[:, socket, 2] = centre[:, None, 2] + depth
+            skin[:, socket, 2] = center[:, None, 2] + depth
         return skin
 
     def _find_cavities(self) -> None:
@@ -111,11 +111,11 @@ class MakeHuman:
         groups = json.loads((self.root / "mesh_metadata" / "basemesh_vertex_groups.json").read_text())
         self.eyeballs = [np.arange(a, b + 1) for ((a, b),) in (groups["helper-l-eye"], groups["helper-r-eye"])]
         tongue = slice(*groups["helper-tongue"][0])
-        centres = [rest[eyeball].mean(0) for eyeball in self.eyeballs] + [rest[tongue].mean(0)]
+        centers = [rest[eyeball].mean(0) for eyeball in self.eyeballs] + [rest[tongue].mean(0)]
         cavities = []
-        for centre in centres:
+        for center in centers:
             islands = [rest[self.faces[island == i]].mean((0, 1)) for i in range(island.max() + 1)]
-            inside = island == np.linalg.norm(np.array(islands) - centre, axis=1).argmin()
+            inside = island == np.linalg.norm(np.array(islands) - center, axis=1).argmin()
             cavities.append(np.setdiff1d(self.faces[inside], self.faces[~inside]))
         self.eye_sockets, self.mouth_cavity = cavities[:2], cavities[2]
 
@@ -129,9 +129,9 @@ class MakeHuman:
             np.add.at(weights, (np.arange(NUM_SKIN), joint), values[:, slot])
         weights += weights[self.mirror[:NUM_SKIN]][:, MIRRORED_JOINTS]
         # The rig's weights end sharply at the shoulders and elbows, which would crease there.
-        neighbours = _mean_of_neighbours(self.faces)
+        neighbors = _mean_of_neighbors(self.faces)
         for _ in range(WEIGHT_SMOOTHING):
-            weights = (weights + neighbours @ weights) / 2
+            weights = (weights + neighbors @ weights) / 2
         return weights / weights.sum(1, keepdims=True)
 
     def _target_vertices(self, name: str, share: float) -> np.ndarray:
@@ -188,21 +188,21 @@ def _joint_of_bone(bone: str) -> int:
     return BONES.index(f"{side}Hand" if "Thumb" in bone else f"{side}HandMiddle1")
 
 
-def _mean_of_neighbours(faces: np.ndarray):
+def _mean_of_neighbors(faces: np.ndarray):
     """Sparse [V, V] matrix that gives each vertex the mean of those it shares an edge with."""
     edges = np.concatenate([faces[:, [i, (i + 1) % 4]] for i in range(4)])
     edges = np.concatenate([edges, edges[:, ::-1]])
     size = faces.max() + 1
-    neighbours = coo_matrix((np.ones(len(edges)), edges.T), shape=(size, size)).tocsr()
-    neighbours.data[:] = 1
-    return diags(1 / np.asarray(neighbours.sum(1)).ravel()) @ neighbours
+    neighbors = coo_matrix((np.ones(len(edges)), edges.T), shape=(size, size)).tocsr()
+    neighbors.data[:] = 1
+    return diags(1 / np.asarray(neighbors.sum(1)).ravel()) @ neighbors
 
 
 def _harmonic_fill(faces: np.ndarray, interior: np.ndarray):
     """Indices of some vertices, and a function of all vertices [V, 3] that gives each the mean of its neighbours."""
     inner = np.zeros(faces.max() + 1, bool)
     inner[interior] = True
-    rows = _mean_of_neighbours(faces)[interior]
+    rows = _mean_of_neighbors(faces)[interior]
     solver = splu((eye(len(interior)) - rows[:, interior]).tocsc())
     outer = rows @ diags((~inner).astype(float))
     return interior, lambda vertices: solver.solve(outer @ vertices)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import BodyModel
-from instantavatar_ns.linalg import rigid_inverse
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.utils.linalg import rigid_inverse
 
 # body_pose index: radians. An A-pose: hips opened, arms lowered.
 _A_POSE = {2: 0.2, 5: -0.2, 47: -0.8, 50: 0.8}

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.linalg import matvec
+from instantavatar_ns.utils.linalg import matvec
 
 
 def ancestor_table(parents: Int[Tensor, "joints"]) -> Int[Tensor, "rounds joints"]:

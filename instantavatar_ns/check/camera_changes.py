@@ -100,13 +100,13 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
             "K of another resolution",
             f"the intrinsic times {1 / factor:.3g}",
             f"The intrinsic is for images of {words} the size: divide its first two rows by {factor:.3g}",
-            lambda given, factor=factor: _lens(given, given.focal / factor, given.centre / factor),
+            lambda given, factor=factor: _lens(given, given.focal / factor, given.center / factor),
         )
     yield Change(
         "cx and cy swapped",
         "cx and cy swapped",
         "The intrinsic's cx and cy are swapped: give [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], x to the right",
-        lambda given: _lens(given, given.focal, (given.centre / given.pixels).flip(1) * given.pixels),
+        lambda given: _lens(given, given.focal, (given.center / given.pixels).flip(1) * given.pixels),
     )
     yield from _any_resolution(recording)
     yield from _principal_point(recording)
@@ -115,7 +115,7 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
         "focal length",
         f"the focal length times {ratio:.3g}",
         "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",
-        lambda given: _lens(given, given.focal * ratio, given.centre),
+        lambda given: _lens(given, given.focal * ratio, given.center),
         freedom=0.03,
         certain=False,
     )
@@ -123,9 +123,9 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
 
 def _any_resolution(recording: Recording) -> Iterator[Change]:
     """The intrinsic scaled to the size at which its principal point lies in the middle of the images."""
-    if float(recording.centre.min()) <= 0:
+    if float(recording.center.min()) <= 0:
         return
-    ratios = (recording.image_size / (2 * recording.centre)).median(dim=0).values
+    ratios = (recording.image_size / (2 * recording.center)).median(dim=0).values
     ratio = float(ratios.mean())
     if abs(ratio - 1) < _SAME or float(ratios.max() - ratios.min()) > _SAME * ratio:
         return
@@ -133,14 +133,14 @@ def _any_resolution(recording: Recording) -> Iterator[Change]:
         "K of another resolution",
         f"the intrinsic times {ratio:.3g}",
         f"The intrinsic is for images of about {1 / ratio:.3g} times the size: scale its first two rows as the images",
-        lambda given: _lens(given, given.focal * ratio, given.centre * ratio),
+        lambda given: _lens(given, given.focal * ratio, given.center * ratio),
     )
 
 
-def _is_nearer_to_middle(recording: Recording, centre: Tensor) -> bool:
+def _is_nearer_to_middle(recording: Recording, center: Tensor) -> bool:
     """Find out if principal points are less than half as far from the images' middle as the recording's."""
     middle = recording.image_size / 2
-    distance, given = ((point - middle).norm(dim=-1).median() for point in (centre, recording.centre))
+    distance, given = ((point - middle).norm(dim=-1).median() for point in (center, recording.center))
     return bool(distance < 0.5 * given)
 
 
@@ -150,7 +150,7 @@ def _principal_point(recording: Recording) -> Iterator[Change]:
     Elsewhere it is likelier that the person is off.
     """
     offset = pixel_offset(recording)
-    if not _is_nearer_to_middle(recording, recording.centre + offset):
+    if not _is_nearer_to_middle(recording, recording.center + offset):
         return
     width, height = (round(value) for value in (recording.image_size / recording.pixels).tolist())
     x, y = (offset / recording.pixels).tolist()
@@ -158,7 +158,7 @@ def _principal_point(recording: Recording) -> Iterator[Change]:
         "principal point",
         f"the principal point moved by ({x:.0f}, {y:.0f}) pixels in images of {width} x {height}",
         "cx and cy do not fit the images, as after cropping: give the principal point in these images",
-        lambda given: _lens(given, given.focal, given.centre + offset),
+        lambda given: _lens(given, given.focal, given.center + offset),
         freedom=0.01,
         certain=False,
     )
@@ -168,8 +168,8 @@ def _camera(change: Callable[[Tensor], Tensor], recording: Recording) -> Recordi
     return replace(recording, world_to_camera=change(recording.world_to_camera))
 
 
-def _lens(recording: Recording, focal: Tensor, centre: Tensor) -> Recording:
-    return replace(recording, focal=focal, centre=centre)
+def _lens(recording: Recording, focal: Tensor, center: Tensor) -> Recording:
+    return replace(recording, focal=focal, center=center)
 
 
 def _times(left: np.ndarray | None, right: np.ndarray | None, matrix: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
 from instantavatar_ns.check.recording import Recording, make_recording, read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 CheckMode = Literal["stop", "warn", "off"]
 _NAMED_FRAMES = 5

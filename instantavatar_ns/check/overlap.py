@@ -58,13 +58,13 @@ def measure(recording: Recording) -> Overlap:
 def silhouettes(recording: Recording) -> Bool[Tensor, "frames height width"]:
     """The body's silhouettes: its points, with the gaps between them closed."""
     pixels, seen = project(recording, recording.points)
-    gap = 0.75 * recording.surface.spacing * _pixels_per_metre(recording, seen)
+    gap = 0.75 * recording.surface.spacing * _pixels_per_meter(recording, seen)
     reach = int(gap.ceil().clamp(1, _WIDEST_GAP))
     parts = zip(pixels.split(_CHUNK), seen.split(_CHUNK), strict=True)
     return torch.cat([_drawn(*part, recording.masks.shape[1:], reach) for part in parts])
 
 
-def _pixels_per_metre(recording: Recording, seen: Bool[Tensor, "frames points"]) -> Float[Tensor, ""]:
+def _pixels_per_meter(recording: Recording, seen: Bool[Tensor, "frames points"]) -> Float[Tensor, ""]:
     """Pixels of a metre at the body, in the middling frame of those that see it."""
     to_camera = recording.world_to_camera[:, 2]
     depth = (recording.points.mean(dim=1) * to_camera[:, :3]).sum(dim=-1) + to_camera[:, 3]
@@ -78,7 +78,7 @@ def project(
     to_camera = recording.world_to_camera
     local = points @ to_camera[:, :3, :3].mT + to_camera[:, None, :3, 3]
     depth = local[..., 2:]
-    pixels = local[..., :2] / depth.clamp_min(_NEAR) * recording.focal[:, None] + recording.centre[:, None]
+    pixels = local[..., :2] / depth.clamp_min(_NEAR) * recording.focal[:, None] + recording.center[:, None]
     return pixels.nan_to_num(-1e6).clamp(-1e6, 1e6), depth[..., 0] > _NEAR
 
 

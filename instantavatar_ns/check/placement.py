@@ -28,7 +28,7 @@ def placed_on_masks(recording: Recording) -> Recording:
     depth = focal * size / spread.clamp_min(1e-3)
 
     def moved(place: Tensor, depth: Tensor) -> Recording:
-        across = (place - recording.centre) / recording.focal * depth[:, None]
+        across = (place - recording.center) / recording.focal * depth[:, None]
         wanted = torch.cat([across, depth[:, None]], dim=-1) - recording.world_to_camera[:, :3, 3]
         return shifted_by(recording, (wanted - middle)[:, None] @ rotation)
 
@@ -61,7 +61,7 @@ def pixel_offset(recording: Recording) -> Float[Tensor, "2"]:
     place = _moments(recording.masks)[0]
     offset = (place - pixels.mean(dim=1)).median(dim=0).values
     for _ in range(2):  # the middle of a silhouette is not that of the surface
-        drawn = _moments(silhouettes(replace(recording, centre=recording.centre + offset)))[0]
+        drawn = _moments(silhouettes(replace(recording, center=recording.center + offset)))[0]
         offset = offset + (place - drawn).median(dim=0).values
     return offset
 
@@ -72,10 +72,10 @@ def _moments(
     """Centre and spread of silhouettes, pixels."""
     weights = images.float()
     area = weights.sum(dim=(1, 2)).clamp_min(1)
-    centres, variance = [], torch.zeros_like(area)
+    centers, variance = [], torch.zeros_like(area)
     for axis in (1, 2):  # sums of columns, then of rows
         along = weights.sum(dim=axis)
         places = torch.arange(along.shape[1], device=along.device) + 0.5
-        centres.append(along @ places / area)
-        variance = variance + along @ places**2 / area - centres[-1] ** 2
-    return torch.stack(centres, dim=-1), variance.clamp_min(0).sqrt()
+        centers.append(along @ places / area)
+        variance = variance + along @ places**2 / area - centers[-1] ** 2
+    return torch.stack(centers, dim=-1), variance.clamp_min(0).sqrt()

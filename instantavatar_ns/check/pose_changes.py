@@ -101,10 +101,10 @@ def translation_changes(recording: Recording) -> Iterator[Change]:
     advice = "Only translations are wrong: give transl in metres, in the extrinsic's world and in the frames' order"
     yield Change("translation", words, advice, placed_on_masks, freedom=0.08, certain=False)
     offset = (placed_on_masks(recording).points - recording.points).mean(dim=1).median(dim=0).values[None, None]
-    metres = ", ".join(f"{value:.2f}" for value in offset.flatten().tolist())
+    meters = ", ".join(f"{value:.2f}" for value in offset.flatten().tolist())
     yield Change(
         "constant offset",
-        f"({metres}) m added to transl",
+        f"({meters}) m added to transl",
         "transl is off by the same in all frames: it is that of another point of the body (the pelvis), of another "
         "body model, or of a world with another origin than the extrinsic's; or cx and cy are not those of the images",
         partial(shifted_by, offset=offset),

@@ -14,10 +14,10 @@ from nerfstudio.utils.poses import to4x4
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from instantavatar_ns.body.body_model import BodyModel, load_body_model
 from instantavatar_ns.body.kinematics import skinned
+from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.frames import PoseSequence
 
 # Pixels that the person's longer side gets, of some two centimetres each, and the most that an image's gets.
 _PERSON_SIDE, _LONGEST_SIDE, _LARGEST_SCALE = 80, 480, 4.0
@@ -90,7 +90,7 @@ class Recording:
 
     masks: Bool[Tensor, "frames height width"]
     focal: Float[Tensor, "frames 2"]
-    centre: Float[Tensor, "frames 2"]
+    center: Float[Tensor, "frames 2"]
     world_to_camera: Float[Tensor, "frames 4 4"]
     surface: BodySurface
     frame_poses: PoseSequence
@@ -200,7 +200,7 @@ def make_recording(
     return Recording(
         masks=small,
         focal=torch.cat([cameras.fx, cameras.fy], dim=-1) * pixels,
-        centre=torch.cat([cameras.cx, cameras.cy], dim=-1) * pixels,
+        center=torch.cat([cameras.cx, cameras.cy], dim=-1) * pixels,
         world_to_camera=(opengl_to_opencv @ torch.linalg.inv(camera_to_dataset)).float(),
         surface=surface,
         frame_poses=frame_poses,

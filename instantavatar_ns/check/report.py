@@ -16,7 +16,7 @@ from jaxtyping import Bool, UInt8
 from instantavatar_ns.check.diagnosis import Diagnosis
 from instantavatar_ns.check.overlap import project
 from instantavatar_ns.check.recording import Recording
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 _MARK = '<meta name="generator" content="instant-avatar check">'
 _SHOWN_HEIGHT = 540  # pixels

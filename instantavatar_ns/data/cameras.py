@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
-from instantavatar_ns.npz import read_npz
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
+from instantavatar_ns.utils.npz import read_npz
 
 _ADVICE = "Write an .npz with intrinsic (3, 3), extrinsic (4, 4) world-to-camera (OpenCV axes), height and width"
 _RIGID = 5e-3

@@ -21,10 +21,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
 
-from instantavatar_ns.cuda_graph import Recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import patches, pixel_classes, proportions
+from instantavatar_ns.utils.cuda_graph import CudaGraph
 
 
 @dataclass
@@ -76,7 +76,7 @@ class FrameStore:
         self.pixels = pixel_classes(self.images[..., 3].float() / 255, config.mask_dilation)
         self.generator = torch.Generator(device=device)
         self._frame = torch.zeros(1, dtype=torch.long, device=device)
-        self._draws: dict[int, Recording[tuple[RayBundle, dict[str, Any]]]] = {}
+        self._draws: dict[int, CudaGraph[tuple[RayBundle, dict[str, Any]]]] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -95,7 +95,7 @@ class FrameStore:
         replayed, on the same tensors.
         """
         if num_rays not in self._draws:
-            self._draws[num_rays] = Recording(partial(self._draw, num_rays), self.images.device, self.generator)
+            self._draws[num_rays] = CudaGraph(partial(self._draw, num_rays), self.images.device, self.generator)
         self.generator.manual_seed(hash((self.config.seed, self.rank, step)))
         self._frame.fill_(frame)
         return self._draws[num_rays]()
@@ -106,8 +106,8 @@ class FrameStore:
         frame, generator = self._frame, self.generator
         if self.config.sampling == "patches":
             size = self.config.patch_size
-            centres = self.pixels.person.draw(frame, max(1, num_rays // size**2), generator)
-            pixels = patches(centres, size, height, width)
+            centers = self.pixels.person.draw(frame, max(1, num_rays // size**2), generator)
+            pixels = patches(centers, size, height, width)
         else:
             *counts, anywhere = proportions(num_rays, self.config.pixel_shares)
             classes = zip((self.pixels.interior, self.pixels.edge), counts, strict=True)

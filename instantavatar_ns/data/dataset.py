@@ -13,7 +13,7 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 
 from instantavatar_ns.data.images import read_rgb
 from instantavatar_ns.data.masks import is_empty, read_mask
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 
 class AvatarDataset(InputDataset):

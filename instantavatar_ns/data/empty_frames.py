@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from instantavatar_ns.data.masks import empty_masks
 from instantavatar_ns.data.scene import Frames
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 
 def without_empty_frames(frames: Frames) -> Frames:

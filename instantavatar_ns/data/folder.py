@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MASKS = (*_IMAGES, ".npy", ".npz")

@@ -24,8 +24,8 @@ from instantavatar_ns.data.masks import find_encoding
 from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
 from instantavatar_ns.data.splits import choose_split
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 _OTHER_BETAS = 0.5
 """Difference that moves a body's outline by about a centimetre."""

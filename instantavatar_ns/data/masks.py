@@ -18,8 +18,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image, ImageOps
 from rich.progress import track
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 _ADVICE = "Write the mask as a grey .png, white where the person is, or as a .npy (height, width)"
 _LOSSY = (".jpg", ".jpeg")
@@ -249,9 +249,9 @@ def _image_channels(image: Image.Image) -> np.ndarray:
         return np.array(image.convert("RGBA"))
     if image.mode == "P":
         # Segmenters store labels as indices of a colour palette; programs that shrink files make grey palettes.
-        colours = np.array(image.convert("RGB"))
-        is_grey = (colours == colours[..., :1]).all()
-        return colours[..., 0] if is_grey else np.array(image)
+        colors = np.array(image.convert("RGB"))
+        is_grey = (colors == colors[..., :1]).all()
+        return colors[..., 0] if is_grey else np.array(image)
     if image.mode in ("1", "L", "F") or image.mode.startswith("I"):
         return np.array(image)
     return np.array(image.convert("RGB"))
@@ -279,9 +279,9 @@ def _check_no_picture(path: Path, channels: Shaped[np.ndarray, "..."]) -> None:
     """Refuse a photograph, or a person cut out of it, in place of a mask."""
     if channels.ndim == 2:
         return
-    colours = channels[..., :3]
-    if (colours.max(axis=2) - colours.min(axis=2)).max() <= 16:  # grey, but for a lossy file's errors
+    colors = channels[..., :3]
+    if (colors.max(axis=2) - colors.min(axis=2)).max() <= 16:  # grey, but for a lossy file's errors
         return
-    packed = colours.astype(np.int64) @ np.array([65536, 256, 1])
+    packed = colors.astype(np.int64) @ np.array([65536, 256, 1])
     if len(np.unique(packed)) > 256:
         raise InputError(path, "expected a mask, found a picture in many colours without an alpha channel", _ADVICE)

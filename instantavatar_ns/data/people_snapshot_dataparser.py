@@ -21,19 +21,19 @@ from jaxtyping import Float
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
-from instantavatar_ns.body.unpickle import load_plain_pickle
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.cameras import check_cameras, pixel_count
 from instantavatar_ns.data.empty_frames import without_empty_frames
 from instantavatar_ns.data.folder import find_body_file
-from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
 from instantavatar_ns.data.pose_files import read_split_poses, select_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs, reduced_size
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import PoseFile, pose_file_from_arrays
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
+from instantavatar_ns.utils.unpickle import load_plain_pickle
 
 _CAMERA = {
     "camera_f": (2, "the focal lengths in x and y"),

@@ -84,12 +84,12 @@ def _grow(mask: Float[Tensor, "1 1 height width"], reach: int) -> Float[Tensor, 
     return F.max_pool2d(mask, (1, 2 * reach + 1), stride=1, padding=(0, reach))
 
 
-def patches(centres: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:
+def patches(centers: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:
     """Flat indices of square patches around centre pixels, moved into the image where they would leave it."""
     half = size // 2
-    rows = (centres // width - half).clamp(0, max(height - size, 0))
-    columns = (centres % width - half).clamp(0, max(width - size, 0))
-    step = torch.arange(size, device=centres.device)
+    rows = (centers // width - half).clamp(0, max(height - size, 0))
+    columns = (centers % width - half).clamp(0, max(width - size, 0))
+    step = torch.arange(size, device=centers.device)
     # An image smaller than a patch gives its last row and column again.
     rows = (rows[:, None] + step).clamp(max=height - 1)
     columns = (columns[:, None] + step).clamp(max=width - 1)

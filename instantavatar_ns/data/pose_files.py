@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from instantavatar_ns.data.frames import PoseSequence
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.readers import PoseFile, read_pose_file
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 
 def read_split_poses(

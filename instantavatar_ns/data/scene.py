@@ -20,11 +20,11 @@ from nerfstudio.data.scene_box import SceneBox
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import BodyModel, load_body_model
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.masks import WHITE_ON_BLACK, MaskEncoding
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 # Metres from a joint to the farthest point of the person: top of the head, fingertips, loose clothes.
 _MARGIN = 0.4

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 FrameRange = tuple[int, int, int]
 """Start, end (not included) and step, as Python's `range`."""

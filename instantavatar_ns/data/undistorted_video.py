@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 _LAYOUT_VERSION = 1
 _OTHER_CAMERA = "camera.pkl is for another resolution"

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
-from instantavatar_ns.linalg import matvec
+from instantavatar_ns.utils.linalg import matvec
 
 RESOLUTION = 40  # cells along each axis of the posed box; about 5 cm, a few voxels
 VOXELS_PER_AXIS = 64  # of the canonical grid that are skinned

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from instantavatar_ns.deformer._search_torch import pack_roots, search_roots_torch
 from instantavatar_ns.deformer.candidates import find_bone_candidates, main_bones
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings
+from instantavatar_ns.deformer.search_torch import pack_roots, search_roots_torch
 from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, SkinningSettings, build_skinning_grid, skinning_box
 from instantavatar_ns.deformer.voxels import (
     corner_weight_slopes,
@@ -18,7 +18,7 @@ from instantavatar_ns.deformer.voxels import (
     interpolate,
     weighted_rows,
 )
-from instantavatar_ns.linalg import inverse3, matvec
+from instantavatar_ns.utils.linalg import inverse3, matvec
 
 
 class FastSnarfDeformer(nn.Module):
@@ -55,7 +55,7 @@ class FastSnarfDeformer(nn.Module):
     def pose(self, bone_transforms: Float[Tensor, "24 4 4"]) -> PosedSkinning:
         """Blend one pose's bone transforms (canonical pose to root space) per voxel."""
         if self.settings.implementation == "triton":
-            from instantavatar_ns.deformer._search_triton import pose_triton
+            from instantavatar_ns.deformer.search_triton import pose_triton
 
             return pose_triton(bone_transforms, self.skinning_weights, self.main_bones, self.box)
         with torch.no_grad():
@@ -88,7 +88,7 @@ class FastSnarfDeformer(nn.Module):
         moved = canonical + matvec(inverse, mismatch - mismatch.detach())
         return Roots(moved, roots.point)
 
-    def fill(
+    def find_correspondences_into(
         self,
         points: Float[Tensor, "n 3"],
         posed: PosedSkinning,
@@ -109,7 +109,7 @@ class FastSnarfDeformer(nn.Module):
             InputError: Where the implementation cannot run.
         """
         if self.settings.implementation == "triton":
-            from instantavatar_ns.deformer._search_triton import find_roots
+            from instantavatar_ns.deformer.search_triton import find_roots
 
             return find_roots(
                 points,

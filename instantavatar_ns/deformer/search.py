@@ -1,6 +1,6 @@
 """Interface of the correspondence search: what it takes, and what it gives.
 
-`FastSnarfDeformer` is the only entry. `_search_torch` is the reference and serves every device; `_search_triton` serves
+`FastSnarfDeformer` is the only entry. `search_torch` is the reference and serves every device; `search_triton` serves
 CUDA, fills buffers of fixed size and never waits for the GPU. `SearchSettings.implementation` chooses.
 """
 

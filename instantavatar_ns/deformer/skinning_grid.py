@@ -26,7 +26,7 @@ NEAREST, FARTHEST = 1e-4, 1.0  # metres between which a vertex's distance counts
 class SkinningSettings:
     """How a body's skinning weights get into the space around it."""
 
-    neighbours: int = 8
+    neighbors: int = 8
     """Vertices that a voxel takes its weights from."""
     smoothing_passes: int = 8
     """Passes that pull each voxel towards its neighbours; without any, weights jump where two parts of the body face
@@ -38,7 +38,7 @@ class SkinningSettings:
 
 BODY_SKINNING = SkinningSettings()
 # What runs of before 2026-11-27 were trained with.
-FAST_SNARF_SKINNING = SkinningSettings(neighbours=30, smoothing_passes=30, sharpness=1.0)
+FAST_SNARF_SKINNING = SkinningSettings(neighbors=30, smoothing_passes=30, sharpness=1.0)
 
 
 def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, ""]]:
@@ -49,9 +49,9 @@ def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, 
 
 def skinning_box(vertices: Float[Tensor, "vertices 3"], resolution: tuple[int, int, int]) -> VoxelBox:
     """The canonical cube flattened to a quarter along z, the axis along which a standing body is thin."""
-    centre, half = canonical_box(vertices)
+    center, half = canonical_box(vertices)
     extent = half * torch.tensor([1.0, 1.0, 0.25], device=vertices.device)
-    return VoxelBox(centre - extent, centre + extent, resolution)
+    return VoxelBox(center - extent, center + extent, resolution)
 
 
 def build_skinning_grid(
@@ -73,7 +73,7 @@ def build_skinning_grid(
     """
     skinning_weights = skinning_weights**settings.sharpness
     skinning_weights = skinning_weights / skinning_weights.sum(dim=-1, keepdim=True)
-    positions, count = box.positions().cpu().numpy(), min(settings.neighbours, len(vertices))
+    positions, count = box.positions().cpu().numpy(), min(settings.neighbors, len(vertices))
     distances, nearest = KDTree(vertices.cpu().numpy()).query(positions, k=count, workers=-1)
     distances, nearest = distances.reshape(-1, count), nearest.reshape(-1, count)
     closeness = 1.0 / torch.from_numpy(distances).float().clamp(NEAREST, FARTHEST).to(vertices.device)

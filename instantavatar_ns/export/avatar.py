@@ -7,15 +7,15 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from instantavatar_ns.body.pose_bank import PosedBody, rest_sequence
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.bank import PosedBody, rest_sequence
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
 from instantavatar_ns.export.motions import NamedMotion
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
-from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colours, unwrap
+from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
 
 # From nerfstudio's world, z up, to glTF's, y up.
@@ -101,8 +101,8 @@ class AvatarMesh:
 
     def ply(self, pose: PosedBody) -> bytes:
         """A PLY file of one pose, with a colour per vertex."""
-        colours, _ = surface_colours(self._shade, self.surface.vertices, self.surface.normals)
-        return ply_bytes(self.posed_vertices(pose), self.surface.faces, colours)
+        colors, _ = surface_colors(self._shade, self.surface.vertices, self.surface.normals)
+        return ply_bytes(self.posed_vertices(pose), self.surface.faces, colors)
 
     def obj(self, name: str, pose: PosedBody, texture_size: int) -> dict[str, bytes]:
         """The files of an OBJ of one pose: its material, its texture, and the mesh."""

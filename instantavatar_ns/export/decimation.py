@@ -18,7 +18,7 @@ from numpy import ndarray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 _AGGRESSIVENESS = 4.0  # of quadric decimation: higher is faster and rougher; below 3 it stops before the target
 # Shares of the budget that the passes aim at. Further ones are for what folds kept from collapsing, in small budgets,

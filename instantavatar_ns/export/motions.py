@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.bank import PoseBank, PosedBody
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.run_motion import load_run_motion

@@ -17,9 +17,9 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel
 from instantavatar_ns.body.canonical import canonical_transforms
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS, BodyModel
+from instantavatar_ns.body.poses import PoseSequence
 
 BONES_PER_VERTEX = 4
 

@@ -23,9 +23,9 @@ from scipy import ndimage
 from skimage.measure import marching_cubes
 from torch import Tensor
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.export.decimation import decimate
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+from instantavatar_ns.utils.errors import InputError
 
 POINTS_AT_A_TIME = 1 << 16
 THICKNESS = 0.02  # metres that are half opaque at the surface
@@ -73,9 +73,9 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
     sampled = sample_opacity(density, occupancy, axes, everywhere, "coarsely")
     level = surface_level(sampled)
     coarse = largest_solid(sampled, level)
-    neighbours = ndimage.generate_binary_structure(3, 3)
-    inner = np.asarray(ndimage.binary_erosion(coarse, neighbours, iterations=_BAND), bool)
-    outer = np.asarray(ndimage.binary_dilation(coarse, neighbours, iterations=_BAND), bool)
+    neighbors = ndimage.generate_binary_structure(3, 3)
+    inner = np.asarray(ndimage.binary_erosion(coarse, neighbors, iterations=_BAND), bool)
+    outer = np.asarray(ndimage.binary_dilation(coarse, neighbors, iterations=_BAND), bool)
     band, core = (_refined(cells) for cells in (outer & ~inner, inner))
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
@@ -108,12 +108,12 @@ class _Lattice:
     @classmethod
     def around(cls, occupancy: CanonicalOccupancy, spacing: float) -> _Lattice:
         """Around the occupied cells, with a border that no surface reaches."""
-        centres = occupancy.occupied_centres()
-        if len(centres) == 0:
+        centers = occupancy.occupied_centers()
+        if len(centers) == 0:
             raise _untrained("nothing is occupied")
         cell = (occupancy.aabbs[0, 3:] - occupancy.aabbs[0, :3]) / occupancy.resolution
         border = cell / 2 + (_BAND + 1) * spacing
-        lower, upper = centres.amin(dim=0) - border, centres.amax(dim=0) + border
+        lower, upper = centers.amin(dim=0) - border, centers.amax(dim=0) + border
         x, y, z = (((upper - lower) / spacing).ceil().int() + 1).tolist()
         return cls(lower, (x, y, z), spacing)
 

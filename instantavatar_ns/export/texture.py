@@ -20,7 +20,7 @@ from instantavatar_ns.export.surface import Surface
 
 # A short ray against the normal: where it starts and ends relative to the surface, metres, and its samples.
 _OUTSIDE, _INSIDE, _SAMPLES = 0.004, 0.016, 5
-_LEAST_ALPHA = 0.02
+_ALPHA_THRESHOLD = 0.02
 _RAYS_AT_A_TIME = 1 << 13
 _PADDING = 4  # texels between islands
 _SUBTEXEL_BITS = 8
@@ -70,16 +70,16 @@ def bake(shade: Shade, surface: Surface, unwrapped: UnwrappedSurface, size: int)
     weights = barycentric[covered][..., None]
     points = (surface.vertices[corners] * weights).sum(axis=1)
     normals = (surface.normals[corners] * weights).sum(axis=1)
-    colours, seen = surface_colours(shade, points, normals)
+    colors, seen = surface_colors(shade, points, normals)
     texture = np.zeros((size, size, 3), np.uint8)
-    texture[covered] = colours
+    texture[covered] = colors
     known = covered.copy()
     known[covered] = seen
     return fill_unknown(texture, known)
 
 
 @torch.no_grad()
-def surface_colours(
+def surface_colors(
     shade: Shade, points: Float[ndarray, "n 3"], normals: Float[ndarray, "n 3"]
 ) -> tuple[UInt8[ndarray, "n 3"], Bool[ndarray, "n"]]:
     """Colours that a camera in front of the surface sees: those along a short ray inwards, composited.
@@ -90,7 +90,7 @@ def surface_colours(
     step = (_OUTSIDE + _INSIDE) / _SAMPLES
     offsets = _OUTSIDE - step * (np.arange(_SAMPLES, dtype=np.float32) + 0.5)
     directions = normals / np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
-    colours, seen = [], []
+    colors, seen = [], []
     starts = range(0, len(points), _RAYS_AT_A_TIME)
     for start in track(starts, "Baking the colours", transient=True, console=CONSOLE):
         rows = slice(start, start + _RAYS_AT_A_TIME)
@@ -101,9 +101,9 @@ def surface_colours(
         weights = transmittance * -torch.expm1(-thickness)
         alpha = weights.sum(dim=1, keepdim=True)
         mean = (weights[..., None] * rgb.view(-1, _SAMPLES, 3)).sum(dim=1) / alpha.clamp_min(1e-6)
-        colours.append((mean * 255).round().clamp(0, 255).byte().cpu().numpy())
-        seen.append((alpha[:, 0] > _LEAST_ALPHA).cpu().numpy())
-    return np.concatenate(colours), np.concatenate(seen)
+        colors.append((mean * 255).round().clamp(0, 255).byte().cpu().numpy())
+        seen.append((alpha[:, 0] > _ALPHA_THRESHOLD).cpu().numpy())
+    return np.concatenate(colors), np.concatenate(seen)
 
 
 def rasterise(

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.field.hash_encoding import HashEncoding, HashGrid
 from instantavatar_ns.field.implementation import Implementation, choose_implementation
 from instantavatar_ns.field.mlp import MLP, padded
 from instantavatar_ns.kernels.usable import interpreting
+from instantavatar_ns.utils.errors import InputError
 
 GEOMETRY_FEATURES = 15
 TILE_EDGES = (16, 32, 64)  # of the Triton kernels: powers of two that fit into registers and shared memory
@@ -43,7 +43,7 @@ class CanonicalField(nn.Module):
 
     def __init__(
         self,
-        centre: Float[Tensor, "3"],
+        center: Float[Tensor, "3"],
         half_edge: Float[Tensor, ""],
         grid: HashGrid,
         width: int = 64,
@@ -52,7 +52,7 @@ class CanonicalField(nn.Module):
         precision: Literal["half", "float"] = "half",
     ) -> None:
         super().__init__()
-        self.register_buffer("lower", centre - half_edge, persistent=False)
+        self.register_buffer("lower", center - half_edge, persistent=False)
         self.register_buffer("edge", 2 * half_edge, persistent=False)
         # Of the map to the unit cube, as one operation.
         self.register_buffer("scale", 1 / self.edge, persistent=False)
@@ -130,7 +130,7 @@ class CanonicalField(nn.Module):
     def _by_kernels(
         self, points: Float[Tensor, "n 3"], noise: float, count: Int[Tensor, "1"] | None, with_color: bool
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n outputs"]]:
-        from instantavatar_ns.field.triton_field import evaluate_field
+        from instantavatar_ns.field.field_triton import evaluate_field
 
         return evaluate_field(
             (self.encoding, self.density_head, self.color_head),

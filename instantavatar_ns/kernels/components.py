@@ -1,4 +1,4 @@
-"""Connected components of a grid by union-find; launched by `occupancy/_components_triton.py`.
+"""Connected components of a grid by union-find; launched by `occupancy/components_triton.py`.
 
 Each cell's label is the row of a cell of the same component, its own at first; following labels ends at a root, the
 lowest row of what has been joined so far. Labels only ever sink, so a stale one still leads to the root.

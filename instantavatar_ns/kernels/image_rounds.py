@@ -1,4 +1,4 @@
-"""Images in rounds, front to back: marching and compositing; launched by `occupancy/_rounds_triton.py`.
+"""Images in rounds, front to back: marching and compositing; launched by `rendering/rounds_triton.py`.
 
 A lane is a ray, a program a warp: neighbouring pixels take much the same way, and lanes wait for no other warp.
 """
@@ -6,8 +6,8 @@ A lane is a ray, a program a warp: neighbouring pixels take much the same way, a
 import triton
 import triton.language as tl
 
-from instantavatar_ns.kernels.compositing import _densest_root
-from instantavatar_ns.kernels.traversal import _FILLER, MOST_STEPS, _occupied, _slab
+from instantavatar_ns.kernels.composite import _densest_root
+from instantavatar_ns.kernels.march import _FILLER, MOST_STEPS, _occupied, _slab
 
 
 @triton.jit(do_not_specialize=["num_rays", "origin_stride", "limit", "capacity", "nx", "ny", "nz"])
@@ -114,7 +114,7 @@ def composite_round_kernel(
     out_depth,  # [rays] float32, added to: the sum of weights times distance
     optical_depth,  # [rays] float32, added to
     step,
-    least_alpha,
+    alpha_threshold,
     most_depth,
     num_rays,
     RAYS: tl.constexpr,
@@ -137,7 +137,7 @@ def composite_round_kernel(
             chosen, sigma = _densest_root(density, first_root, num_roots, sample + place, seen)
             optical = sigma * step
             alpha = 1 - tl.exp(-optical)
-            counts = seen & (chosen >= 0) & (alpha >= least_alpha)
+            counts = seen & (chosen >= 0) & (alpha >= alpha_threshold)
             weight = tl.where(counts, tl.exp(-before) * alpha, 0.0)
             red += weight * tl.load(rgb + 3 * chosen, mask=counts, other=0.0)
             green += weight * tl.load(rgb + 3 * chosen + 1, mask=counts, other=0.0)

@@ -1,4 +1,4 @@
-"""Occupied canonical cells, skinned forward into a posed grid; launched by `occupancy/_posed_grid_triton.py`.
+"""Occupied canonical cells, skinned forward into a posed grid; launched by `occupancy/posed_grid_triton.py`.
 
 A point marks the 2x2x2 cells nearest to it. The kernels mark only the first of these, in a grid with one more cell
 along each axis, in which cell -1 has the place 0; `spread_kernel` gives each cell the marks of the eight that reach it.
@@ -50,8 +50,8 @@ def _skinning_terms(
     upper = tl.load(box_ptr + 3 + axis, mask=axis < 3, other=0.0)
     index = tl.where(axis == 0, x, tl.where(axis == 1, y, z)).to(tl.float32) + 0.5
     size = tl.where(axis < 3, vector(axis, NX, NY, NZ), 1).to(tl.float32)
-    centre = tl.where(axis < 3, lower + index / size * (upper - lower), 1.0)
-    return tl.reshape(weights[:, :, None] * centre[:, None, :], BLOCK, 128)
+    center = tl.where(axis < 3, lower + index / size * (upper - lower), 1.0)
+    return tl.reshape(weights[:, :, None] * center[:, None, :], BLOCK, 128)
 
 
 @triton.jit

@@ -15,8 +15,8 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 _ADVICE = "Export the motion again as BVH"
 _MAX_FPS = 100_000.0

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.motion import Motion, UpAxis, place_motion, resample
 from instantavatar_ns.motion.travel import travel
+from instantavatar_ns.utils.errors import InputError
 
 Root = Literal["follow", "in-place", "as-recorded"]
 # Differences between a motion's last frame and its first that are seen as a jump where it repeats.
-_JUMP_METRES, _JUMP_DEGREES = 0.05, 12.0
+_JUMP_METERS, _JUMP_DEGREES = 0.05, 12.0
 
 
 @dataclass(frozen=True)
@@ -195,15 +195,15 @@ def describe_jump(motion: Motion, options: MotionOptions) -> str:
         if options.root == "as-recorded" and way > 1.0:
             return f"It slides back by up to {way:.1f} m where it repeats: --root follow leaves the travel out"
         return ""
-    metres = float((motion.transl[-1] - motion.transl[0]).norm())
+    meters = float((motion.transl[-1] - motion.transl[0]).norm())
     degrees = max(float(np.degrees((joint[-1].inv() * joint[0]).magnitude())) for joint in _rotations(motion))
-    if metres < _JUMP_METRES and degrees < _JUMP_DEGREES:
+    if meters < _JUMP_METERS and degrees < _JUMP_DEGREES:
         return ""
     advice = "--loop 0.5 bends its end towards its start"
     if options.root == "as-recorded":
         advice += ", --root follow leaves the travel out"
     return (
-        f"It jumps where it repeats, the last frame is {metres:.2f} m and {degrees:.0f} degrees off the first: {advice}"
+        f"It jumps where it repeats, the last frame is {meters:.2f} m and {degrees:.0f} degrees off the first: {advice}"
     )
 
 

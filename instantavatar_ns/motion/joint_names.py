@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.bvh import BvhMotion
+from instantavatar_ns.utils.errors import InputError
 
 _CONVENTIONS = {
     "CMU, Mixamo or MotionBuilder": dict(

@@ -12,12 +12,12 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.readers import MotionFile, read_motion_file
 from instantavatar_ns.motion.retargeting import read_bvh_poses
 from instantavatar_ns.motion.up_axis import AXES, choose_up
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 DEFAULT_FPS = 30.0
 UpAxis = Literal["x", "y", "z", "-x", "-y", "-z"]

@@ -11,8 +11,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from instantavatar_ns.body.unpickle import load_plain_npy, load_plain_tree
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.smpl_arrays import (
     ADVICE,
     BETAS,
@@ -22,8 +20,10 @@ from instantavatar_ns.motion.smpl_arrays import (
     has_poses,
     missing_part,
 )
-from instantavatar_ns.notices import notice
-from instantavatar_ns.npz import read_npz
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
+from instantavatar_ns.utils.npz import read_npz
+from instantavatar_ns.utils.unpickle import load_plain_npy, load_plain_tree
 
 _CHOOSE = (
     "Save the poses of one person, a row for each frame, as .npz, such as numpy.savez('poses.npz', poses=..., "

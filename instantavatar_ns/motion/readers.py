@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.pose_archives import read_arrays
 from instantavatar_ns.motion.smpl_arrays import (
     BETAS,
@@ -27,7 +26,8 @@ from instantavatar_ns.motion.smpl_arrays import (
     read_rotations,
     read_translations,
 )
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 AIST_FPS, EDGE_FPS = 60.0, 30.0
 _AMASS_RATES = ("mocap_framerate", "mocap_frame_rate")

@@ -21,12 +21,12 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_BETAS, load_body_model
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.model import JOINT_NAMES, NUM_BETAS, load_body_model
 from instantavatar_ns.motion.bvh import BvhMotion, read_bvh
 from instantavatar_ns.motion.joint_names import find_joints
 from instantavatar_ns.motion.readers import MotionFile
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 _REST_ADVICE = "Export it with a T-pose or A-pose as its rest pose, or as its first frame"
 _BONE_ENDS = {"hip": "knee", "knee": "ankle", "ankle": "foot", "shoulder": "elbow", "elbow": "wrist"}

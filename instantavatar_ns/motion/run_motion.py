@@ -7,7 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.editing import MotionOptions, prepare_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 

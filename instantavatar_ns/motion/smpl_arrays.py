@@ -15,8 +15,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 CAMERA_TRANSLATIONS = ("cam_trans", "pred_trans")
 """SMPL's translation in the camera: ROMP, TRAM."""

@@ -16,9 +16,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import NUM_BETAS, load_body_model
+from instantavatar_ns.body.model import NUM_BETAS, load_body_model
 from instantavatar_ns.motion.readers import MotionFile
-from instantavatar_ns.notices import notice
+from instantavatar_ns.utils.notices import notice
 
 AXES = {sign + axis: (-1.0 if sign else 1.0) * np.eye(3)["xyz".index(axis)] for axis in "xyz" for sign in ("", "-")}
 """Vertical directions by the name that `--up` takes."""

@@ -56,7 +56,7 @@ class CanonicalOccupancy(OccGridEstimator):
         x, y, z = self.binaries.shape[1:]
         return x, y, z
 
-    def centres(self) -> Float[Tensor, "cells 3"]:
+    def centers(self) -> Float[Tensor, "cells 3"]:
         """Middles of the cells, metres."""
         return self._positions(0.5)
 
@@ -85,8 +85,8 @@ class CanonicalOccupancy(OccGridEstimator):
         lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
         half_diagonal = float(((upper - lower) / self.resolution).norm()) / 2
         farthest = reach + half_diagonal
-        centres = self.centres().cpu().numpy()
-        distances, _ = KDTree(vertices.cpu().numpy()).query(centres, distance_upper_bound=farthest)
+        centers = self.centers().cpu().numpy()
+        distances, _ = KDTree(vertices.cpu().numpy()).query(centers, distance_upper_bound=farthest)
         near = np.isfinite(distances).reshape(self.resolution_xyz)
         inside = ndimage.binary_fill_holes(near)
         self.binaries[0] = torch.from_numpy(np.asarray(inside)).to(self.binaries.device)
@@ -100,7 +100,7 @@ class CanonicalOccupancy(OccGridEstimator):
         occupied = (cells >= cells.mean().clamp(max=OPACITY_THRESHOLD)).view(self.resolution_xyz)
         if self.implementation == "triton":
             # Triton is imported where it is used: it is no part of PyTorch on every platform.
-            from instantavatar_ns.occupancy._components_triton import largest_component_triton as largest
+            from instantavatar_ns.occupancy.components_triton import largest_component_triton as largest
         else:
             largest = largest_component
         self.binaries[0] = largest(dilate(occupied))
@@ -113,6 +113,6 @@ class CanonicalOccupancy(OccGridEstimator):
         x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(self.resolution - 1).unbind(dim=-1)
         return self.binaries[0, x, y, z] & inside
 
-    def occupied_centres(self) -> Float[Tensor, "occupied 3"]:
+    def occupied_centers(self) -> Float[Tensor, "occupied 3"]:
         """Middles of the occupied cells, metres. Their number is read by the host: once per refresh and per pose."""
-        return self.centres()[self.binaries.flatten()]
+        return self.centers()[self.binaries.flatten()]

@@ -63,7 +63,7 @@ def cubic_cells(
     return torch.cat([lower - slack / 2, upper + slack / 2]), (x, y, z)
 
 
-def fill(
+def mark_nearest(
     points: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "6"], resolution: tuple[int, int, int]
 ) -> Bool[Tensor, "x y z"]:
     """Mark the 2x2x2 cells nearest to each point; points outside the box mark cells at its border.

@@ -15,8 +15,7 @@ from torch import Tensor
 from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
-from instantavatar_ns.occupancy.cells import OccupiedCells, cubic_cells, fill
-from instantavatar_ns.occupancy.traversal import Samples, sample_rays
+from instantavatar_ns.occupancy.cells import OccupiedCells, cubic_cells, mark_nearest
 
 _POSES_AT_A_TIME = 16  # bounds the memory of skinning
 _CANONICAL_CELLS = 2
@@ -64,22 +63,16 @@ class PoseUnionGrid(OccGridEstimator):
         x, y, z = self.binaries.shape[1:]
         if self.implementation == "triton":
             # Triton is imported where it is used: it is no part of PyTorch on every platform.
-            from instantavatar_ns.occupancy._posed_grid_triton import union_triton
+            from instantavatar_ns.occupancy.posed_grid_triton import union_triton
 
             union = union_triton(canonical, deformer, bone_transforms, self.aabbs[0], (x, y, z))
         else:
-            points = canonical.occupied_centres()
+            points = canonical.occupied_centers()
             union = torch.zeros_like(self.binaries[0])
             for poses in bone_transforms.split(_POSES_AT_A_TIME):
-                union |= fill(deformer.skin(points, poses), self.aabbs[0], (x, y, z))
+                union |= mark_nearest(deformer.skin(points, poses), self.aabbs[0], (x, y, z))
         self.binaries[0] = union
         self.occs.copy_(union.flatten())
-
-    def sampling(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, rays_o: Tensor, rays_d: Tensor, render_step_size: float = 1e-3, stratified: bool = False, **_: object
-    ) -> Samples:
-        """Samples in occupied cells, as nerfacc's estimators give them; on CPUs too."""
-        return sample_rays(rays_o, rays_d, self.cells, render_step_size, stratified)
 
 
 def cell_edge(canonical: CanonicalOccupancy) -> float:
@@ -104,16 +97,16 @@ def pose_cells(
             with a fixed number of cells, without the host.
     """
     if implementation == "triton":
-        from instantavatar_ns.occupancy._posed_grid_triton import pose_cells_triton
+        from instantavatar_ns.occupancy.posed_grid_triton import pose_cells_triton
 
         return pose_cells_triton(canonical, deformer, bone_transforms, _CANONICAL_CELLS)
-    points = deformer.skin(canonical.occupied_centres(), bone_transforms)
+    points = deformer.skin(canonical.occupied_centers(), bone_transforms)
     if len(points) == 0:
         empty = torch.zeros((1, 1, 1), dtype=torch.bool, device=points.device)
         return OccupiedCells(points.new_tensor([0, 0, 0, 1, 1, 1]), empty)
     edge = cell_edge(canonical)
     aabb, resolution = cubic_cells(points.amin(dim=0) - edge, points.amax(dim=0) + edge, edge)
-    return OccupiedCells(aabb, fill(points, aabb, resolution))
+    return OccupiedCells(aabb, mark_nearest(points, aabb, resolution))
 
 
 def posed_bounds(

@@ -11,11 +11,11 @@ from typing import NamedTuple
 from jaxtyping import Int32
 from torch import Tensor
 
-from instantavatar_ns.occupancy._compositing_triton import composite_triton
-from instantavatar_ns.occupancy._traversal_triton import sample_rays_triton
-from instantavatar_ns.occupancy.compositing import Pixels
+from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering.composite import Pixels
+from instantavatar_ns.rendering.composite_triton import composite_triton
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
-from instantavatar_ns.rendering.render_buffers import BufferSizes
+from instantavatar_ns.rendering.march_triton import sample_rays_triton
 
 
 class Rendering(NamedTuple):
@@ -33,9 +33,9 @@ def render_buffered(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleR
     origins = origins.expand_as(directions)
     samples = sample_rays_triton(origins, directions, pose.cells, rules.step, rules.stratified, sizes.samples)
     points = rays.points(pose.body, samples.ray_indices, samples.t_starts + rules.step / 2)
-    roots = deformer.fill(points, pose.skinning, sizes.roots, samples.count, occupancy.binaries[0])
+    roots = deformer.find_correspondences_into(points, pose.skinning, sizes.roots, samples.count, occupancy.binaries[0])
     density, rgb = field(roots.canonical, rules.noise, roots.count)
     pixels = composite_triton(
-        density, rgb, roots.first, roots.number, samples, rules.step, rules.least_alpha, rules.least_transmittance
+        density, rgb, roots.first, roots.number, samples, rules.step, rules.alpha_threshold, rules.early_stop_eps
     )
     return Rendering(pixels, samples.count, roots.count)

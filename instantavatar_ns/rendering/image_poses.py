@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
-from instantavatar_ns.body.pose_refinement import PoseRefinement
+from instantavatar_ns.body.bank import PoseBank, PosedBody
+from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.rendering.inputs import RenderPose
 
 _KEPT = 64

@@ -1,6 +1,6 @@
 """Images in rounds, front to back: what lies behind the opaque is neither searched nor shaded.
 
-The pixels are those of one round that takes everything, since `SampleRules.least_transmittance` hides the same samples.
+The pixels are those of one round that takes everything, since `SampleRules.early_stop_eps` hides the same samples.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.occupancy._rounds_triton import MarchedRays, composite_round, march
+from instantavatar_ns.rendering.buffers import BufferSizes
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
-from instantavatar_ns.rendering.render_buffers import BufferSizes
+from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
 
 ALL = 1 << 30
 
@@ -51,14 +51,14 @@ def render_rounds(
     marched = MarchedRays.at_origins(len(directions), directions.device)
     counts = []
     for limit, size in zip((*rounds[:-1], ALL), sizes, strict=True):
-        samples = march(
-            origins, directions, pose.cells, marched, rules.step, rules.least_transmittance, limit, size.samples
+        samples = march(origins, directions, pose.cells, marched, rules.step, rules.early_stop_eps, limit, size.samples)
+        roots = deformer.find_correspondences_into(
+            samples.points, pose.skinning, size.roots, samples.count, occupancy.binaries[0]
         )
-        roots = deformer.fill(samples.points, pose.skinning, size.roots, samples.count, occupancy.binaries[0])
         density, rgb = field(roots.canonical, count=roots.count)
         composite_round(
             density, rgb, roots.first, roots.number, samples, marched,
-            rules.step, rules.least_alpha, rules.least_transmittance,
+            rules.step, rules.alpha_threshold, rules.early_stop_eps,
         )  # fmt: skip
         counts += [samples.count, roots.count]
     return ImageRendering(marched.rgb, marched.accumulation, marched.depth, torch.cat(counts).view(-1, 2))

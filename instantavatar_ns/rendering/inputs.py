@@ -8,14 +8,14 @@ from typing import NamedTuple
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
-_IMAGE_LEAST_ALPHA = 0.01
-_IMAGE_LEAST_TRANSMITTANCE = 1e-4
+_IMAGE_ALPHA_THRESHOLD = 0.01
+_IMAGE_EARLY_STOP_EPS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -55,20 +55,20 @@ class SampleRules:
         step: Distance between samples, metres.
         stratified: Shift each ray's samples by a random part of a step.
         noise: Standard deviation of noise on the raw density.
-        least_alpha: Opacity under which a sample counts as empty; for rendering only.
-        least_transmittance: Samples behind less than this are not seen; for rendering only.
+        alpha_threshold: Opacity under which a sample counts as empty; for rendering only.
+        early_stop_eps: Samples behind less than this are not seen; for rendering only.
     """
 
     step: float
     stratified: bool = False
     noise: float = 0.0
-    least_alpha: float = 0.0
-    least_transmittance: float = 0.0
+    alpha_threshold: float = 0.0
+    early_stop_eps: float = 0.0
 
 
 def image_rules(step: float) -> SampleRules:
     """Rules of what is not trained on; `step` is the distance between samples, metres."""
-    return SampleRules(step, least_alpha=_IMAGE_LEAST_ALPHA, least_transmittance=_IMAGE_LEAST_TRANSMITTANCE)
+    return SampleRules(step, alpha_threshold=_IMAGE_ALPHA_THRESHOLD, early_stop_eps=_IMAGE_EARLY_STOP_EPS)
 
 
 class Rays(NamedTuple):

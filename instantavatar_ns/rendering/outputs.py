@@ -5,7 +5,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from instantavatar_ns.occupancy.compositing import Pixels
+from instantavatar_ns.rendering.composite import Pixels
 
 # Metres behind the pelvis that a ray which hits nothing is said to end.
 _BEHIND_PELVIS = 1.0

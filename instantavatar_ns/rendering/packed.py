@@ -11,9 +11,9 @@ from nerfacc import accumulate_along_rays
 from torch import Tensor
 
 from instantavatar_ns.deformer.search import PosedSkinning
-from instantavatar_ns.occupancy.compositing import Pixels, sample_weights
-from instantavatar_ns.occupancy.traversal import sample_rays
+from instantavatar_ns.rendering.composite import Pixels, sample_weights
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+from instantavatar_ns.rendering.march import sample_rays
 
 
 def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> Pixels:
@@ -24,12 +24,12 @@ def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRul
     samples = sample_rays(origins, directions, pose.cells, rules.step, rules.stratified)
     ray, middles = samples.ray_indices, (samples.t_starts + samples.t_ends) / 2
     density, rgb = shade(rays.points(pose.body, ray, middles), pose.skinning, avatar, rules.noise)
-    if rules.least_alpha:
+    if rules.alpha_threshold:
         alpha = -torch.expm1(-density * (samples.t_ends - samples.t_starts))
-        density = torch.where(alpha < rules.least_alpha, 0.0, density)
+        density = torch.where(alpha < rules.alpha_threshold, 0.0, density)
     weights, transmittance = sample_weights(samples, density, num_rays)
-    if rules.least_transmittance:
-        weights = torch.where(transmittance < rules.least_transmittance, 0.0, weights)
+    if rules.early_stop_eps:
+        weights = torch.where(transmittance < rules.early_stop_eps, 0.0, weights)
     return Pixels(
         rgb=accumulate_along_rays(weights, rgb, ray, num_rays),
         accumulation=accumulate_along_rays(weights, None, ray, num_rays)[:, 0],

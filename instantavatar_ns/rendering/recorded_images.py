@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.body.pose_bank import PosedBody
-from instantavatar_ns.cuda_graph import Recording
-from instantavatar_ns.data.pinhole_rays import PinholeCamera
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, render_parts
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.outputs import pixel_outputs
+from instantavatar_ns.utils.cuda_graph import CudaGraph
+from instantavatar_ns.utils.pinhole_rays import PinholeCamera
 
 # Sizes of images that are remembered, each recording with the memory of its buffers.
 _KEPT = 3
@@ -76,7 +76,7 @@ class RecordedImages:
         self._storage = torch.empty(0)
         self._inputs: ImageInputs | None = None
         # By width and height, the last one used at the end: settings, and what was recorded with them.
-        self._sizes: OrderedDict[tuple[int, int], tuple[Hashable, Recording[Image] | None]] = OrderedDict()
+        self._sizes: OrderedDict[tuple[int, int], tuple[Hashable, CudaGraph[Image] | None]] = OrderedDict()
         self._lock = threading.Lock()
 
     @torch.no_grad()
@@ -128,13 +128,13 @@ class RecordedImages:
             self._keep(size, settings, None)  # an image that has failed has not loaded all kernels
             return image
         if recording is None:
-            recording = Recording(function, inputs.background.device, warm=True)
+            recording = CudaGraph(function, inputs.background.device, warm=True)
         self._keep(size, settings, recording)
         outputs, counts = recording()
         # Copies: the next image overwrites these.
         return Image({name: value.clone() for name, value in outputs.items()}, counts)
 
-    def _keep(self, size: tuple[int, int], settings: Hashable, recording: Recording[Image] | None) -> None:
+    def _keep(self, size: tuple[int, int], settings: Hashable, recording: CudaGraph[Image] | None) -> None:
         self._sizes[size] = settings, recording
         if len(self._sizes) > _KEPT:
             self._sizes.popitem(last=False)

@@ -20,7 +20,6 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion
@@ -37,6 +36,7 @@ from instantavatar_ns.scripts.framing import body_points, cut_frames, frame_rang
 from instantavatar_ns.scripts.partial_frames import FRAME_PATTERN, PartialFrames
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.scripts.video import check_output, encode, has_alpha, is_folder
+from instantavatar_ns.utils.errors import InputError
 
 
 @dataclass

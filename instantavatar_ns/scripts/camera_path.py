@@ -12,8 +12,8 @@ from nerfstudio.cameras.camera_paths import get_path_from_json
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.scripts.framing import whole_person_position
+from instantavatar_ns.utils.errors import InputError
 
 
 def static_path(

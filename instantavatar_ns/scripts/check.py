@@ -21,7 +21,7 @@ from instantavatar_ns.check.report import Section, check_page_is_ours, telling_f
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 if TYPE_CHECKING:  # what a call returns is no type for a type checker
     Format = DataParserConfig

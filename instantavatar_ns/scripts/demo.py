@@ -14,10 +14,10 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
 
-from instantavatar_ns import hidden_warnings
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
+from instantavatar_ns.utils import hidden_warnings
 
 _PICTURE_COLUMNS = 4
 

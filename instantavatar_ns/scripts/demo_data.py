@@ -1,6 +1,6 @@
 """`instant-avatar demo-data`: render a person to train on, so that everything can be tried without any download.
 
-The person is the free body in clothes (`instantavatar_ns.data.demo_subject`); the folder has InstantAvatar's layout.
+The person is the free body in clothes (`instantavatar_ns.demo.subject`); the folder has InstantAvatar's layout.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy import ndarray
 from PIL import Image
 from rich.progress import Progress
 
-from instantavatar_ns.body.body_model import FREE_BODY, NUM_BETAS, load_body_model, read_body_file
-from instantavatar_ns.data.demo_motion import add_pose_noise, dance_poses, turn_poses
-from instantavatar_ns.data.demo_palette import Palette, make_palette
-from instantavatar_ns.data.demo_render import camera_intrinsics, interpolate, render_frame
-from instantavatar_ns.data.demo_subject import MASKS, DemoSubject, make_subject
-from instantavatar_ns.data.demo_texture import albedo
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.model import FREE_BODY, NUM_BETAS, load_body_model, read_body_file
+from instantavatar_ns.demo.motion import add_pose_noise, dance_poses, turn_poses
+from instantavatar_ns.demo.palette import Palette, make_palette
+from instantavatar_ns.demo.render import camera_intrinsics, interpolate, render_frame
+from instantavatar_ns.demo.subject import MASKS, DemoSubject, make_subject
+from instantavatar_ns.demo.texture import albedo
+from instantavatar_ns.utils.errors import InputError
 
 _LICENSE = "CC0-1.0 (body shapes derived from MakeHuman's CC0 data; clothes and textures are procedural)"
 _SPREAD = 0.7
@@ -148,7 +148,7 @@ class DemoData:
         """Render one frame and write its image and mask; `files` are their parent folder and number."""
         folder, index = files
         vertices, normals = subject.posed(pose, transl)
-        colours = _colour_function(subject, palette)
+        colors = _color_function(subject, palette)
         image, alpha = render_frame(
             vertices,
             subject.faces,
@@ -156,7 +156,7 @@ class DemoData:
             intrinsics=camera_intrinsics(self.size),
             size=self.size,
             samples=3 if self.size <= 256 else 2,
-            albedo=colours,
+            albedo=colors,
         )
         for name, values in (("image", image), ("mask", alpha)):
             eight_bit = np.round(values * 255.0).astype(np.uint8)
@@ -190,17 +190,17 @@ def _place(subject: DemoSubject) -> Float[ndarray, "3"]:
     return np.array([-pelvis[0], upright - pelvis[1], _MARGIN * (top - bottom) - pelvis[2]])
 
 
-def _colour_function(subject: DemoSubject, palette: Palette) -> Callable[[ndarray, ndarray], ndarray]:
+def _color_function(subject: DemoSubject, palette: Palette) -> Callable[[ndarray, ndarray], ndarray]:
     """Colours of hits on the subject: its texture, darker where little ambient light arrives."""
     columns = [subject.places, subject.vertices, subject.masks, subject.openness[:, None]]
     values = np.concatenate(columns, axis=1)
 
-    def colours(face: ndarray, barycentric: ndarray) -> ndarray:
+    def colors(face: ndarray, barycentric: ndarray) -> ndarray:
         hits = interpolate(values, subject.faces, face, barycentric)
         places, dressed, masks, openness = np.split(hits, [3, 6, 6 + len(MASKS)], axis=1)
         return albedo(places, dressed, masks, subject.landmarks, palette) * (0.5 + 0.5 * openness)
 
-    return colours
+    return colors
 
 
 def _as_stored(poses: ndarray, transl: ndarray) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:

@@ -9,8 +9,7 @@ from typing import Annotated, Literal, cast
 import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from instantavatar_ns.body.pose_bank import PosedBody
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.mesh_files import write_whole
 from instantavatar_ns.export.motions import NamedMotion, closed, place, posed_body
@@ -18,6 +17,7 @@ from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.utils.errors import InputError
 
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 

@@ -7,11 +7,11 @@ from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
+from instantavatar_ns.body.bank import PoseBank
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.kinematics import skinned
-from instantavatar_ns.body.pose_bank import PoseBank
-from instantavatar_ns.linalg import rigid_inverse
 from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.utils.linalg import rigid_inverse
 
 # One vertex of so many stands for its neighbours, a few centimetres around it.
 _VERTEX_STRIDE = 4

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 FRAME_PATTERN = "%05d.png"
 

@@ -14,18 +14,18 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import load_body_model
-from instantavatar_ns.body.pose_error import PoseError, joint_rotations, pose_error
-from instantavatar_ns.body.pose_refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.correction.pose_error import PoseError, joint_rotations, pose_error
+from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.folder import list_images
-from instantavatar_ns.data.frames import PoseSequence
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
-from instantavatar_ns.errors import InputError
-from instantavatar_ns.npz import read_npz
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.npz import read_npz
 
 
 class Errors(NamedTuple):

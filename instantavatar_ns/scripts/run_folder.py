@@ -14,9 +14,9 @@ from pathlib import Path
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.utils.errors import InputError
 
 _ADVICE = "Give the config.yml that ns-train wrote: outputs/<name>/instant-avatar/<time>/config.yml"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import imageio_ffmpeg
 
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 # H.264 takes even sizes only, and players expect HD video in BT.709.
 _MP4 = (

@@ -13,10 +13,10 @@ from nerfstudio.model_components import renderers
 from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor, nn
 
-from instantavatar_ns.body.body_model import BodyModel
+from instantavatar_ns.body.bank import PoseBank, PosedBody
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.pose_bank import PoseBank, PosedBody
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.editing import MotionOptions, Root
 from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.viewer.interruptions import Interruptions

@@ -13,9 +13,9 @@ from nerfstudio.viewer.viewer_elements import ViewerButton, ViewerDropdown, View
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.body_model import JOINT_NAMES, NUM_JOINTS, BodyModel
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.body.canonical import canonical_transforms
-from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS, BodyModel
 from instantavatar_ns.viewer.folder import Folder, finite
 
 Vector = tuple[float, float, float]

@@ -19,10 +19,10 @@ from nerfstudio.viewer.viewer_elements import (
 )
 
 import instantavatar_ns.motion
-from instantavatar_ns.body.pose_bank import PoseBank
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.bank import PoseBank
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, Root
 from instantavatar_ns.motion.motion import DEFAULT_FPS
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.viewer.folder import Folder, Message, finite
 from instantavatar_ns.viewer.playback import Playback
 

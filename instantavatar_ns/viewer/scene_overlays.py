@@ -14,7 +14,7 @@ from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerControl, Vie
 from torch import Tensor
 from viser import SceneApi, SceneNodeHandle
 
-from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.viewer.folder import Folder, finite
 

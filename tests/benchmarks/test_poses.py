@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.poses import Poses, averages
-from instantavatar_ns.pose_fitting import RECIPES
+from instantavatar_ns.correction.fitting import RECIPES
 from instantavatar_ns.scripts.evaluate import Evaluate
 
 SMALL = {

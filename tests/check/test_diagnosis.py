@@ -14,8 +14,8 @@ from instantavatar_ns.check.diagnosis import best_change, diagnose, mean_overlap
 from instantavatar_ns.check.overlap import measure, silhouettes
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.demo_motion import add_pose_noise
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.demo.motion import add_pose_noise
 from tests.check.folders import FRAMES, Folder
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])

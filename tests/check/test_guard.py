@@ -17,7 +17,7 @@ from instantavatar_ns.config import instant_avatar_lite
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 from tests.check.folders import FRAMES, Folder
 from tests.data.subjects import write_people_snapshot
 

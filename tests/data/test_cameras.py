@@ -5,7 +5,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.data.cameras import read_cameras
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 FRAMES, HEIGHT, WIDTH = 5, 48, 36
 INTRINSIC = np.array([[90.0, 0.0, 17.0], [0.0, 80.0, 25.0], [0.0, 0.0, 1.0]])

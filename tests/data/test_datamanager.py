@@ -14,7 +14,7 @@ from torch import Tensor
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import pixel_classes
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 SIZE, TRAIN, HELDOUT = 96, 8, 3
 RAYS = 2048
@@ -108,7 +108,7 @@ def test_processes_share_a_pass_among_them(manager: AvatarDataManager) -> None:
     assert sorted(frames) == list(range(TRAIN))
 
 
-def test_batch_is_of_one_frame_with_its_colours_pose_and_time(manager: AvatarDataManager) -> None:
+def test_batch_is_of_one_frame_with_its_colors_pose_and_time(manager: AvatarDataManager) -> None:
     rays, batch = manager.next_train(5)
     frame = manager.train_frames.frame_of_step(5, 1)
     assert len(rays) == len(batch["image"]) == RAYS
@@ -147,9 +147,9 @@ def test_rays_are_nerfstudios(manager: AvatarDataManager) -> None:
         torch.testing.assert_close(ours.pixel_area, theirs.pixel_area, atol=0, rtol=0.05)
 
 
-def test_patches_are_centred_on_the_person(manager: AvatarDataManager) -> None:
+def test_patches_are_centered_on_the_person(manager: AvatarDataManager) -> None:
     size = manager.config.patch_size
-    centred = total = 0
+    centered = total = 0
     for step in range(30):
         _, batch = manager.next_train(step)
         indices = batch["indices"].view(-1, size, size, 3)
@@ -160,12 +160,12 @@ def test_patches_are_centred_on_the_person(manager: AvatarDataManager) -> None:
         whole = (rows.amin((1, 2)) > 0) & (rows.amax((1, 2)) < SIZE - 1)
         whole &= (columns.amin((1, 2)) > 0) & (columns.amax((1, 2)) < SIZE - 1)
         middle = indices[whole][:, size // 2, size // 2]
-        centred += int((mask_at(manager, middle) > 0.5).sum())
+        centered += int((mask_at(manager, middle) > 0.5).sum())
         total += len(middle)
-    assert total > 30 and centred == total
+    assert total > 30 and centered == total
 
 
-def test_size_of_patches_comes_along_and_dilation_moves_their_centres(manager: AvatarDataManager) -> None:
+def test_size_of_patches_comes_along_and_dilation_moves_their_centers(manager: AvatarDataManager) -> None:
     drawn = [store(manager, patch_size=2, mask_dilation=grown).draw_rays(1, 4 * RAYS, 5)[1] for grown in (0.0, 0.125)]
     assert [batch["patch_size"] for batch in drawn] == [2, 2]
     # The lower right pixel of a patch of two is its centre.

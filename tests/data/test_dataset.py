@@ -7,7 +7,7 @@ from PIL import Image
 
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 from tests.data.subjects import HEIGHT, WIDTH, write_instantavatar_folder
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 
 def write(folder, *names):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from instantavatar_ns.data.images import check_image_size, read_rgb
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 HEIGHT, WIDTH = 24, 16
 PICTURE = (

@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
 from tests.data.subjects import HEIGHT, INTRINSIC, WIDTH, write_instantavatar_folder
 
@@ -222,8 +222,8 @@ def test_frames_without_a_person_are_left_out(folder, notices_given):
         np.testing.assert_allclose(train.metadata["poses"].transl, expected, rtol=1e-6)
         for outputs, numbers in ((train, kept), (test, kept_test)):
             to_dataset = outputs.metadata["world_to_dataset"]
-            centres = outputs.cameras.camera_to_worlds[:, :, 3] @ to_dataset[:3, :3].T + to_dataset[:3, 3]
-            np.testing.assert_allclose(centres[:, 0], -extrinsics[numbers, 0, 3], atol=1e-6)
+            centers = outputs.cameras.camera_to_worlds[:, :, 3] @ to_dataset[:3, :3].T + to_dataset[:3, 3]
+            np.testing.assert_allclose(centers[:, 0], -extrinsics[numbers, 0, 3], atol=1e-6)
             for index, number in enumerate(numbers):
                 assert AvatarDataset(outputs).get_numpy_image(index)[0, 0, 0] == number * 10
     assert (

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from instantavatar_ns.data.masks import MaskEncoding, empty_masks, find_encoding, read_mask
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 
 ROWS, COLUMNS = np.mgrid[:48, :32]
 DISTANCE = np.hypot((ROWS - 24) / 18, (COLUMNS - 15) / 10)
@@ -49,10 +49,10 @@ def array_writer(make, suffix=".npy"):
     return write
 
 
-def palette(indices: np.ndarray, *colours: tuple[int, int, int]) -> Image.Image:
+def palette(indices: np.ndarray, *colors: tuple[int, int, int]) -> Image.Image:
     image = Image.fromarray(indices.astype(np.uint8)).convert("P")
     image.putdata(indices.flatten().tolist())
-    image.putpalette([value for colour in colours for value in colour] + [0] * (768 - 3 * len(colours)))
+    image.putpalette([value for color in colors for value in color] + [0] * (768 - 3 * len(colors)))
     return image
 
 

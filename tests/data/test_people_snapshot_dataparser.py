@@ -16,7 +16,7 @@ import torch
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
 from instantavatar_ns.data.splits import published_split
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
 from tests.data.subjects import write_people_snapshot
 
@@ -62,9 +62,9 @@ def test_camera_pose(folder):
     (folder / "camera.pkl").write_bytes(pickle.dumps(camera, 2))
     outputs = parse(folder)
     to_dataset = outputs.metadata["world_to_dataset"]
-    centre = to_dataset[:3, :3] @ outputs.cameras.camera_to_worlds[0, :, 3] + to_dataset[:3, 3]
+    center = to_dataset[:3, :3] @ outputs.cameras.camera_to_worlds[0, :, 3] + to_dataset[:3, 3]
     expected = -cv2.Rodrigues(camera["camera_rt"])[0].T @ camera["camera_t"]
-    np.testing.assert_allclose(centre, expected, atol=1e-5)
+    np.testing.assert_allclose(center, expected, atol=1e-5)
 
 
 def test_lens_distortion_is_removed(tmp_path):
@@ -80,10 +80,10 @@ def test_lens_distortion_is_removed(tmp_path):
     area = cv2.contourArea(polygon)
     assert mask.sum() == pytest.approx(area, rel=0.02)
     assert abs(area - 24 * 32) / area > 0.02, "the distortion of this test is too weak to tell"
-    centre = polygon.mean(axis=0)
+    center = polygon.mean(axis=0)
     rows, columns = np.mgrid[: mask.shape[0], : mask.shape[1]]
     found = [(columns * mask).sum() / mask.sum(), (rows * mask).sum() / mask.sum()]
-    np.testing.assert_allclose(found, centre, atol=0.15)
+    np.testing.assert_allclose(found, center, atol=0.15)
 
 
 def test_cache_is_used_again_and_made_anew_when_the_video_changes(folder):

@@ -8,11 +8,11 @@ from PIL import Image
 
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.demo_render import camera_intrinsics, render_frame
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
-from instantavatar_ns.data.pinhole_rays import pinhole_camera
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
+from instantavatar_ns.demo.render import camera_intrinsics, render_frame
+from instantavatar_ns.utils.pinhole_rays import pinhole_camera
 from tests.data.subjects import HEIGHT, INTRINSIC, WIDTH, write_instantavatar_folder, write_people_snapshot
 
 # A quarter of a pixel of the files must show; what is left is the rounding to 8 bits and, in videos, the codec.

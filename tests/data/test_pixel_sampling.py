@@ -52,7 +52,7 @@ def test_dilation_adds_surroundings_to_the_person_alone() -> None:
     assert torch.equal(dilated.edge.of(0), given.edge.of(0))
 
 
-def test_patches_are_centred_where_there_is_room() -> None:
+def test_patches_are_centered_where_there_is_room() -> None:
     pixels = patches(torch.tensor([30 * WIDTH + 20]), 8, HEIGHT, WIDTH).view(8, 8)
     rows, columns = pixels // WIDTH, pixels % WIDTH
     assert rows[:, 0].tolist() == list(range(26, 34)) and columns[0].tolist() == list(range(16, 24))

@@ -6,8 +6,8 @@ import pytest
 
 from instantavatar_ns.data.people_snapshot_dataparser import read_reconstructed_poses
 from instantavatar_ns.data.pose_files import read_split_poses, select_poses
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import read_pose_file
+from instantavatar_ns.utils.errors import InputError
 
 RANDOM = np.random.default_rng(0)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.deformer._search_torch import search_roots_torch
 from instantavatar_ns.deformer.search import Roots, SearchSettings
+from instantavatar_ns.deformer.search_torch import search_roots_torch
 from tests.avatars import Avatar, points_near, random_bones
 
 POSES, POINTS_PER_POSE = 10, 2000

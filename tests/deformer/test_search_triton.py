@@ -9,11 +9,11 @@ from torch import Tensor
 from instantavatar_ns.deformer import fast_snarf
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.utils.errors import InputError
 from tests.avatars import Avatar, points_near, random_bones
 
 pytest.importorskip("triton")
-_search_triton = pytest.importorskip("instantavatar_ns.deformer._search_triton")
+search_triton = pytest.importorskip("instantavatar_ns.deformer.search_triton")
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 SAME = 1e-4  # metres
@@ -92,8 +92,8 @@ def test_roots_are_those_of_torch(
     bones = random_bones(small_avatar.body, 1, seed=7)[0].to(DEVICE)
     canonical = points_near(small_avatar.vertices, 4000, seed=1).to(DEVICE)
     points = reference.skin(canonical, bones)
-    expected = reference.fill(points, reference.pose(bones), 2 * len(points))
-    roots = kernels.fill(points, kernels.pose(bones), 2 * len(points))
+    expected = reference.find_correspondences_into(points, reference.pose(bones), 2 * len(points))
+    roots = kernels.find_correspondences_into(points, kernels.pose(bones), 2 * len(points))
     count = int(roots.count)
     assert count == int(roots.number.sum()) <= 2 * len(points)
     assert share_found(expected, roots) >= 0.999
@@ -106,7 +106,7 @@ def test_roots_are_those_of_torch(
 def test_roots_of_a_point_are_distinct_and_some_points_have_several(
     kernels: FastSnarfDeformer, posed: PosedSkinning, points: Tensor
 ) -> None:
-    roots = by_point(kernels.fill(points, posed, 2 * len(points)))
+    roots = by_point(kernels.find_correspondences_into(points, posed, 2 * len(points)))
     several = [many for many in roots if len(many) > 1]
     assert len(several) >= 10
     assert all(torch.pdist(many).min() >= SAME for many in several)
@@ -115,9 +115,9 @@ def test_roots_of_a_point_are_distinct_and_some_points_have_several(
 def test_many_programs_share_the_buffers(
     kernels: FastSnarfDeformer, posed: PosedSkinning, points: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    together = kernels.fill(points[:150], posed, 400)
-    monkeypatch.setattr(_search_triton, "_INTERPRETED_BLOCK", 64)
-    apart = kernels.fill(points[:150], posed, 400)
+    together = kernels.find_correspondences_into(points[:150], posed, 400)
+    monkeypatch.setattr(search_triton, "_INTERPRETED_BLOCK", 64)
+    apart = kernels.find_correspondences_into(points[:150], posed, 400)
     assert torch.equal(apart.count, together.count) and torch.equal(apart.number, together.number)
     torch.testing.assert_close(torch.cat(by_point(apart)), torch.cat(by_point(together)), atol=1e-6, rtol=0)
 
@@ -126,13 +126,13 @@ def test_overflow_is_counted_and_nothing_is_written_beyond(
     kernels: FastSnarfDeformer, posed: PosedSkinning, points: Tensor
 ) -> None:
     points = points[:400]
-    full = kernels.fill(points, posed, 2 * len(points))
+    full = kernels.find_correspondences_into(points, posed, 2 * len(points))
     capacity = len(points) // 3
-    roots = kernels.fill(points, posed, capacity)
+    roots = kernels.find_correspondences_into(points, posed, capacity)
     assert torch.equal(roots.count, full.count), "the true number"
     assert roots.canonical.shape == (capacity, 3) and int(roots.number.sum()) == capacity
     assert all(len(one) <= len(other) for one, other in zip(by_point(roots), by_point(full), strict=True))
-    none = kernels.fill(points, posed, 0)
+    none = kernels.find_correspondences_into(points, posed, 0)
     assert torch.equal(none.count, full.count) and not none.number.any()
 
 
@@ -142,14 +142,14 @@ def test_points_beyond_their_number_are_left_out(
     points: Tensor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(_search_triton, "_INTERPRETED_BLOCK", 128)
+    monkeypatch.setattr(search_triton, "_INTERPRETED_BLOCK", 128)
     few = torch.tensor([70], dtype=torch.int32, device=DEVICE)
-    roots = kernels.fill(points[:256], posed, 400, num_points=few)
-    alone = kernels.fill(points[:70].clone(), posed, 400)
+    roots = kernels.find_correspondences_into(points[:256], posed, 400, num_points=few)
+    alone = kernels.find_correspondences_into(points[:70].clone(), posed, 400)
     assert torch.equal(roots.count, alone.count)
     assert torch.equal(roots.number[:70], alone.number) and not roots.number[70:].any()
     more = torch.tensor([5000], dtype=torch.int32, device=DEVICE)
-    assert torch.equal(kernels.fill(points[:70], posed, 400, num_points=more).number, alone.number)
+    assert torch.equal(kernels.find_correspondences_into(points[:70], posed, 400, num_points=more).number, alone.number)
 
 
 @pytest.mark.parametrize("resolution", [(48, 48, 12), (20, 30, 10)])
@@ -162,18 +162,18 @@ def test_roots_in_free_cells_are_dropped(
 ) -> None:
     occupied = (torch.rand(resolution, generator=torch.Generator().manual_seed(0)) < 0.5).to(DEVICE)
     points, capacity = points[:300], 600
-    expected = reference.fill(points, posed, capacity, occupied=occupied)
-    roots = kernels.fill(points, posed, capacity, occupied=occupied)
-    assert 0.3 < int(roots.count) / int(kernels.fill(points, posed, capacity).count) < 0.7
+    expected = reference.find_correspondences_into(points, posed, capacity, occupied=occupied)
+    roots = kernels.find_correspondences_into(points, posed, capacity, occupied=occupied)
+    assert 0.3 < int(roots.count) / int(kernels.find_correspondences_into(points, posed, capacity).count) < 0.7
     assert share_found(expected, roots) > 0.98, "a root on the border of two cells may fall to either"
     assert share_found(roots, expected) > 0.98
 
 
 def test_points_without_candidates_have_no_root(kernels: FastSnarfDeformer, posed: PosedSkinning) -> None:
     far = torch.tensor([[5.0, 0.0, 0.0], [0.0, -30.0, 0.0], [torch.nan, 0.0, 0.0], [0.0, torch.inf, 0.0]])
-    roots = kernels.fill(far.to(DEVICE), posed, 10)
+    roots = kernels.find_correspondences_into(far.to(DEVICE), posed, 10)
     assert roots.count == 0 and not roots.number.any()
-    none = kernels.fill(far[:0].to(DEVICE), posed, 10)
+    none = kernels.find_correspondences_into(far[:0].to(DEVICE), posed, 10)
     assert none.count == 0 and none.first.shape == none.number.shape == (0,)
 
 
@@ -183,7 +183,7 @@ def test_gradients_are_those_of_torch(
     gradients = []
     for deformer in (reference, kernels):
         leaves = bones.clone().requires_grad_(True), points[:800].clone().requires_grad_(True)
-        roots = deformer.fill(leaves[1], deformer.pose(leaves[0]), 1600)
+        roots = deformer.find_correspondences_into(leaves[1], deformer.pose(leaves[0]), 1600)
         slope = torch.sin(10 * roots.canonical.detach())  # the same for a root in whatever row
         written = torch.arange(1600, device=DEVICE) < roots.count
         (torch.where(written[:, None], roots.canonical, 0.0) * slope).sum().backward()
@@ -202,11 +202,11 @@ def test_gradients_agree_with_differences_of_searches(
     """Searches in double precision, of the points that have one root, in ten directions of all the numbers."""
     exact = deformer_with(small_avatar, "torch", max_steps=40, converged=1e-12).double()
     leaves = bones.clone().requires_grad_(True), points[:60].clone().requires_grad_(True)
-    roots = kernels.fill(leaves[1], kernels.pose(leaves[0]), 200)
+    roots = kernels.find_correspondences_into(leaves[1], kernels.pose(leaves[0]), 200)
     generator, step = torch.Generator().manual_seed(5), 1e-7
 
     def find(bones: Tensor, points: Tensor) -> RootBuffer:
-        return exact.fill(points, exact.pose(bones), 200)
+        return exact.find_correspondences_into(points, exact.pose(bones), 200)
 
     base = find(bones.double(), points[:60].double())
     single = [point for point in range(60) if base.number[point] == 1 and roots.number[point] == 1]
@@ -236,7 +236,7 @@ def test_unused_rows_take_no_gradient(
 ) -> None:
     """Rows beyond the count hold anything, and so may their gradients."""
     leaf = points[:50].clone().requires_grad_(True)
-    roots = kernels.fill(leaf, posed, 200)
+    roots = kernels.find_correspondences_into(leaf, posed, 200)
     gradient = torch.full((200, 3), torch.nan, device=DEVICE)
     gradient[: int(roots.count)] = 1.0
     roots.canonical.backward(gradient)
@@ -247,7 +247,7 @@ def test_torch_fills_the_same_buffers(reference: FastSnarfDeformer, posed: Posed
     """The reference itself, against the plain list of roots."""
     plain = reference(points[:200], posed)
     few = torch.tensor([120], dtype=torch.int32, device=DEVICE)
-    roots = reference.fill(points[:200], posed, 90, num_points=few)
+    roots = reference.find_correspondences_into(points[:200], posed, 90, num_points=few)
     torch.testing.assert_close(roots.canonical, plain.canonical[:90], atol=0, rtol=0)
     assert torch.equal(roots.point.long(), plain.point[:90])
     assert int(roots.count) == int((plain.point < 120).sum())

@@ -16,10 +16,10 @@ from tests.avatars import Avatar
 
 
 def test_cube_is_a_fifth_larger_than_the_body_and_flat_in_the_skinning_box(avatar: Avatar) -> None:
-    centre, half = canonical_box(avatar.vertices)
+    center, half = canonical_box(avatar.vertices)
     extent = avatar.vertices.amax(dim=0) - avatar.vertices.amin(dim=0)
     torch.testing.assert_close(2 * half, 1.2 * extent.max())
-    torch.testing.assert_close(2 * centre, avatar.vertices.amax(dim=0) + avatar.vertices.amin(dim=0))
+    torch.testing.assert_close(2 * center, avatar.vertices.amax(dim=0) + avatar.vertices.amin(dim=0))
     box = skinning_box(avatar.vertices, (128, 128, 32))
     torch.testing.assert_close(box.upper - box.lower, 2 * half * torch.tensor([1.0, 1.0, 0.25]))
     assert box.contains(avatar.vertices).all(), "the flattened box must hold the whole body"
@@ -60,11 +60,11 @@ def test_sharpness_gives_each_point_more_of_its_main_bone() -> None:
     skinning_weights = torch.zeros(2, 24)
     skinning_weights[:, 3], skinning_weights[:, 6] = 0.75, 0.25
     box = skinning_box(vertices, (4, 4, 4))
-    grid = build_skinning_grid(vertices, skinning_weights, box, SkinningSettings(neighbours=1, sharpness=2.0))
+    grid = build_skinning_grid(vertices, skinning_weights, box, SkinningSettings(neighbors=1, sharpness=2.0))
     torch.testing.assert_close(grid[:, [3, 6]], torch.tensor([0.9, 0.1]).expand(64, 2))
 
 
-def test_one_voxel_takes_the_inverse_distance_mean_of_its_neighbours() -> None:
+def test_one_voxel_takes_the_inverse_distance_mean_of_its_neighbors() -> None:
     """The outermost voxels are not smoothed: with 30 vertices each is the weighted mean of all of them."""
     generator = torch.Generator().manual_seed(0)
     vertices = torch.rand(30, 3, generator=generator)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.export.decimation import close, decimate, sew, without_crumbs, without_folds
+from instantavatar_ns.utils.errors import InputError
 
 
 def _box(*corner, size=1.0):

@@ -9,13 +9,13 @@ import torch
 import trimesh
 from nerfstudio.utils.eval_utils import eval_setup
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.export.avatar import AvatarMesh
 from instantavatar_ns.export.motions import closed, place, posed_body
 from instantavatar_ns.export.surface import Surface
 from instantavatar_ns.motion.editing import MotionOptions, Root
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts.export import Export
+from instantavatar_ns.utils.errors import InputError
 from tests.export.glb import Glb
 
 AS_GIVEN = MotionOptions(root="as-recorded", place="dataset")

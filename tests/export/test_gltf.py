@@ -6,7 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.canonical import canonical_body_pose, canonical_transforms
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import png_bytes
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones

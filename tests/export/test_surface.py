@@ -6,9 +6,9 @@ import torch
 import trimesh
 
 from instantavatar_ns.deformer.voxels import VoxelBox
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.export.surface import THICKNESS, extract_surface
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+from instantavatar_ns.utils.errors import InputError
 from tests.avatars import body_density
 
 RADIUS = 0.2

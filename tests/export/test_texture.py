@@ -6,7 +6,7 @@ import torch
 import trimesh
 
 from instantavatar_ns.export.surface import Surface
-from instantavatar_ns.export.texture import bake, fill_unknown, rasterise, surface_colours, unwrap
+from instantavatar_ns.export.texture import bake, fill_unknown, rasterise, surface_colors, unwrap
 
 SIZE = 128
 
@@ -45,16 +45,16 @@ def test_every_triangle_shows_in_the_texture_at_its_place(unwrapped):
     assert np.abs(uv - expected).max() < 2 / SIZE  # texels that an edge only touches are moved to it
 
 
-def test_texture_has_the_colours_of_the_surface(ball, unwrapped):
+def test_texture_has_the_colors_of_the_surface(ball, unwrapped):
     texture = bake(_rainbow, ball, unwrapped, SIZE) / 255.0
     uv = unwrapped.uv[unwrapped.faces].mean(axis=1)
     columns, rows = (uv[:, 0] * SIZE).astype(int), ((1 - uv[:, 1]) * SIZE).astype(int)
-    centres = ball.vertices[unwrapped.source[unwrapped.faces]].mean(axis=1)
-    expected = _rainbow(torch.from_numpy(centres))[1].numpy()
+    centers = ball.vertices[unwrapped.source[unwrapped.faces]].mean(axis=1)
+    expected = _rainbow(torch.from_numpy(centers))[1].numpy()
     assert np.abs(texture[rows, columns] - expected).max() < 0.05
 
 
-def test_colours_are_composited_along_the_way_inwards():
+def test_colors_are_composited_along_the_way_inwards():
     """Red skin of 4 mm over blue: what shines through depends on how dense the skin is."""
 
     def shade(points):
@@ -62,19 +62,19 @@ def test_colours_are_composited_along_the_way_inwards():
         return torch.full((len(points),), 100.0), torch.where(red, torch.eye(3)[0], torch.eye(3)[2])
 
     normals = np.array([[0.0, 0.0, 3.0]], np.float32)
-    colours, seen = surface_colours(shade, np.zeros((1, 3), np.float32), normals)
+    colors, seen = surface_colors(shade, np.zeros((1, 3), np.float32), normals)
     # From 4 mm before the surface to 16 mm behind it; the first 8 mm are red.
     red, blue = 1 - np.exp(-0.8), np.exp(-0.8) - np.exp(-2.0)
     assert seen.all()
-    np.testing.assert_allclose(colours[0] / 255, [red / (red + blue), 0, blue / (red + blue)], atol=0.003)
+    np.testing.assert_allclose(colors[0] / 255, [red / (red + blue), 0, blue / (red + blue)], atol=0.003)
 
 
 def test_rays_that_meet_nothing_are_told(ball):
-    _, seen = surface_colours(lambda points: (torch.zeros(len(points)), points), ball.vertices, ball.normals)
+    _, seen = surface_colors(lambda points: (torch.zeros(len(points)), points), ball.vertices, ball.normals)
     assert not seen.any()
 
 
-def test_unknown_texels_take_the_nearest_colour():
+def test_unknown_texels_take_the_nearest_color():
     texture = np.zeros((4, 6, 3), np.uint8)
     texture[:, 0], texture[:, 5] = 10, 20
     known = np.zeros((4, 6), bool)

@@ -14,30 +14,30 @@ from instantavatar_ns.field.implementation import choose_implementation
 from instantavatar_ns.field.tcnn import share_parameters, tinycudann
 
 SMALL = HashGrid(levels=4, log2_entries=8, base_resolution=4, growth=1.6)
-CENTRE, HALF = torch.tensor([0.0, -0.2, 0.1]), torch.tensor(1.1)
+CENTER, HALF = torch.tensor([0.0, -0.2, 0.1]), torch.tensor(1.1)
 needs_tcnn = pytest.mark.skipif(tinycudann() is None, reason="needs a GPU and tiny-cuda-nn")
 
 
 def small_field() -> CanonicalField:
     """Features as large as those of a trained field."""
     torch.manual_seed(0)
-    field = CanonicalField(CENTRE, HALF, SMALL, width=16, implementation="torch")
+    field = CanonicalField(CENTER, HALF, SMALL, width=16, implementation="torch")
     torch.nn.init.normal_(field.encoding.params)
     return field
 
 
 def points_in_cube(count: int) -> torch.Tensor:
-    return CENTRE + HALF * (2 * torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) - 1)
+    return CENTER + HALF * (2 * torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) - 1)
 
 
 def test_default_field_has_thirteen_million_parameters() -> None:
-    field = CanonicalField(CENTRE, HALF, HashGrid(), implementation="torch")
+    field = CanonicalField(CENTER, HALF, HashGrid(), implementation="torch")
     networks = (64 * 32 + 16 * 64) + (64 * 16 + 64 * 64 + 16 * 64)
     assert sum(p.numel() for p in field.density_head.parameters()) == 64 * 32 + 16 * 64
     assert sum(p.numel() for p in field.parameters()) == 2 * sum(HashGrid().entries) + networks == 13_036_208
 
 
-def test_density_and_colour_are_in_range_and_depend_on_place() -> None:
+def test_density_and_color_are_in_range_and_depend_on_place() -> None:
     density, color = small_field()(points_in_cube(500))
     assert density.shape == (500,) and color.shape == (500, 3)
     assert density.min() == 0 < density.max(), "a ReLU"
@@ -47,7 +47,7 @@ def test_density_and_colour_are_in_range_and_depend_on_place() -> None:
 
 def test_cube_is_mapped_to_the_unit_cube() -> None:
     field = small_field()
-    corners = torch.stack([CENTRE - HALF, CENTRE + HALF])
+    corners = torch.stack([CENTER - HALF, CENTER + HALF])
     encoded = field.encoding(torch.tensor([[0.0] * 3, [1.0] * 3]))
     torch.testing.assert_close(field.density(corners)[1], field.density_head(encoded)[:, 1:])
 
@@ -77,7 +77,7 @@ def test_tcnn_by_name_without_tcnn_says_what_to_do(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(implementation, "triton_usable", lambda: False)
     choose_implementation.cache_clear()
     with pytest.raises(RuntimeError, match="'auto' or 'torch'"):
-        CanonicalField(CENTRE, HALF, SMALL, implementation="tcnn")
+        CanonicalField(CENTER, HALF, SMALL, implementation="tcnn")
     assert choose_implementation("auto") == "torch"
     choose_implementation.cache_clear()
 
@@ -93,7 +93,7 @@ def test_other_layout_of_parameters_is_refused() -> None:
 def test_tcnn_computes_what_torch_does_and_loads_its_state() -> None:
     grid = HashGrid(log2_entries=15)
     fields = {
-        name: CanonicalField(CENTRE, HALF, grid, implementation=name).cuda()  # pyright: ignore[reportArgumentType]
+        name: CanonicalField(CENTER, HALF, grid, implementation=name).cuda()  # pyright: ignore[reportArgumentType]
         for name in ("torch", "tcnn")
     }
     torch.manual_seed(0)
@@ -114,7 +114,7 @@ def test_tcnn_gives_torchs_gradients_and_accepts_no_points() -> None:
     state = None
     for name in ("torch", "tcnn"):
         torch.manual_seed(0)
-        field = CanonicalField(CENTRE, HALF, grid, implementation=name).cuda()  # pyright: ignore[reportArgumentType]
+        field = CanonicalField(CENTER, HALF, grid, implementation=name).cuda()  # pyright: ignore[reportArgumentType]
         torch.nn.init.uniform_(field.encoding.params, -1.0, 1.0)
         state = state or copy.deepcopy(field.state_dict())
         field.load_state_dict(state)

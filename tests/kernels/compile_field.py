@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import torch
 
-from instantavatar_ns.field import triton_heads
+from instantavatar_ns.field import heads_triton
 from instantavatar_ns.field.canonical_field import CanonicalField
+from instantavatar_ns.field.field_triton import Precision, evaluate_field
 from instantavatar_ns.field.hash_encoding import HashGrid
-from instantavatar_ns.field.triton_field import Precision, evaluate_field
 from tests.kernels.compiled import compiled_launches, resources
 
 
@@ -49,7 +49,7 @@ def main() -> None:
         "half": launched(lambda: launch_all("half", HashGrid(), 64, True, (True, False))),
         "float": launched(lambda: launch_all("float", small, 32, False, (True,))),
     }
-    triton_heads._has_large_shared_memory = lambda device: False
+    heads_triton._has_large_shared_memory = lambda device: False
     kernels["half, 8.6"] = launched(lambda: launch_all("half", HashGrid(), 64, False, (True,)), 86)
     print(json.dumps(kernels, indent=2))
 

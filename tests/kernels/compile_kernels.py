@@ -15,14 +15,14 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from instantavatar_ns.kernels import components, compositing, image_rounds, posed_grid, row_adam, traversal
+from instantavatar_ns.kernels import components, composite, image_rounds, march, posed_grid, row_adam
 
 FLOATS, INTS, FLAGS = "*fp32", "*i32", "*u8"
 CANONICAL = {"NX": 128, "NY": 128, "NZ": 32}
 # Kernel, types of its arguments, its constants, warps.
 KERNELS = [
     (
-        traversal.traverse_kernel,
+        march.traverse_kernel,
         [
             FLOATS,
             FLOATS,
@@ -45,13 +45,13 @@ KERNELS = [
         1,
     ),
     (
-        compositing.composite_kernel,
+        composite.composite_kernel,
         [FLOATS, FLOATS, INTS, INTS, FLOATS, INTS, INTS, FLOATS, FLOATS, FLOATS, FLOATS, INTS, "fp32", "fp32", "fp32"],
         {"LANES": 64},
         1,
     ),
     (
-        compositing.composite_backward_kernel,
+        composite.composite_backward_kernel,
         [FLOATS, FLOATS, FLOATS, INTS, INTS, FLOATS, INTS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, FLOATS, "fp32"],
         {"LANES": 64},
         1,

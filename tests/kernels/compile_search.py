@@ -14,7 +14,7 @@ from collections import Counter
 
 import torch
 
-from instantavatar_ns.deformer import _search_triton
+from instantavatar_ns.deformer import search_triton
 from instantavatar_ns.deformer.candidates import main_bones
 from instantavatar_ns.deformer.search import SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
@@ -23,17 +23,17 @@ from tests.kernels.compiled import compiled_launches, fused_with_other_lanes, in
 
 def launch_all() -> None:
     """Launch the kernels with tensors of the CPU, of different lengths, with and without the optional ones."""
-    _search_triton._check_device = lambda tensor: None
+    search_triton._check_device = lambda tensor: None
     box = VoxelBox(-torch.ones(3), torch.ones(3), (128, 128, 32))
     weights = torch.full((128 * 128 * 32, 24), 1 / 24)
     bones = torch.eye(4).repeat(24, 1, 1).requires_grad_(True)
-    posed = _search_triton.pose_triton(bones, weights, main_bones(weights, box), box)
+    posed = search_triton.pose_triton(bones, weights, main_bones(weights, box), box)
     count = torch.ones(1, dtype=torch.int32)
     occupied = torch.ones(box.resolution, dtype=torch.bool)
     for n in (1024, 1000):
         for optional in ({}, {"num_points": count, "occupied": occupied}):
             points = torch.zeros(n, 3, requires_grad=True)
-            roots = _search_triton.find_roots(points, posed, weights, SearchSettings(), capacity=2 * n, **optional)
+            roots = search_triton.find_roots(points, posed, weights, SearchSettings(), capacity=2 * n, **optional)
             roots.canonical.sum().backward()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("triton.backends.nvidia")
 
-# Bytes of registers that a lane spills; see `BACKWARD` in field/triton_heads.py.
+# Bytes of registers that a lane spills; see `BACKWARD` in field/heads_triton.py.
 MOST_SPILT = {"gather_kernel": 0, "scatter_kernel": 0, "points_kernel": 0, "forward_kernel": 0, "backward_kernel": 512}
 # Of a program, on compute capabilities 9.0 and 8.6.
 SHARED_MEMORY = {"half": 227 * 1024, "float": 227 * 1024, "half, 8.6": 99 * 1024}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import JOINT_NAMES
-from instantavatar_ns.data.demo_motion import dance_poses
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.demo.motion import dance_poses
 from instantavatar_ns.motion.bvh import read_bvh
 from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.utils.errors import InputError
 from tests.motion.bvh_files import CMU, DAZ, MIXAMO, PARENTS, PROGRAMS, Z_UP, BvhStyle, forward, write_bvh
 
 JOINT = {name: index for index, name in enumerate(JOINT_NAMES)}

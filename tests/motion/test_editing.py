@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.editing import (
     MotionOptions,
     cut,
@@ -22,6 +21,7 @@ from instantavatar_ns.motion.editing import (
     take_out_travel,
 )
 from instantavatar_ns.motion.motion import Motion
+from instantavatar_ns.utils.errors import InputError
 
 UP = torch.tensor([0.0, 0.0, 1.0])
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import JOINT_NAMES, load_body_model
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
 from instantavatar_ns.motion.editing import MotionOptions, Root, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.utils.errors import InputError
 
 NAMES = ("dance", "stretch", "walk")
 BODY = load_body_model("free")

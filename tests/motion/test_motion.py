@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.body_model import load_body_model
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.motion.motion import Motion, load_motion, place_motion, resample
+from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
 
 DOWN_IS_Y = torch.tensor([0.0, -1.0, 0.0])  # OpenCV axes, as PeopleSnapshot's world

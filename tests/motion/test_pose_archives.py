@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.pose_archives import read_arrays
 from instantavatar_ns.motion.readers import read_motion_file, read_pose_file
+from instantavatar_ns.utils.errors import InputError
 
 RANDOM = np.random.default_rng(0)
 POSES = RANDOM.normal(size=(4, 72))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.motion.readers import read_motion_file, read_pose_file
+from instantavatar_ns.utils.errors import InputError
 from tests.motion.bvh_files import forward
 
 RANDOM = np.random.default_rng(0)

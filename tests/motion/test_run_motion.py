@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.motion.run_motion import load_run_motion

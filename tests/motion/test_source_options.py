@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tyro
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.export import Export
+from instantavatar_ns.utils.errors import InputError
 
 
 @pytest.mark.parametrize("command", [Animate, Export])

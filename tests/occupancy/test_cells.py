@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.occupancy._components_triton import largest_component_triton
-from instantavatar_ns.occupancy.cells import cubic_cells, dilate, fill, largest_component
+from instantavatar_ns.occupancy.cells import cubic_cells, dilate, largest_component, mark_nearest
+from instantavatar_ns.occupancy.components_triton import largest_component_triton
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 EDGE = 0.1
@@ -42,7 +42,7 @@ def test_points_an_edge_apart_leave_no_hole(spacing: float, turned: bool, seed: 
     # Only a ball is lit, so that points outside the box do not fill its border.
     points = points[points.norm(dim=-1) < 0.95]
     box = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
-    binaries = fill(points, box, (20, 20, 20))
+    binaries = mark_nearest(points, box, (20, 20, 20))
     queries = 2 * torch.rand(20_000, 3, generator=generator) - 1
     queries = queries[queries.norm(dim=-1) < 0.95 - 2 * EDGE]
     assert occupied_at(queries, binaries).all()
@@ -51,16 +51,16 @@ def test_points_an_edge_apart_leave_no_hole(spacing: float, turned: bool, seed: 
 
 def test_fill_marks_the_eight_cells_nearest_to_a_point() -> None:
     box = torch.tensor([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0])
-    binaries = fill(torch.tensor([[[0.01, 0.09, -0.02]]]), box, (20, 20, 20))
+    binaries = mark_nearest(torch.tensor([[[0.01, 0.09, -0.02]]]), box, (20, 20, 20))
     cells = {tuple(cell) for cell in binaries.nonzero().tolist()}
     assert cells == {(x, y, z) for x in (9, 10) for y in (10, 11) for z in (9, 10)}
 
 
 def test_points_outside_mark_the_border_and_none_mark_nothing() -> None:
     box = torch.tensor([0.0, 0.0, 0.0, 1.0, 2.0, 3.0])
-    binaries = fill(torch.tensor([[-5.0, 1.0, 9.0]]), box, (2, 4, 6))
+    binaries = mark_nearest(torch.tensor([[-5.0, 1.0, 9.0]]), box, (2, 4, 6))
     assert {tuple(cell) for cell in binaries.nonzero().tolist()} == {(0, 1, 5), (0, 2, 5)}
-    assert not fill(torch.zeros(0, 3), box, (2, 4, 6)).any()
+    assert not mark_nearest(torch.zeros(0, 3), box, (2, 4, 6)).any()
 
 
 def test_cubic_cells_hold_the_box_in_their_middle() -> None:
@@ -72,7 +72,7 @@ def test_cubic_cells_hold_the_box_in_their_middle() -> None:
     assert (aabb[:3] <= lower + 1e-6).all() and (aabb[3:] >= upper - 1e-6).all()
 
 
-def test_dilate_adds_the_neighbours_and_does_not_wrap_round() -> None:
+def test_dilate_adds_the_neighbors_and_does_not_wrap_round() -> None:
     binaries = torch.zeros(5, 6, 7, dtype=torch.bool)
     binaries[0, 3, 3] = True
     grown = dilate(binaries)

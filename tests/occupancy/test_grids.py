@@ -14,6 +14,7 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy, opacity
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
+from instantavatar_ns.rendering.march import sample_rays
 from tests.avatars import Avatar, body_density, points_near, random_bones
 
 POSES = 3
@@ -124,7 +125,7 @@ def test_samples_of_the_union_grid_lie_in_its_cells(union: PoseUnionGrid) -> Non
     directions = torch.nn.functional.normalize(
         torch.cat([0.3 * torch.randn(64, 2, generator=torch.Generator().manual_seed(0)), -torch.ones(64, 1)], 1), dim=-1
     )
-    samples = union.sampling(origins, directions, render_step_size=0.02)
+    samples = sample_rays(origins, directions, union.cells, 0.02, stratified=False)
     assert len(samples.ray_indices) > 100
     middles = (samples.t_starts + samples.t_ends) / 2
     points = origins[samples.ray_indices] + middles[:, None] * directions[samples.ray_indices]
@@ -159,10 +160,10 @@ def test_occupancy_starts_near_the_body_inside_included(avatar: Avatar) -> None:
     occupancy, reach = CanonicalOccupancy(avatar.deformer.box), 0.05
     occupancy.start_near(avatar.vertices, reach)
     body = trimesh.Trimesh(avatar.vertices.numpy(), avatar.body.faces.numpy(), process=False)
-    free = occupancy.centres()[~occupancy.binaries.flatten()][::31]
+    free = occupancy.centers()[~occupancy.binaries.flatten()][::31]
     assert torch.cdist(free, avatar.vertices).min() > reach
     assert not body.contains(free.numpy()).any()
-    near = occupancy.occupied_centres()[::31]
+    near = occupancy.occupied_centers()[::31]
     inside = torch.from_numpy(body.contains(near.numpy()))
     distance = torch.cdist(near, avatar.vertices).amin(dim=1)
     diagonal = float(((occupancy.aabbs[0, 3:] - occupancy.aabbs[0, :3]) / occupancy.resolution).norm())
@@ -189,8 +190,8 @@ def test_occupied_cells_hold_the_ball_and_little_more(box: VoxelBox) -> None:
     distance = (points - torch.tensor([0.1, -0.2, 0.0])).norm(dim=-1)
     edge = ((box.upper - box.lower) / torch.tensor(box.resolution)).max()
     assert not occupied[distance > 0.2 + 2 * 3**0.5 * edge].any()
-    assert occupancy.occupied(occupancy.occupied_centres()).all()
-    assert len(occupancy.occupied_centres()) == occupancy.binaries.sum()
+    assert occupancy.occupied(occupancy.occupied_centers()).all()
+    assert len(occupancy.occupied_centers()) == occupancy.binaries.sum()
 
 
 def test_stray_density_is_dropped(box: VoxelBox) -> None:
@@ -229,8 +230,8 @@ def test_nothing_outside_the_box_is_occupied(box: VoxelBox) -> None:
 def test_jittered_points_lie_one_in_each_cell(box: VoxelBox) -> None:
     occupancy = CanonicalOccupancy(box)
     edge = (box.upper - box.lower) / torch.tensor(box.resolution)
-    torch.testing.assert_close(occupancy.centres(), box.lower + (occupancy.grid_coords + 0.5) * edge)
-    assert ((occupancy.jittered() - occupancy.centres()).abs() <= edge / 2 + 1e-5).all()
+    torch.testing.assert_close(occupancy.centers(), box.lower + (occupancy.grid_coords + 0.5) * edge)
+    assert ((occupancy.jittered() - occupancy.centers()).abs() <= edge / 2 + 1e-5).all()
 
 
 def test_random_points_fill_the_box(box: VoxelBox) -> None:

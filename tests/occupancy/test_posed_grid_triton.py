@@ -12,11 +12,11 @@ from torch import Tensor
 from instantavatar_ns.body.canonical import canonical_body_pose
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.motion.motion import load_motion
-from instantavatar_ns.occupancy._posed_grid_triton import POSE_RESOLUTION, pose_cells_triton
-from instantavatar_ns.occupancy._traversal_triton import sample_rays_triton
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
-from instantavatar_ns.occupancy.cells import OccupiedCells, fill
+from instantavatar_ns.occupancy.cells import OccupiedCells, mark_nearest
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, pose_cells, posed_bounds
+from instantavatar_ns.occupancy.posed_grid_triton import POSE_RESOLUTION, pose_cells_triton
+from instantavatar_ns.rendering.march_triton import sample_rays_triton
 from tests.avatars import Avatar, body_density, bone_transforms, random_bones
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,7 +68,7 @@ def test_union_is_that_of_torch(
     small_avatar: Avatar, occupancy: CanonicalOccupancy, bones: Tensor, poses: slice
 ) -> None:
     grid = union(small_avatar, occupancy, bones[poses])
-    points = deepcopy(small_avatar.deformer).to(DEVICE).skin(occupancy.occupied_centres(), bones[poses])
+    points = deepcopy(small_avatar.deformer).to(DEVICE).skin(occupancy.occupied_centers(), bones[poses])
     assert_filled(grid.cells, points)
     assert 0.1 < grid.binaries.float().mean() < 0.9
     assert torch.equal(grid.occs, grid.binaries.flatten().float())
@@ -87,7 +87,7 @@ def test_cells_of_a_pose_are_those_of_torch_in_the_same_box(
     deformer: FastSnarfDeformer, occupancy: CanonicalOccupancy, bones: Tensor, pose: int
 ) -> None:
     cells = pose_cells(occupancy, deformer, bones[pose], "triton")
-    points = deformer.skin(occupancy.occupied_centres(), bones[pose])
+    points = deformer.skin(occupancy.occupied_centers(), bones[pose])
     assert cells.binaries.shape == (POSE_RESOLUTION,) * 3
     assert_filled(cells, points)
     edge = (cells.aabb[3:] - cells.aabb[:3]) / POSE_RESOLUTION
@@ -101,7 +101,7 @@ def test_samples_are_found_wherever_torch_finds_one(
 ) -> None:
     """The two grids lie differently; what one marks around the skinned centres the other marks too, within a cell."""
     ours = pose_cells(occupancy, deformer, bones[pose], "triton")
-    points = deformer.skin(occupancy.occupied_centres(), bones[pose])
+    points = deformer.skin(occupancy.occupied_centers(), bones[pose])
     offsets = torch.rand(8, len(points), 3, generator=torch.Generator().manual_seed(0)).to(DEVICE) - 0.5
     assert contains(ours, (points + 0.99 * cell_edge(occupancy) * offsets).view(-1, 3)).all()
 
@@ -109,12 +109,12 @@ def test_samples_are_found_wherever_torch_finds_one(
 def test_pose_that_the_grid_does_not_hold_has_larger_cells(
     deformer: FastSnarfDeformer, occupancy: CanonicalOccupancy, bones: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("instantavatar_ns.occupancy._posed_grid_triton.POSE_RESOLUTION", 16)
+    monkeypatch.setattr("instantavatar_ns.occupancy.posed_grid_triton.POSE_RESOLUTION", 16)
     cells = pose_cells(occupancy, deformer, bones[0], "triton")
     edge = (cells.aabb[3:] - cells.aabb[:3]) / 16
     assert cells.binaries.shape == (16, 16, 16) and edge.min() > 1.2 * cell_edge(occupancy)
     torch.testing.assert_close(edge, edge[:1].expand(3))
-    points = deformer.skin(occupancy.occupied_centres(), bones[0])
+    points = deformer.skin(occupancy.occupied_centers(), bones[0])
     assert ((points > cells.aabb[:3] + edge / 2) & (points < cells.aabb[3:] - edge / 2)).all()
     assert_filled(cells, points)
 
@@ -139,7 +139,7 @@ def test_two_parts_are_both_skinned(
     hands[:, :12], hands[:, -12:] = True, True
     two = without(occupancy, hands)
     assert two.binaries[0, :12].any() and two.binaries[0, -12:].any()
-    points = deformer.skin(two.occupied_centres(), bones[:4])
+    points = deformer.skin(two.occupied_centers(), bones[:4])
     assert_filled(union(small_avatar, two, bones[:4]).cells, points)
     assert_filled(pose_cells(two, deformer, bones[0], "triton"), points[0])
 
@@ -187,10 +187,10 @@ def assert_filled(cells: OccupiedCells, points: Tensor, rounding: float = 1e-5) 
     # Where a limb is not turned, whole planes of centres lie there.
     clear = ((place - place.round()).abs() > 1e-4).all(dim=-1)
     assert clear.any()
-    assert not (fill(points[clear], cells.aabb, (x, y, z)) & ~cells.binaries).any(), "a cell is missing"
+    assert not (mark_nearest(points[clear], cells.aabb, (x, y, z)) & ~cells.binaries).any(), "a cell is missing"
     most = torch.zeros_like(cells.binaries)
     for corner in torch.cartesian_prod(*[torch.tensor([-rounding, rounding], device=points.device)] * 3):
-        most |= fill(points + corner, cells.aabb, (x, y, z))
+        most |= mark_nearest(points + corner, cells.aabb, (x, y, z))
     assert not (cells.binaries & ~most).any(), "a cell too many"
 
 

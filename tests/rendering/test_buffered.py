@@ -12,9 +12,9 @@ import torch
 
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.buffered import render_buffered
+from instantavatar_ns.rendering.buffers import BufferSizes, RenderBuffers
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
-from instantavatar_ns.rendering.render_buffers import BufferSizes, RenderBuffers
 from tests.rendering.scenes import DEVICE, Scene, posed
 
 RULES = SampleRules(step=0.05)
@@ -24,7 +24,7 @@ ROOMY = BufferSizes(2048, 2048)
 @torch.no_grad()
 @pytest.mark.parametrize("thresholds", [(0.0, 0.0), (0.05, 0.2)])
 def test_pixels_are_those_of_the_packed_renderer(scene: Scene, thresholds: tuple[float, float]) -> None:
-    rules = replace(RULES, least_alpha=thresholds[0], least_transmittance=thresholds[1])
+    rules = replace(RULES, alpha_threshold=thresholds[0], early_stop_eps=thresholds[1])
     expected = render_packed(scene.rays, scene.pose, scene.avatar, rules)
     pixels, num_samples, num_roots = render_buffered(scene.rays, scene.pose, scene.avatar, rules, ROOMY)
     assert int(num_samples) == len(expected.weights) and 0 < int(num_roots) < 2048
@@ -63,7 +63,7 @@ def test_gradients_to_field_and_pose_are_those_of_the_packed_renderer(scene: Sce
 def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("instantavatar_ns.rendering.render_buffers._SAMPLES_PER_RAY", 1)
+    monkeypatch.setattr("instantavatar_ns.rendering.buffers._SAMPLES_PER_RAY", 1)
     buffers = RenderBuffers()
     _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) == 36, "what was rendered, not what was wanted"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from instantavatar_ns.body.pose_bank import PosedBody
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.rendering import image_poses
 from instantavatar_ns.rendering.image_poses import ImagePoses
 

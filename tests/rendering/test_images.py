@@ -9,18 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.occupancy import _rounds_triton
-from instantavatar_ns.occupancy.compositing import Pixels
-from instantavatar_ns.rendering import image_buffers
+from instantavatar_ns.rendering import image_buffers, rounds_triton
+from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, block_size, split
 from instantavatar_ns.rendering.image_rounds import render_rounds
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
-from instantavatar_ns.rendering.render_buffers import BufferSizes
 from tests.avatars import Avatar as Body
 from tests.rendering.scenes import DEVICE, Scene, posed
 
-RULES = SampleRules(step=0.1, least_alpha=0.01, least_transmittance=0.1)
+RULES = SampleRules(step=0.1, alpha_threshold=0.01, early_stop_eps=0.1)
 ROOMY = BufferSizes(1024, 1024)
 
 
@@ -65,14 +64,14 @@ def test_search_in_triton_gives_the_same(scene: Scene, expected: Pixels) -> None
 def test_rounds_spare_what_is_hidden(quick: Scene) -> None:
     samples = [int(render(quick, rounds).counts[:, 0].sum()) for rounds in ((0,), (4, 0), (2, 2, 2, 0))]
     assert samples[0] > samples[1] > samples[2]
-    transparent = replace(RULES, least_transmittance=0.0)
+    transparent = replace(RULES, early_stop_eps=0.0)
     whole, rounds = render(quick, (0,), transparent), render(quick, (2, 2, 0), transparent)
     assert whole.counts.sum(dim=0)[0] == rounds.counts.sum(dim=0)[0] == samples[0], "nothing is hidden, nothing spared"
     assert_same(rounds, whole, tolerance=1e-6)
 
 
 def test_round_takes_so_many_samples_and_the_last_one_the_rest(quick: Scene) -> None:
-    transparent = replace(RULES, least_transmittance=0.0)
+    transparent = replace(RULES, early_stop_eps=0.0)
     counts = render(quick, (3, 2, 0), transparent).counts[:, 0]
     with torch.no_grad():
         weights = render_packed(quick.rays, quick.pose, quick.avatar, transparent).weights
@@ -92,8 +91,8 @@ def test_images_of_any_size_run_the_same_kernels(
         aligned.extend(value.data_ptr() % 16 == 0 for value in arguments if isinstance(value, Tensor))
         launch_kernel(*arguments, **options)
 
-    launch_kernel = _rounds_triton.launch
-    monkeypatch.setattr(_rounds_triton, "launch", launch)
+    launch_kernel = rounds_triton.launch
+    monkeypatch.setattr(rounds_triton, "launch", launch)
     rays = Rays(quick.rays.origins[:number].clone(), quick.rays.directions[:number].clone())
     image = render(quick._replace(rays=rays), (2, 0))
     assert_same(image, tuple(value[:number] for value in expected[:3]))

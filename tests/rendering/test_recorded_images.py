@@ -13,24 +13,24 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from instantavatar_ns.body.pose_bank import PosedBody
-from instantavatar_ns.cuda_graph import Recording
-from instantavatar_ns.data.pinhole_rays import PinholeCamera
+from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering import image_buffers, recorded_images
+from instantavatar_ns.rendering.buffers import BufferSizes
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout
 from instantavatar_ns.rendering.inputs import Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.recorded_images import Image, ImageInputs, RecordedImages
-from instantavatar_ns.rendering.render_buffers import BufferSizes
+from instantavatar_ns.utils.cuda_graph import CudaGraph
+from instantavatar_ns.utils.pinhole_rays import PinholeCamera
 from tests.avatars import Avatar as Body
 from tests.rendering.scenes import DEVICE, Scene
 
-RULES = SampleRules(step=0.1, least_alpha=0.01, least_transmittance=0.1)
+RULES = SampleRules(step=0.1, alpha_threshold=0.01, early_stop_eps=0.1)
 WHITE = torch.ones(3, device=DEVICE)
 
 
@@ -57,11 +57,11 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
     """What is recorded from now on; on a CPU, too, each has its place in memory for what it gives."""
-    made: list[Recording] = []
+    made: list[CudaGraph] = []
 
-    class Kept(Recording):
+    class Kept(CudaGraph):
         def __init__(self, function: Callable[[], Any], device: torch.device, *, warm: bool) -> None:
             assert warm and sys.gettrace() is None
             super().__init__(function, device, warm=warm)
@@ -127,7 +127,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: name + text)
 
 
-def settle(images: RecordedImages, quick: Scene, recorded: list[Recording], *cameras: PinholeCamera) -> None:
+def settle(images: RecordedImages, quick: Scene, recorded: list[CudaGraph], *cameras: PinholeCamera) -> None:
     """Render until images of these cameras are recorded."""
     for one in cameras * 3:
         images.render(one, body(quick), quick.avatar, RULES, WHITE)
@@ -135,7 +135,7 @@ def settle(images: RecordedImages, quick: Scene, recorded: list[Recording], *cam
 
 
 def test_images_follow_pose_camera_background_field_and_occupancy(
-    images: RecordedImages, quick: Scene, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
+    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_buffers, "_MULTIPLE", 128)  # all of these images fit
     settle(images, quick, recorded, camera())
@@ -172,7 +172,7 @@ def test_images_follow_pose_camera_background_field_and_occupancy(
 
 @pytest.mark.usefixtures("plain")
 def test_sizes_alternate_and_images_are_not_overwritten(
-    images: RecordedImages, quick: Scene, recorded: list[Recording]
+    images: RecordedImages, quick: Scene, recorded: list[CudaGraph]
 ) -> None:
     cameras = camera(), camera(8, 6)  # of as many pixels
     settle(images, quick, recorded, *cameras)
@@ -188,7 +188,7 @@ def test_sizes_alternate_and_images_are_not_overwritten(
 
 
 def test_image_that_overflows_its_buffers_is_recorded_anew(
-    images: RecordedImages, quick: Scene, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
+    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_buffers, "_MULTIPLE", 4)
     monkeypatch.setattr(image_buffers, "_SPARE", 2.0)  # what holds a pose seen from the front holds it from behind
@@ -205,7 +205,7 @@ def test_image_that_overflows_its_buffers_is_recorded_anew(
 
 
 def test_image_in_parts_runs_as_it_is(
-    images: RecordedImages, quick: Scene, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
+    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_buffers, "_LEAST_RAYS", 8)
     monkeypatch.setattr(image_buffers, "_WARP", 1)
@@ -221,7 +221,7 @@ def test_image_in_parts_runs_as_it_is(
 
 @pytest.mark.usefixtures("plain")
 def test_recordings_of_sizes_not_asked_for_are_given_up(
-    images: RecordedImages, quick: Scene, recorded: list[Recording], monkeypatch: pytest.MonkeyPatch
+    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recorded_images, "_KEPT", 2)
     cameras = camera(2, 2), camera(3, 2), camera(2, 3)
@@ -235,7 +235,7 @@ def test_recordings_of_sizes_not_asked_for_are_given_up(
 
 @pytest.mark.usefixtures("plain")
 def test_avatar_elsewhere_in_memory_and_other_rules_are_recorded_anew(
-    images: RecordedImages, quick: Scene, recorded: list[Recording]
+    images: RecordedImages, quick: Scene, recorded: list[CudaGraph]
 ) -> None:
     settle(images, quick, recorded, camera(2, 2))
     params = quick.avatar.field.density_head.params
@@ -249,7 +249,7 @@ def test_avatar_elsewhere_in_memory_and_other_rules_are_recorded_anew(
 
 
 @pytest.mark.usefixtures("plain")
-def test_interruptions_do_no_harm(images: RecordedImages, quick: Scene, recorded: list[Recording]) -> None:
+def test_interruptions_do_no_harm(images: RecordedImages, quick: Scene, recorded: list[CudaGraph]) -> None:
     """nerfstudio's legacy viewer ends renderings by exceptions from a tracing function, at any line that it sees."""
     settle(images, quick, recorded, camera(2, 2))
     lines, end = 0, 0

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from instantavatar_ns.rendering.render_buffers import _PATIENCE, BufferSizes, RenderBuffers
+from instantavatar_ns.rendering.buffers import _PATIENCE, BufferSizes, RenderBuffers
 
 RAYS = 4096
 START = BufferSizes(256 * RAYS, 256 * RAYS)

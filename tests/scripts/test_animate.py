@@ -15,13 +15,13 @@ from nerfstudio.scripts.render import Commands
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
-from instantavatar_ns.body.pose_bank import rest_sequence
-from instantavatar_ns.errors import InputError
+from instantavatar_ns.body.bank import rest_sequence
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts import animate as animate_module
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.framing import body_points, cut_frames
+from instantavatar_ns.utils.errors import InputError
 from tests.commands import environment
 
 SIZE = 48
@@ -147,7 +147,7 @@ def test_saved_camera_path_films_the_motion(run, tmp_path, monkeypatch):
 
 def test_saved_path_that_cuts_the_person_is_told(run, tmp_path, monkeypatch, capsys):
     """Two frames from near by, one from farther away."""
-    matrices = [[1, 0, 0, 0, 0, 0, -1, -metres, 0, 1, 0, 0, 0, 0, 0, 1] for metres in (1, 4, 1)]
+    matrices = [[1, 0, 0, 0, 0, 0, -1, -meters, 0, 1, 0, 0, 0, 0, 0, 1] for meters in (1, 4, 1)]
     frames = [{"camera_to_world": matrix, "fov": 40, "aspect": 1} for matrix in matrices]
     path = {"camera_type": "perspective", "render_height": 20, "render_width": 20, "seconds": 0.3, "fps": 10}
     (tmp_path / "near.json").write_text(json.dumps({**path, "camera_path": frames}))

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.scripts.camera_path import film_motion, read_camera_path
+from instantavatar_ns.utils.errors import InputError
 
 CAMERA = {"camera_to_world": np.eye(4).ravel().tolist(), "fov": 40.0, "aspect": 1.0}
 

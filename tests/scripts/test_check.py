@@ -9,9 +9,9 @@ import pytest
 import tyro
 
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.scripts.check import Check
 from instantavatar_ns.scripts.main import Command
+from instantavatar_ns.utils.errors import InputError
 from tests.check.folders import Folder
 
 

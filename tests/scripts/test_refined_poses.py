@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.scripts.refined_poses import _trained_frames, _with_skipped_frames
 from tests.data.subjects import HEIGHT, WIDTH, write_instantavatar_folder

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instantavatar_ns.errors import InputError
 from instantavatar_ns.scripts.partial_frames import FRAME_PATTERN, PartialFrames
 from instantavatar_ns.scripts.video import check_output, encode, has_alpha, is_folder
+from instantavatar_ns.utils.errors import InputError
 
 COUNT, HEIGHT, WIDTH = 5, 50, 33  # an odd width, which H.264 does not take as it is
 RED = (200, 30, 40)

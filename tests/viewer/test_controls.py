@@ -116,7 +116,7 @@ def test_loaded_motion_starts_where_the_person_stands(model, scene, demo_subject
     )
 
 
-def test_background_has_the_chosen_colour(model, scene, viewer_camera) -> None:
+def test_background_has_the_chosen_color(model, scene, viewer_camera) -> None:
     model.viewer_controls.scene._background.value = (255, 0, 51)
     image = model.get_outputs_for_camera(viewer_camera())
     empty = image["accumulation"][..., 0] == 0

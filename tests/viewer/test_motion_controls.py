@@ -12,8 +12,8 @@ import pytest
 import torch
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
-from instantavatar_ns.body.pose_bank import PoseBank
-from instantavatar_ns.data.frames import PoseSequence
+from instantavatar_ns.body.bank import PoseBank
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.editing import MotionOptions, edit_motion
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.viewer.motion_controls import FRAME, LIBRARY, REST, RUN_MOTION, TIME, Clip, MotionControls

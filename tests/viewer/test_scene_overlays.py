@@ -7,7 +7,7 @@ import pytest
 import torch
 import trimesh
 
-from instantavatar_ns.body.body_model import load_body_model
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.viewer.scene_overlays import bars
 from tests.dependencies import interpreted_only
@@ -111,7 +111,7 @@ def test_cameras_are_shown_and_hidden_with_nerfstudios_own_buttons(model, scene)
 @interpreted_only
 def test_recorded_images_have_overlays_and_cells_only_where_they_are_shown(draw, model, scene, monkeypatch) -> None:
     monkeypatch.setattr(model, "renderer", "triton")
-    monkeypatch.setattr(type(model), "is_recordable", True)
+    monkeypatch.setattr(type(model), "supports_cuda_graphs", True)
     model.image_poses.forget()
     assert set(draw("Body mesh")[0]) == {"Body mesh"} and not model.image_poses._prepared
     assert len(draw("Pose cells")[0]["Pose cells"][0]) > 100

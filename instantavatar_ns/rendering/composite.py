@@ -1,0 +1,63 @@
+"""Pixels, and the weights of packed samples in them: nerfacc on CUDA, its twin in torch elsewhere."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from nerfacc import render_weight_from_density
+from torch import Tensor
+
+from instantavatar_ns.rendering.march import Samples
+from instantavatar_ns.rendering.nerfacc_cuda import nerfacc_cuda
+
+
+class Pixels(NamedTuple):
+    """What a ray sees, and how much of it each sample gave.
+
+    Attributes:
+        rgb: Colour in front of black.
+        accumulation: Opacity of the ray.
+        depth: Sum of the weights times the distances of the samples, metres.
+        weights: Share of each sample in its pixel; zero in the unused part of the buffer.
+    """
+
+    rgb: Float[Tensor, "rays 3"]
+    accumulation: Float[Tensor, "rays"]
+    depth: Float[Tensor, "rays"]
+    weights: Float[Tensor, "samples"]
+
+
+def sample_weights(
+    samples: Samples, density: Float[Tensor, "samples"], num_rays: int
+) -> tuple[Float[Tensor, "samples"], Float[Tensor, "samples"]]:
+    """Share of each sample in its pixel, and the transmittance in front of it.
+
+    Args:
+        samples: Packed samples, ordered along each ray.
+        density: Their densities, 1/metres.
+        num_rays: How many rays there are.
+    """
+    if density.is_cuda and nerfacc_cuda() and len(density):
+        weights, transmittance, _ = render_weight_from_density(
+            samples.t_starts, samples.t_ends, density, ray_indices=samples.ray_indices, n_rays=num_rays
+        )
+        return weights, transmittance
+    return sample_weights_torch(samples.ray_indices, (samples.t_ends - samples.t_starts) * density, num_rays)
+
+
+def sample_weights_torch(
+    ray_indices: Int[Tensor, "samples"], optical_depth: Float[Tensor, "samples"], num_rays: int
+) -> tuple[Float[Tensor, "samples"], Float[Tensor, "samples"]]:
+    """See `sample_weights`; one running sum over all samples, less what it was at the ray's first sample."""
+    if not len(optical_depth):
+        return optical_depth, optical_depth
+    # In double precision: the sum runs over thousands of rays and the difference must still resolve one sample.
+    inclusive = optical_depth.double().cumsum(dim=0)
+    exclusive = inclusive - optical_depth
+    counts = torch.zeros(num_rays, dtype=torch.long, device=ray_indices.device)
+    counts = counts.index_add_(0, ray_indices, torch.ones_like(ray_indices))
+    first = (counts.cumsum(0) - counts)[ray_indices]
+    transmittance = torch.exp(-(exclusive - exclusive[first])).to(optical_depth.dtype)
+    return transmittance * -torch.expm1(-optical_depth), transmittance

@@ -1,0 +1,133 @@
+"""Compiling Triton's kernels before training needs them, several at a time.
+
+Triton compiles a kernel when it is first launched: a training would stop for seconds at its first step, at the first
+refresh of the occupancy and at the first step that corrects poses. Compiling leaves the interpreter's lock for most of
+its time, so threads shorten it to that of the slowest group. Triton keeps what it has compiled, per machine.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor, nn
+
+from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates
+from instantavatar_ns.deformer.search import PosedSkinning
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.occupancy.posed_grid import pose_cells
+from instantavatar_ns.optimizers import RowAdamConfig
+
+_FEW = 16  # kernels know whether a number is a multiple of 16, and the real ones are
+
+
+def compile_kernels(model: InstantAvatarModel) -> None:
+    """Launch each kernel of training once, on a few made-up numbers; nothing of the model changes.
+
+    Args:
+        model: On its GPU, with `renderer` "triton" and the field's kernels.
+    """
+    groups = (_color, _density, _pose, _search, _rays, _image, _canonical_grid, _union_grid, _pose_table)
+    with (
+        CONSOLE.status("Preparing the GPU's kernels; the first time on a machine this takes some seconds"),
+        ThreadPoolExecutor(len(groups)) as pool,
+    ):
+        for prepared in [pool.submit(_on_device, group, model) for group in groups]:
+            prepared.result()
+
+
+def _on_device(group: Callable[[InstantAvatarModel], None], model: InstantAvatarModel) -> None:
+    # On a stream of the thread's own: none of the groups' work is anyone else's.
+    with torch.cuda.device(model.device), torch.cuda.stream(torch.cuda.Stream(model.device)):
+        group(model)
+        torch.cuda.current_stream().synchronize()
+
+
+def _color(model: InstantAvatarModel) -> None:
+    """Colours of a buffer of points that is not full: with noise and without, with the poses' gradient and without."""
+    params = [*model.field.parameters()]
+    for noise in (1.0, 0.0):
+        for wants_points in (True, False):
+            points = torch.zeros(_FEW, 3, device=model.device, requires_grad=wants_points)
+            density, rgb = model.field(points, noise, torch.ones(1, dtype=torch.int32, device=model.device))
+            torch.autograd.grad(density.sum() + rgb.sum(), [*params, points] if wants_points else params)
+
+
+def _density(model: InstantAvatarModel) -> None:
+    """Density as the occupancy's refresh and its regulariser ask for it."""
+    density, _ = model.field.density(torch.zeros(_FEW, 3, device=model.device))
+    torch.autograd.grad(density.sum(), [model.field.encoding.params, model.field.density_head.params])
+
+
+def _pose(model: InstantAvatarModel) -> None:
+    model.deformer.pose(_identities(model))
+
+
+def _search(model: InstantAvatarModel) -> None:
+    """Search of points that have no candidates, and its gradient."""
+    bones, box, device = _identities(model).requires_grad_(), model.deformer.box, model.device
+    masks = torch.zeros(RESOLUTION**3, dtype=torch.int32, device=device)
+    candidates = BoneCandidates(torch.zeros(3, device=device), torch.ones(3, device=device), masks)
+    blended = torch.zeros(len(model.deformer.skinning_weights), 12, device=device)
+    posed = PosedSkinning(bones, bones.detach(), blended, box, candidates)
+    points = torch.zeros(_FEW, 3, device=device)
+    count = torch.ones(1, dtype=torch.int32, device=device)
+    roots = model.deformer.find_correspondences_into(points, posed, _FEW, count, model.canonical_occupancy.binaries[0])
+    torch.autograd.grad(roots.canonical, bones, torch.zeros_like(roots.canonical))
+
+
+def _rays(model: InstantAvatarModel) -> None:
+    """Marching and compositing as in training."""
+    from instantavatar_ns.rendering.composite_triton import composite_triton
+    from instantavatar_ns.rendering.march_triton import sample_rays_triton
+
+    directions, step = _directions(model), model.config.step_size
+    samples = sample_rays_triton(-9 * directions, directions, model.union_grid.cells, step, True, _FEW)
+    density, rgb, first_root, num_roots = _roots(model)
+    pixels = composite_triton(density.requires_grad_(), rgb, first_root, num_roots, samples, step)
+    torch.autograd.grad(pixels.rgb.sum(), density)
+
+
+def _image(model: InstantAvatarModel) -> None:
+    """Marching and compositing as in images."""
+    from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
+
+    cells = pose_cells(model.canonical_occupancy, model.deformer, _identities(model), model.renderer)
+    directions, step = _directions(model), model.config.step_size
+    marched = MarchedRays.at_origins(_FEW, directions.device)
+    samples = march(-9 * directions[:1], directions, cells, marched, step, 0.5, 1, _FEW)
+    composite_round(*_roots(model), samples, marched, step, 0.5, 0.5)
+
+
+def _canonical_grid(model: InstantAvatarModel) -> None:
+    copy.deepcopy(model.canonical_occupancy).refresh(lambda points: torch.zeros_like(points[:, 0]))
+
+
+def _union_grid(model: InstantAvatarModel) -> None:
+    bones = _identities(model).expand(len(model.train_pose_ids), -1, -1, -1)
+    copy.deepcopy(model.union_grid).refresh(model.canonical_occupancy, model.deformer, bones.contiguous())
+
+
+def _pose_table(model: InstantAvatarModel) -> None:
+    if model.pose_refinement is not None:
+        table = nn.Parameter(torch.zeros_like(model.pose_refinement.remainders))
+        table.grad = torch.zeros_like(table)
+        RowAdamConfig().setup([table]).step()
+
+
+def _identities(model: InstantAvatarModel) -> Tensor:
+    return torch.eye(4, device=model.device).repeat(24, 1, 1)
+
+
+def _directions(model: InstantAvatarModel) -> Tensor:
+    return torch.tensor([[0.0, 0.0, 1.0]], device=model.device).repeat(_FEW, 1)
+
+
+def _roots(model: InstantAvatarModel) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Density and colour of a few roots, and no sample that has any."""
+    nothing = torch.zeros(_FEW, dtype=torch.int32, device=model.device)
+    density = torch.zeros(_FEW, device=model.device)
+    return density, torch.zeros(_FEW, 3, device=model.device), nothing, nothing

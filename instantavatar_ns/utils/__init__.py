@@ -1,0 +1,1 @@
+"""Small tools without a room of their own: errors, files, linear algebra, CUDA graphs, progress."""

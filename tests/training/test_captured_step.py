@@ -1,0 +1,132 @@
+"""Recorded training steps: the same losses and gradients as those that run as they are."""
+
+from __future__ import annotations
+
+import gc
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.model_config import InstantAvatarModelConfig
+from instantavatar_ns.training.captured_step import TrainingStep
+from instantavatar_ns.utils.cuda_graph import CudaGraph, _no_garbage_collection
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def frames_and_model(demo_subject: Path) -> tuple[FrameStore, InstantAvatarModel]:
+    outputs = InstantAvatarDataParserConfig(data=demo_subject).setup().get_dataparser_outputs("train")
+    config = InstantAvatarModelConfig(
+        implementation="triton" if DEVICE == "cuda" else "torch",
+        renderer="triton" if DEVICE == "cuda" else "torch",
+        hash_levels=8,
+        log2_hash_entries=10,
+        hidden_width=16,
+        skinning_resolution=(32, 32, 8),
+        step_size=0.02,
+        pose_start=4,
+        # On a GPU samples lie in the buffers in another order each time, and which one gets which noise with it.
+        density_noise_steps=0,
+    )
+    torch.manual_seed(0)
+    model = replace(config).setup(
+        scene_box=outputs.scene_box, num_train_data=8, metadata=outputs.metadata, device=DEVICE
+    )
+    frames = FrameStore(AvatarDataset(outputs), DEVICE, AvatarDataManagerConfig(patch_size=8), rank=0)
+    return frames, model.to(DEVICE).train()
+
+
+def run(frames: FrameStore, model: InstantAvatarModel, step_of, steps: int) -> list[dict[str, torch.Tensor]]:
+    """Gradients of steps 1 to `steps` that all draw the same rays, after settling what is drawn from."""
+    gradients = []
+    rays, batch = frames.draw_rays(2, 128, step=0)
+    for step in range(steps):
+        model.update_to_step(step)
+        frames.draw_rays(step % 3, 128, step=step) if DEVICE == "cuda" else None
+        torch.manual_seed(step)
+        model.zero_grad(set_to_none=True)
+        result = step_of(rays, batch)
+        sum(result.losses.values()).backward()
+        found = {name: value.grad.clone() for name, value in model.named_parameters() if value.grad is not None}
+        gradients.append(found | {"psnr": result.metrics["psnr"].clone()})
+    return gradients
+
+
+def test_replayed_steps_have_the_gradients_of_steps_that_run_as_they_are(frames_and_model) -> None:
+    frames, model = frames_and_model
+    step = TrainingStep(model)
+    recorded = run(frames, model, step, STEPS)
+    as_they_are = run(frames, model, step._forward, STEPS)
+    assert step.is_recorded
+    assert "pose_refinement.remainders" in recorded[-1]
+    for ours, theirs in zip(recorded, as_they_are, strict=True):
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=1e-4 * float(value.abs().max()), rtol=1e-3, msg=name)
+
+
+def test_gradients_of_several_steps_add_up(frames_and_model) -> None:
+    frames, model = frames_and_model
+    rays, batch = frames.draw_rays(1, 128, step=3)
+    step = TrainingStep(model)
+    totals = []
+    for step_of in (step._forward, step):
+        step(rays, batch)
+        model.zero_grad(set_to_none=True)
+        for seed in range(2):
+            torch.manual_seed(seed)
+            sum(step_of(rays, batch).losses.values()).backward()
+        totals.append(model.field.color_head.params.grad.clone())
+    torch.testing.assert_close(*totals, atol=1e-4 * float(totals[0].abs().max()), rtol=1e-3)
+
+
+def test_recording_does_its_work_anew_at_each_call() -> None:
+    source = torch.zeros(3, device=DEVICE)
+    double = CudaGraph(lambda: 2 * source, source.device)
+    for value in (1.0, 2.5):
+        source.fill_(value)
+        assert double().tolist() == [2 * value] * 3
+
+
+def test_no_garbage_is_collected_in_a_capture() -> None:
+    """An old model is a cycle: freed while another's kernels are captured, its graphs would end the capture."""
+    for enabled in (True, False):
+        (gc.enable if enabled else gc.disable)()
+        try:
+            with pytest.raises(KeyError), _no_garbage_collection():
+                assert not gc.isenabled()
+                raise KeyError
+            assert gc.isenabled() == enabled
+        finally:
+            gc.enable()
+
+
+def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
+    generator = torch.Generator(device=DEVICE)
+    draw = CudaGraph(lambda: torch.rand(4, device=DEVICE, generator=generator), torch.device(DEVICE), generator)
+    drawn = []
+    for seed in (1, 2, 1):
+        generator.manual_seed(seed)
+        drawn.append(draw().tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_recording_works_on_a_gpu_that_is_not_the_current_one() -> None:
+    device = torch.device("cuda", (torch.cuda.current_device() + 1) % torch.cuda.device_count())
+    generator = torch.Generator(device=device)
+    draw = CudaGraph(lambda: torch.rand(4, device=device, generator=generator), device, generator)
+    drawn = []
+    for seed in (1, 2, 1):
+        generator.manual_seed(seed)
+        drawn.append(draw().tolist())
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert torch.cuda.current_device() != device.index

@@ -1,0 +1,87 @@
+"""Training by two processes: they learn the same avatar together, as good a one as one process learns."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, distributed
+
+from instantavatar_ns.training.processes import _broadcast
+from tests.commands import environment, run_folder
+
+STEPS = 40
+FRAMES = 8
+
+
+@pytest.fixture(scope="module")
+def runs(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tests.two_processes` leaves."""
+    folder = tmp_path_factory.mktemp("runs")
+    command = [sys.executable, "-m", "tests.two_processes", demo_subject, folder, STEPS]
+    root = Path(__file__).resolve().parents[2]
+    result = subprocess.run(
+        [*map(str, command)], cwd=root, env=environment(folder), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return folder
+
+
+def figures(runs: Path, processes: int, rank: int) -> dict:
+    return json.loads((runs / f"{processes}" / f"{rank}.json").read_text())
+
+
+def model(runs: Path, processes: int, rank: int) -> dict[str, Tensor]:
+    return torch.load(runs / f"{processes}" / f"{rank}.pt", weights_only=True)
+
+
+def test_both_end_with_the_same_field_poses_and_occupancy(runs: Path) -> None:
+    first, second = model(runs, 2, 0), model(runs, 2, 1)
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_poses_move_at_the_looks_of_either_process(runs: Path) -> None:
+    (checkpoint,) = (run_folder(runs / "2") / "nerfstudio_models").iterdir()
+    optimizer = torch.load(checkpoint, weights_only=True)["optimizers"]["poses"]
+    looks = [state["steps"].flatten() for state in optimizer["state"].values() if len(state["steps"]) == FRAMES]
+    # Poses are corrected from step 10 on: 30 steps of two processes are seven passes over eight frames, and a bit.
+    assert any(set(steps.tolist()) == {7, 8} for steps in looks)
+
+
+def test_each_has_seen_frames_of_its_own_and_the_losses_fall(runs: Path) -> None:
+    losses = [figures(runs, 2, rank)["losses"] for rank in (0, 1)]
+    assert all(len(one) == STEPS and sum(one[-5:]) < 0.5 * sum(one[:5]) for one in losses)
+    assert all(first != second for first, second in zip(*losses, strict=True))
+
+
+def test_avatar_is_as_good_as_that_of_one_process(runs: Path) -> None:
+    assert figures(runs, 2, 0)["psnr"] > figures(runs, 1, 0)["psnr"] - 0.5
+
+
+def test_checkpoint_is_written_once_and_fits_one_process(runs: Path) -> None:
+    checkpoints = [run_folder(runs / f"{processes}") / "nerfstudio_models" for processes in (1, 2)]
+    (one,), (two,) = ([*folder.iterdir()] for folder in checkpoints)
+    assert one.name == two.name == f"step-{STEPS - 1:09d}.ckpt"
+    assert not (run_folder(runs / "2") / ".checkpoint-partial").exists()
+    saved, expected = torch.load(two, weights_only=True)["pipeline"], model(runs, 2, 0)
+    assert {name.removeprefix("_model.module.") for name in saved if name.startswith("_model.")} == expected.keys()
+    for name, value in expected.items():
+        assert torch.equal(saved[f"_model.module.{name}"], value), name
+
+
+def test_tensors_in_any_layout_are_shared() -> None:
+    """A GPU's eigenvectors lie column by column, which neither NCCL nor gloo takes."""
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        values = torch.arange(6.0).view(2, 3)
+        columns = values.clone().T
+        _broadcast(columns)
+        assert torch.equal(columns, values.T) and not columns.is_contiguous()
+    finally:
+        distributed.destroy_process_group()
