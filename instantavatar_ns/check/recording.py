@@ -76,7 +76,7 @@ class Recording:
     Attributes:
         masks: The person, in images of another size than the files'.
         focal: Focal lengths along x and y, pixels of the masks.
-        centre: Principal points, pixels of the masks, the first pixel's middle at a half.
+        center: Principal points, pixels of the masks, the first pixel's middle at a half.
         world_to_camera: From the dataset's world to cameras that look along z, y down.
         surface: The person's body.
         frame_poses: The pose of each frame.
@@ -123,7 +123,7 @@ class Recording:
     def at(self, frames: list[int]) -> Recording:
         """Some of the frames, by their indices."""
         chosen = torch.tensor(frames)
-        names = ("masks", "focal", "centre", "world_to_camera", "points", "joints")
+        names = ("masks", "focal", "center", "world_to_camera", "points", "joints")
         arrays = {name: getattr(self, name)[chosen.to(self.focal.device)] for name in names}
         poses = pick(self.frame_poses, chosen)
         return replace(self, **arrays, numbers=self.numbers[chosen], frame_poses=poses)
