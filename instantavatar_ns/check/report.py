@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from instantavatar_ns.check.diagnosis import Diagnosis
 from instantavatar_ns.check.overlap import project
 from instantavatar_ns.check.recording import Recording
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 _MARK = '<meta name="generator" content="instant-avatar check">'
 _SHOWN_HEIGHT = 540  # pixels
@@ -85,10 +85,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         *(_section(section) for section in sections),
         "</body></html>\n",
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(parts), encoding="utf8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text("".join(parts), encoding="utf8")
 
 
 def _section(section: Section) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import move_into_place, written_whole
 
 FRAME_PATTERN = "%05d.png"
 
@@ -47,11 +47,10 @@ class PartialFrames:
 
     def write(self, index: int, image: UInt8[np.ndarray, "height width channels"]) -> None:
         """Write a frame, which appears whole; three channels are RGB, four RGBA."""
-        partial = self.folder / "frame"
-        Image.fromarray(image).save(partial, format="png")
-        os.replace(partial, self.images / (FRAME_PATTERN % index))
+        with written_whole(self.images / (FRAME_PATTERN % index)) as partial:
+            Image.fromarray(image).save(partial)
 
     def finish(self, result: Path) -> None:
         """Put the result, a file or folder within `folder`, in the output's place and delete the rest."""
-        os.replace(result, self.output)
+        move_into_place(result, self.output)
         shutil.rmtree(self.folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -17,14 +16,16 @@ from scipy.spatial.transform import Rotation
 from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import PoseError, joint_rotations, pose_error
-from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+from instantavatar_ns.training.checkpoints import checkpoint_to_resume
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.npz import read_npz
 
 
@@ -66,12 +67,9 @@ class RefinedPoses:
         for name in files:
             if self.output_dir is not None and (folder / name).exists():
                 raise InputError(folder / name, "expected no such file yet", "Give another output-dir, or move it away")
-        folder.mkdir(parents=True, exist_ok=True)
         for name, arrays in files.items():
-            partial = folder / f".{name}.partial"
-            with partial.open("wb") as file:
-                np.savez(file, **arrays)
-            os.replace(partial, folder / name)
+            with written_whole(folder / name) as partial:
+                np.savez(partial, **arrays)
         paths = [folder / name for name in files]
         CONSOLE.print("Corrected poses:", *paths)
         if self.truth is not None:
@@ -162,11 +160,10 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
     """
     config = load_run_config(config_path)
     pipeline = pipeline_of(config)
-    folder = config.get_checkpoint_dir()
-    checkpoints = sorted(folder.glob("step-*.ckpt"))
-    if not checkpoints:
-        raise InputError(folder, "expected a checkpoint, found none", "Train the run first")
-    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)["pipeline"]
+    config.load_dir, config.load_step, config.load_checkpoint = config.get_checkpoint_dir(), None, None
+    found = checkpoint_to_resume(config)
+    assert found is not None
+    state = found[1]["pipeline"]
     corrections = {key.rpartition(".")[2]: value for key, value in state.items() if ".pose_refinement." in key}
     if not corrections:
         advice = "Train with --pipeline.model.refine-poses True, which is the default"
@@ -176,14 +173,8 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
     count = len(metadata["train_pose_ids"])
     train = poses.rows(slice(count))
     body, times = load_body_model(metadata["body_model"]), metadata["train_frame_numbers"].float()
-    refinement = PoseRefinement(
-        body,
-        train,
-        times,
-        metadata["world_to_dataset"],
-        surface_coordinates(body, train),
-        knot_spacing=pipeline.model.pose_knot_spacing,
-    )
+    spacing = pipeline.model.pose_knot_spacing
+    refinement = PoseRefinement(body, train, times, metadata["world_to_dataset"], knot_spacing=spacing)
     refinement.load_state_dict(corrections)
     return train, poses.rows(slice(count, None)), corrected_sequence(train, refinement)
 

@@ -7,7 +7,6 @@ frames) is written into a copy of the configuration beneath the run, and the sto
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 _ADVICE = "Give the config.yml that ns-train wrote: outputs/<name>/instant-avatar/<time>/config.yml"
 
@@ -80,8 +80,6 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
             setattr(model, option, file.resolve())
     edit(pipeline)
     path = run / name / "config.yml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.dump(config), encoding="utf8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(yaml.dump(config), encoding="utf8")
     return path
