@@ -37,7 +37,7 @@ from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.model import BodyModel, load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.alignment import ROUNDS, align_to_silhouettes
-from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.correction.silhouettes import pinhole_silhouettes
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import SearchSettings
@@ -148,9 +148,8 @@ class InstantAvatarModel(Model):
         if config.refine_poses:
             train = poses.rows(slice(len(self.train_pose_ids)))
             times = self.kwargs["metadata"]["train_frame_numbers"].float()
-            coordinates = surface_coordinates(body, train)
             self.pose_refinement = PoseRefinement(
-                body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing
+                body, train, times, world_to_dataset, knot_spacing=config.pose_knot_spacing
             )
         self.rest_pose = PoseBank(body, rest_sequence(poses, first), world_to_dataset)
         self.motion: PoseBank | None = None

@@ -9,10 +9,10 @@ correction in some 25 looks.
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.interpolate import BSpline
 from torch import Tensor, nn
 
 from instantavatar_ns.body.bank import PosedBody
@@ -38,8 +38,11 @@ class PoseRefinement(nn.Module):
         poses: The given SMPL parameters, in the dataset's world.
         times: Place of each frame in its recording, ascending, in frames.
         world_to_dataset: Rigid transform from nerfstudio's world.
-        coordinates: In which the corrections are kept; columns as `surface_coordinates` gives them.
+        coordinates: In which the corrections are kept, a column each; by default `surface_coordinates`.
         knot_spacing: Frames of the recording between two knots of the spline.
+
+    Raises:
+        InputError: `knot_spacing` is not positive.
     """
 
     given_rotations: Float[Tensor, "frames 24 3 3"]
@@ -60,7 +63,7 @@ class PoseRefinement(nn.Module):
         poses: PoseSequence,
         times: Float[Tensor, "frames"],
         world_to_dataset: Float[Tensor, "4 4"],
-        coordinates: Float[Tensor, "75 75"],
+        coordinates: Float[Tensor, "75 75"] | None = None,
         *,
         knot_spacing: float = 8.0,
     ) -> None:
@@ -78,27 +81,12 @@ class PoseRefinement(nn.Module):
         for name, value in constants.items():  # they follow from the data
             self.register_buffer(name, value, persistent=False)
         # Another machine may find eigenvectors of the opposite sign, and align the poses a little differently.
-        self.register_buffer("coordinates", coordinates)
+        self.register_buffer("coordinates", surface_coordinates(body, poses) if coordinates is None else coordinates)
         self.register_buffer("joints", body.rest(poses.betas)[1])
         self.register_buffer("start", torch.zeros(len(times), NUM_JOINTS + 1, 3))
         self.register_buffer("certainty", torch.ones(()))
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
-
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds.
-        # Those of before 2026-11-28 were pulled to the given poses, and turned about the body's joints.
-        former = {
-            "coordinates": self.coordinates,
-            "start": torch.zeros_like(self.start),
-            "certainty": torch.ones_like(self.certainty),
-            "joints": self.joints,
-        }
-        for name, value in former.items():
-            state_dict.setdefault(f"{prefix}{name}", value)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def __len__(self) -> int:
         return len(self.remainders)
@@ -205,10 +193,9 @@ def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor
         raise InputError("--pipeline.model.pose-knot-spacing", message, "Leave the option out for the default of 8")
     span = float(times[-1] - times[0])
     pieces = max(round(span / spacing), 1)
-    knots = torch.arange(-1, pieces + 2, device=times.device)
-    distance = ((times - times[0])[:, None] * (pieces / max(span, 1.0)) - knots).abs()
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    return torch.where(distance < 1, near, (2 - distance).clamp_min(0) ** 3 / 6)
+    places = (times - times[0]).double().cpu().numpy() * (pieces / max(span, 1.0))
+    basis = BSpline.design_matrix(places.clip(0, pieces), np.arange(-3.0, pieces + 4), 3)
+    return torch.from_numpy(basis.toarray()).to(times)
 
 
 def second_differences(times: Float[Tensor, "frames"]) -> Float[Tensor, "triples frames"]:

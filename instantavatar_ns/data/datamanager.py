@@ -25,6 +25,7 @@ from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import patches, pixel_classes, proportions
 from instantavatar_ns.utils.cuda_graph import CudaGraph
+from instantavatar_ns.utils.pinhole_rays import pixel_directions
 
 
 @dataclass
@@ -124,18 +125,19 @@ class FrameStore:
     def rays(self, frame: Int[Tensor, "1"], pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.
 
-        nerfstudio's own generator serves any camera and costs more than a millisecond of small operations; this one
-        serves the pinhole cameras that the data parsers make.
+        The data parsers make pinhole cameras only.
+
+        Args:
+            frame: Index of the frame, on the device.
+            pixels: Flat indices of pixels of its image.
         """
         cameras, width = self.cameras, self.images.shape[2]
-        # Indexed by tensors of one element: the host waits for the value of one without dimensions.
-        fx, fy, cx, cy = (value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+        # Indexed by tensors of one element: one without dimensions blocks the host.
+        intrinsics = torch.cat([value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)])
         camera_to_world = cameras.camera_to_worlds[frame][0]
-        x = (pixels % width + 0.5 - cx) / fx
-        y = (pixels // width + 0.5 - cy) / fy
-        directions = torch.stack([x, -y, -torch.ones_like(x)], dim=-1) @ camera_to_world[:, :3].T
+        directions = pixel_directions(pixels % width, pixels // width, intrinsics, camera_to_world)
         length = directions.norm(dim=-1, keepdim=True)
-        pixel_area = 1 / (fx * fy * length**2)  # of a pixel on the unit sphere, roughly
+        pixel_area = 1 / (intrinsics[:2].prod() * length**2)  # of a pixel on the unit sphere, roughly
         assert cameras.times is not None and cameras.metadata is not None
         return RayBundle(
             origins=camera_to_world[:, 3].expand_as(directions).contiguous(),

@@ -182,12 +182,9 @@ def _heading(
 
 def _shortest_rotation(source: Float[ndarray, "3"], target: Float[ndarray, "3"]) -> Rotation | None:
     """The smallest rotation from one direction to another; None where one has no length."""
-    lengths = np.linalg.norm(source) * np.linalg.norm(target)
-    if not lengths > 0:
+    if not (source.any() and target.any()):
         return None
-    axis = np.cross(source, target) / lengths
-    sine = np.linalg.norm(axis)
-    return Rotation.from_rotvec(axis / max(sine, 1e-12) * np.arctan2(sine, source @ target / lengths))
+    return Rotation.align_vectors(target, source)[0]
 
 
 def _leg_length(joints: dict[str, ndarray]) -> float:
