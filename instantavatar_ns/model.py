@@ -156,8 +156,8 @@ class InstantAvatarModel(Model):
         self._motion_fps = DEFAULT_FPS
         if config.motion is not None:
             stand, up = poses.rows(slice(first, first + 1)), world_to_dataset[:3, 2]
-            motion, self._motion_fps = load_run_motion(config.motion, config.motion_options, stand, up)
-            self.motion = PoseBank(body, motion, world_to_dataset)
+            motion = load_run_motion(config.motion, config.motion_options, stand, up)
+            self.motion, self._motion_fps = PoseBank(body, motion, world_to_dataset), motion.fps
         self.image_poses = ImagePoses(
             self.poses, self.rest_pose, self.motion, self.train_pose_ids, self.pose_refinement, self.prepare_pose
         )

@@ -125,14 +125,14 @@ class Recording:
         chosen = torch.tensor(frames)
         names = ("masks", "focal", "center", "world_to_camera", "points", "joints")
         arrays = {name: getattr(self, name)[chosen.to(self.focal.device)] for name in names}
-        poses = pick(self.frame_poses, chosen)
+        poses = self.frame_poses.rows(chosen)
         return replace(self, **arrays, numbers=self.numbers[chosen], frame_poses=poses)
 
     def poses_at(self, numbers: Int[Tensor, "frames"]) -> PoseSequence:
         """Poses at places of the recording; where none is known, the frame's own."""
         known, own = torch.isin(numbers, self.pose_numbers), self.frame_poses
         rows = torch.searchsorted(self.pose_numbers, numbers.contiguous()).clamp_max(len(self.poses) - 1)
-        found = pick(self.poses, rows)
+        found = self.poses.rows(rows)
         names = ("global_orient", "body_pose", "transl")
         return replace(
             found, **{name: torch.where(known[:, None], getattr(found, name), getattr(own, name)) for name in names}
@@ -146,11 +146,6 @@ class Recording:
     def with_vertices(self) -> Recording:
         """The same frames, the points those of `BodySurface.of_vertices`."""
         return replace(self, surface=self.surface.of_vertices()).with_poses(self.frame_poses)
-
-
-def pick(poses: PoseSequence, rows: Int[Tensor, "chosen"]) -> PoseSequence:
-    """Some rows of a sequence, in any order."""
-    return PoseSequence(poses.betas, poses.global_orient[rows], poses.body_pose[rows], poses.transl[rows])
 
 
 def read_recording(dataset: AvatarDataset, device: torch.device | str = "cpu") -> Recording:
@@ -194,7 +189,7 @@ def make_recording(
     order = numbers.argsort()
     surface = BodySurface(body, poses.betas, device)
     # A frame may belong to both splits with poses of two qualities: its own are those that its camera names.
-    frame_poses = pick(poses, cameras.metadata["pose_id"].flatten().cpu())
+    frame_poses = poses.rows(cameras.metadata["pose_id"].flatten().cpu())
     points, joints = surface.posed(frame_poses)
     pixels = torch.tensor(scale, device=device)
     return Recording(
@@ -204,7 +199,7 @@ def make_recording(
         world_to_camera=(opengl_to_opencv @ torch.linalg.inv(camera_to_dataset)).float(),
         surface=surface,
         frame_poses=frame_poses,
-        poses=pick(poses, metadata["recording_rows"][order]),
+        poses=poses.rows(metadata["recording_rows"][order]),
         pose_numbers=numbers[order],
         numbers=metadata["frame_numbers"],
         points=points,

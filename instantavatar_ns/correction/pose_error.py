@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -35,8 +34,7 @@ class PoseError(NamedTuple):
 
 def joint_rotations(poses: PoseSequence) -> Float[Tensor, "frames 24 3 3"]:
     """Rotations of the joints relative to their parents."""
-    axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1)
-    return rotation_matrices(axis_angle.view(len(axis_angle), -1, 3))
+    return rotation_matrices(poses.axis_angles)
 
 
 def pose_error(estimated: Float[Tensor, "frames joints 3 3"], true: Float[Tensor, "frames joints 3 3"]) -> PoseError:

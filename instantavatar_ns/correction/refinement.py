@@ -68,9 +68,8 @@ class PoseRefinement(nn.Module):
         knot_spacing: float = 8.0,
     ) -> None:
         super().__init__()
-        axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, NUM_JOINTS, 3)
         constants = {
-            "given_rotations": rotation_matrices(axis_angle),
+            "given_rotations": rotation_matrices(poses.axis_angles),
             "given_transl": poses.transl,
             "basis": spline_basis(times, knot_spacing),
             "bending": second_differences(times),
@@ -231,11 +230,11 @@ def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.3
         surface by one metre, root of the mean square.
     """
     some = torch.linspace(0, len(poses) - 1, min(len(poses), 6)).round().long()
-    axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1)[some].view(len(some), NUM_JOINTS, 3)
+    looked_at = poses.rows(some)
     rest, joints = body.rest(poses.betas)
     stride = max(len(rest) // 500, 1)
     weights, vertices = body.skinning_weights[::stride], rest[::stride]
-    given, transl = rotation_matrices(axis_angle), poses.transl[some]
+    given, transl = rotation_matrices(looked_at.axis_angles), looked_at.transl
 
     def surface(correction: Tensor) -> Tensor:
         turns = rotation_matrices(correction.view(NUM_JOINTS + 1, 3)[:-1]) @ given

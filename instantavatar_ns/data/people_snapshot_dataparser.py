@@ -30,7 +30,7 @@ from instantavatar_ns.data.pose_files import read_split_poses, select_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs, reduced_size
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
-from instantavatar_ns.motion.readers import PoseFile, pose_file_from_arrays
+from instantavatar_ns.motion.readers import poses_from_arrays
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
 from instantavatar_ns.utils.unpickle import load_plain_pickle
@@ -124,9 +124,9 @@ class PeopleSnapshotDataParser(DataParser):
         if choice in ("anim_nerf", "refined"):
             return read_split_poses(data, choice, split, numbers, num_frames)
         path = data / "reconstructed_poses.hdf5"
-        file = read_reconstructed_poses(path)
+        poses = read_reconstructed_poses(path)
         # Poses of all subjects count from the video's first frame, so those beyond the last mask do no harm.
-        return select_poses(path, file, False, numbers, num_frames, surplus=len(file))
+        return select_poses(path, poses, False, numbers, num_frames, surplus=len(poses))
 
     def _body_model(self) -> str:
         data, choice = self.config.data, self.config.body_model
@@ -209,7 +209,7 @@ def _meaning(key: str) -> str:
     return f"Give {key} as {length} numbers: {meaning}"
 
 
-def read_reconstructed_poses(path: Path) -> PoseFile:
+def read_reconstructed_poses(path: Path) -> PoseSequence:
     """SMPL parameters of all frames of a `reconstructed_poses.hdf5`.
 
     Raises:
@@ -217,7 +217,7 @@ def read_reconstructed_poses(path: Path) -> PoseFile:
     """
     keys = ("betas", "pose", "trans")
     with open_hdf5(path, keys, _ADVICE) as file:
-        return pose_file_from_arrays(path, {key: np.asarray(file[key]) for key in keys})
+        return poses_from_arrays(path, {key: np.asarray(file[key]) for key in keys})
 
 
 def _find_video(data: Path) -> Path:

@@ -12,11 +12,11 @@ from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
-from instantavatar_ns.export.motions import NamedMotion
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.motion.motion import Motion
 
 # From nerfstudio's world, z up, to glTF's, y up.
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -70,7 +70,7 @@ class AvatarMesh:
         transform = self._world_to_upright @ torch.linalg.inv(pose.world_to_root.cpu())
         return (vertices @ transform[:3, :3].T + transform[:3, 3]).numpy()
 
-    def glb(self, motions: list[NamedMotion], texture_size: int) -> bytes:
+    def glb(self, motions: list[Motion], texture_size: int) -> bytes:
         """A GLB file: the canonical mesh with skin, texture, and a clip per motion."""
         surface = self.surface
         canonical = torch.from_numpy(surface.vertices).to(self.model.device)
@@ -89,7 +89,7 @@ class AvatarMesh:
         skeleton = make_skeleton(self.model.body, self.train_poses.betas)
         stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
         rest = make_clip("rest", stand, 1.0, skeleton)
-        clips = [make_clip(motion.name, motion.poses, motion.fps, skeleton) for motion in motions]
+        clips = [make_clip(motion.name, motion, motion.fps, skeleton) for motion in motions]
         return glb_bytes(
             mesh,
             texture_png=png_bytes(texture),

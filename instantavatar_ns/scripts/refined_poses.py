@@ -14,13 +14,12 @@ from rich.table import Table
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.model import load_body_model
-from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.correction.pose_error import PoseError, joint_rotations, pose_error
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
-from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
 from instantavatar_ns.training.checkpoints import checkpoint_to_resume
@@ -184,8 +183,7 @@ def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseS
     with torch.no_grad():
         rotations, transl = refinement.corrected()
     vectors = Rotation.from_matrix(rotations.double().reshape(-1, 3, 3).numpy()).as_rotvec()
-    thetas = torch.from_numpy(vectors).float().view(len(transl), -1)
-    return PoseSequence(given.betas, thetas[:, :3], thetas[:, 3:], transl)
+    return given.with_pose(torch.from_numpy(vectors).float().view(len(transl), -1, 3), transl)
 
 
 def print_errors(before: Errors, after: Errors) -> None:

@@ -158,6 +158,6 @@ class ViewerControls(nn.Module):
         """Read a motion, and let it start where the person stands in the first training frame."""
         first = self._train_pose_ids[0]
         stand, up = self._poses.rows(slice(first, first + 1)), self._world_to_dataset[:3, 2]
-        sequence, fps = load_run_motion(path, MotionOptions(root=root), stand, up)
-        bank = PoseBank(self._body[0], sequence, self._world_to_dataset)
-        return Clip(bank.to(self._posed_body("rest_pose", 0).world_to_root.device), fps)
+        motion = load_run_motion(path, MotionOptions(root=root), stand, up)
+        bank = PoseBank(self._body[0], motion, self._world_to_dataset)
+        return Clip(bank.to(self._posed_body("rest_pose", 0).world_to_root.device), motion.fps)
