@@ -20,11 +20,13 @@ from nerfstudio.utils import comms
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
+from tyro.conf import Suppress
 
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import patches, pixel_classes, proportions
 from instantavatar_ns.utils.cuda_graph import CudaGraph
+from instantavatar_ns.utils.options import Advanced
 from instantavatar_ns.utils.pinhole_rays import pixel_directions
 
 
@@ -37,25 +39,42 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     dataparser: AnnotatedDataParserUnion = field(default_factory=InstantAvatarDataParserConfig)
     """Format of the data."""
     train_num_rays_per_batch: int = 4096
-    """Rays per training step, all of one frame."""
-    late_rays_mult: int = 1
+    """Rays of a training step, all of one frame."""
+    late_rays_mult: Advanced[int] = 1
     """Multiple of these rays that a step has from `late_rays_start` on, when detail is learned and the noise of few
     rays shows."""
-    late_rays_start: int = 1500
+    late_rays_start: Advanced[int] = 1500
     """Step from which on steps have `late_rays_mult` times as many rays."""
-    eval_num_rays_per_batch: int = 4096
+    eval_num_rays_per_batch: Advanced[int] = 4096
     """Rays per evaluated batch, all of one frame."""
     sampling: Literal["patches", "pixels"] = "patches"
-    """"patches": squares centred on the person. "pixels": single ones within it, near the silhouette and anywhere."""
-    patch_size: int = 32
+    """Rays of a step: square patches on the person, or single pixels on it, near the silhouette and anywhere."""
+    patch_size: Advanced[int] = 32
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
     mask_dilation: float = 0.0
-    """How far around the person patches are centred too, as part of the image's larger side: they see more of what
-    must stay empty."""
-    pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
+    """Distance from the person within which patches are centered too, as part of the image's larger side."""
+    pixel_shares: Advanced[tuple[float, float, float]] = (0.6, 0.3, 0.1)
     """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
-    seed: int = 0
+    seed: Advanced[int] = 0
     """Seed of the draws: a step's frame and pixels follow from it, the step and the process's rank alone."""
+    masks_on_gpu: Suppress[bool] = False
+    """Not used: all frames lie on the training device."""
+    images_on_gpu: Suppress[bool] = False
+    """Not used."""
+    train_num_images_to_sample_from: Suppress[int] = -1
+    """Not used."""
+    train_num_times_to_repeat_images: Suppress[int] = -1
+    """Not used."""
+    eval_num_images_to_sample_from: Suppress[int] = -1
+    """Not used."""
+    eval_num_times_to_repeat_images: Suppress[int] = -1
+    """Not used."""
+    eval_image_indices: Suppress[tuple[int, ...] | None] = (0,)
+    """Not used."""
+    camera_res_scale_factor: Suppress[float] = 1.0
+    """Factor of the size of cameras and images; see also `downscale` of the data formats."""
+    pixel_sampler: Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
+    """Not used."""
 
 
 class FrameStore:
