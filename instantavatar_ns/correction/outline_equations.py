@@ -104,7 +104,7 @@ class OutlineEquations:
     Args:
         body: The person's body, on the device that computes.
         betas: Its shape.
-        knots_a_frame: Knots of the whole recording by its frames, at most 1: by so much a frame's points count.
+        knots_a_frame: Knots of the whole recording by its frames, at most 1: the weight of a frame's points.
     """
 
     def __init__(self, body: BodyModel, betas: Float[Tensor, "10"], knots_a_frame: float) -> None:
@@ -268,7 +268,13 @@ class OutlineEquations:
 
 
 def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) -> Equations:
-    """Sum the equations of those cells that lie within a window."""
+    """Sum the equations of those cells that lie within a window.
+
+    Args:
+        equations: Of the cells.
+        cells: Frames and knots of each.
+        window: Frames and knots of the window.
+    """
     size, some = (window.knots.stop - window.knots.start) * _OF_POSE, equations[0]
     result = Equations(
         some.matrix.new_zeros(size, size),

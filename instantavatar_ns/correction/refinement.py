@@ -4,7 +4,7 @@ A frame's correction is a rotation vector for each joint and a shift of the whol
 exp(correction) R_given in the axes of the joint's parent, so that a step is the same whatever the pose. The errors of
 pose estimators change slowly: a correction is a spline over time, whose knots every frame nearby improves, plus a
 remainder of the frame's own. A training step sees one frame; without the spline each frame would have to find its
-correction in some 25 looks.
+correction in some 25 steps.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians,
 
 
 class PoseRefinement(nn.Module):
-    """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
+    """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable
+    with respect to them.
 
     The corrections alone are parameters; a checkpoint holds them, their coordinates and the person's joints. At first
     corrections are zero and the joints the body's.
@@ -92,7 +93,7 @@ class PoseRefinement(nn.Module):
 
     def __getitem__(self, frame: int | Int[Tensor, ""]) -> PosedBody:
         """One frame's pose; its gradient reaches the frame's remainder and the knots around it."""
-        # One row, not a number: the host would wait to learn a number that lies on the device, or to send it there.
+        # One row, not a number: to read a number from the device, or to send it there, blocks the host.
         if isinstance(frame, int):
             row = torch.full((1,), frame, device=self.basis.device)
         else:
@@ -147,6 +148,11 @@ class PoseRefinement(nn.Module):
         """Penalise corrections that are far from their start, and unsteadily so, with a gradient of one frame alone.
 
         Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
+
+        Args:
+            frame: Index of the frame whose correction gets a gradient.
+            given_weight: Of its squared distance from the start, summed over radians and metres.
+            bending_weight: Of the squared second derivatives of all corrections over time.
         """
         row = frame.view(1)
         fixed = self.corrections().detach() - self.start

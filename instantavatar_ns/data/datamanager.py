@@ -102,7 +102,12 @@ class FrameStore:
         return len(self.images)
 
     def frame_of_step(self, step: int, world_size: int) -> int:
-        """Frame of a step: every pass over the frames is a new permutation, shared out among the processes."""
+        """Return the frame of a step: every pass over the frames is a new permutation, shared among the processes.
+
+        Args:
+            step: Number of the step.
+            world_size: Number of processes.
+        """
         turn = step * world_size + self.rank
         epoch, place = divmod(turn, len(self))
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
@@ -111,8 +116,16 @@ class FrameStore:
     def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of one frame; the same for the same seed, step and rank. Of patches the size comes along.
 
-        On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are recorded once and
+        On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are captured once and
         replayed, on the same tensors.
+
+        Args:
+            frame: Index of the frame.
+            num_rays: Number of rays; of patches, that of whole ones within it.
+            step: Number of the step.
+
+        Returns:
+            Rays, and what their pixels show: `image` [rays, RGBA], 0 to 1, and `indices` [rays, (frame, row, column)].
         """
         if num_rays not in self._draws:
             self._draws[num_rays] = CudaGraph(partial(self._draw, num_rays), self.images.device, self.generator)
@@ -235,5 +248,5 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
 
 
 def _stock_sampler(num_rays: int) -> PixelSampler:
-    """What nerfstudio's exporter and progress report read the number of rays from."""
+    """Sampler from which nerfstudio's exporter and progress report read the number of rays."""
     return PixelSamplerConfig(num_rays_per_batch=num_rays).setup()

@@ -26,7 +26,11 @@ def list_images(data: Path) -> list[Path]:
 
 
 def list_masks(data: Path, images: list[Path]) -> list[Path]:
-    """Masks of `<data>/masks`, one for each of the images.
+    """List the masks of `<data>/masks`, one for each of the images.
+
+    Args:
+        data: The recording's folder.
+        images: Its images, from `list_images`.
 
     Raises:
         InputError: There are none, or not as many as images, or the numbers in their names are not the images'.

@@ -132,7 +132,11 @@ def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"]
 
 
 def find_body_model(data: Path, body_model: str) -> str:
-    """Path of the body model to use, or "free"; see `InstantAvatarDataParserConfig.body_model`.
+    """Return the path of the body model to use, or "free".
+
+    Args:
+        data: The recording's folder.
+        body_model: See `InstantAvatarDataParserConfig.body_model`.
 
     Raises:
         InputError: The folder has several bodies, so that one must be chosen.

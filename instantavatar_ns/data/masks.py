@@ -191,7 +191,15 @@ def _empty_masks(
 
 
 def empty_masks(paths: Sequence[Path], encoding: MaskEncoding) -> tuple[bool, ...]:
-    """Mark the masks that show no person; errors as of `read_mask`."""
+    """Mark the masks that show no person.
+
+    Args:
+        paths: Masks of a folder.
+        encoding: Meaning of their values.
+
+    Raises:
+        InputError: As of `read_mask`.
+    """
     return _empty_masks(tuple(paths), _stamps(paths), encoding)
 
 

@@ -1,4 +1,4 @@
-"""Which pose file goes with which frames of an InstantAvatar folder."""
+"""Choice of the pose file for some frames of an InstantAvatar folder."""
 
 from __future__ import annotations
 
@@ -14,9 +14,16 @@ from instantavatar_ns.utils.notices import notice
 def read_split_poses(
     data: Path, name: str, split: Literal["train", "test"] | None, numbers: range, num_images: int
 ) -> PoseSequence:
-    """Poses of the frames `numbers`; see `find_pose_file` for the choice of file.
+    """Read the poses of some frames.
 
     A split's own file holds a pose for each frame of the split; any other file one for each image of the folder.
+
+    Args:
+        data: The InstantAvatar folder.
+        name: See `find_pose_file`.
+        split: See `find_pose_file`.
+        numbers: The frames wanted: all of the split.
+        num_images: Number of images in the folder.
 
     Raises:
         InputError: No file fits the name, or its number of poses does not fit the frames.
@@ -61,7 +68,7 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
 def select_poses(
     path: Path, poses: PoseSequence, covers_split: bool, numbers: range, num_images: int, surplus: int = 1
 ) -> PoseSequence:
-    """Poses of the frames `numbers` out of a file; see `read_split_poses`.
+    """Select the poses of some frames out of those of a file; see `read_split_poses`.
 
     Args:
         path: For errors and notices only.
@@ -71,6 +78,9 @@ def select_poses(
         num_images: Number of images.
         surplus: Poses beyond the last image that may be left over. PeopleSnapshot has one more after InstantAvatar's
             preprocessing; many more would rather belong to other images.
+
+    Raises:
+        InputError: There are not as many poses as frames.
     """
     rows = list(range(len(numbers)) if covers_split else numbers)
     expected = len(numbers) if covers_split else num_images

@@ -107,7 +107,11 @@ def _recording_rows(parts: dict[str, Frames], chosen: str) -> dict[str, Tensor]:
 
 
 def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:
-    """Height and width divided by `downscale`.
+    """Divide height and width, rounding down.
+
+    Args:
+        size: Height and width, pixels.
+        downscale: Divisor of both.
 
     Raises:
         InputError: The divisor is not positive or leaves nothing of the image.

@@ -1,4 +1,4 @@
-"""Which frames of a recording train the avatar and which are held out to measure it."""
+"""Split of a recording's frames into those that train the avatar and those that measure it."""
 
 from __future__ import annotations
 

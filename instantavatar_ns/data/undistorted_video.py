@@ -175,7 +175,12 @@ def _read_mask(path: Path, masks: h5py.Dataset, number: int) -> UInt8[np.ndarray
 
 @contextmanager
 def open_hdf5(path: Path, keys: tuple[str, ...], advice: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file that must hold `keys`.
+    """Open an HDF5 file for reading.
+
+    Args:
+        path: The file.
+        keys: Names of what it must hold.
+        advice: What to do if it does not, one sentence without a full stop.
 
     Raises:
         InputError: The file is missing, unreadable or lacks a key.

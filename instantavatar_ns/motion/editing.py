@@ -71,7 +71,15 @@ def prepare_motion(motion: Motion, options: MotionOptions, stand: PoseSequence, 
 
 
 def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
-    """The part of `prepare_motion` that does not depend on the avatar; checks all options."""
+    """Do the part of `prepare_motion` that does not depend on the avatar; all options are checked.
+
+    Args:
+        motion: As its file gives it.
+        options: Edits; the place and the transition are left out.
+
+    Raises:
+        InputError: The options do not fit the motion.
+    """
     _check_seconds("transition", options.transition)
     motion = cut(motion, options.start_frame, options.end_frame)
     if options.fps is not None:
@@ -86,7 +94,12 @@ def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
 
 
 def cut(motion: Motion, start_frame: int = 0, end_frame: int | None = None) -> Motion:
-    """The frames from `start_frame` on, up to but without `end_frame`.
+    """Select successive frames.
+
+    Args:
+        motion: Any motion.
+        start_frame: The first one, counted from 0.
+        end_frame: The one to stop before; by default the motion's end.
 
     Raises:
         InputError: There are no such frames.

@@ -55,7 +55,11 @@ _ADVICE = "Rename its joints to Mixamo's names: Hips, LeftUpLeg, LeftLeg, LeftFo
 
 
 def find_joints(path: Path, file: BvhFile) -> dict[str, int]:
-    """The file's joint for each of SMPL's that it has.
+    """Find the file's joint for each of SMPL's that it has.
+
+    Args:
+        path: The file, for errors only.
+        file: Its content.
 
     Raises:
         InputError: A limb's joint, or both neck and head are missing.

@@ -84,7 +84,12 @@ class Demo:
 
 
 def side_by_side(eval_dir: Path, output: Path) -> Path:
-    """Picture of some evaluated images, the truth on the left of each pair: held-out views above the novel motion."""
+    """Write a picture of some evaluated images, the truth on the left of each pair; a row for each set of frames.
+
+    Args:
+        eval_dir: Folder with a folder of images for each set.
+        output: File to write.
+    """
     rows = []
     for folder in sorted(path for path in eval_dir.iterdir() if path.is_dir()):
         images = sorted(folder.glob("*_img_*.png"))

@@ -22,7 +22,12 @@ _FRAMES_AT_ONCE = 128
 
 @torch.no_grad()
 def body_points(model: InstantAvatarModel, poses: PoseBank) -> Float[Tensor, "frames points 3"]:
-    """Points all over the person's body in every pose of a bank, in nerfstudio's world, on the CPU."""
+    """Return points all over the person's body in some poses, metres in nerfstudio's world, on the CPU.
+
+    Args:
+        model: The avatar of the person.
+        poses: The poses.
+    """
     body, betas = model.body, model.kwargs["metadata"]["poses"].betas
     vertices = canonical_vertices(body, betas)[::_VERTEX_STRIDE]
     weights = body.skinning_weights[::_VERTEX_STRIDE]

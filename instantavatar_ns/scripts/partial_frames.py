@@ -42,11 +42,16 @@ class PartialFrames:
             mark.write_text(settings, encoding="utf8")
 
     def has(self, index: int) -> bool:
-        """Whether a frame is finished."""
+        """True where a frame is finished."""
         return (self.images / (FRAME_PATTERN % index)).is_file()
 
     def write(self, index: int, image: UInt8[np.ndarray, "height width channels"]) -> None:
-        """Write a frame, which appears whole; three channels are RGB, four RGBA."""
+        """Write a frame, which appears whole.
+
+        Args:
+            index: Number of the frame, from 0.
+            image: RGB or RGBA.
+        """
         with written_whole(self.images / (FRAME_PATTERN % index)) as partial:
             Image.fromarray(image).save(partial)
 

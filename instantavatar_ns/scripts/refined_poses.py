@@ -58,7 +58,11 @@ class RefinedPoses:
     """Name of true poses in the recording's folder: print how far the given and the corrected poses are from them."""
 
     def main(self) -> list[Path]:
-        """Write, and return the paths of the files."""
+        """Write, and return the paths of the files.
+
+        Raises:
+            InputError: The run has no corrected poses, a file exists already, or there are no poses named `truth`.
+        """
         config = write_variant(self.load_config, "poses", lambda pipeline: None)
         _, test, refined = load_refined(config)
         folder = self.output_dir or config.parent
@@ -179,7 +183,12 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
 
 
 def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseSequence:
-    """The corrected poses as SMPL parameters."""
+    """Return corrected poses as SMPL parameters.
+
+    Args:
+        given: The poses that were corrected.
+        refinement: Their corrections.
+    """
     with torch.no_grad():
         rotations, transl = refinement.corrected()
     vectors = Rotation.from_matrix(rotations.double().reshape(-1, 3, 3).numpy()).as_rotvec()
@@ -187,7 +196,12 @@ def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseS
 
 
 def print_errors(before: Errors, after: Errors) -> None:
-    """Print the distances of given and corrected poses from the truth."""
+    """Print the distances of given and corrected poses from the truth.
+
+    Args:
+        before: Of the given poses.
+        after: Of the corrected ones.
+    """
     table = Table("mean over joints and frames", "given", "corrected")
     labels = ("rotations, degrees", "rotations without drift, degrees", "drift (constant per joint), degrees")
     for label, given, corrected in zip(labels, before.rotations, after.rotations, strict=True):

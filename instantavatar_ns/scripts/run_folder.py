@@ -58,6 +58,9 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
 
     Returns:
         Path of the variant, with which nerfstudio's commands work from any directory.
+
+    Raises:
+        InputError: It is no run of this package, or its data is not where it was.
     """
     config = load_run_config(run_config)
     pipeline = pipeline_of(config)

@@ -1,4 +1,4 @@
-"""Kernels that are recorded once, as a CUDA graph, and launched together: a training step is hundreds of small ones."""
+"""CUDA graphs: kernels that are captured once and launched together, as those of a training step are hundreds."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ T = TypeVar("T")
 class CudaGraph(Generic[T]):
     """A function without arguments that always does the same work on the same tensors.
 
-    On a GPU its kernels are recorded when the recording is made, and replayed at each call, which returns the same
+    On a GPU its kernels are captured when the object is made, and replayed at each call, which returns the same
     tensors with new values. On a CPU, calls call the function. Random numbers are new ones each time.
 
     Args:
-        function: Reads nothing from the device and copies nothing to it.
+        function: Capturable: the same kernels at fixed addresses, without synchronising.
         device: Where it works.
         generator: One that it draws random numbers from, besides torch's own.
         warm: The function has run before; otherwise it runs once, so that kernels are compiled and libraries started.
@@ -86,7 +86,7 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
 
 class AutoCudaGraph(Generic[T]):
-    """Work that is recorded when two calls in succession do the same.
+    """Work that is captured when two calls in succession do the same.
 
     A call with settings of its own (a schedule has moved on, buffers have grown) does its work as it is, which also
     compiles kernels and starts libraries.
@@ -98,23 +98,23 @@ class AutoCudaGraph(Generic[T]):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._settings: Hashable = None
-        self._recording: CudaGraph[T] | None = None
+        self._graph: CudaGraph[T] | None = None
 
     @property
     def is_recorded(self) -> bool:
-        """Whether the last call's work has been recorded."""
-        return self._recording is not None
+        """True once the last call's work has been captured."""
+        return self._graph is not None
 
     def __call__(self, settings: Hashable, function: Callable[[], T]) -> T:
         """Do the work; what is returned may be overwritten by the next call.
 
         Args:
             settings: What the work depends on besides the values of tensors.
-            function: Does it, see `Recording`; with the same settings, the same on the same tensors.
+            function: Does it, see `CudaGraph`; with the same settings, the same on the same tensors.
         """
         if settings != self._settings:
-            self._settings, self._recording = settings, None
+            self._settings, self._graph = settings, None
             return function()
-        if self._recording is None:
-            self._recording = CudaGraph(function, self._device, warm=True)
-        return self._recording()
+        if self._graph is None:
+            self._graph = CudaGraph(function, self._device, warm=True)
+        return self._graph()

@@ -1,4 +1,4 @@
-"""Arrays out of what a pickle would have built, as `unpickle` recorded it: NumPy's, SciPy's, chumpy's and PyTorch's."""
+"""Arrays of NumPy, SciPy, chumpy and PyTorch out of what a pickle would have built, as `unpickle` recorded it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,12 @@ class Recorded:
 
 
 def to_tree(value: Any, depth: int = 0) -> Any:
-    """Containers and arrays out of what the unpickler recorded; see `unpickle.load_plain_tree`."""
+    """Return containers and arrays out of what the unpickler recorded; see `unpickle.load_plain_tree`.
+
+    Args:
+        value: What it recorded.
+        depth: Number of containers around it; what lies deeper than a file of poses does is left out.
+    """
     if depth > _MAX_DEPTH:
         return UNSUPPORTED
     if isinstance(value, dict):
@@ -96,7 +101,14 @@ def _as_instance(value: Recorded) -> Any:
 
 
 def decode_array(shape: Any, dtype: Recorded, fortran: bool, data: Any) -> Any:
-    """The array of NumPy's own pickles: shape, dtype, order and raw bytes."""
+    """Return the array of one of NumPy's own pickles; `UNSUPPORTED` where it holds objects or records.
+
+    Args:
+        shape: Of the array.
+        dtype: Record of its dtype.
+        fortran: Columns come first.
+        data: Its bytes, or the record of them.
+    """
     code = dtype.args[0]
     # An array of objects or records holds no numbers that could be wanted.
     if not isinstance(code, str) or not re.fullmatch(r"[biufSU]\d*", code):
