@@ -23,7 +23,7 @@ class FusedAdamConfig(AdamOptimizerConfig):
     lr: float = 1e-2
     """Learning rate."""
     eps: Advanced[float] = 1e-15
-    """Small enough for hash entries that are seldom looked at."""
+    """Added to the root of the second moment; small enough for hash entries that few steps see."""
     betas: Advanced[tuple[float, float]] = (0.9, 0.99)
     """Decay of the first and second moment."""
     fused: Advanced[bool] = True
@@ -80,8 +80,7 @@ class RowAdamConfig(OptimizerConfig):
     lr: float = 4e-3
     """Learning rate."""
     eps: Advanced[float] = 0.5
-    """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves. That of
-    what is seen well is about as large; with a tenth of it, what is hardly seen moves by its noise."""
+    """Damps coordinates whose gradient RMS is far below eps: they are hardly seen, and would move by their noise."""
     betas: Advanced[tuple[float, float]] = (0.9, 0.99)
     """Decay of the first and second moment, for each step that sees a row."""
 
@@ -89,9 +88,9 @@ class RowAdamConfig(OptimizerConfig):
 class RowAdam(Optimizer):
     """Adam whose moments and step count belong to the rows of a parameter; rows without gradient rest.
 
-    Between two looks at a row, torch's Adam goes on moving it by its momentum, and forgets its second moment, so that
-    each look ends as a jump of the same length whatever the gradient. `SparseAdam` counts steps per parameter, takes
-    sparse gradients only, and waits for the device to learn which rows they have.
+    Between two steps that see a row, torch's Adam goes on moving it by its momentum and forgets its second moment, so
+    that each such step ends as a jump of the same length whatever the gradient. `SparseAdam` counts steps per
+    parameter, takes sparse gradients only, and blocks the host to learn which rows they have.
     """
 
     def __init__(self, params, lr: float, betas: tuple[float, float], eps: float) -> None:

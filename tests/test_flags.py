@@ -28,6 +28,10 @@ for method in (instant_avatar, instant_avatar_lite, instant_avatar_wild):
     print("method", method.config.method_name)
     with contextlib.suppress(SystemExit):
         as_ns_train(method.config, ["--help"])
+for name in ("instant-avatar-data", "people-snapshot-data"):
+    print("method", name)
+    with contextlib.suppress(SystemExit):
+        as_ns_train(instant_avatar.config, [name, "--help"])
 """
 
 
@@ -39,7 +43,7 @@ def as_ns_train(config: TrainerConfig, arguments: list[str]) -> TrainerConfig:
 
 @pytest.fixture(scope="module")
 def shown_flags() -> dict[str, dict[str, str]]:
-    """Help of each flag that `--help` shows, by method; of a process that is asked for help."""
+    """Help of each flag that `--help` shows, by method and data format; of a process that is asked for help."""
     command = [sys.executable, "-c", HELP, "--help"]
     environment = {**os.environ, "COLUMNS": "100"}  # one column of boxes
     shown = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
@@ -49,9 +53,9 @@ def shown_flags() -> dict[str, dict[str, str]]:
         text = re.sub(r"\x1b\[[0-9;]*m", "", line).strip().strip("│").rstrip()
         if text.startswith("method "):
             flags, name = methods.setdefault(text.removeprefix("method "), {}), ""
-        elif match := re.match(r" (--[a-z0-9.-]+)", text):
+        elif match := re.match(r" (--[a-z0-9.-]+)(?: \S+)*(?:  +(.*))?$", text):
             name = match[1]
-            flags[name] = ""
+            flags[name] = match[2] or ""
         elif name and text.startswith("       "):
             flags[name] += f" {text.strip()}"
     return methods
@@ -63,7 +67,19 @@ def test_few_flags_are_shown_each_in_one_line(method: str, shown_flags: dict[str
     ours = {name: text for name, text in flags.items() if name.startswith(OURS) and not name.endswith(NERFSTUDIOS)}
     assert "--max-num-iterations" in flags and "--pipeline.model.refine-poses" in ours, "or the help was not understood"
     assert len(ours) <= MOST_FLAGS, "\n".join(ours)
-    for name, text in ours.items():
+    check_help(ours)
+
+
+@pytest.mark.parametrize("data_format", ["instant-avatar-data", "people-snapshot-data"])
+def test_options_of_data_formats_are_told_in_one_line(data_format: str, shown_flags: dict[str, dict[str, str]]) -> None:
+    flags = shown_flags[data_format]
+    assert any(name.endswith("body-model") for name in flags), f"or the help was not understood: {flags}"
+    check_help(flags)
+
+
+def check_help(flags: dict[str, str]) -> None:
+    """Check that the help of each flag is one plain line."""
+    for name, text in flags.items():
         sentence, _, default = text.strip().partition(" (default:")
         assert default and sentence[0].isupper() and sentence.endswith("."), f"{name}: {text}"
         assert len(sentence) <= LONGEST_HELP and ". " not in sentence, f"{name}: {text}"

@@ -55,16 +55,13 @@ class PeopleSnapshotDataParserConfig(DataParserConfig):
     data: Path = Path("data/people_snapshot_public/male-3-casual")
     """A subject's folder with <subject>.mp4, masks.hdf5, camera.pkl and reconstructed_poses.hdf5."""
     body_model: str = "auto"
-    """Body model: a path to SMPL_MALE.pkl or SMPL_FEMALE.pkl (licensed, from smpl.is.tue.mpg.de), "auto" for the one in
-    <data>/body, or "free" for the body of this package, which fits the subject's shape only roughly."""
+    """Body model: SMPL_MALE.pkl or SMPL_FEMALE.pkl, "auto" (<data>/body), or "free" (this package's, a rough fit)."""
     poses: Literal["auto", "anim_nerf", "refined", "reconstructed"] = "auto"
-    """Poses to start from: Anim-NeRF's (poses/anim_nerf_*.npz), those of `instant-avatar refined-poses`
-    (poses/refined_*.npz), those of the dataset (reconstructed_poses.hdf5), or "auto" for the first or the last."""
+    """Poses to start from: poses/<name>_*.npz, or the dataset's own; "auto" is anim_nerf, else reconstructed."""
     train_frames: tuple[int, int, int] | None = None
-    """Training frames: start, end (not included) and step. By default those of the published split, for the other
-    subjects all but the last fifth."""
+    """Training frames: start, end (not included), step; by default the published ones, else all but a fifth."""
     test_frames: tuple[int, int, int] | None = None
-    """Held-out frames: start, end (not included) and step. By default as train_frames."""
+    """Held-out frames: start, end (not included), step; by default the published ones, else the last fifth."""
     downscale: int = 2
     """Divide the video's height and width by this; the published figures are at half of 1080x1080."""
     cache_dir: Path | None = None

@@ -22,7 +22,7 @@ from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataPars
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
-from instantavatar_ns.training.checkpoints import checkpoint_to_resume
+from instantavatar_ns.training.checkpoints import read
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.npz import read_npz
@@ -159,14 +159,15 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
         config_path: A run's configuration, with the data's absolute path.
 
     Raises:
-        InputError: The run has no checkpoint, or its poses were not corrected.
+        InputError: The run has no checkpoint that can be read, or its poses were not corrected.
     """
     config = load_run_config(config_path)
     pipeline = pipeline_of(config)
-    config.load_dir, config.load_step, config.load_checkpoint = config.get_checkpoint_dir(), None, None
-    found = checkpoint_to_resume(config)
-    assert found is not None
-    state = found[1]["pipeline"]
+    folder = config.get_checkpoint_dir()
+    checkpoints = sorted(folder.glob("step-*.ckpt"))
+    if not checkpoints:
+        raise InputError(folder, "expected a checkpoint, found none", "Train the run first")
+    state = read(checkpoints[-1])["pipeline"]
     corrections = {key.rpartition(".")[2]: value for key, value in state.items() if ".pose_refinement." in key}
     if not corrections:
         advice = "Train with --pipeline.model.refine-poses True, which is the default"
