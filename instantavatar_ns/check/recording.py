@@ -37,6 +37,7 @@ class BodySurface:
     def __init__(self, body: BodyModel, betas: Float[Tensor, "10"], device: torch.device | str = "cpu") -> None:
         corners = body.rest(betas)[0][body.faces].cpu()
         areas = 0.5 * torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+        # trimesh.sample draws at random, which leaves gaps; here each part of the surface gets its point.
         generator = torch.Generator().manual_seed(0)
         steps = (torch.arange(_NUM_POINTS) + 0.5) / _NUM_POINTS
         chosen = torch.searchsorted(areas.cumsum(0) / areas.sum(), steps).clamp_max(len(areas) - 1)

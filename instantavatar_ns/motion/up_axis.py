@@ -16,7 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import NUM_BETAS, load_body_model
+from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.utils.notices import notice
 
@@ -99,5 +99,4 @@ def _turn(poses: PoseSequence, axis: Float[ndarray, "3"]) -> float:
 def _joints(poses: PoseSequence) -> Float[ndarray, "frames 24 3"]:
     """Joints of the free body in the motion's world, metres, in some frames over its whole length."""
     rows = np.unique(np.linspace(0, len(poses) - 1, _FRAMES).round().astype(int))
-    some, body = poses.rows(torch.from_numpy(rows)), load_body_model("free")
-    return posed_joints(body, some.with_shape(torch.zeros(NUM_BETAS))).numpy()
+    return posed_joints(load_body_model("free"), poses.rows(torch.from_numpy(rows))).numpy()
