@@ -46,5 +46,5 @@ def test_change_of_a_docstring_or_a_layer_is_found_and_written(project, capsys):
 
 def test_room_without_a_docstring_is_named(project):
     (project / "instantavatar_ns" / "utils" / "__init__.py").write_text("")
-    with pytest.raises(SystemExit, match="utils/__init__.py needs a docstring"):
+    with pytest.raises(SystemExit, match=r"utils/__init__\.py needs a docstring"):
         room_table.main(["--check"], project)
