@@ -15,10 +15,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs build clean
+.PHONY: help demo test coverage lint format types docs build clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
 
 demo: $(VENV)/.installed ## generate a subject, train, evaluate, render and animate it (CPU, minutes)
 	instant-avatar demo --output $(DEMO_OUTPUT)
@@ -27,13 +27,21 @@ demo: $(VENV)/.installed ## generate a subject, train, evaluate, render and anim
 test: $(VENV)/.installed-dev ## run the tests
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-lint: $(VENV)/.installed-dev ## check style
+# nightly tests too; the commands that tests run are measured with them
+coverage: $(VENV)/.installed-dev ## run all tests and print how much of the package they run
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "nightly or not nightly" \
+		--cov --cov-report=term:skip-covered --cov-report=xml $(PYTEST_ARGS)
+
+lint: $(VENV)/.installed-dev ## check style and import layers
 	ruff check .
 	ruff format --check .
+	lint-imports --no-cache
+	python tools/room_table.py --check
 
-format: $(VENV)/.installed-dev ## correct style
+format: $(VENV)/.installed-dev ## correct style, and the table of import layers in the docs
 	ruff check --fix .
 	ruff format .
+	python tools/room_table.py
 
 types: $(VENV)/.installed-dev ## check types
 	pyright
@@ -41,11 +49,13 @@ types: $(VENV)/.installed-dev ## check types
 docs: $(VENV)/.installed-dev ## build the documentation into site/
 	mkdocs build --strict
 
-build: $(VENV)/.installed-dev ## build the wheel into dist/
-	python -m pip wheel --no-deps --wheel-dir dist .
+build: $(VENV)/.installed-release ## build sdist and wheel into dist/, and check them for PyPI
+	rm -rf dist
+	python -m build
+	twine check --strict dist/*
 
 clean: ## remove what the other targets made, except $(VENV)
-	rm -rf site dist build outputs/demo .pytest_cache .ruff_cache
+	rm -rf site dist build outputs/demo .pytest_cache .ruff_cache .coverage .coverage.* coverage.xml
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found: install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
@@ -61,4 +71,8 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP_INSTALL) --editable ".[dev]"
+	@touch $@
+
+$(VENV)/.installed-release: | $(VENV)/bin/python
+	$(PIP_INSTALL) "build>=1.2" "twine>=6.1"
 	@touch $@

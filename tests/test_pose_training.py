@@ -14,7 +14,6 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from benchmarks import training
-from instantavatar_ns.correction.fitting import RECIPES, fit_poses
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -29,6 +28,7 @@ from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
+from instantavatar_ns.training.fitting import RECIPES, fit_poses
 from instantavatar_ns.utils.errors import InputError
 from tests.commands import run_folder, training_arguments
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.poses import Poses, averages
-from instantavatar_ns.correction.fitting import RECIPES
 from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.training.fitting import RECIPES
 
 SMALL = {
     "pipeline.datamanager.train-num-rays-per-batch": "128",
