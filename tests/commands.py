@@ -25,6 +25,16 @@ SMALL_TRAINING = [
     *["--pipeline.model.density-noise-steps", "20"],
     *["--optimizers.field.optimizer.lr", "0.02"],
 ]
+# What trains in a moment, for tests of what happens around the training: the person is hardly to be seen.
+TINY_TRAINING = [
+    *["--pipeline.datamanager.train-num-rays-per-batch", "128"],
+    *["--pipeline.model.implementation", "torch"],
+    *["--pipeline.model.hash-levels", "4"],
+    *["--pipeline.model.skinning-resolution", "32", "32", "8"],
+    *["--pipeline.model.step-size", "0.08"],
+    *["--pipeline.model.occupancy-warmup", "4"],
+    *["--pipeline.model.pose-start", "2"],
+]
 
 
 def training_arguments(data: Path, output: Path, steps: int, *more: str) -> list[str]:

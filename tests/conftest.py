@@ -115,6 +115,14 @@ def demo_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def outputs(demo_subject: Path):
+    """Outputs of the data parser for the demo subject's training frames."""
+    from tests.tiny import parse
+
+    return parse(demo_subject)
+
+
+@pytest.fixture(scope="session")
 def trained_run(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a run of `ns-train` on the demo subject, whose checkpoints are not to be changed."""
     from tests.commands import run_command, run_folder, training_arguments

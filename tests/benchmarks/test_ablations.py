@@ -11,6 +11,7 @@ import torchvision
 
 from benchmarks.ablations import MARKS, VARIANTS, Ablations, replace_table, summary, table
 from instantavatar_ns.data.dataset import AvatarDataset
+from tests.commands import TINY_TRAINING
 
 RESULT = {
     "method": "instant-avatar",
@@ -76,15 +77,6 @@ def test_runs_are_trained_evaluated_and_not_made_again(
     demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COMMIT", "0123456789")
-    small = {
-        "pipeline.datamanager.train-num-rays-per-batch": "128",
-        "pipeline.model.implementation": "torch",
-        "pipeline.model.hash-levels": "4",
-        "pipeline.model.skinning-resolution": "32 32 8",
-        "pipeline.model.step-size": "0.08",
-        "pipeline.model.occupancy-warmup": "4",
-        "pipeline.model.pose-start": "2",
-    }
     convolutions = torchvision.models.alexnet().features.state_dict(prefix="features.")
     torch.save(convolutions, tmp_path / "alexnet.pth")
     benchmark = Ablations(
@@ -96,7 +88,7 @@ def test_runs_are_trained_evaluated_and_not_made_again(
         output=tmp_path / "ablations.json",
         runs=tmp_path / "runs",
         lpips_backbone=tmp_path / "alexnet.pth",
-        options=" ".join(f"--{name} {value}" for name, value in small.items()),
+        options=" ".join(TINY_TRAINING),
     )
     read = []
     original = AvatarDataset.get_numpy_image

@@ -11,16 +11,7 @@ import pytest
 from benchmarks.poses import Poses, averages
 from instantavatar_ns.correction.fitting import RECIPES
 from instantavatar_ns.scripts.evaluate import Evaluate
-
-SMALL = {
-    "pipeline.datamanager.train-num-rays-per-batch": "128",
-    "pipeline.model.implementation": "torch",
-    "pipeline.model.hash-levels": "4",
-    "pipeline.model.skinning-resolution": "32 32 8",
-    "pipeline.model.step-size": "0.08",
-    "pipeline.model.occupancy-warmup": "4",
-    "pipeline.model.pose-start": "2",
-}
+from tests.commands import TINY_TRAINING
 
 
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
@@ -37,7 +28,7 @@ def test_figures_are_those_of_the_commands_and_not_made_again(
         output=output,
         runs=tmp_path / "runs",
         steps=6,
-        options=tuple(part for name, value in SMALL.items() for part in (f"--{name}", *value.split())),
+        options=tuple(TINY_TRAINING),
     )
     benchmark.main()
     figures = json.loads(output.read_text())["subject.raw"]

@@ -17,14 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import first_step, speed, training, watches
 from benchmarks.speed import Speed
 from benchmarks.watches import Curve, Profile, Stopwatch
+from tests.commands import TINY_TRAINING
 
 STEPS = 40
 INTERVAL = 10
 
 
-SMALL = """--pipeline.datamanager.train-num-rays-per-batch 128 --pipeline.model.skinning-resolution 32 32 8
-    --pipeline.model.hash-levels 4 --pipeline.model.step-size 0.04 --pipeline.model.occupancy-warmup 10
-    --pipeline.model.occupancy-interval 10 --optimizers.field.optimizer.lr 0.02"""
+# The grid is refreshed within the few steps, and the person can be recognized at the end.
+SMALL = [
+    *TINY_TRAINING,
+    *["--pipeline.model.step-size", "0.04"],
+    *["--pipeline.model.occupancy-warmup", str(INTERVAL)],
+    *["--pipeline.model.occupancy-interval", str(INTERVAL)],
+    *["--optimizers.field.optimizer.lr", "0.02"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def tiny_speed(tiny_subject: Path, tmp_path: Path) -> Speed:
         tiny_subject,
         output=tmp_path / "speed.json",
         method="instant-avatar-lite",
-        options=SMALL,
+        options=" ".join(SMALL),
         budget=1000.0,
         steps=STEPS,
         probe_steps=STEPS,
