@@ -36,13 +36,25 @@ if not torch.cuda.is_available():
     install_import_hook([f"instantavatar_ns.{name}" for name in TENSOR_PACKAGES], "beartype.beartype")
 
 
-# Few tests, but long ones: a process that got them last would keep the other waiting.
-FIRST = ("viewer/test_live_viewer.py", "test_docs.py", "test_end_to_end.py", "test_resume.py", "test_pose_training.py")
+# Files of few tests, but long ones: a worker that began them last would end long after the other.
+FIRST = (
+    "viewer/test_live_viewer.py",
+    "training/test_two_processes.py",
+    "test_docs.py",
+    "test_end_to_end.py",
+    "test_examples.py",
+    "training/test_resume.py",
+    "test_pose_training.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
-    places = {REPO_ROOT / "tests" / name: place for place, name in enumerate(FIRST)}
+    """Begin with what takes longest.
+
+    Raises:
+        FileNotFoundError: A file of `FIRST` has been moved.
+    """
+    places = {(REPO_ROOT / "tests" / name).resolve(strict=True): place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
