@@ -50,11 +50,12 @@ def run_folder(output: Path) -> Path:
     return output / "person" / "instant-avatar-lite" / "run"
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, gpu: bool = False) -> dict[str, str]:
     """Environment of commands: without a GPU or downloads, and with ffmpeg on PATH.
 
     Args:
         folder: Existing folder, in which ffmpeg is linked where the machine has none.
+        gpu: Leave the machine's GPUs visible.
     """
     ffmpeg = folder / "ffmpeg"
     if shutil.which("ffmpeg") is None and not ffmpeg.exists():
@@ -66,7 +67,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": path,
-        "CUDA_VISIBLE_DEVICES": "",
+        **({} if gpu else {"CUDA_VISIBLE_DEVICES": ""}),
         "TORCH_HOME": str(folder),
         "https_proxy": nowhere,
         "http_proxy": nowhere,
