@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev ## run the tests, but for those that are run each n
 # The workers share the GPU.
 test-gpu: $(VENV)/.installed-dev ## run all tests, the nightly ones too, on a GPU
 	@python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "PyTorch finds no CUDA GPU: see nvidia-smi, and whether a CUDA build of torch is installed")'
-	python -m pytest -n $(GPU_WORKERS) --dist loadfile --no-loadscope-reorder -m "nightly or not nightly" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 python -m pytest -n $(GPU_WORKERS) --dist loadfile --no-loadscope-reorder -m "nightly or not nightly" $(PYTEST_ARGS)
 
 lint: $(VENV)/.installed-dev ## check style
 	ruff check .

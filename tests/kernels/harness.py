@@ -24,7 +24,7 @@ _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 def report_of(module: str) -> Any:
-    """What a module of `tests.kernels` prints as JSON when it is run.
+    """Run a module of `tests.kernels` and return what it prints as JSON.
 
     It is run in a process of its own, because Triton decides once per process whether it interprets kernels, and
     without a C compiler: what Triton's wheel brings must do.
@@ -81,7 +81,7 @@ def compiled_launches(launch: Callable[[], object], capability: int = 90) -> dic
 
 
 def resources(kernel: Any, with_instructions: bool = False) -> dict[str, Any]:
-    """What a compiled kernel takes: a lane's registers and bytes of spilt ones, a program's bytes of shared memory.
+    """Resources of a compiled kernel: a lane's registers and bytes of spilt ones, a program's bytes of shared memory.
 
     Args:
         kernel: As `compiled_launches` gives it.

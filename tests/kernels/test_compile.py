@@ -24,7 +24,7 @@ Report = dict[str, dict[str, list[dict[str, Any]]]]
 
 @pytest.fixture(scope="module")
 def report() -> Report:
-    """What each kernel takes, for each of its variants, by the launches of `tests.kernels.launches`."""
+    """Resources of each variant of each kernel, by the names of `tests.kernels.launches.LAUNCHES`."""
     return report_of("launches")
 
 

@@ -1,4 +1,4 @@
-"""How kernels reach the GPU."""
+"""Launches of kernels by Triton, or by the CUDA driver where there is no C compiler."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_arguments_that_are_not_the_kernels_are_refused() -> None:
 
 @pytest.fixture(scope="module")
 def driver_report() -> dict[str, Any]:
-    """What a driver that only notes it was given."""
+    """Launches that a driver was asked for which only notes them."""
     pytest.importorskip("cuda.bindings.driver")
     return report_of("driver_launches")
 

@@ -26,7 +26,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GP
 
 @pytest.fixture(scope="module", params=["cpu", pytest.param("cuda:0", marks=needs_gpu)])
 def runs(request: pytest.FixtureRequest, demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `tests.two_processes` leaves."""
+    """Folder with the files of `tests.two_processes`."""
     folder, device = tmp_path_factory.mktemp("runs"), request.param
     command = [sys.executable, "-m", "tests.two_processes", demo_subject, folder, STEPS, device]
     root = Path(__file__).resolve().parents[2]
