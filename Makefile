@@ -1,9 +1,11 @@
 # `make demo` and `make test` make the environment that they need in $(VENV); nothing has to be activated.
-# Variables: PYTHON (an interpreter from 3.10 to 3.12), VENV, PYTEST_ARGS (for example PYTEST_ARGS="-k body").
+# Variables: PYTHON (an interpreter from 3.10 to 3.12), VENV, PYTEST_ARGS (for example PYTEST_ARGS="-k body"),
+# GPU_WORKERS (processes of test-gpu).
 
 VENV ?= .venv
 PYTEST_ARGS ?=
 DEMO_OUTPUT ?= outputs/demo
+GPU_WORKERS ?= 8
 
 BIN := $(abspath $(VENV))/bin
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --prefer-binary --constraint constraints.txt
@@ -15,7 +17,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3 python; do \
 export PATH := $(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage lint format types docs build clean
+.PHONY: help demo test test-gpu coverage lint format types docs build clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 12
@@ -24,8 +26,13 @@ demo: $(VENV)/.installed ## generate a subject, train, evaluate, render and anim
 	instant-avatar demo --output $(DEMO_OUTPUT)
 
 # Two workers of one thread each: torch's own threads gain little at the sizes of the tests, and wait for each other.
-test: $(VENV)/.installed-dev ## run the tests
+test: $(VENV)/.installed-dev ## run the tests, but for those that are run each night
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+# The workers share the GPU.
+test-gpu: $(VENV)/.installed-dev ## run all tests, the nightly ones too, on a GPU
+	@python -c 'import sys, torch; sys.exit(None if torch.cuda.is_available() else "PyTorch finds no CUDA GPU: see nvidia-smi, and whether a CUDA build of torch is installed")'
+	OMP_NUM_THREADS=1 python -m pytest -n $(GPU_WORKERS) --dist loadfile --no-loadscope-reorder -m "nightly or not nightly" $(PYTEST_ARGS)
 
 # nightly tests too; the commands that tests run are measured with them
 coverage: $(VENV)/.installed-dev ## run all tests and print how much of the package they run
