@@ -22,14 +22,27 @@ TENSOR_PACKAGES = (
     "backgrounds",
     "body",
     "check",
+    "correction",
     "deformer",
+    "demo",
     "export",
     "field",
     "losses",
     "motion",
     "occupancy",
     "patch_losses",
+    "rendering.composite",
+    "rendering.composite_triton",
+    "rendering.march",
+    "rendering.march_triton",
+    "rendering.rounds_triton",
+    "utils.recorded_arrays",
+    "utils.unpickle",
 )
+for name in TENSOR_PACKAGES:
+    path = REPO_ROOT / "instantavatar_ns" / name.replace(".", "/")
+    if not (path.is_dir() or path.with_suffix(".py").is_file()):
+        raise FileNotFoundError(f"{path}: expected what TENSOR_PACKAGES names; correct it where a module has moved")
 if not torch.cuda.is_available():
     # Read by Triton when a kernel is defined: without a GPU the kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
