@@ -108,7 +108,7 @@ def more_noise(degrees: float) -> Edit:
     """Poses that are off as an estimator's are."""
 
     def edit(folder: Folder) -> None:
-        noise = {"degrees": degrees, "millimetres": 4 * degrees, "correlation": 8.0}
+        noise = {"degrees": degrees, "millimeters": 4 * degrees, "correlation": 8.0}
         rng = np.random.default_rng(0)
         folder.poses, folder.transl = add_pose_noise(folder.poses, folder.transl, **noise, rng=rng)
 
@@ -372,7 +372,7 @@ def images_read_once() -> Iterator[None]:
     decode = AvatarDataset.get_numpy_image
 
     def kept(self: AvatarDataset, image_idx: int) -> Any:
-        key = self.image_filenames[image_idx].resolve(), self.metadata["foreground_masks"][image_idx].resolve()
+        key = self.image_filenames[image_idx].resolve(), self.subject.mask_filenames[image_idx].resolve()
         if not self.image_filenames[image_idx].is_symlink():
             return decode(self, image_idx)
         if key not in decoded:

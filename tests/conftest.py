@@ -28,7 +28,6 @@ TENSOR_PACKAGES = (
     "losses",
     "motion",
     "occupancy",
-    "patch_losses",
 )
 if not torch.cuda.is_available():
     # Read by Triton when a kernel is defined: without a GPU the kernels run in its interpreter.

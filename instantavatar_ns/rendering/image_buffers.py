@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.rendering.buffers import BufferSizes
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
+from instantavatar_ns.rendering.step_buffers import BufferSizes
 
 # Most samples that a ray takes in each round; the last takes what is left, whatever stands here. Chosen by numbers of
 # samples (benchmarks/image_rounds.py), not by timing.

@@ -11,15 +11,15 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.rendering.buffers import BufferSizes
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
+from instantavatar_ns.rendering.step_buffers import BufferSizes
 
 ALL = 1 << 30
 
 
 class ImageRendering(NamedTuple):
-    """Pixels as in `compositing.Pixels`, and how many samples and roots each round has, or would have."""
+    """Pixels as in `composite.Pixels`, and how many samples and roots each round has, or would have."""
 
     rgb: Float[Tensor, "rays 3"]
     accumulation: Float[Tensor, "rays"]

@@ -1,4 +1,4 @@
-"""The buffers of a model: as large as its renderings have needed."""
+"""Buffers of training steps: as large as steps have needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRu
 _SAMPLES_PER_RAY = 256  # enough for a step that takes all space as occupied
 _SPARE = 1.25
 _MULTIPLE = 1 << 12
-# Checks after which buffers may shrink, by the most that was needed meanwhile: steps of another size are recorded anew,
+# Checks after which buffers may shrink, by the most that was needed meanwhile: steps of another size are captured anew,
 # which takes longer than many empty rows.
 _PATIENCE = 5
 
@@ -52,8 +52,8 @@ def _with_spare(size: int, wanted: int) -> int:
     return size if wanted <= size else -(-int(wanted * _SPARE) // _MULTIPLE) * _MULTIPLE
 
 
-class RenderBuffers:
-    """Renders with `render_buffered`, and sees that nothing is lost for want of room; the host is not kept waiting.
+class StepBuffers:
+    """Renders with `render_buffered` in buffers that grow on overflow, without synchronising.
 
     What did not fit is counted on the device, where a CUDA graph may do so too; `check` notices and says so. Images
     must not lack anything: they have `ImageBuffers`.
@@ -76,8 +76,8 @@ class RenderBuffers:
         from instantavatar_ns.rendering.buffered import render_buffered
 
         num_rays = len(rays.directions)
-        room = _SAMPLES_PER_RAY * num_rays
-        sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
+        capacity = _SAMPLES_PER_RAY * num_rays
+        sizes = self._sizes.setdefault(num_rays, BufferSizes(capacity, capacity))
         pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
         if num_rays not in self._wanted:
             self._wanted[num_rays] = _Wanted(num_samples.device)
@@ -136,7 +136,7 @@ class _Wanted:
         torch.maximum(self._most, torch.cat([num_samples, num_roots]), out=self._most)
 
     def take(self) -> tuple[int, int] | None:
-        """What was sent at the last call; what has been counted since is sent and forgotten.
+        """Return the previous asynchronous copy and start the next; counting begins anew.
 
         Nothing at the first call on a GPU, nor while it is not there yet. Without a GPU it is what has been counted.
         """
