@@ -24,7 +24,7 @@ def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> Moti
     Raises:
         InputError: See `load_run_motion`.
     """
-    return replace(load_run_motion(path, options, model.subject.stand, model.subject.up), name=path.stem)
+    return load_run_motion(path, options, model.subject.stand, model.subject.up)
 
 
 def closed(motion: Motion) -> Motion:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.poses import Poses, averages
-from instantavatar_ns.correction.fitting import RECIPES
 from instantavatar_ns.scripts.evaluate import Evaluate
+from instantavatar_ns.training.fitting import RECIPES
 
 SMALL = {
     "pipeline.datamanager.train-num-rays-per-batch": "128",
@@ -28,7 +28,7 @@ def test_figures_are_those_of_the_commands_and_not_made_again(
     demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COMMIT", "0123456789")
-    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], looks=1, num_rays=64))
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], steps_per_frame=1, num_rays=64))
     output = tmp_path / "poses.json"
     benchmark = Poses(
         subjects=(demo_subject,),

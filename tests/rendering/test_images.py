@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from instantavatar_ns.rendering import image_buffers, rounds_triton
-from instantavatar_ns.rendering.buffers import BufferSizes
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, block_size, split
 from instantavatar_ns.rendering.image_rounds import render_rounds
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
+from instantavatar_ns.rendering.step_buffers import BufferSizes
 from tests.avatars import Avatar as Body
 from tests.rendering.scenes import DEVICE, Scene, posed
 

@@ -1,4 +1,4 @@
-"""The model aligns its poses, and says so."""
+"""A model's poses are aligned before its first step, which is said."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStor
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.model_config import InstantAvatarModelConfig
+from instantavatar_ns.training.alignment import align_poses
 from instantavatar_ns.utils import progress
 
 
@@ -27,7 +28,7 @@ def test_log_says_how_many_frames_are_aligned_and_how_far_it_is(
         scene_box=outputs.scene_box, num_train_data=len(frames), metadata=outputs.metadata, device="cpu"
     )
     capsys.readouterr()
-    model.align_poses(frames.images[..., 3], frames.cameras)
+    align_poses(model, frames.images[..., 3], frames.cameras)
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first == f"Aligning the poses of {len(frames)} training frames to their silhouettes in 8 rounds"
     line = re.compile(r"Aligning the poses: (\d+)% after \d+ s, about \d+ s left")

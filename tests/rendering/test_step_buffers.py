@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 
-from instantavatar_ns.rendering.buffers import _PATIENCE, BufferSizes, RenderBuffers
+from instantavatar_ns.rendering.step_buffers import _PATIENCE, BufferSizes, StepBuffers
 
 RAYS = 4096
 START = BufferSizes(256 * RAYS, 256 * RAYS)
@@ -19,7 +19,7 @@ class Steps:
     """What steps would have filled, said at the next check as on a GPU."""
 
     def __init__(self) -> None:
-        self.buffers, self._sent, self._most = RenderBuffers(), None, (0, 0)
+        self.buffers, self._sent, self._most = StepBuffers(), None, (0, 0)
         self.buffers._sizes[RAYS], self.buffers._wanted[RAYS] = START, self  # pyright: ignore[reportArgumentType]
         self.sizes = [START]
 
