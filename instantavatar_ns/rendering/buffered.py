@@ -11,11 +11,11 @@ from typing import NamedTuple
 from jaxtyping import Int32
 from torch import Tensor
 
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.composite_triton import composite_triton
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.march_triton import sample_rays_triton
-from instantavatar_ns.rendering.step_buffers import BufferSizes
 
 
 class Rendering(NamedTuple):

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
-from instantavatar_ns.rendering.step_buffers import BufferSizes
 
 ALL = 1 << 30
 

@@ -12,9 +12,10 @@ import torch
 
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.buffered import render_buffered
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
-from instantavatar_ns.rendering.step_buffers import BufferSizes, StepBuffers
+from instantavatar_ns.rendering.step_buffers import StepBuffers
 from tests.rendering.scenes import DEVICE, Scene, posed
 
 RULES = SampleRules(step=0.05)

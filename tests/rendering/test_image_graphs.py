@@ -18,13 +18,13 @@ from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.occupancy.posed_grid import pose_cells
-from instantavatar_ns.rendering import image_buffers, image_graphs
+from instantavatar_ns.rendering import capacity, image_buffers, image_graphs
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout
 from instantavatar_ns.rendering.image_graphs import Image, ImageGraphs, ImageInputs
 from instantavatar_ns.rendering.inputs import Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
-from instantavatar_ns.rendering.step_buffers import BufferSizes
 from instantavatar_ns.utils.cuda_graph import CudaGraph
 from instantavatar_ns.utils.pinhole_rays import PinholeCamera
 from tests.avatars import Avatar as Body
@@ -85,7 +85,7 @@ def captured(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
 @pytest.fixture
 def images(monkeypatch: pytest.MonkeyPatch) -> ImageGraphs:
     """With buffers of sizes that fit the test's."""
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 64)
+    monkeypatch.setattr(capacity, "_MULTIPLE", 64)
     monkeypatch.setattr(image_buffers, "ROUNDS", (3, 0))
     return ImageGraphs(ImageBuffers(1e3))
 
@@ -137,7 +137,7 @@ def settle(images: ImageGraphs, quick: Scene, captured: list[CudaGraph], *camera
 def test_images_follow_pose_camera_background_field_and_occupancy(
     images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 128)  # all of these images fit
+    monkeypatch.setattr(capacity, "_MULTIPLE", 128)  # all of these images fit
     settle(images, quick, captured, camera())
     field, occupancy = quick.avatar.field, quick.avatar.occupancy
     density, binaries = field.density_head.params, occupancy.binaries.clone()
@@ -190,8 +190,8 @@ def test_sizes_alternate_and_images_are_not_overwritten(
 def test_image_that_overflows_its_buffers_is_captured_anew(
     images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 4)
-    monkeypatch.setattr(image_buffers, "_SPARE", 2.0)  # what holds a pose seen from the front holds it from behind
+    monkeypatch.setattr(capacity, "_MULTIPLE", 4)
+    monkeypatch.setattr(capacity, "_SPARE", 2.0)  # what holds a pose seen from the front holds it from behind
     far, near = camera(focal=3.0), camera(focal=10.0)
     settle(images, quick, captured, far)
     layout = images._buffers._kept[48].layout
