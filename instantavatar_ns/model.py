@@ -64,7 +64,8 @@ class InstantAvatarModel(Model):
         self.poses = PoseProvider(subject, body, self.pose_refinement, motion, device)
 
         sizes = config.avatar_sizes(device)
-        avatar, self.union_grid = make_avatar(body, subject.poses.betas, self.poses.training_bones().detach(), sizes)
+        bones = self.poses.training_bones().detach().cpu()  # where the body is, until nerfstudio moves the model
+        avatar, self.union_grid = make_avatar(body, subject.poses.betas, bones, sizes)
         self.deformer, self.canonical_occupancy, self.field = avatar
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs

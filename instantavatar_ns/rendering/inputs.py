@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning
+from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
@@ -39,12 +40,12 @@ class Avatar(NamedTuple):
     Attributes:
         deformer: Finds the canonical roots of posed points.
         occupancy: Where the person is; roots in free cells are left out.
-        field: Density and colour, a `CanonicalField`.
+        field: Density and colour.
     """
 
     deformer: FastSnarfDeformer
     occupancy: CanonicalOccupancy
-    field: nn.Module
+    field: CanonicalField
 
 
 @dataclass(frozen=True)

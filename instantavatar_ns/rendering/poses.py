@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,12 +100,12 @@ class PoseProvider:
         self,
         times: Shaped[Tensor, "*rays 1"] | None,
         metadata: dict[str, Any] | None,
-        override: Callable[[PosedBody], PosedBody] | None = None,
+        override: Callable[[Callable[[], PosedBody]], PosedBody] | None = None,
     ) -> PosedBody:
         """Return the pose that a camera or rays see; blocks the host, so it is called once per image.
 
-        The first of these decides: `override`, which is given the pose that is seen without it; `pose_id`, by which a
-        dataset's cameras name their pose; time, which plays the motion, or else the training frames, from 0 to 1.
+        The first of these decides: `override`, which may ask for the pose that is seen without it; `pose_id`, by which
+        a dataset's cameras name their pose; time, which plays the motion, or else the training frames, from 0 to 1.
         Without any of them it is the rest pose.
 
         Args:
@@ -112,13 +113,12 @@ class PoseProvider:
             metadata: Of the camera or the rays.
             override: Chooses another pose, or changes this one, such as the viewer's panel.
         """
-        if metadata and "pose_id" in metadata:
-            body = self.frame(int(metadata["pose_id"].flatten()[0]))
-        else:
-            body = self._of_time(times)
-        return body if override is None else override(body)
+        of_camera = partial(self._of_camera, times, metadata)
+        return of_camera() if override is None else override(of_camera)
 
-    def _of_time(self, times: Shaped[Tensor, "*rays 1"] | None) -> PosedBody:
+    def _of_camera(self, times: Shaped[Tensor, "*rays 1"] | None, metadata: dict[str, Any] | None) -> PosedBody:
+        if metadata and "pose_id" in metadata:
+            return self.frame(int(metadata["pose_id"].flatten()[0]))
         if times is None:
             return self.rest
         # The viewer's splines overshoot between keyframes, and its slider gives NaN for a word. In this order 0 stays.

@@ -51,7 +51,8 @@ class Renderer:
         megabytes: float,
         cuda_graphs: bool,
     ) -> None:
-        self.avatar, self.implementation, self.step, self.cuda_graphs = avatar, implementation, step, cuda_graphs
+        self.avatar, self.step, self.cuda_graphs = avatar, step, cuda_graphs
+        self.implementation: Literal["triton", "torch"] = implementation
         self._steps = StepBuffers()
         self._images = ImageBuffers(megabytes)
         self._graphs = ImageGraphs(self._images)
@@ -65,7 +66,7 @@ class Renderer:
     @property
     def supports_cuda_graphs(self) -> bool:
         """Whether kernels of steps and images may be captured, and can be: nothing in between blocks the host."""
-        by_kernels = self.implementation == "triton" and bool(self.avatar.field.has_kernels)
+        by_kernels = self.implementation == "triton" and self.avatar.field.has_kernels
         return self.cuda_graphs and by_kernels and self.device.type == "cuda"
 
     # Poses

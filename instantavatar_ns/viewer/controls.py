@@ -68,14 +68,14 @@ class ViewerControls(nn.Module):
             for name in ("height", "width", "fx", "fy", "cx", "cy"):
                 getattr(camera, name).fill_(1)
 
-    def shown_pose(self, of_time: PosedBody) -> PosedBody:
+    def shown_pose(self, of_time: Callable[[], PosedBody]) -> PosedBody:
         """Return the pose that the panel shows; see `PoseProvider.seen_by`.
 
         Args:
-            of_time: The pose that nerfstudio's time leads to.
+            of_time: Gives the pose that nerfstudio's time leads to.
         """
         shown, angles = self.motion.shown(), self.pose.angles()
-        body = of_time if shown is None else self._chosen(*shown)
+        body = of_time() if shown is None else self._chosen(*shown)
         if not angles:
             return body
         return self._poses.kept((body, angles), lambda: bend(body, self._person().skeleton, joint_turns(angles)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -107,11 +108,11 @@ def test_time_plays_a_motion_where_there_is_one(subject: Subject, body: BodyMode
     assert poses.seen_by(at(0.4), {"pose_id": torch.tensor([2])}) is poses.frame(2)
 
 
-def test_override_is_given_what_would_be_seen_and_decides(poses: PoseProvider) -> None:
+def test_override_can_ask_for_what_would_be_seen_and_decides(poses: PoseProvider) -> None:
     given: list[PosedBody] = []
 
-    def override(body: PosedBody) -> PosedBody:
-        given.append(body)
+    def override(of_camera: Callable[[], PosedBody]) -> PosedBody:
+        given.append(of_camera())
         return poses.frame(3)
 
     assert poses.seen_by(at(1.0), None, override) is poses.seen_by(None, None, override) is poses.frame(3)

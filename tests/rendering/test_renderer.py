@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -11,7 +12,6 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
 from instantavatar_ns.body.posed import PosedBody
-from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.rendering import renderer as renderer_module
 from instantavatar_ns.rendering import step_buffers
 from instantavatar_ns.rendering.image_graphs import ImageGraphs
@@ -29,12 +29,11 @@ def make(scene: Scene, small_avatar: Body, monkeypatch: pytest.MonkeyPatch):
     """Makes renderers; where there is no GPU the search, for which the interpreter takes long, is torch's."""
     if DEVICE == "cpu":
         original = renderer_module.pose_cells
-        monkeypatch.setattr(renderer_module, "pose_cells", lambda *arguments: original(*arguments[:3], "torch"))
+        monkeypatch.setattr(renderer_module, "pose_cells", lambda *arguments: original(*arguments[:3]))
 
     def make(implementation: Literal["triton", "torch"], *, cuda_graphs: bool = False) -> Renderer:
-        deformer: FastSnarfDeformer = scene.avatar.deformer if DEVICE == "cuda" else small_avatar.deformer
-        if implementation == "torch":
-            deformer = small_avatar.deformer.to(DEVICE)
+        by_kernels = implementation == "triton" and DEVICE == "cuda"
+        deformer = scene.avatar.deformer if by_kernels else copy.deepcopy(small_avatar.deformer).to(DEVICE)
         avatar = scene.avatar._replace(deformer=deformer)
         return Renderer(avatar, implementation, STEP, megabytes=100.0, cuda_graphs=cuda_graphs)
 
@@ -46,11 +45,18 @@ def body(scene: Scene) -> PosedBody:
     return PosedBody(scene.world_to_root, scene.bones)
 
 
-def camera(size: int = 8, **changes: object) -> Cameras:
+def camera(size: int = 8, **changes: Any) -> Cameras:
     pose = torch.eye(4)[:3]
     pose[:, 3] = torch.tensor([0.0, -0.1, 2.0])
-    options = {"fx": float(size), "fy": float(size), "cx": size / 2, "cy": size / 2, "width": size, "height": size}
-    return Cameras(camera_to_worlds=pose[None], **{**options, **changes})  # pyright: ignore[reportArgumentType]
+    options: dict[str, Any] = {
+        "fx": float(size),
+        "fy": float(size),
+        "cx": size / 2,
+        "cy": size / 2,
+        "width": size,
+        "height": size,
+    }
+    return Cameras(camera_to_worlds=pose[None], **{**options, **changes})
 
 
 def white() -> Tensor:
