@@ -253,12 +253,12 @@ def frame_milliseconds(model: Any, cameras: list[Any]) -> float:
     model.eval()
     times = []
     for camera in [*cameras[:WARM_FRAMES], *cameras]:
-        with model.image_poses.replacing({}):  # forgets the poses that were rendered
-            training.synchronise()
-            start = time.perf_counter()
-            model.get_outputs_for_camera(camera)
-            training.synchronise()
-            times.append(1000 * (time.perf_counter() - start))
+        model.forget_images()
+        training.synchronise()
+        start = time.perf_counter()
+        model.get_outputs_for_camera(camera)
+        training.synchronise()
+        times.append(1000 * (time.perf_counter() - start))
     return median(times[min(WARM_FRAMES, len(cameras)) :])
 
 

@@ -17,7 +17,7 @@ from instantavatar_ns.rendering.march import sample_rays
 
 
 def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> Pixels:
-    """Render rays; differentiable to the field, and to the pose where it asks for it."""
+    """Render rays; differentiable with respect to the field, and to the pose where it asks for it."""
     num_rays = len(rays.directions)
     origins, directions = rays.in_root_space(pose.body)
     origins = origins.expand_as(directions)
