@@ -69,7 +69,7 @@ def test_time_plays_a_motion_where_one_is_set(outputs: DataparserOutputs, demo_s
 def test_motion_is_resampled_and_taken_as_it_is_when_asked(outputs: DataparserOutputs, demo_subject: Path) -> None:
     motion = demo_subject / "novel" / "poses.npz"
     double = MotionOptions(place="dataset", fps=2 * load_motion(motion).fps)
-    as_given = build(outputs, motion=motion, motion_options=double).motion
+    as_given = build(outputs, motion=motion, motion_options=double).poses.motion_poses
     novel = parse(demo_subject, "test", eval_set="novel")
     rows = novel.cameras.metadata["pose_id"].flatten()  # pyright: ignore
     expected = build(novel).poses.posed(subject_of(novel.metadata).poses)
@@ -220,7 +220,7 @@ def test_poses_are_made_and_prepared_anew_after_a_training_step(body_model: Inst
 
 def test_data_of_another_format_is_refused(outputs: DataparserOutputs) -> None:
     with pytest.raises(InputError, match=r"the data parser: .*found depth.*instant-avatar-data"):
-        TINY.setup(scene_box=outputs.scene_box, num_train_data=TRAIN, metadata={"depth": 1}, device="cpu")
+        TINY.setup(scene_box=outputs.scene_box, num_train_data=1, metadata={"depth": 1}, device="cpu")
 
 
 def test_densest_root_decides(body_model: InstantAvatarModel) -> None:

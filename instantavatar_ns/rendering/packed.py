@@ -1,6 +1,6 @@
 """Rendering with tensors as long as there are samples: PyTorch, and nerfacc's CUDA functions where they can be used.
 
-The reference of `buffered`, and the path of CPUs. On a GPU the host waits for the number of samples and of roots.
+The reference of `buffered`, and the path of CPUs. On a GPU the numbers of samples and of roots block the host.
 """
 
 from __future__ import annotations

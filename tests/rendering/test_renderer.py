@@ -48,15 +48,8 @@ def body(scene: Scene) -> PosedBody:
 def camera(size: int = 8, **changes: Any) -> Cameras:
     pose = torch.eye(4)[:3]
     pose[:, 3] = torch.tensor([0.0, -0.1, 2.0])
-    options: dict[str, Any] = {
-        "fx": float(size),
-        "fy": float(size),
-        "cx": size / 2,
-        "cy": size / 2,
-        "width": size,
-        "height": size,
-    }
-    return Cameras(camera_to_worlds=pose[None], **{**options, **changes})
+    focal, center = float(size), size / 2
+    return Cameras(pose[None], fx=focal, fy=focal, cx=center, cy=center, width=size, height=size, **changes)
 
 
 def white() -> Tensor:
@@ -98,10 +91,11 @@ def test_chunks_do_not_change_the_image_and_each_may_be_the_last(make, body: Pos
 
 
 def test_other_cameras_have_nerfstudios_rays(make, body: PosedBody) -> None:
-    for changes in (
+    others: tuple[dict[str, Any], ...] = (
         {"camera_type": CameraType.FISHEYE},
         {"distortion_params": torch.tensor([[0.2, 0.0, 0.0, 0.0, 0.05, 0.0]])},
-    ):
+    )
+    for changes in others:
         images = [make(name).render_image(camera(**changes), body, white()) for name in ("triton", "torch")]
         torch.testing.assert_close(images[0]["rgb"], images[1]["rgb"], atol=2e-3, rtol=0)
 
