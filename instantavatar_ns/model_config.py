@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Literal
 
+import torch
 from nerfstudio.models.base_model import ModelConfig
 from tyro.conf import Suppress
 
 from instantavatar_ns.backgrounds import Background
 from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, SkinningSettings
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions
+from instantavatar_ns.rendering.avatar import AvatarSizes
+from instantavatar_ns.rendering.implementation import choose_renderer
 from instantavatar_ns.utils.options import Advanced
 
 
 def _model() -> type:
-    from instantavatar_ns.model import InstantAvatarModel  # which imports this module
-
-    return InstantAvatarModel
+    # By name: the model lies in a layer above, and imports this module.
+    return import_module("instantavatar_ns.model").InstantAvatarModel
 
 
 @dataclass
@@ -39,6 +42,8 @@ class InstantAvatarModelConfig(ModelConfig):
     """Rays that PyTorch renders at once; fewer take less memory."""
     image_megabytes: int = 2048
     """Memory for an image on a GPU, megabytes; larger images are rendered in parts."""
+    cuda_graphs: Advanced[bool] = True
+    """Capture training steps and images as CUDA graphs where Triton kernels compute them."""
     implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
     """Library that computes the field; "auto" is the fastest that runs here, and checkpoints fit all."""
     renderer: Literal["auto", "triton", "torch"] = "auto"
@@ -105,3 +110,20 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weights of AlexNet for the metric LPIPS; by default torchvision downloads them."""
     vgg_backbone: Path | None = None
     """Weights of VGG16 for the perceptual loss; by default torchvision downloads them."""
+
+    def avatar_sizes(self, device: torch.device | str) -> AvatarSizes:
+        """Return the sizes of the avatar's parts, and what computes them.
+
+        Args:
+            device: Where the avatar will be.
+        """
+        return AvatarSizes(
+            skinning_resolution=self.skinning_resolution,
+            skinning=self.skinning,
+            hash_levels=self.hash_levels,
+            log2_hash_entries=self.log2_hash_entries,
+            hidden_width=self.hidden_width,
+            field=self.implementation,
+            renderer=choose_renderer(self.renderer, device),
+            body_reach=self.body_reach if self.occupancy_start == "body" else None,
+        )

@@ -14,7 +14,7 @@ from instantavatar_ns.body.model import BodyModel
 T = TypeVar("T", bound="PoseSequence")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PoseSequence:
     """SMPL parameters of a sequence of frames of one person, in the dataset's world.
 

@@ -15,11 +15,12 @@ from jaxtyping import Float, Int
 from scipy.interpolate import BSpline
 from torch import Tensor, nn
 
-from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.data.subject import Subject
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.linalg import rigid_inverse
 
@@ -28,8 +29,7 @@ NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians,
 
 
 class PoseRefinement(nn.Module):
-    """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable
-    with respect to them.
+    """Poses with corrections: posed bodies, made anew from the corrections and differentiable with respect to them.
 
     The corrections alone are parameters; a checkpoint holds them, their coordinates and the person's joints. At first
     corrections are zero and the joints the body's.
@@ -87,6 +87,18 @@ class PoseRefinement(nn.Module):
         self.register_buffer("certainty", torch.ones(()))
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
+
+    @classmethod
+    def of_training_frames(cls, subject: Subject, body: BodyModel, knot_spacing: float) -> PoseRefinement:
+        """Return the given poses of the training frames, to be corrected.
+
+        Args:
+            subject: The person.
+            body: The person's body.
+            knot_spacing: Frames of the recording between two knots of the spline.
+        """
+        times, world_to_dataset = subject.train_numbers.float(), subject.world_to_dataset
+        return cls(body, subject.train_poses, times, world_to_dataset, knot_spacing=knot_spacing)
 
     def __len__(self) -> int:
         return len(self.remainders)

@@ -164,7 +164,7 @@ class FrameStore:
             pixels: Flat indices of pixels of its image.
         """
         cameras, width = self.cameras, self.images.shape[2]
-        # Indexed by tensors of one element: one without dimensions blocks the host.
+        # Indexed by tensors of one element: one without dimensions would block the host.
         intrinsics = torch.cat([value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)])
         camera_to_world = cameras.camera_to_worlds[frame][0]
         directions = pixel_directions(pixels % width, pixels // width, intrinsics, camera_to_world)

@@ -7,8 +7,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody, rest_sequence
-from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
@@ -50,11 +49,9 @@ class AvatarMesh:
 
     def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
         self.model, self.surface = model, surface
-        metadata = model.kwargs["metadata"]
-        self.train_poses: PoseSequence = metadata["poses"]
-        self.world_to_dataset: Float[Tensor, "4 4"] = metadata["world_to_dataset"]
+        self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
-        self._world_to_upright[1, 3] = -float(self.posed_vertices(model.rest_pose[0])[:, 1].min())
+        self._world_to_upright[1, 3] = -float(self.posed_vertices(model.poses.rest)[:, 1].min())
 
     @property
     def dataset_to_upright(self) -> Float[ndarray, "4 4"]:
@@ -86,9 +83,8 @@ class AvatarMesh:
             shares[source],
             unwrapped.faces,
         )
-        skeleton = make_skeleton(self.model.body, self.train_poses.betas)
-        stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
-        rest = make_clip("rest", stand, 1.0, skeleton)
+        skeleton = make_skeleton(self.model.poses.body, self.poses.betas)
+        rest = make_clip("rest", rest_sequence(self.poses, 0), 1.0, skeleton)
         clips = [make_clip(motion.name, motion, motion.fps, skeleton) for motion in motions]
         return glb_bytes(
             mesh,

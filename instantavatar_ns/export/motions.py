@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from instantavatar_ns.body.bank import PoseBank, PosedBody
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import Motion
@@ -22,16 +21,9 @@ def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> Moti
     Raises:
         InputError: See `load_run_motion`.
     """
-    metadata, first = model.kwargs["metadata"], model.train_pose_ids[0]
-    stand = metadata["poses"].rows(slice(first, first + 1))
-    return load_run_motion(path, options, stand, metadata["world_to_dataset"][:3, 2])
+    return load_run_motion(path, options, model.subject.stand, model.subject.up)
 
 
 def closed(motion: Motion) -> Motion:
     """A motion that loops, followed by its first frame: players do not interpolate from the last key to the first."""
     return motion.concatenate(motion.rows(slice(1)))
-
-
-def posed_body(motion: Motion, frame: int, model: InstantAvatarModel) -> PosedBody:
-    """One frame of a motion."""
-    return PoseBank(model.body, motion, model.kwargs["metadata"]["world_to_dataset"])[frame]

@@ -28,7 +28,7 @@ _HIGHEST = 20.0
 """Metres above or below the origin that no recording reaches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Motion(PoseSequence):
     """Poses over time, in a world of their own.
 

@@ -19,7 +19,7 @@ def load_run_motion(path: Path, options: MotionOptions, stand: PoseSequence, up:
         path: As of `load_motion`.
         options: What to make of the motion.
         stand: The person in the first training frame: shape and place. Further frames do not matter.
-        up: The vertical direction in the dataset's world, of unit length: `world_to_dataset[:3, 2]`.
+        up: The vertical direction in the dataset's world, of unit length: `Subject.up`.
 
     Raises:
         InputError: See `load_motion` and `prepare_motion`.

@@ -1,4 +1,4 @@
-"""CUDA graphs: kernels that are captured once and launched together, as those of a training step are hundreds."""
+"""CUDA graphs: kernels that are captured once and launched together. A training step is hundreds of small ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class CudaGraph(Generic[T]):
     """A function without arguments that always does the same work on the same tensors.
 
-    On a GPU its kernels are captured when the object is made, and replayed at each call, which returns the same
+    On a GPU its kernels are captured when the graph is made, and replayed at each call, which returns the same
     tensors with new values. On a CPU, calls call the function. Random numbers are new ones each time.
 
     Args:
@@ -86,7 +86,7 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
 
 class AutoCudaGraph(Generic[T]):
-    """Work that is captured when two calls in succession do the same.
+    """Work that is captured when two calls in succession launch the same kernels on the same tensors.
 
     A call with settings of its own (a schedule has moved on, buffers have grown) does its work as it is, which also
     compiles kernels and starts libraries.
@@ -101,8 +101,8 @@ class AutoCudaGraph(Generic[T]):
         self._graph: CudaGraph[T] | None = None
 
     @property
-    def is_recorded(self) -> bool:
-        """True once the last call's work has been captured."""
+    def is_captured(self) -> bool:
+        """Whether the last call's work was the replay of a CUDA graph."""
         return self._graph is not None
 
     def __call__(self, settings: Hashable, function: Callable[[], T]) -> T:
