@@ -92,6 +92,7 @@ def check_help(flags: dict[str, str]) -> None:
         ("model.skinning.neighbors", "3", 3),
         ("model.motion-options.root", "in-place", "in-place"),
         ("model.hash-levels", "4", 4),
+        ("model.cuda-graphs", "False", False),
         ("model.move-joints", "False", False),
         ("model.pose-knot-spacing", "4", 4.0),
         ("datamanager.late-rays-mult", "4", 4),

@@ -1,5 +1,7 @@
 """Motions are placed where the person stands, and resampled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -87,6 +89,17 @@ def test_up_axis_is_guessed(tmp_path, up):
     torch.testing.assert_close(loaded.up, torch.tensor(up))
     assert loaded.fps == 30.0
     assert load_motion(tmp_path / "m.npz", fps=12.5).fps == 12.5
+
+
+def test_motions_of_the_same_poses_are_told_apart():
+    """The viewer keeps what it made of a motion by the motion itself; tensors cannot be compared as a whole."""
+    motion = make_motion(up=(0.0, 1.0, 0.0))
+    kept = {
+        motion: "given",
+        replace(motion, name="again"): "renamed",
+        replace(motion, transl=motion.transl + 1): "moved",
+    }
+    assert len(kept) == 3 and kept[motion] == "given"
 
 
 def test_resampled_rotation_takes_the_shortest_arc():
