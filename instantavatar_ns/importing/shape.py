@@ -1,0 +1,111 @@
+"""The person's shape with the body in use, where that is not the one that the poses were estimated with.
+
+Rotations carry over from body to body; betas do not, and neither does the translation, which is that of the rest pose's
+origin. Of all frames together, ten betas and one shift are found by Gauss-Newton, so that the body's outlines lie
+within the person's by the thickness of clothes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from instantavatar_ns.body.model import NUM_BETAS, BodyModel
+from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.correction.silhouettes import Silhouettes, inner_edges, match_outlines
+
+_ROUNDS = (0.20, 0.15, 0.10, 0.08, 0.06, 0.05, 0.05, 0.05)
+"""Metres within which outlines belong to each other, in each round."""
+_CLOTHES, _SPREAD = 0.01, 0.015
+"""Thickness of clothes and its deviation, metres. Outlines that fit worse count less."""
+_PATCH = 0.05
+"""Metres of an outline that say something of their own."""
+_BETA, _SIDEWAYS, _AHEAD = 1.0, 0.05, 0.10
+"""Deviations that are expected of a coefficient, and of the shift in the image and along the view, metres."""
+_STEP = 0.25
+"""Of a coefficient, for its derivative; vertices are linear in it."""
+
+
+@dataclass(frozen=True)
+class ShapeFit:
+    """A shape that fits, and how well.
+
+    Attributes:
+        poses: With the shape found, shifted.
+        shift: What was added to all translations, metres.
+        distance: Median distance between the outlines, metres, before and after.
+    """
+
+    poses: PoseSequence
+    shift: Float[Tensor, "3"]
+    distance: tuple[float, float]
+
+
+def fit_shape(body: BodyModel, poses: PoseSequence, silhouettes: Silhouettes) -> ShapeFit:
+    """Fit betas and one shift of all translations.
+
+    Args:
+        body: The body in use.
+        poses: Poses in the cameras' world; their betas are where the search begins.
+        silhouettes: Of the person in the same frames.
+    """
+    edges, sides = inner_edges(body.faces)
+    ahead = silhouettes.world_to_camera[:, 2, :3].mean(dim=0)
+    ahead = torch.nn.functional.normalize(ahead.double(), dim=0)
+    # Along the view the shift shows little, and may be larger.
+    along = ahead[:, None] * ahead
+    precision = torch.block_diag(
+        torch.eye(NUM_BETAS).double() / _BETA**2,
+        (torch.eye(3).double() - along) / _SIDEWAYS**2 + along / _AHEAD**2,
+    )
+    unknowns = torch.cat([poses.betas.double(), torch.zeros(3).double()])
+    distances = []
+    for reach in _ROUNDS:
+        matrix, right, distance = _equations(body, poses, unknowns, silhouettes, (edges, sides), reach)
+        distances.append(distance)
+        unknowns = unknowns + torch.linalg.solve(matrix + precision, right - precision @ unknowns)
+    fitted = _moved(poses, unknowns)
+    return ShapeFit(fitted, unknowns[NUM_BETAS:].float(), (distances[0], distances[-1]))
+
+
+def _moved(poses: PoseSequence, unknowns: Float[Tensor, "13"]) -> PoseSequence:
+    betas, shift = unknowns[:NUM_BETAS].float(), unknowns[NUM_BETAS:].float()
+    return replace(poses, betas=betas, transl=poses.transl + shift)
+
+
+def _equations(
+    body: BodyModel,
+    poses: PoseSequence,
+    unknowns: Float[Tensor, "13"],
+    silhouettes: Silhouettes,
+    mesh: tuple[Tensor, Tensor],
+    reach: float,
+) -> tuple[Float[Tensor, "13 13"], Float[Tensor, "13"], float]:
+    """Normal equations of the outlines' distances around some unknowns, and the median distance."""
+    edges, sides = mesh
+    current = _moved(poses, unknowns)
+    vertices = _vertices(body, current)
+    outline = match_outlines(vertices, body.faces, edges, sides, silhouettes, reach)
+    ends = edges[outline.edge]
+    columns = []
+    for index in range(NUM_BETAS):
+        betas = current.betas.clone()
+        betas[index] += _STEP
+        moved = (_vertices(body, replace(current, betas=betas)) - vertices) / _STEP
+        motion = moved[outline.frame[:, None], ends].mean(dim=1)
+        columns.append((motion * outline.slope).sum(dim=-1))
+    jacobian = torch.cat([torch.stack(columns, dim=1), outline.slope], dim=1).double()
+    residual = (outline.distance + _CLOTHES).double()
+    weight = outline.length.double() / _PATCH / _SPREAD**2 / (1 + (residual / (2 * _SPREAD)).square())
+    # Frames say much the same: together they count as ten.
+    weight = weight * min(1.0, 10.0 / len(poses))
+    weighted = jacobian * weight[:, None]
+    distance = float(residual.abs().median()) if len(residual) else float("inf")
+    return weighted.T @ jacobian, -weighted.T @ residual, distance
+
+
+def _vertices(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames vertices 3"]:
+    return body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
