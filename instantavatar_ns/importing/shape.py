@@ -8,9 +8,10 @@ within the person's by the thickness of clothes.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from instantavatar_ns.body.model import NUM_BETAS, BodyModel
@@ -21,9 +22,9 @@ _ROUNDS = (0.20, 0.15, 0.10, 0.08, 0.06, 0.05, 0.05, 0.05)
 """Metres within which outlines belong to each other, in each round."""
 _CLOTHES, _SPREAD = 0.01, 0.015
 """Thickness of clothes and its deviation, metres. Outlines that fit worse count less."""
-_PATCH = 0.05
-"""Metres of an outline that say something of their own."""
-_BETA, _SIDEWAYS, _AHEAD = 1.0, 0.05, 0.10
+_PATCH, _FRAMES = 0.10, 2.0
+"""Metres of an outline that say something of their own, and as how many frames all of them count together."""
+_BETA, _SIDEWAYS, _AHEAD = 1.0, 0.05, 0.05
 """Deviations that are expected of a coefficient, and of the shift in the image and along the view, metres."""
 _STEP = 0.25
 """Of a coefficient, for its derivative; vertices are linear in it."""
@@ -87,25 +88,33 @@ def _equations(
     """Normal equations of the outlines' distances around some unknowns, and the median distance."""
     edges, sides = mesh
     current = _moved(poses, unknowns)
-    vertices = _vertices(body, current)
+    vertices = body.vertices(current.betas, current.global_orient, current.body_pose, current.transl)
     outline = match_outlines(vertices, body.faces, edges, sides, silhouettes, reach)
-    ends = edges[outline.edge]
-    columns = []
+    middles = partial(_middles, body, current, outline.frame, edges[outline.edge])
+    start, columns = middles(current.betas), []
     for index in range(NUM_BETAS):
         betas = current.betas.clone()
         betas[index] += _STEP
-        moved = (_vertices(body, replace(current, betas=betas)) - vertices) / _STEP
-        motion = moved[outline.frame[:, None], ends].mean(dim=1)
-        columns.append((motion * outline.slope).sum(dim=-1))
+        columns.append(((middles(betas) - start) / _STEP * outline.slope).sum(dim=-1))
     jacobian = torch.cat([torch.stack(columns, dim=1), outline.slope], dim=1).double()
     residual = (outline.distance + _CLOTHES).double()
     weight = outline.length.double() / _PATCH / _SPREAD**2 / (1 + (residual / (2 * _SPREAD)).square())
-    # Frames say much the same: together they count as ten.
-    weight = weight * min(1.0, 10.0 / len(poses))
+    # Frames say much the same, and what no shape of the body can be is the same in all of them.
+    weight = weight * min(1.0, _FRAMES / len(poses))
     weighted = jacobian * weight[:, None]
     distance = float(residual.abs().median()) if len(residual) else float("inf")
     return weighted.T @ jacobian, -weighted.T @ residual, distance
 
 
-def _vertices(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames vertices 3"]:
-    return body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
+def _middles(
+    body: BodyModel,
+    poses: PoseSequence,
+    frame: Int[Tensor, "points"],
+    ends: Int[Tensor, "points 2"],
+    betas: Float[Tensor, "10"],
+) -> Float[Tensor, "points 3"]:
+    """Middles of edges in some frames, with another shape; pose-dependent offsets are left out."""
+    transforms = body.transforms(betas, poses.global_orient, poses.body_pose, poses.transl)[frame, :, :3]
+    rest = body.rest(betas)[0][ends]
+    blended = torch.einsum("nej,njrc->nerc", body.skinning_weights[ends], transforms)
+    return (torch.einsum("nerc,nec->ner", blended[..., :3], rest) + blended[..., 3]).mean(dim=1)

@@ -35,7 +35,7 @@ from instantavatar_ns.importing.video import Video, open_video
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
 
-_FITTED_FRAMES = 32
+_FITTED_FRAMES = 20
 _NAMED_FRAMES = 8
 
 
