@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from instantavatar_ns.importing.result import ToolResult
-from instantavatar_ns.importing.tools import gvhmr, nlf, phalp, prompthmr, romp, smplerx, tram, wham
+from instantavatar_ns.importing.tools import gvhmr, nlf, phalp, prompthmr, romp, sam3d_body, smplerx, tram, wham
 from instantavatar_ns.motion.pose_archives import read_content
 from instantavatar_ns.motion.smpl_arrays import described
 from instantavatar_ns.utils.errors import InputError
 
-_FILES = (gvhmr, prompthmr, nlf, phalp, wham)
+_FILES = (gvhmr, prompthmr, nlf, phalp, wham, sam3d_body)
 _FOLDERS = (tram, smplerx)
 _SUFFIXES = (".pkl", ".pickle", ".pt", ".pth", ".npz", ".npy")
 _KNOWN = "ROMP, 4D-Humans (PHALP), WHAM, GVHMR, TRAM, PromptHMR, SMPLer-X, NLF or SAM 3D Body"
@@ -53,6 +53,8 @@ def _read_folder(folder: Path) -> ToolResult:
     contents = {path: read_content(path) for path in whole}
     if all(romp.is_frame(content) for content in contents.values()):
         return romp.read_frames(folder, {path.name: content["results"] for path, content in contents.items()})
+    if all(sam3d_body.is_person(content) for content in contents.values()):
+        return sam3d_body.read_folder(folder, {path.stem: content for path, content in contents.items()})
     known = [path for path, content in contents.items() if _recognised(content)]
     if len(known) == 1:
         return _of_content(known[0], contents[known[0]])

@@ -14,7 +14,7 @@ from numpy import ndarray
 from instantavatar_ns.motion.smpl_arrays import BETAS, TRANSLATIONS, numbers, read_rotations
 from instantavatar_ns.utils.errors import InputError
 
-Skeleton = Literal["SMPL", "SMPL-X"]
+Skeleton = Literal["SMPL", "SMPL-X", "MHR"]
 Pinhole = Callable[[tuple[int, int]], Float[ndarray, "3 3"]]
 """Camera matrix of a video's images by their height and width, pixel centers as OpenCV counts them."""
 
@@ -31,6 +31,7 @@ class Track:
         names: Name of each frame's image without its suffix; None where the tool keeps none.
         intrinsics: Camera matrix of each frame; None where one camera of the whole result tells it.
         masks: Masks of some frames, by their numbers: arrays, or COCO's run lengths.
+        keypoints: MHR's 70 keypoints in the camera, metres, in place of poses; None where the tool estimates poses.
     """
 
     frames: Int[ndarray, "frames"]
@@ -40,6 +41,7 @@ class Track:
     names: Sequence[str] | None = None
     intrinsics: Float[ndarray, "frames 3 3"] | None = None
     masks: Mapping[int, Any] = field(default_factory=dict)
+    keypoints: Float[ndarray, "frames 70 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -106,6 +106,7 @@ def without_gaps(name: str, track: Track) -> Person:
         betas=_between(track.frames, track.betas, wanted),
         names=None,
         intrinsics=None if track.intrinsics is None else _between(track.frames, track.intrinsics, wanted),
+        keypoints=None if track.keypoints is None else _between(track.frames, track.keypoints, wanted),
     )
     # What is known stays as it was, to the last digit.
     for key in ("thetas", "transl", "betas"):
@@ -131,4 +132,5 @@ def select(track: Track, rows: Int[ndarray, "rows"]) -> Track:
         None if track.names is None else [track.names[row] for row in rows],
         None if track.intrinsics is None else track.intrinsics[rows],
         track.masks,
+        None if track.keypoints is None else track.keypoints[rows],
     )

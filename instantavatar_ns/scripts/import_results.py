@@ -14,6 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
 from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.splits import FrameRange
 from instantavatar_ns.importing.folder import (
     Recording,
@@ -24,6 +25,7 @@ from instantavatar_ns.importing.folder import (
     write_arrays,
     write_images,
 )
+from instantavatar_ns.importing.keypoint_fit import fit_keypoints
 from instantavatar_ns.importing.masks import Masks, masks_of_result, masks_of_user
 from instantavatar_ns.importing.placement import in_world, poses_as_given, poses_on_body, small_silhouettes
 from instantavatar_ns.importing.reading import read_result
@@ -170,6 +172,9 @@ class ImportResults:
 
     def _is_given(self, result: ToolResult) -> bool:
         is_given = self.shape == "given"
+        if is_given and result.skeleton == "MHR":
+            message = f"expected SMPL's betas, found the shape of MHR in {result.tool}'s result"
+            raise InputError("--shape", message, "Leave it out: a body is fitted to the keypoints")
         if self.shape == "auto":
             is_given = result.skeleton == "SMPL" and self.body_model != "free"
         if is_given and (self.body_model == "free" or result.skeleton != "SMPL"):
@@ -193,21 +198,38 @@ class ImportResults:
         if is_given:
             poses = poses_as_given(track)
         else:
-            poses = poses_on_body(track, result.skeleton, body)
-            rows = spread_rows(len(track), _FITTED_FRAMES)
-            silhouettes = small_silhouettes(read_masks(folder, rows), intrinsics[rows])
-            fit = fit_shape(body, poses.rows(rows), silhouettes)
-            poses = replace(poses, betas=fit.poses.betas, transl=poses.transl + fit.shift)
-            before, after = (1000 * distance for distance in fit.distance)
-            shift = ", ".join(f"{1000 * value:.0f}" for value in fit.shift.tolist())
-            CONSOLE.print(
-                f"The shape is fitted to the masks, as {result.skeleton}'s betas mean nothing with this body: outlines "
-                f"lay {before:.0f} mm apart, now {after:.0f} mm; all frames are shifted by ({shift}) mm."
-            )
+            poses = self._fit(folder, result, track, body, intrinsics)
         world_to_camera = np.tile(np.eye(4), (len(track), 1, 1))
         if result.camera_to_world is not None:
             poses, world_to_camera = in_world(poses, body, result.camera_to_world[track.frames])
         return Recording(track.frames.tolist(), poses, intrinsics, world_to_camera, video.size)
+
+    def _fit(
+        self, folder: Path, result: ToolResult, track: Track, body: BodyModel, intrinsics: np.ndarray
+    ) -> PoseSequence:
+        """Poses with a shape and a shift that are fitted to the masks."""
+        if track.keypoints is None:
+            poses = poses_on_body(track, result.skeleton, body)
+        else:
+            poses = fit_keypoints(body, track.keypoints).poses
+        rows = spread_rows(len(track), _FITTED_FRAMES)
+        silhouettes = small_silhouettes(read_masks(folder, rows), intrinsics[rows])
+        fit = fit_shape(body, poses.rows(rows), silhouettes)
+        before, after = (1000 * distance for distance in fit.distance)
+        outlines = f"outlines lay {before:.0f} mm apart, now {after:.0f} mm"
+        if track.keypoints is not None:
+            fitted = fit_keypoints(body, track.keypoints, fit.poses.betas)
+            CONSOLE.print(
+                f"The body is fitted to MHR's keypoints, {1000 * fitted.distance:.0f} mm off in the mean, its shape to "
+                f"the masks ({outlines})."
+            )
+            return fitted.poses
+        shift = ", ".join(f"{1000 * value:.0f}" for value in fit.shift.tolist())
+        CONSOLE.print(
+            f"The shape is fitted to the masks, as {result.skeleton}'s betas mean nothing with this body: {outlines}; "
+            f"all frames are shifted by ({shift}) mm."
+        )
+        return replace(poses, betas=fit.poses.betas, transl=poses.transl + fit.shift)
 
     def _print_summary(self, recording: Recording) -> None:
         height, width = recording.size

@@ -16,7 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY, BodyModel, load_body_model
+from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, BodyModel, load_body_model
 
 SIZE = (128, 96)
 FRAMES = 9
@@ -354,3 +354,78 @@ WRITERS: dict[str, tuple[Callable[[Path, Truth], Path], str]] = {
 """Writer of each tool's result, and the usual name of the result."""
 SMPLX_TOOLS = ("gvhmr", "prompthmr", "smplerx")
 BODY = FREE_BODY
+
+
+def sam3d_content(truth: Truth) -> list[dict[str, Any]]:
+    """MHR's keypoints, at the joints of the free body and at points of its surface."""
+    body = load_body_model("free")
+    betas = torch.from_numpy(truth.betas).float()
+    rest, joints = (values.numpy() for values in body.rest(betas))
+    places = mhr_places(rest, joints)
+    values = (truth.thetas[:, :3], truth.thetas[:, 3:], truth.transl)
+    transforms = body.transforms(betas, *(torch.from_numpy(value).float() for value in values)).numpy()
+    content = []
+    for number in range(len(truth)):
+        points = np.zeros((70, 3))
+        for index, (bone, place) in places.items():
+            matrix = transforms[number, JOINT_NAMES.index(bone)]
+            points[index] = matrix[:3, :3] @ place + matrix[:3, 3]
+        points[[index for index in range(70) if index not in places]] = points[41]  # fingers
+        matrix = truth.intrinsics[number]
+        pixels = points @ matrix.T
+        content.append(
+            {
+                "pred_keypoints_3d": (points - truth.transl[number]).astype(np.float32),
+                "pred_keypoints_2d": (pixels[:, :2] / pixels[:, 2:]).astype(np.float32),
+                "pred_cam_t": truth.transl[number].astype(np.float32),
+                "focal_length": np.float32(matrix[0, 0]),
+                "bbox": np.zeros(4, np.float32),
+                "pred_vertices": np.zeros((18439, 3), np.float32),
+                "mhr_model_params": np.zeros(204, np.float32),
+                "shape_params": np.zeros(45, np.float32),
+                "mask": (truth.masks[number] // 255)[..., None],
+            }
+        )
+    return content
+
+
+def mhr_places(rest: np.ndarray, joints: np.ndarray) -> dict[int, tuple[str, np.ndarray]]:
+    """Bone, and place in the rest pose, of each of MHR's keypoints that does not belong to a finger."""
+    place = dict(zip(JOINT_NAMES, joints, strict=True))
+    sides = {}
+    for side, sign, first in (("left", 1.0, 0), ("right", -1.0, 1)):
+        wrist = {"left": 62, "right": 41}[side]
+        knuckles = {"left": (49, 53, 61), "right": (28, 32, 40)}[side]
+        foot = {"left": (15, 16, 17), "right": (18, 19, 20)}[side]
+        hand, ankle = place[f"{side}_hand"], place[f"{side}_ankle"]
+        toes = rest[np.abs(rest[:, 0] - ankle[0]) < 0.08]
+        toes = toes[toes[:, 1] < ankle[1]]
+        sides |= {
+            1 + first: ("head", place["head"] + [0.035 * sign, 0.08, 0.12]),
+            3 + first: ("head", place["head"] + [0.08 * sign, 0.07, 0.01]),
+            5 + first: (f"{side}_shoulder", place[f"{side}_shoulder"] + [0.005 * sign, 0.008, 0.0]),
+            67 + first: (f"{side}_collar", place[f"{side}_shoulder"] + [-0.02 * sign, 0.04, 0.0]),
+            7 + first: (f"{side}_elbow", place[f"{side}_elbow"]),
+            63 + first: (f"{side}_elbow", place[f"{side}_elbow"] + [0, 0, -0.045]),
+            65 + first: (f"{side}_elbow", place[f"{side}_elbow"] + [0, 0, 0.035]),
+            wrist: (f"{side}_wrist", place[f"{side}_wrist"]),
+            knuckles[0]: (f"{side}_wrist", hand + [-0.01 * sign, 0, 0.03]),
+            knuckles[1]: (f"{side}_wrist", hand),
+            knuckles[2]: (f"{side}_wrist", hand + [-0.02 * sign, 0, -0.035]),
+            9 + first: ("pelvis", place[f"{side}_hip"] + [0.01 * sign, 0.02, 0]),
+            11 + first: (f"{side}_knee", place[f"{side}_knee"] + [0, 0.005, 0]),
+            13 + first: (f"{side}_ankle", place[f"{side}_ankle"]),
+            foot[0]: (f"{side}_foot", toes[(toes[:, 2] - 0.3 * sign * toes[:, 0]).argmax()]),
+            foot[1]: (f"{side}_foot", toes[(toes[:, 2] + 1.0 * sign * toes[:, 0]).argmax()]),
+            foot[2]: (f"{side}_ankle", toes[toes[:, 2].argmin()]),
+        }
+    sides |= {0: ("head", place["head"] + [0, 0.05, 0.14]), 69: ("neck", place["neck"] + [0, 0.01, -0.01])}
+    return {index: (bone, np.asarray(point)) for index, (bone, point) in sides.items()}
+
+
+def write_sam3d(folder: Path, truth: Truth) -> Path:
+    """SAM 3D Body's `.npz` of each image and person."""
+    folder.mkdir()
+    for number, person in enumerate(sam3d_content(truth)):
+        np.savez(folder / f"{number:08d}_subj00.npz", **person)
+    return folder
