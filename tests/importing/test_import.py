@@ -11,11 +11,12 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.body.model import FREE_BODY, load_body_model
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
-from tests.importing.tool_files import BODY, FRAMES, SIZE, SMPLX_TOOLS, WRITERS, make_truth
+from tests.importing.tool_files import FRAMES, SIZE, SMPLX_TOOLS, WRITERS, make_truth
 
 HAS_MASKS = ("phalp", "tram", "prompthmr")
 
@@ -40,7 +41,7 @@ def recordings(tmp_path_factory):
 
 def run(recording, output, **options):
     _, result, video, masks = recording
-    options = {"masks": masks, "body_model": str(BODY), "shape": "given", **options}
+    options = {"masks": masks, "body_model": str(FREE_BODY), "shape": "given", **options}
     ImportResults(result, video, output, **options).main()
     return output
 
@@ -56,8 +57,6 @@ def check_truth(truth, output, rows=slice(None)):
     wanted = Rotation.from_rotvec(truth.thetas[rows].reshape(-1, 3))
     errors = (wanted.inv() * Rotation.from_rotvec(thetas.reshape(-1, 3))).magnitude()
     assert np.degrees(errors.max()) < 0.1
-    from instantavatar_ns.body.model import load_body_model
-
     pelvis = load_body_model("free").rest(torch.from_numpy(poses["betas"][0]))[1][0].numpy()
     places = np.einsum("frc,fc->fr", to_camera[:, :3, :3], poses["transl"] + pelvis) + to_camera[:, :3, 3]
     np.testing.assert_allclose(places, truth.transl[rows] + pelvis, atol=1e-3)
@@ -248,7 +247,7 @@ def test_another_video(recordings, tool, tmp_path):
 @pytest.mark.parametrize(("tool", "of"), [("romp", "phalp"), ("wham", "romp"), ("phalp", "wham"), ("gvhmr", "nlf")])
 def test_camera_of_another_tool_is_named(tool, of, tmp_path):
     """The file of one tool, about a person as another tool's camera sees it."""
-    focal = tool_files.FOCALS[of]()
+    focal = tool_files.FOCALS[of](SIZE)
     truth = make_truth(of, hands=tool not in SMPLX_TOOLS)
     write, name = WRITERS[tool]
     wrong = tool_files.replace(truth, intrinsics=make_truth(tool).intrinsics)

@@ -16,46 +16,60 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, BodyModel, load_body_model
+from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, load_body_model
 
 SIZE = (128, 96)
 FRAMES = 9
-FOCALS: dict[str, Callable[[], float]] = {
-    "romp": lambda: 443.4 * max(SIZE) / 512,
-    "phalp": lambda: 5000 / 256 * max(SIZE),
-    "wham": lambda: float(np.hypot(*SIZE)),
-    "gvhmr": lambda: 170.0,
-    "tram": lambda: 190.0,
-    "prompthmr": lambda: 210.0,
-    "smplerx": lambda: 2500.0,
-    "nlf": lambda: max(SIZE) / 2 / float(np.tan(np.radians(27.5))),
+FOCALS: dict[str, Callable[[tuple[int, int]], float]] = {
+    "romp": lambda size: 443.4 * max(size) / 512,
+    "phalp": lambda size: 5000 / 256 * max(size),
+    "wham": lambda size: float(np.hypot(*size)),
+    "nlf": lambda size: max(size) / 2 / float(np.tan(np.radians(27.5))),
 }
-"""Focal length in pixels of the video that each tool's file has."""
+"""Focal length in pixels that a tool assumes of images of a height and width; others have it in their files."""
+_OTHER_FOCAL = 190.0
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Poses in the camera, the camera, and masks as it sees them."""
+    """Poses in the camera, the camera, and masks as it sees them, of a person with a body's shape."""
 
     betas: np.ndarray
     thetas: np.ndarray
     transl: np.ndarray
     intrinsics: np.ndarray
     masks: np.ndarray
+    body: Path = FREE_BODY
 
     def __len__(self) -> int:
         return len(self.thetas)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.masks.shape[1:]
 
     @property
     def matrices(self) -> np.ndarray:
         """Rotation matrices of all joints."""
         return Rotation.from_rotvec(self.thetas.reshape(-1, 3)).as_matrix().reshape(len(self), 24, 3, 3)
 
-    def vertices(self, body: BodyModel) -> np.ndarray:
+    def vertices(self) -> np.ndarray:
         """Posed vertices in the camera."""
         values = (self.thetas[:, :3], self.thetas[:, 3:], self.transl)
         pose = [torch.from_numpy(value).float() for value in values]
-        return body.vertices(torch.from_numpy(self.betas).float(), *pose).numpy()
+        return load_body_model(self.body).vertices(torch.from_numpy(self.betas).float(), *pose).numpy()
+
+    def with_masks(self) -> Truth:
+        """The same with masks drawn anew."""
+        faces = load_body_model(self.body).faces.numpy()
+        masks = np.zeros_like(self.masks)
+        for mask, points, matrix in zip(masks, self.vertices(), self.intrinsics, strict=True):
+            pixels = points @ matrix.T
+            pixels = np.rint(16 * pixels[:, :2] / pixels[:, 2:]).astype(np.int32)
+            for triangle in pixels[faces]:
+                cv2.fillConvexPoly(mask, triangle, 255, shift=4)
+        return replace(self, masks=masks)
 
 
 def make_truth(tool: str, hands: bool = True) -> Truth:
@@ -66,7 +80,6 @@ def make_truth(tool: str, hands: bool = True) -> Truth:
         hands: Whether the hands turn, as SMPL's and not SMPL-X's can.
     """
     random = np.random.default_rng(3)
-    focal = FOCALS[tool]()
     turns = np.linspace(0, 1.5 * np.pi, FRAMES)
     orient = Rotation.from_rotvec([np.pi, 0, 0]) * Rotation.from_rotvec(turns[:, None] * [0, 1, 0])
     joints = random.normal(size=(FRAMES, 24, 3)) * 0.12
@@ -74,32 +87,26 @@ def make_truth(tool: str, hands: bool = True) -> Truth:
     joints[:, 16, 2], joints[:, 17, 2] = -0.8, 0.8
     if not hands:
         joints[:, 22:] = 0
-    transl = random.normal(size=(FRAMES, 3)) * 0.02 + [0.0, -0.05, focal * 1.75 / 100]
-    matrix = np.array([[focal, 0, SIZE[1] / 2], [0, focal, SIZE[0] / 2], [0, 0, 1.0]])
-    truth = Truth(
-        random.normal(size=10) * 0.5, joints.reshape(FRAMES, 72), transl, np.tile(matrix, (FRAMES, 1, 1)), np.zeros(0)
-    )
-    if tool == "smplerx":  # each frame's crop has its own camera
-        scale = 1 + 0.1 * np.arange(FRAMES)
-        intrinsics = truth.intrinsics.copy()
-        intrinsics[:, 0, 0] *= scale
-        intrinsics[:, 1, 1] *= scale
-        intrinsics[:, :2, 2] += np.arange(FRAMES)[:, None] - 4
-        shifted = transl * [1, 1, 0] + np.outer(transl[:, 2] * scale, [0, 0, 1])
-        truth = replace(truth, intrinsics=intrinsics, transl=shifted)
-    return replace(truth, masks=draw_masks(truth.vertices(load_body_model("free")), truth.intrinsics))
+    transl = random.normal(size=(FRAMES, 3)) * 0.02 + [0.0, -0.05, _OTHER_FOCAL * 1.75 / 100]
+    matrix = np.array([[_OTHER_FOCAL, 0, SIZE[1] / 2], [0, _OTHER_FOCAL, SIZE[0] / 2], [0, 0, 1.0]])
+    intrinsics, masks = np.tile(matrix, (FRAMES, 1, 1)), np.zeros((FRAMES, *SIZE), np.uint8)
+    return seen_by(tool, Truth(random.normal(size=10) * 0.5, joints.reshape(FRAMES, 72), transl, intrinsics, masks))
 
 
-def draw_masks(vertices: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """Silhouettes of the free body, 0 and 255."""
-    faces = load_body_model("free").faces.numpy()
-    masks = np.zeros((len(vertices), *SIZE), np.uint8)
-    for mask, points, matrix in zip(masks, vertices, intrinsics, strict=True):
-        pixels = points @ matrix.T
-        pixels = np.rint(16 * pixels[:, :2] / pixels[:, 2:]).astype(np.int32)
-        for triangle in pixels[faces]:
-            cv2.fillConvexPoly(mask, triangle, 255, shift=4)
-    return masks
+def seen_by(tool: str, truth: Truth) -> Truth:
+    """The person as large as before in a tool's own camera, farther away where that has a longer focal length."""
+    intrinsics, transl = truth.intrinsics.copy(), truth.transl.copy()
+    if tool in FOCALS:
+        scale = np.full(len(truth), FOCALS[tool](truth.size) / intrinsics[:, 0, 0])
+        intrinsics[:, :2, 2] = np.array(truth.size[::-1]) / 2
+    elif tool == "smplerx":  # each frame's crop has its own camera
+        scale = 10 + 0.5 * np.sin(np.arange(len(truth)))
+        intrinsics[:, :2, 2] += np.sin(np.arange(len(truth)))[:, None]
+    else:
+        scale = np.ones(len(truth))
+    intrinsics[:, [0, 1], [0, 1]] *= scale[:, None]
+    transl[:, 2] *= scale
+    return replace(truth, intrinsics=intrinsics, transl=transl).with_masks()
 
 
 def write_frames(folder: Path, truth: Truth, first: int = 0) -> Path:
@@ -157,7 +164,7 @@ def phalp_content(truth: Truth) -> dict[str, dict[str, Any]]:
     for number in range(len(truth)):
         matrices = truth.matrices[number].astype(np.float32)
         smpl = {"global_orient": matrices[:1], "body_pose": matrices[1:], "betas": truth.betas.astype(np.float32)}
-        size = list(SIZE)
+        size = list(truth.size)
         lengths = coco.encode(np.asfortranarray(truth.masks[number] // 255))
         lost = max(0, number - 2)
         content[f"outputs/img/{number + 1:06d}.jpg"] = {
@@ -266,8 +273,8 @@ def prompthmr_content(truth: Truth) -> dict[str, Any]:
     center = (matrix[:2, 2] + 0.5) / 2 - 0.5
     rotations = np.zeros((len(truth), 55, 3, 3))
     rotations[:, :22] = truth.matrices[:, :22]
-    masks = np.stack([cv2.resize(mask, SIZE[::-1], fx=0.5, fy=0.5) for mask in truth.masks])
-    masks = np.stack([cv2.resize(mask, (SIZE[1] // 2, SIZE[0] // 2), interpolation=cv2.INTER_AREA) for mask in masks])
+    half = truth.size[1] // 2, truth.size[0] // 2
+    masks = np.stack([cv2.resize(mask, half, interpolation=cv2.INTER_AREA) for mask in truth.masks])
     pose = {"rotmat": rotations, "shape": np.tile(truth.betas, (len(truth), 1)), "trans": truth.transl}
     return {
         "camera": {
@@ -322,7 +329,7 @@ def write_smplerx(folder: Path, truth: Truth) -> Path:
 def nlf_content(truth: Truth) -> dict[str, list[np.ndarray]]:
     """Millimetres; one image shows a second person."""
     content: dict[str, list[np.ndarray]] = {"pose": [], "betas": [], "trans": [], "joints3d": [], "joints2d": []}
-    vertices = truth.vertices(load_body_model("free"))[:, ::300]
+    vertices = truth.vertices()[:, ::300]
     for number in range(len(truth)):
         pixels = vertices[number] @ truth.intrinsics[number].T
         people = 2 if number == 2 else 1
@@ -353,12 +360,11 @@ WRITERS: dict[str, tuple[Callable[[Path, Truth], Path], str]] = {
 }
 """Writer of each tool's result, and the usual name of the result."""
 SMPLX_TOOLS = ("gvhmr", "prompthmr", "smplerx")
-BODY = FREE_BODY
 
 
 def sam3d_content(truth: Truth) -> list[dict[str, Any]]:
     """MHR's keypoints, at the joints of the free body and at points of its surface."""
-    body = load_body_model("free")
+    body = load_body_model(truth.body)
     betas = torch.from_numpy(truth.betas).float()
     rest, joints = (values.numpy() for values in body.rest(betas))
     places = mhr_places(rest, joints)
@@ -409,9 +415,9 @@ def mhr_places(rest: np.ndarray, joints: np.ndarray) -> dict[int, tuple[str, np.
             63 + first: (f"{side}_elbow", place[f"{side}_elbow"] + [0, 0, -0.045]),
             65 + first: (f"{side}_elbow", place[f"{side}_elbow"] + [0, 0, 0.035]),
             wrist: (f"{side}_wrist", place[f"{side}_wrist"]),
-            knuckles[0]: (f"{side}_wrist", hand + [-0.01 * sign, 0, 0.03]),
+            knuckles[0]: (f"{side}_wrist", np.add(hand, [-0.01 * sign, 0, 0.03])),
             knuckles[1]: (f"{side}_wrist", hand),
-            knuckles[2]: (f"{side}_wrist", hand + [-0.02 * sign, 0, -0.035]),
+            knuckles[2]: (f"{side}_wrist", np.add(hand, [-0.02 * sign, 0, -0.035])),
             9 + first: ("pelvis", place[f"{side}_hip"] + [0.01 * sign, 0.02, 0]),
             11 + first: (f"{side}_knee", place[f"{side}_knee"] + [0, 0.005, 0]),
             13 + first: (f"{side}_ankle", place[f"{side}_ankle"]),
