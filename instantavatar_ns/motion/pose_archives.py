@@ -59,6 +59,8 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     # GVHMR adds what its network gave before the last step, one level deeper.
     depth = min(name.count("/") for name, _ in wanted)
     found = [(name, arrays) for name, arrays in wanted if name.count("/") == depth]
+    if space == "world" and len(found) > 1:
+        found = _longest(path, found)
     if len(found) > 1:
         names = ", ".join(name for name, _ in found[:4]) + (", ..." if len(found) > 4 else "")
         raise InputError(path, f"expected one set of SMPL poses, found {len(found)}: {names}", _CHOOSE)
@@ -69,6 +71,18 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     if name:
         notice(path, f"Its poses are those of {name}.")
     return arrays
+
+
+def _longest(path: Path, found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The person who is seen in most frames, as WHAM and PromptHMR track several; all where that is nobody."""
+    lengths = [max(len(value) for value in arrays.values() if np.ndim(value)) for _, arrays in found]
+    if sorted(lengths)[-2] == max(lengths):
+        return found
+    best = lengths.index(max(lengths))
+    notice(
+        path, f"It has the poses of {len(found)} people; those of the one with most frames ({max(lengths)}) are used."
+    )
+    return [found[best]]
 
 
 def read_content(path: Path) -> Any:

@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.model import FREE_BODY, load_body_model
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.motion.readers import read_motion_file
 from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
@@ -336,3 +337,25 @@ def test_dry_run_writes_nothing(wham, tmp_path, capsys):
     run(wham, tmp_path / "out", dry_run=True)
     assert "Would write 9 frames" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("tool", "name", "moved"),
+    [("wham", "wham.pkl", None), ("gvhmr", "hmr4d.pt", 5.0), ("phalp", "poses.npy", None)],
+)
+def test_world_poses_as_a_motion(tool, name, moved, tmp_path):
+    """`--motion` takes the poses in the world of the longest track."""
+    truth = make_truth(tool, hands=False)
+    if name.endswith(".npy"):
+        np.save(tmp_path / name, {"thetas": truth.thetas, "transl": truth.transl})
+    else:
+        WRITERS[tool][0](tmp_path / name, truth)
+    motion = read_motion_file(tmp_path / name)
+    wanted = truth.transl + (moved or 0.0)
+    root = Rotation.from_rotvec(truth.thetas[:, :3])
+    if tool == "wham":
+        turn = Rotation.from_rotvec([np.pi, 0, 0])
+        wanted, root = turn.apply(truth.transl), turn * root
+    np.testing.assert_allclose(motion.transl, wanted, atol=1e-4)
+    found = Rotation.from_rotvec(motion.global_orient.astype(float))
+    assert np.degrees((root.inv() * found).magnitude().max()) < 0.1
