@@ -14,6 +14,7 @@ from instantavatar_ns.body.model import NUM_BETAS, BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
+from instantavatar_ns.data.world_poses import move_rigidly
 from instantavatar_ns.importing.result import Skeleton, Track
 
 _PELVIS = {"SMPL": (-0.0018, -0.2233, 0.0282), "SMPL-X": (0.0031, -0.3514, 0.0120)}
@@ -45,24 +46,13 @@ def in_world(
 ) -> tuple[PoseSequence, Float[ndarray, "frames 4 4"]]:
     """Poses in the world of a moving camera, and its world-to-camera transforms.
 
-    The body turns about its pelvis, which lies at the translation plus an offset that does not depend on the pose.
-
     Args:
         poses: In the camera.
         body: Whose pelvis that is.
         camera_to_world: Rigid transforms.
     """
     rotations, positions = camera_to_world[:, :3, :3], camera_to_world[:, :3, 3]
-    orient = Rotation.from_matrix(rotations) * Rotation.from_rotvec(poses.global_orient.double().numpy())
-    pelvis = body.rest(poses.betas)[1][0].double().numpy()
-    places = poses.transl.double().numpy() + pelvis
-    transl = np.einsum("frc,fc->fr", rotations, places) + positions - pelvis
-    moved = PoseSequence(
-        poses.betas,
-        torch.from_numpy(orient.as_rotvec()).float(),
-        poses.body_pose,
-        torch.from_numpy(transl).float(),
-    )
+    moved = move_rigidly(poses, body, rotations, positions)
     # Of rotations that are not quite orthonormal the nearest ones are used, as above.
     rigid = camera_to_world.copy()
     rigid[:, :3, :3] = Rotation.from_matrix(rotations).as_matrix()

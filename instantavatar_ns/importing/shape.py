@@ -1,8 +1,9 @@
 """The person's shape with the body in use, where that is not the one that the poses were estimated with.
 
 Rotations carry over from body to body; betas do not, and neither does the translation, which is that of the rest pose's
-origin. Of all frames together, ten betas and one shift are found by Gauss-Newton, so that the body's outlines lie
-within the person's by the thickness of clothes.
+origin, and the pelvis, about which the body turns, lies elsewhere in the trunk. Of all frames together, ten betas, a
+shift in the world and one that turns with the trunk are found by Gauss-Newton, so that the body's outlines lie within
+the person's by the thickness of clothes.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.body.model import NUM_BETAS, BodyModel
+from instantavatar_ns.body.model import NUM_BETAS, BodyModel, rotation_matrices
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.silhouettes import Silhouettes, inner_edges, match_outlines
 
@@ -24,8 +25,8 @@ _CLOTHES, _SPREAD = 0.01, 0.015
 """Thickness of clothes and its deviation, metres. Outlines that fit worse count less."""
 _PATCH, _FRAMES = 0.10, 2.0
 """Metres of an outline that say something of their own, and as how many frames all of them count together."""
-_BETA, _SIDEWAYS, _AHEAD = 1.0, 0.05, 0.05
-"""Deviations that are expected of a coefficient, and of the shift in the image and along the view, metres."""
+_BETA, _SHIFT, _PELVIS = 1.0, 0.05, 0.04
+"""Deviations that are expected of a coefficient, of the shift, and of the pelvis in the trunk, metres."""
 _STEP = 0.25
 """Of a coefficient, for its derivative; vertices are linear in it."""
 
@@ -35,14 +36,21 @@ class ShapeFit:
     """A shape that fits, and how well.
 
     Attributes:
-        poses: With the shape found, shifted.
-        shift: What was added to all translations, metres.
+        betas: The shape.
+        shift: What is to be added to all translations, metres.
+        pelvis: What is to be added to them in the axes of the trunk, metres.
         distance: Median distance between the outlines, metres, before and after.
     """
 
-    poses: PoseSequence
+    betas: Float[Tensor, "10"]
     shift: Float[Tensor, "3"]
+    pelvis: Float[Tensor, "3"]
     distance: tuple[float, float]
+
+    def applied(self, poses: PoseSequence) -> PoseSequence:
+        """Poses of any frames with this shape."""
+        trunk = rotation_matrices(poses.global_orient)
+        return replace(poses, betas=self.betas, transl=poses.transl + self.shift + trunk @ self.pelvis)
 
 
 def fit_shape(body: BodyModel, poses: PoseSequence, silhouettes: Silhouettes) -> ShapeFit:
@@ -54,40 +62,32 @@ def fit_shape(body: BodyModel, poses: PoseSequence, silhouettes: Silhouettes) ->
         silhouettes: Of the person in the same frames.
     """
     edges, sides = inner_edges(body.faces)
-    ahead = silhouettes.world_to_camera[:, 2, :3].mean(dim=0)
-    ahead = torch.nn.functional.normalize(ahead.double(), dim=0)
-    # Along the view the shift shows little, and may be larger.
-    along = ahead[:, None] * ahead
-    precision = torch.block_diag(
-        torch.eye(NUM_BETAS).double() / _BETA**2,
-        (torch.eye(3).double() - along) / _SIDEWAYS**2 + along / _AHEAD**2,
-    )
-    unknowns = torch.cat([poses.betas.double(), torch.zeros(3).double()])
+    spread = torch.tensor([_BETA] * NUM_BETAS + [_SHIFT] * 3 + [_PELVIS] * 3)
+    precision = torch.diag(spread.double() ** -2)
+    unknowns = torch.cat([poses.betas.double(), torch.zeros(6).double()])
     distances = []
     for reach in _ROUNDS:
         matrix, right, distance = _equations(body, poses, unknowns, silhouettes, (edges, sides), reach)
         distances.append(distance)
         unknowns = unknowns + torch.linalg.solve(matrix + precision, right - precision @ unknowns)
-    fitted = _moved(poses, unknowns)
-    return ShapeFit(fitted, unknowns[NUM_BETAS:].float(), (distances[0], distances[-1]))
+    return _fit(unknowns, (distances[0], distances[-1]))
 
 
-def _moved(poses: PoseSequence, unknowns: Float[Tensor, "13"]) -> PoseSequence:
-    betas, shift = unknowns[:NUM_BETAS].float(), unknowns[NUM_BETAS:].float()
-    return replace(poses, betas=betas, transl=poses.transl + shift)
+def _fit(unknowns: Float[Tensor, "16"], distance: tuple[float, float]) -> ShapeFit:
+    return ShapeFit(*unknowns.float().split([NUM_BETAS, 3, 3]), distance)
 
 
 def _equations(
     body: BodyModel,
     poses: PoseSequence,
-    unknowns: Float[Tensor, "13"],
+    unknowns: Float[Tensor, "16"],
     silhouettes: Silhouettes,
     mesh: tuple[Tensor, Tensor],
     reach: float,
-) -> tuple[Float[Tensor, "13 13"], Float[Tensor, "13"], float]:
+) -> tuple[Float[Tensor, "16 16"], Float[Tensor, "16"], float]:
     """Normal equations of the outlines' distances around some unknowns, and the median distance."""
     edges, sides = mesh
-    current = _moved(poses, unknowns)
+    current = _fit(unknowns, (0.0, 0.0)).applied(poses)
     vertices = body.vertices(current.betas, current.global_orient, current.body_pose, current.transl)
     outline = match_outlines(vertices, body.faces, edges, sides, silhouettes, reach)
     middles = partial(_middles, body, current, outline.frame, edges[outline.edge])
@@ -96,7 +96,9 @@ def _equations(
         betas = current.betas.clone()
         betas[index] += _STEP
         columns.append(((middles(betas) - start) / _STEP * outline.slope).sum(dim=-1))
-    jacobian = torch.cat([torch.stack(columns, dim=1), outline.slope], dim=1).double()
+    trunk = rotation_matrices(current.global_orient)[outline.frame]
+    of_pelvis = (outline.slope[:, None] @ trunk)[:, 0]
+    jacobian = torch.cat([torch.stack(columns, dim=1), outline.slope, of_pelvis], dim=1).double()
     residual = (outline.distance + _CLOTHES).double()
     weight = outline.length.double() / _PATCH / _SPREAD**2 / (1 + (residual / (2 * _SPREAD)).square())
     # Frames say much the same, and what no shape of the body can be is the same in all of them.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -218,18 +218,20 @@ class ImportResults:
         before, after = (1000 * distance for distance in fit.distance)
         outlines = f"outlines lay {before:.0f} mm apart, now {after:.0f} mm"
         if track.keypoints is not None:
-            fitted = fit_keypoints(body, track.keypoints, fit.poses.betas)
+            fitted = fit_keypoints(body, track.keypoints, fit.betas)
             CONSOLE.print(
                 f"The body is fitted to MHR's keypoints, {1000 * fitted.distance:.0f} mm off in the mean, its shape to "
                 f"the masks ({outlines})."
             )
             return fitted.poses
-        shift = ", ".join(f"{1000 * value:.0f}" for value in fit.shift.tolist())
+        shift, pelvis = (
+            ", ".join(f"{1000 * value:.0f}" for value in values.tolist()) for values in (fit.shift, fit.pelvis)
+        )
         CONSOLE.print(
             f"The shape is fitted to the masks, as {result.skeleton}'s betas mean nothing with this body: {outlines}; "
-            f"all frames are shifted by ({shift}) mm."
+            f"all frames are shifted by ({shift}) mm, and the pelvis by ({pelvis}) mm in the trunk."
         )
-        return replace(poses, betas=fit.poses.betas, transl=poses.transl + fit.shift)
+        return fit.applied(poses)
 
     def _print_summary(self, recording: Recording) -> None:
         height, width = recording.size
