@@ -40,6 +40,8 @@ from instantavatar_ns.importing.placement import _PELVIS
 from instantavatar_ns.scripts.import_results import ImportResults
 from tests.importing.tool_files import SMPLX_TOOLS, WRITERS, Truth, seen_by, write_masks, write_sam3d
 
+_OWN_MASKS = [WRITERS[tool][1] for tool in ("phalp", "tram", "prompthmr")]
+
 
 def main() -> None:
     """Measure, print and write."""
@@ -130,7 +132,8 @@ def run(folder: Path, result: Path, truth: Truth, images: list[Path], **options:
     (folder / "frames").mkdir()
     for number, image in enumerate(images):
         (folder / "frames" / f"{number:08d}{image.suffix}").symlink_to(image.resolve())
-    masks = write_masks(folder / "masks", truth)
+    # Where the result has masks, they are read from there.
+    masks = None if result.name in _OWN_MASKS else write_masks(folder / "masks", truth)
     start = perf_counter()
     ImportResults(result, folder / "frames", folder / "out", masks=masks, **options).main()  # pyright: ignore[reportArgumentType]
     return folder / "out", perf_counter() - start
