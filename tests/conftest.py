@@ -25,6 +25,7 @@ TENSOR_PACKAGES = (
     "deformer",
     "export",
     "field",
+    "importing",
     "losses",
     "motion",
     "occupancy",

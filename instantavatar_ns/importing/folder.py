@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
@@ -80,7 +80,7 @@ def write_arrays(folder: Path, recording: Recording, body_model: str, facts: dic
         shutil.copyfile(body_model, folder / "body" / Path(body_model).name)
 
 
-def read_masks(folder: Path, rows: Sequence[int]) -> Tensor:
+def read_masks(folder: Path, rows: Sequence[int]) -> UInt8[Tensor, "frames height width"]:
     """Masks of some frames of a folder that `write_images` wrote, 0 to 255."""
     files = sorted((folder / "masks").glob("*.png"))
     pixels = [cv2.imread(str(files[row]), cv2.IMREAD_GRAYSCALE) for row in rows]

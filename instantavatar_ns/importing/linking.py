@@ -14,7 +14,7 @@ _LONGEST_LOSS = 15
 """Frames after which a person who is gone is not linked any more."""
 
 
-def link_people(frames: Sequence[int], places: Sequence[Float[ndarray, "people 3"]]) -> list[list[tuple[int, int]]]:
+def link_people(frames: Sequence[int], places: Sequence[Float[ndarray, "_ 3"]]) -> list[list[tuple[int, int]]]:
     """Link people of neighbouring frames who are next to each other, the nearest first.
 
     Args:

@@ -93,7 +93,7 @@ def _masks_of_array(path: Path, video: Video) -> Masks:
     }
 
 
-def _fitted(path: Path, mask: Float32[ndarray, "height width"], video: Video) -> Float32[ndarray, "height width"]:
+def _fitted(path: Path, mask: Float32[ndarray, "height width"], video: Video) -> Float32[ndarray, "rows columns"]:
     """The mask at the video's size."""
     if mask.shape == video.size:
         return mask

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
@@ -60,7 +60,7 @@ def in_world(
 
 
 def small_silhouettes(
-    masks: Float[Tensor, "frames height width"], intrinsics: Float[ndarray, "frames 3 3"]
+    masks: UInt8[Tensor, "frames height width"], intrinsics: Float[ndarray, "frames 3 3"]
 ) -> Silhouettes:
     """Silhouettes, small enough to be fast, in cameras at the origin.
 

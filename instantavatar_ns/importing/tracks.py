@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation, Slerp
 from instantavatar_ns.importing.result import ToolResult, Track
 from instantavatar_ns.importing.video import Video
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.notices import notice
 
 _LONGEST_GAP = 10
 """Frames that are interpolated at most; what a person does in a longer time is not known."""
@@ -76,13 +77,17 @@ def in_video(path: Path, result: ToolResult, track: Track, video: Video) -> Trac
         pairs = zip(track.frames.tolist(), frames.tolist(), strict=True)
         masks = {place: track.masks[frame] for frame, place in pairs if frame in track.masks}
         return select(replace(track, frames=frames, masks=masks), np.argsort(frames))
-    frames = track.frames - result.first_frame
+    first = result.first_frame
+    if track.names is not None and first == 0 and track.frames[0] > 0 and track.frames[-1] == len(video):
+        notice(path, "Its images are numbered from 1.")
+        first = 1
+    frames = track.frames - first
     if len(frames) and (frames[0] < 0 or frames[-1] >= len(video)):
         found = f"frames {track.frames[0]} to {track.frames[-1]}"
-        start = f", counted from {result.first_frame}" if result.first_frame else ""
+        start = f", counted from {first}" if first else ""
         message = f"expected frames within the {len(video)} of {video.path}, found {found}{start}"
         raise InputError(path, message, advice)
-    masks = {frame - result.first_frame: mask for frame, mask in track.masks.items()}
+    masks = {frame - first: mask for frame, mask in track.masks.items()}
     return replace(track, frames=frames, masks=masks)
 
 

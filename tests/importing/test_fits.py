@@ -5,11 +5,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.model import FREE_BODY
 from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
-from tests.importing.tool_files import FRAMES, make_truth
+from tests.importing.tool_files import FRAMES, make_truth, read_body
 
 SMPLX_PELVIS = np.array([0.0031, -0.3514, 0.0120])
 
@@ -29,7 +29,7 @@ def joints(body, betas, thetas, transl):
 
 def joint_errors(truth, poses):
     """Millimetres by which joints are off, relative to the true pelvis' distance as one camera sees them."""
-    body = load_body_model("free")
+    body = read_body(FREE_BODY)
     values = (torch.from_numpy(value).float() for value in (truth.betas, truth.thetas, truth.transl))
     true = joints(body, *values)
     found = joints(body, poses["betas"][0], poses["thetas"], poses["transl"])
@@ -39,7 +39,7 @@ def joint_errors(truth, poses):
 def test_shape_of_another_body_is_fitted(tmp_path, capsys):
     """SMPL-X's poses: its pelvis lies lower in the rest pose, and its betas mean nothing here."""
     truth = make_truth("gvhmr", hands=False)
-    body = load_body_model("free")
+    body = read_body(FREE_BODY)
     pelvis = body.rest(torch.from_numpy(truth.betas).float())[1][0].numpy()
     of_smplx = tool_files.replace(truth, transl=truth.transl + pelvis - SMPLX_PELVIS, betas=-2 * truth.betas)
     poses = imported(tmp_path, truth, tool_files.write_gvhmr(tmp_path / "hmr4d_results.pt", of_smplx))

@@ -9,12 +9,14 @@ import joblib
 import numpy as np
 import pytest
 import torch
+import tyro
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY, load_body_model
+from instantavatar_ns.body.model import FREE_BODY
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.motion.readers import read_motion_file
 from instantavatar_ns.scripts.import_results import ImportResults
+from instantavatar_ns.scripts.main import Command
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
 from tests.importing.tool_files import FRAMES, SIZE, SMPLX_TOOLS, WRITERS, make_truth
@@ -58,7 +60,7 @@ def check_truth(truth, output, rows=slice(None)):
     wanted = Rotation.from_rotvec(truth.thetas[rows].reshape(-1, 3))
     errors = (wanted.inv() * Rotation.from_rotvec(thetas.reshape(-1, 3))).magnitude()
     assert np.degrees(errors.max()) < 0.1
-    pelvis = load_body_model("free").rest(torch.from_numpy(poses["betas"][0]))[1][0].numpy()
+    pelvis = tool_files.read_body(FREE_BODY).rest(torch.from_numpy(poses["betas"][0]))[1][0].numpy()
     places = np.einsum("frc,fc->fr", to_camera[:, :3, :3], poses["transl"] + pelvis) + to_camera[:, :3, 3]
     np.testing.assert_allclose(places, truth.transl[rows] + pelvis, atol=1e-3)
     np.testing.assert_allclose(poses["betas"][0], truth.betas, atol=1e-4)
@@ -270,7 +272,7 @@ def test_tool_that_is_not_known(tmp_path, wham):
         run(with_result(wham, tmp_path / "nothing.pkl"), tmp_path / "out")
 
 
-class Command:
+class Shell:
     """Pickles into a call of `os.system`."""
 
     def __init__(self, path):
@@ -282,14 +284,14 @@ class Command:
 
 def write_commands(folder, canary):
     """Files of each kind that call `os.system` when they are unpickled."""
-    command = {0: {"pose": Command(canary), "trans": np.zeros((1, 3)), "frame_ids": np.zeros(1)}}
+    command = {0: {"pose": Shell(canary), "trans": np.zeros((1, 3)), "frame_ids": np.zeros(1)}}
     (folder / "plain.pkl").write_bytes(pickle.dumps(command))
     joblib.dump(command, folder / "joblib.pkl", compress=3)
-    torch.save({"smpl_params_incam": Command(canary)}, folder / "torch.pt")
-    np.savez(folder / "frame.npz", results=np.array({"cam_trans": Command(canary)}, dtype=object))
+    torch.save({"smpl_params_incam": Shell(canary)}, folder / "torch.pt")
+    np.savez(folder / "frame.npz", results=np.array({"cam_trans": Shell(canary)}, dtype=object))
     (folder / "tram" / "hps").mkdir(parents=True)
     for name in ("camera.npy", "hps/hps_track_0.npy"):
-        np.save(folder / "tram" / name, np.array({"pred_cam_R": Command(canary)}, dtype=object))
+        np.save(folder / "tram" / name, np.array({"pred_cam_R": Shell(canary)}, dtype=object))
 
 
 @pytest.mark.parametrize("name", ["plain.pkl", "joblib.pkl", "torch.pt", "frame.npz", "tram"])
@@ -359,3 +361,14 @@ def test_world_poses_as_a_motion(tool, name, moved, tmp_path):
     np.testing.assert_allclose(motion.transl, wanted, atol=1e-4)
     found = Rotation.from_rotvec(motion.global_orient.astype(float))
     assert np.degrees((root.inv() * found).magnitude().max()) < 0.1
+
+
+def test_command_line(wham, tmp_path):
+    _, result, video, masks = wham
+    paths = [str(path) for path in (result, video, tmp_path / "out")]
+    options = ["--masks", str(masks), "--track", "3", "--frames", "0", "2", "1", "--dry-run", "True"]
+    command = tyro.cli(Command, args=["import", *paths, *options])
+    assert isinstance(command, ImportResults)
+    assert (command.track, command.frames, command.body_model) == ("3", (0, 2, 1), "free")
+    command.main()
+    assert not (tmp_path / "out").exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, load_body_model
+from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, BodyModel, load_body_model
 
 SIZE = (128, 96)
 FRAMES = 9
@@ -58,20 +59,29 @@ class Truth:
         """Posed vertices in the camera."""
         values = (self.thetas[:, :3], self.thetas[:, 3:], self.transl)
         pose = [torch.from_numpy(value).float() for value in values]
-        return load_body_model(self.body).vertices(torch.from_numpy(self.betas).float(), *pose).numpy()
+        return read_body(self.body).vertices(torch.from_numpy(self.betas).float(), *pose).numpy()
 
     def with_masks(self) -> Truth:
         """The same with masks drawn anew."""
-        faces = load_body_model(self.body).faces.numpy()
+        faces = read_body(self.body).faces.numpy()
         masks = np.zeros_like(self.masks)
         for mask, points, matrix in zip(masks, self.vertices(), self.intrinsics, strict=True):
             pixels = points @ matrix.T
             pixels = np.rint(16 * pixels[:, :2] / pixels[:, 2:]).astype(np.int32)
-            for triangle in pixels[faces]:
+            corners = pixels[faces]
+            (ax, ay), (bx, by) = ((corners[:, corner] - corners[:, 0]).T for corner in (1, 2))
+            for triangle in corners[ax * by < ay * bx]:  # those that look at the camera
                 cv2.fillConvexPoly(mask, triangle, 255, shift=4)
         return replace(self, masks=masks)
 
 
+@cache
+def read_body(path: Path) -> BodyModel:
+    """The body model, read once."""
+    return load_body_model(path)
+
+
+@cache
 def make_truth(tool: str, hands: bool = True) -> Truth:
     """A person who turns, some 100 pixels tall in the tool's camera, with the free body.
 
@@ -364,7 +374,7 @@ SMPLX_TOOLS = ("gvhmr", "prompthmr", "smplerx")
 
 def sam3d_content(truth: Truth) -> list[dict[str, Any]]:
     """MHR's keypoints, at the joints of the free body and at points of its surface."""
-    body = load_body_model(truth.body)
+    body = read_body(truth.body)
     betas = torch.from_numpy(truth.betas).float()
     rest, joints = (values.numpy() for values in body.rest(betas))
     places = mhr_places(rest, joints)
