@@ -105,13 +105,13 @@ class SurrealDataParser(DataParser):
         read = partial(_pictures, video, segmentation, list(numbers))
         names = [f"{number:06d}" for number in numbers]
         images, masks = prepared_frames([video, segmentation], None, names, read, cache)
-        size = cv2.imread(str(masks[0]), cv2.IMREAD_GRAYSCALE).shape
-        poses, intrinsic, world_to_camera = read_clip(clip, size, body_model)
+        height, width = cv2.imread(str(masks[0]), cv2.IMREAD_GRAYSCALE).shape[:2]
+        poses, intrinsic, world_to_camera = read_clip(clip, (height, width), body_model)
         return Frames(
             numbers=list(numbers),
             image_filenames=images,
             mask_filenames=masks,
-            image_size=size,
+            image_size=(height, width),
             intrinsics=torch.from_numpy(intrinsic).expand(len(numbers), 3, 3),
             world_to_camera=torch.from_numpy(world_to_camera).expand(len(numbers), 4, 4),
             poses=poses.rows(list(numbers)),

@@ -238,7 +238,7 @@ def _image_size(path: Path) -> tuple[int, int]:
     image = cv2.imread(str(path))
     if image is None:
         raise InputError(path, "expected a readable image, found none", _ADVICE)
-    return image.shape[:2]
+    return image.shape[0], image.shape[1]
 
 
 def _pictures(

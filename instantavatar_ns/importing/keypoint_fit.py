@@ -206,8 +206,9 @@ def _landmarks(
     middle = torch.tensor([landmark.left == landmark.right for landmark in LANDMARKS])
     flip = torch.tensor([-1.0, 1.0, 1.0])
     left = torch.where(middle[:, None], places * torch.tensor([0.0, 1.0, 1.0]), places)
-    bones = [JOINT_NAMES.index(landmark.bone) for landmark in LANDMARKS]
-    others = [JOINT_NAMES.index(landmark.bone.replace("left", "right")) for landmark in LANDMARKS]
+    numbers = {str(name): index for index, name in enumerate(JOINT_NAMES)}
+    bones = [numbers[landmark.bone] for landmark in LANDMARKS]
+    others = [numbers[landmark.bone.replace("left", "right")] for landmark in LANDMARKS]
     points = torch.cat([joints[bones] + left, joints[others] + left * flip])
     transforms = skinning_transforms(rotations, transl, joints, skeleton.ancestors)[:, [*bones, *others]]
     return (transforms[..., :3, :3] @ points[:, :, None])[..., 0] + transforms[..., :3, 3]

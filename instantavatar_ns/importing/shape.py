@@ -74,7 +74,8 @@ def fit_shape(body: BodyModel, poses: PoseSequence, silhouettes: Silhouettes) ->
 
 
 def _fit(unknowns: Float[Tensor, "16"], distance: tuple[float, float]) -> ShapeFit:
-    return ShapeFit(*unknowns.float().split([NUM_BETAS, 3, 3]), distance)
+    betas, shift, pelvis = unknowns.float().split([NUM_BETAS, 3, 3])
+    return ShapeFit(betas, shift, pelvis, distance)
 
 
 def _equations(

@@ -134,7 +134,7 @@ def select(track: Track, rows: Int[ndarray, "rows"]) -> Track:
         track.thetas[rows],
         track.transl[rows],
         track.betas[rows],
-        None if track.names is None else [track.names[row] for row in rows],
+        None if track.names is None else [str(track.names[row]) for row in rows],
         None if track.intrinsics is None else track.intrinsics[rows],
         track.masks,
         None if track.keypoints is None else track.keypoints[rows],

@@ -102,4 +102,4 @@ def open_video(path: Path) -> Video:
         fps, count = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     finally:
         capture.release()
-    return Video(path, image.shape[:2], fps if fps > 0 else None, None, max(count, 1))
+    return Video(path, (image.shape[0], image.shape[1]), fps if fps > 0 else None, None, max(count, 1))

@@ -118,7 +118,7 @@ class ImportResults:
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             ours = is_ours(self.output)
             if not (self.overwrite and ours):
-                advice = "Give another folder, or --overwrite True to replace it" if ours else "Give another folder"
+                advice = "Give another folder, or --overwrite to replace it" if ours else "Give another folder"
                 message = "expected a folder that is empty or does not exist yet, found files"
                 if self.overwrite:
                     message += " that this command did not write"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
@@ -35,7 +35,7 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
     required(path, camera, ("pred_cam_R", "pred_cam_T", "img_focal", "img_center"))
     to_world = camera_to_world(path, camera["pred_cam_R"], camera["pred_cam_T"])
     people = content["people"]
-    of_all = np.asarray(content["masks"]) if len(people) == 1 and np.ndim(content.get("masks")) == 3 else None
+    of_all = _masks(content) if len(people) == 1 else None
     tracks, size = {}, None if of_all is None else of_all.shape[1:]
     for name, person in people.items():
         required(path, person, ("frames", "smplx_cam"))
@@ -44,7 +44,7 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
         rotations = "rotmat" if "rotmat" in poses else "pose"
         required(path, poses, (rotations,))
         frames = np.asarray(person["frames"]).astype(int).reshape(-1)
-        own = np.asarray(person["masks"]) if np.ndim(person.get("masks")) == 3 else None
+        own = _masks(person)
         masks: dict[int, Any] = {}
         if own is not None and len(own) == len(frames):
             masks, size = dict(zip(frames.tolist(), own, strict=True)), own.shape[1:]
@@ -66,3 +66,8 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
 
     words = f"img_focal, in pixels of the {resized[1]} x {resized[0]} frames that it saw"
     return ToolResult("PromptHMR", "SMPL-X", tracks, of_video, words, len(to_world), 0, to_world)
+
+
+def _masks(content: Mapping[str, Any]) -> Shaped[ndarray, "frames height width"] | None:
+    masks = content.get("masks")
+    return masks if isinstance(masks, ndarray) and masks.ndim == 3 else None

@@ -68,9 +68,9 @@ def _read(path: Path, images: Mapping[str, list[Any]]) -> ToolResult:
         found = [people[numbered[image][1]][row] for image, row in links]
         frames = np.array([numbered[image][0] for image, _ in links])
         masks = {
-            int(frame): np.asarray(person["mask"]).squeeze()
+            int(frame): person["mask"].squeeze()
             for frame, person in zip(frames, found, strict=True)
-            if np.ndim(person.get("mask")) >= 2
+            if isinstance(person["mask"], np.ndarray) and person["mask"].ndim >= 2
         }
         tracks[str(index)] = Track(
             frames=frames,
