@@ -36,6 +36,7 @@ class Recording:
     Attributes:
         numbers: Frames of the video.
         poses: In the recording's world.
+        estimated: The same before a shape was fitted to the masks.
         intrinsics: Camera matrices, pixel centers as OpenCV counts them.
         world_to_camera: OpenCV's axes.
         size: Height and width of the images.
@@ -43,6 +44,7 @@ class Recording:
 
     numbers: Sequence[int]
     poses: PoseSequence
+    estimated: PoseSequence
     intrinsics: Float[ndarray, "frames 3 3"]
     world_to_camera: Float[ndarray, "frames 4 4"]
     size: tuple[int, int]
@@ -87,11 +89,13 @@ def read_masks(folder: Path, rows: Sequence[int]) -> UInt8[Tensor, "frames heigh
     return torch.from_numpy(np.stack(pixels))  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def read_checked(folder: Path, recording: Recording, body_model: str) -> tuple[CheckedRecording, list[str]]:
+def read_checked(
+    folder: Path, recording: Recording, body_model: str
+) -> tuple[CheckedRecording, CheckedRecording, list[str]]:
     """Read frames over the whole recording for the check of body against mask.
 
     Returns:
-        What the check compares, and the names of its frames.
+        What the check compares, the same with the estimated poses, and the names of the frames.
 
     Raises:
         InputError: An image or a mask cannot be used.
@@ -109,7 +113,8 @@ def read_checked(folder: Path, recording: Recording, body_model: str) -> tuple[C
         poses=recording.poses.rows(rows),
     )
     outputs = assemble_outputs({"train": frames}, "train", body_model, downscale=1)
-    return read_recording(AvatarDataset(outputs)), [path.name for path in frames.image_filenames]
+    checked = read_recording(AvatarDataset(outputs))
+    return checked, checked.with_poses(recording.estimated.rows(rows)), [images[row].name for row in rows]
 
 
 def is_ours(folder: Path) -> bool:

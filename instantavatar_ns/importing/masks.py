@@ -62,8 +62,9 @@ def masks_of_user(path: Path, video: Video) -> Masks:
 def _numbers(folder: Path, files: list[Path], video: Video) -> list[int]:
     if len(files) == len(video):
         return list(range(len(files)))
-    if video.names is not None and {file.stem for file in files} <= set(video.names):
-        return [video.names.index(file.stem) for file in files]
+    places = {name: place for place, name in enumerate(video.names or [])}
+    if all(file.stem in places for file in files):
+        return [places[file.stem] for file in files]
     digits = [re.findall(r"\d+", file.stem) for file in files]
     numbers = [int(found[-1]) for found in digits if found]
     if len(set(numbers)) != len(files) or max(numbers) >= len(video):

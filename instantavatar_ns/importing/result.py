@@ -17,6 +17,7 @@ from instantavatar_ns.utils.errors import InputError
 Skeleton = Literal["SMPL", "SMPL-X", "MHR"]
 Pinhole = Callable[[tuple[int, int]], Float[ndarray, "3 3"]]
 """Camera matrix of a video's images by their height and width, pixel centers as OpenCV counts them."""
+_ADVICE = "Run the tool again, and give its files as it wrote them"
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def make_track(
     Raises:
         InputError: An array is missing, has another shape, or holds NaN; or a frame occurs twice.
     """
-    advice = key_advice or "Run the tool again, and give the file as it wrote it"
+    advice = key_advice or _ADVICE
     person = f"person {name}"
     for kind, names in (("translation", TRANSLATIONS), ("betas", BETAS)):
         if not any(key in arrays for key in names):
@@ -130,8 +131,40 @@ def _rows(path: Path, arrays: Mapping[str, Any], names: tuple[str, ...], rows: i
         values = np.repeat(values, rows, axis=0)
     if len(values) != rows:
         message = f"expected {name} with a row for each of the {rows} poses, found {len(values)}"
-        raise InputError(path, message, "Run the tool again, and give the file as it wrote it")
+        raise InputError(path, message, _ADVICE)
     return values
+
+
+def required(path: Path, content: Any, keys: tuple[str, ...]) -> None:
+    """Check that a file's dictionary has keys.
+
+    Raises:
+        InputError: It is no dictionary, or lacks one.
+    """
+    if not isinstance(content, Mapping):
+        raise InputError(path, f"expected {', '.join(keys)}, found no named arrays", _ADVICE)
+    missing = [key for key in keys if key not in content]
+    if missing:
+        message = f"expected {', '.join(missing)}, found {', '.join(sorted(content)) or 'nothing'}"
+        raise InputError(path, message, _ADVICE)
+
+
+def camera_to_world(path: Path, rotations: Any, positions: Any) -> Float[ndarray, "frames 4 4"]:
+    """Transforms out of rotations (T, 3, 3) and positions (T, 3), metres.
+
+    Raises:
+        InputError: The shapes are others, or a number is not finite.
+    """
+    rotations, positions = np.asarray(rotations, np.float64), np.asarray(positions, np.float64)
+    positions = positions.reshape(len(positions), -1)
+    if rotations.shape != (len(positions), 3, 3) or positions.shape[1] != 3:
+        message = f"expected camera rotations (T, 3, 3) and positions (T, 3), found {rotations.shape} and"
+        raise InputError(path, f"{message} {positions.shape}", _ADVICE)
+    if not (np.isfinite(rotations).all() and np.isfinite(positions).all()):
+        raise InputError(path, "expected finite numbers, found NaN or infinity in the camera's motion", _ADVICE)
+    transforms = np.tile(np.eye(4), (len(rotations), 1, 1))
+    transforms[:, :3, :3], transforms[:, :3, 3] = rotations, positions
+    return transforms
 
 
 def pinhole(focal: float | Callable[[tuple[int, int]], float]) -> Pinhole:

@@ -25,8 +25,10 @@ _CLOTHES, _SPREAD = 0.01, 0.015
 """Thickness of clothes and its deviation, metres. Outlines that fit worse count less."""
 _PATCH, _FRAMES = 0.10, 2.0
 """Metres of an outline that say something of their own, and as how many frames all of them count together."""
-_BETA, _SHIFT, _PELVIS = 1.0, 0.05, 0.04
+_BETA, _SHIFT, _PELVIS = 1.0, 0.03, 0.04
 """Deviations that are expected of a coefficient, of the shift, and of the pelvis in the trunk, metres."""
+_HEIGHTS, _FARTHEST_SHIFT = (1.3, 2.1), 0.1
+"""Metres between which people are tall, and by which bodies of two tools lie apart at most."""
 _STEP = 0.25
 """Of a coefficient, for its derivative; vertices are linear in it."""
 
@@ -51,6 +53,16 @@ class ShapeFit:
         """Poses of any frames with this shape."""
         trunk = rotation_matrices(poses.global_orient)
         return replace(poses, betas=self.betas, transl=poses.transl + self.shift + trunk @ self.pelvis)
+
+    def oddity(self, body: BodyModel) -> str:
+        """What the fit had to do that no person's shape explains, to follow "found"; empty where there is nothing."""
+        up = body.rest(self.betas)[0][:, 1]
+        height = float(up.max() - up.min())
+        if not _HEIGHTS[0] <= height <= _HEIGHTS[1]:
+            return f"that the masks ask for a person who is {height:.2f} m tall"
+        if float(self.shift.norm()) > _FARTHEST_SHIFT:
+            return f"that the masks ask for a shift of {1000 * float(self.shift.norm()):.0f} mm"
+        return ""
 
 
 def fit_shape(body: BodyModel, poses: PoseSequence, silhouettes: Silhouettes) -> ShapeFit:

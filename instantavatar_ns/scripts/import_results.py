@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from instantavatar_ns.body.model import BodyModel, load_body_model
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.data.cameras import check_cameras
 from instantavatar_ns.data.splits import FrameRange
 from instantavatar_ns.importing.folder import (
     Recording,
@@ -30,7 +31,7 @@ from instantavatar_ns.importing.masks import Masks, masks_of_result, masks_of_us
 from instantavatar_ns.importing.placement import in_world, poses_as_given, poses_on_body, small_silhouettes
 from instantavatar_ns.importing.reading import read_result
 from instantavatar_ns.importing.result import ToolResult, Track, pinhole
-from instantavatar_ns.importing.shape import fit_shape
+from instantavatar_ns.importing.shape import ShapeFit, fit_shape
 from instantavatar_ns.importing.tracks import Person, choose_track, in_video, without_gaps
 from instantavatar_ns.importing.verdict import judge
 from instantavatar_ns.importing.video import Video, open_video
@@ -97,7 +98,7 @@ class ImportResults:
         with written_whole(output) as partial:
             partial.mkdir()
             write_images(partial, video, masks, person.track.frames.tolist())
-            recording = self._place(partial, result, person, body, intrinsics, video, is_given)
+            recording, oddity = self._place(partial, result, person, body, intrinsics, video, is_given)
             facts = {
                 "tool": result.tool,
                 "track": person.name,
@@ -105,8 +106,8 @@ class ImportResults:
                 "shape": "given" if is_given else "fitted",
             }
             write_arrays(partial, recording, self.body_model, facts)
-            checked, names = read_checked(partial, recording, self.body_model)
-            judge(self.result, result.tool, checked, names, video.size, self.check_data)
+            checked, estimated, names = read_checked(partial, recording, self.body_model)
+            judge(self.result, result.tool, checked, estimated, names, video.size, oddity, self.check_data)
             if self.overwrite and output.exists():
                 shutil.rmtree(output)
         self._print_summary(recording)
@@ -115,6 +116,10 @@ class ImportResults:
         if self.focal_length is not None and self.focal_length <= 0:
             message = f"expected a focal length in pixels, found {self.focal_length:g}"
             raise InputError("--focal-length", message, "Give the camera's, or leave it out")
+        if self.frames is not None and (self.frames[2] < 1 or not range(*self.frames) or self.frames[0] < 0):
+            start, end, step = self.frames
+            message = f"expected frames START to END (not included) in steps of 1 or more, found {start} {end} {step}"
+            raise InputError("--frames", message, "Give numbers of the video's frames, which count from 0")
         if self.output.exists() and (not self.output.is_dir() or any(self.output.iterdir())):
             ours = is_ours(self.output)
             if not (self.overwrite and ours):
@@ -192,46 +197,32 @@ class ImportResults:
         intrinsics: np.ndarray,
         video: Video,
         is_given: bool,
-    ) -> Recording:
-        """The recording's arrays, with the shape that is wanted."""
-        track = person.track
+    ) -> tuple[Recording, str]:
+        """The recording's arrays, with the shape that is wanted, and what is odd about that."""
+        track, oddity = person.track, ""
         if is_given:
-            poses = poses_as_given(track)
+            estimated = poses = poses_as_given(track)
+        elif track.keypoints is None:
+            estimated = poses_on_body(track, result.skeleton, body)
+            fit = _fit_to_masks(folder, body, estimated, intrinsics)
+            poses, oddity = fit.applied(estimated), fit.oddity(body)
+            _say_shape(fit, result.skeleton)
         else:
-            poses = self._fit(folder, result, track, body, intrinsics)
-        world_to_camera = np.tile(np.eye(4), (len(track), 1, 1))
-        if result.camera_to_world is not None:
-            poses, world_to_camera = in_world(poses, body, result.camera_to_world[track.frames])
-        return Recording(track.frames.tolist(), poses, intrinsics, world_to_camera, video.size)
-
-    def _fit(
-        self, folder: Path, result: ToolResult, track: Track, body: BodyModel, intrinsics: np.ndarray
-    ) -> PoseSequence:
-        """Poses with a shape and a shift that are fitted to the masks."""
-        if track.keypoints is None:
-            poses = poses_on_body(track, result.skeleton, body)
-        else:
-            poses = fit_keypoints(body, track.keypoints).poses
-        rows = spread_rows(len(track), _FITTED_FRAMES)
-        silhouettes = small_silhouettes(read_masks(folder, rows), intrinsics[rows])
-        fit = fit_shape(body, poses.rows(rows), silhouettes)
-        before, after = (1000 * distance for distance in fit.distance)
-        outlines = f"outlines lay {before:.0f} mm apart, now {after:.0f} mm"
-        if track.keypoints is not None:
+            estimated = fit_keypoints(body, track.keypoints).poses
+            fit = _fit_to_masks(folder, body, estimated, intrinsics)
             fitted = fit_keypoints(body, track.keypoints, fit.betas)
+            poses, oddity = fitted.poses, fit.oddity(body)
             CONSOLE.print(
                 f"The body is fitted to MHR's keypoints, {1000 * fitted.distance:.0f} mm off in the mean, its shape to "
-                f"the masks ({outlines})."
+                f"the masks: {_outlines(fit)}."
             )
-            return fitted.poses
-        shift, pelvis = (
-            ", ".join(f"{1000 * value:.0f}" for value in values.tolist()) for values in (fit.shift, fit.pelvis)
-        )
-        CONSOLE.print(
-            f"The shape is fitted to the masks, as {result.skeleton}'s betas mean nothing with this body: {outlines}; "
-            f"all frames are shifted by ({shift}) mm, and the pelvis by ({pelvis}) mm in the trunk."
-        )
-        return fit.applied(poses)
+        world_to_camera = np.tile(np.eye(4), (len(track), 1, 1))
+        if result.camera_to_world is not None:
+            camera_to_world = result.camera_to_world[track.frames]
+            estimated, _ = in_world(estimated, body, camera_to_world)
+            poses, world_to_camera = in_world(poses, body, camera_to_world)
+        check_cameras(self.result, intrinsics, world_to_camera, video.size)
+        return Recording(track.frames.tolist(), poses, estimated, intrinsics, world_to_camera, video.size), oddity
 
     def _print_summary(self, recording: Recording) -> None:
         height, width = recording.size
@@ -239,6 +230,27 @@ class ImportResults:
             f"Wrote {len(recording.numbers)} frames of {width} x {height} pixels to {escape(str(self.output))}."
         )
         CONSOLE.print(f"ns-train instant-avatar --data {escape(str(self.output))}", soft_wrap=True)
+
+
+def _fit_to_masks(folder: Path, body: BodyModel, poses: PoseSequence, intrinsics: np.ndarray) -> ShapeFit:
+    rows = spread_rows(len(poses), _FITTED_FRAMES)
+    silhouettes = small_silhouettes(read_masks(folder, rows), intrinsics[rows])
+    return fit_shape(body, poses.rows(rows), silhouettes)
+
+
+def _say_shape(fit: ShapeFit, skeleton: str) -> None:
+    shift, pelvis = (
+        ", ".join(f"{1000 * value:.0f}" for value in values.tolist()) for values in (fit.shift, fit.pelvis)
+    )
+    CONSOLE.print(
+        f"The shape is fitted to the masks, as {skeleton}'s betas mean nothing with this body: {_outlines(fit)}; all "
+        f"frames are shifted by ({shift}) mm, and the pelvis by ({pelvis}) mm in the trunk."
+    )
+
+
+def _outlines(fit: ShapeFit) -> str:
+    before, after = (1000 * distance for distance in fit.distance)
+    return f"outlines lay {before:.0f} mm apart, now {after:.0f} mm"
 
 
 def _named(numbers: list[int]) -> str:

@@ -11,7 +11,14 @@ from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
 from tests.importing.tool_files import FRAMES, make_truth, read_body
 
-SMPLX_PELVIS = np.array([0.0031, -0.3514, 0.0120])
+PELVIS = {"SMPL": np.array([-0.0018, -0.2233, 0.0282]), "SMPL-X": np.array([0.0031, -0.3514, 0.0120])}
+
+
+def as_estimated(truth, skeleton):
+    """The truth as a tool writes it whose body has its pelvis elsewhere, and other betas for the same person."""
+    body = read_body(FREE_BODY)
+    pelvis = body.rest(torch.from_numpy(truth.betas).float())[1][0].numpy()
+    return tool_files.replace(truth, transl=truth.transl + pelvis - PELVIS[skeleton], betas=-2 * truth.betas)
 
 
 def imported(folder, truth, result, **options):
@@ -39,10 +46,7 @@ def joint_errors(truth, poses):
 def test_shape_of_another_body_is_fitted(tmp_path, capsys):
     """SMPL-X's poses: its pelvis lies lower in the rest pose, and its betas mean nothing here."""
     truth = make_truth("gvhmr", hands=False)
-    body = read_body(FREE_BODY)
-    pelvis = body.rest(torch.from_numpy(truth.betas).float())[1][0].numpy()
-    of_smplx = tool_files.replace(truth, transl=truth.transl + pelvis - SMPLX_PELVIS, betas=-2 * truth.betas)
-    poses = imported(tmp_path, truth, tool_files.write_gvhmr(tmp_path / "hmr4d_results.pt", of_smplx))
+    poses = imported(tmp_path, truth, tool_files.write_gvhmr(tmp_path / "gvhmr.pt", as_estimated(truth, "SMPL-X")))
     wanted, found = (Rotation.from_rotvec(np.reshape(values, (-1, 3))) for values in (truth.thetas, poses["thetas"]))
     assert np.degrees((wanted.inv() * found).magnitude().max()) < 0.1
     errors = joint_errors(truth, poses)
@@ -80,3 +84,12 @@ def test_sam_3d_body_with_missing_parts(tmp_path, spoil):
     tool_files.joblib.dump([[person] for person in content], tmp_path / "outputs.pkl")
     with pytest.raises(InputError, match=r"outputs\.pkl: expected (pred_cam_t in 3|finite numbers)"):
         imported(tmp_path, truth, tmp_path / "outputs.pkl")
+
+
+def test_camera_of_another_tool_is_named(tmp_path):
+    """A shape and shifts that are fitted do not hide a wrong focal length."""
+    truth = make_truth("wham")
+    wrong = tool_files.replace(as_estimated(truth, "SMPL"), intrinsics=make_truth("romp").intrinsics)
+    with pytest.raises(InputError, match=rf"--focal-length {tool_files.FOCALS['wham'](truth.size):.1f}"):
+        imported(tmp_path, truth, tool_files.write_romp(tmp_path / "romp", wrong))
+    assert not (tmp_path / "out").exists()

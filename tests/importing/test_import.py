@@ -372,3 +372,19 @@ def test_command_line(wham, tmp_path):
     assert (command.track, command.frames, command.body_model) == ("3", (0, 2, 1), "free")
     command.main()
     assert not (tmp_path / "out").exists()
+
+
+def test_place_that_romp_did_not_find(recordings, tmp_path, capsys):
+    truth, _, *rest = recordings("romp")
+    lost = truth.transl.copy()
+    lost[4] = -1
+    folder = tool_files.write_romp(tmp_path / "romp", tool_files.replace(truth, transl=lost))
+    output = run((truth, folder, *rest), tmp_path / "out")
+    assert "frame 4 are interpolated" in " ".join(capsys.readouterr().out.split())
+    np.testing.assert_allclose(np.load(output / "poses.npz")["transl"][4], truth.transl[[3, 5]].mean(axis=0), atol=1e-4)
+
+
+@pytest.mark.parametrize("frames", [(0, 9, 0), (5, 5, 1), (-2, 4, 1)])
+def test_frames_that_are_none(wham, frames, tmp_path):
+    with pytest.raises(InputError, match="--frames: expected frames START to END"):
+        run(wham, tmp_path / "out", frames=frames)

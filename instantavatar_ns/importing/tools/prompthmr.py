@@ -15,8 +15,7 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
-from instantavatar_ns.importing.result import ToolResult, make_track
-from instantavatar_ns.importing.tools.tram import camera_to_world, required
+from instantavatar_ns.importing.result import ToolResult, camera_to_world, make_track, required
 from instantavatar_ns.utils.errors import InputError
 
 _ADVICE = "Give results.pkl as PromptHMR's video pipeline wrote it"

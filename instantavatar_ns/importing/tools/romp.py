@@ -48,7 +48,7 @@ def read_video(path: Path, content: Mapping[str, Any]) -> ToolResult:
         if "frame_id" not in rows:
             raise InputError(path, f"expected the frames of person {name}, found no frame_id", _ADVICE)
         places = np.asarray(rows["frame_id"]).astype(int).reshape(-1)
-        tracks[name] = _track(path, name, [names[place] for place in places], rows)
+        tracks[name] = _track(path, name, [names[int(place)] for place in places], rows)
     return _result(tracks)
 
 
@@ -77,11 +77,18 @@ def read_frames(path: Path, frames: Mapping[str, Any]) -> ToolResult:
     return _result(tracks)
 
 
-def _track(path: Path, name: str, images: list[str], rows: Mapping[str, Any]) -> Track:
+def _track(path: Path, name: str, images: list[str], rows: Mapping[str, Any]) -> Track | None:
     arrays = {key: rows[key] for key in _KEYS if key in rows}
     if not any(key in arrays for key in _ROTATIONS):
         found = ", ".join(sorted(rows))
         raise InputError(path, f"expected smpl_thetas of person {name}, found {found}", _ADVICE)
+    if "cam_trans" in arrays:
+        # Where ROMP finds no place, it writes -1 three times.
+        found = (np.asarray(arrays["cam_trans"]).reshape(len(images), -1) != -1).any(axis=1)
+        arrays = {key: np.asarray(values)[found] for key, values in arrays.items()}
+        images = [image for image, is_found in zip(images, found, strict=True) if is_found]
+        if not images:
+            return None
     numbers = [_number(path, image) for image in images]
     return make_track(path, name, numbers, arrays, _ADVICE, names=[Path(image).stem for image in images])
 
@@ -102,6 +109,7 @@ def _number(path: Path, name: str) -> int:
     return int(digits[-1])
 
 
-def _result(tracks: Mapping[str, Track]) -> ToolResult:
+def _result(found: Mapping[str, Track | None]) -> ToolResult:
+    tracks = {name: track for name, track in found.items() if track is not None}
     words = "443.4 pixels on the image padded to a square and scaled to 512"
     return ToolResult("ROMP", "SMPL", tracks, pinhole(romp_focal), words)
