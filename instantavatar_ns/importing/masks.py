@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -45,18 +46,36 @@ def masks_of_result(path: Path, masks: Mapping[int, Any], video: Video) -> Masks
 def masks_of_user(path: Path, video: Video) -> Masks:
     """Masks in a folder, one a frame of the video or named by their frames' numbers; or an array of all of them.
 
+    Args:
+        path: The folder, or one with a subfolder `masks`; the latter may be of `instant-avatar process`, which chooses
+            frames of the video and lists their numbers.
+        video: The video.
+
     Raises:
         InputError: They are missing, unreadable, or do not tell which frames they belong to.
     """
     if path.is_dir():
         files = masks_in(path / "masks" if (path / "masks").is_dir() else path)
         encoding = find_encoding(files)
-        numbers = _numbers(path, files, video)
+        numbers = _chosen_numbers(files[0].parent.parent / "process" / "clip.json", files, video)
+        numbers = _numbers(path, files, video) if numbers is None else numbers
         return {
             number: lambda file=file: _fitted(file, read_mask(file, encoding), video)
             for number, file in zip(numbers, files, strict=True)
         }
     return _masks_of_array(path, video)
+
+
+def _chosen_numbers(path: Path, files: list[Path], video: Video) -> list[int] | None:
+    """Numbers of the frames that `instant-avatar process` chose; None where it made no such choice."""
+    try:
+        numbers = json.loads(path.read_text(encoding="utf-8"))["frames"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if len(numbers) != len(files) or max(numbers) >= len(video):
+        message = f"expected {len(files)} frames of {video.path}, as there are masks, found {len(numbers)}"
+        raise InputError(path, message, "Give the folder of this video")
+    return [int(number) for number in numbers]
 
 
 def _numbers(folder: Path, files: list[Path], video: Video) -> list[int]:

@@ -59,8 +59,8 @@ class ImportResults:
     track: str | None = None
     """The person, by the number that the tool gave; by default who is seen in most frames."""
     masks: Path | None = None
-    """Masks of the person: a folder with one a frame, or an .npy or .npz (frames, height, width). By default those of
-    the result."""
+    """Masks of the person: a folder with one a frame, the folder of `instant-avatar process`, or an .npy or .npz
+    (frames, height, width). By default those of the result."""
     frames: FrameRange | None = None
     """Frames of the video to use: start, end (not included) and step; by default all in which the person was found."""
     body_model: str = "free"
@@ -131,7 +131,7 @@ class ImportResults:
 
     def _choose_person(self, result: ToolResult, video: Video) -> Person:
         name, words = choose_track(self.result, result, self.track)
-        CONSOLE.print(f"{result.tool}'s result. {words}")
+        CONSOLE.print(f"{result.tool}'s result. {escape(words)}")
         person = without_gaps(name, in_video(self.result, result, result.tracks[name], video))
         if person.interpolated.any():
             numbers = person.track.frames[person.interpolated].tolist()
@@ -144,7 +144,11 @@ class ImportResults:
         masks = masks_of_result(self.result, person.track.masks, video)
         if not masks:
             message = "expected masks of the person, found none in this result"
-            raise InputError(self.result, message, "Give a folder with one mask for each frame of the video as --masks")
+            advice = (
+                "Give --masks: a folder with one mask for each frame of the video, or what instant-avatar process made "
+                "of the video"
+            )
+            raise InputError(self.result, message, advice)
         return masks
 
     def _choose_frames(self, person: Person, masks: Masks, video: Video) -> Person:

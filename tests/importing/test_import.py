@@ -388,3 +388,19 @@ def test_place_that_romp_did_not_find(recordings, tmp_path, capsys):
 def test_frames_that_are_none(wham, frames, tmp_path):
     with pytest.raises(InputError, match="--frames: expected frames START to END"):
         run(wham, tmp_path / "out", frames=frames)
+
+
+def test_masks_of_frames_that_were_chosen(wham, tmp_path):
+    """`instant-avatar process` numbers its masks from 0 and lists the frames that it chose."""
+    truth, result, video, _ = wham
+    chosen = [1, 4, 6]
+    for name in ("process", "masks"):
+        (tmp_path / "clip" / name).mkdir(parents=True)
+    (tmp_path / "clip" / "process" / "clip.json").write_text(json.dumps({"frames": chosen}))
+    for place, number in enumerate(chosen):
+        cv2.imwrite(str(tmp_path / "clip" / "masks" / f"{place:05d}.png"), truth.masks[number])
+    output = run((truth, result, video, tmp_path / "clip"), tmp_path / "out")
+    check_truth(truth, output, chosen)
+    (tmp_path / "clip" / "process" / "clip.json").write_text(json.dumps({"frames": [1, 4]}))
+    with pytest.raises(InputError, match=r"clip\.json: expected 3 frames"):
+        run((truth, result, video, tmp_path / "clip"), tmp_path / "second")
