@@ -1,4 +1,4 @@
-"""How exactly results of pose estimators are imported, and what the fits of body and shape are worth.
+"""Exactness of imported results of pose estimators, and of the fits of body and shape.
 
 Of a subject with ground truth (InstantAvatar's layout with `truth.npz`), files are written in each tool's structure and
 camera, and imported; where a tool assumes a focal length, the person stands so far away that it is right, and the masks
@@ -47,7 +47,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subject", type=Path, required=True, help="folder with truth.npz and body/")
-    parser.add_argument("--step", type=int, default=1, help="every so many frames")
+    parser.add_argument("--step", type=int, default=1, help="use every n-th frame")
     parser.add_argument("--output", type=Path, help="JSON file to write")
     args = parser.parse_args()
     figures = record.head("cpu") | {"subject": args.subject.name}

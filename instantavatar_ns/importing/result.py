@@ -1,4 +1,4 @@
-"""What a pose estimator found in a video: people, each with poses in some of the frames, and the camera."""
+"""Everything that a pose estimator found in a video: people, each with poses in some of the frames, and the camera."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class ShapeFit:
         return replace(poses, betas=self.betas, transl=poses.transl + self.shift + trunk @ self.pelvis)
 
     def oddity(self, body: BodyModel) -> str:
-        """What the fit had to do that no person's shape explains, to follow "found"; empty where there is nothing."""
+        """A finding that no person's shape explains, to follow "found"; empty where there is none."""
         up = body.rest(self.betas)[0][:, 1]
         height = float(up.max() - up.min())
         if not _HEIGHTS[0] <= height <= _HEIGHTS[1]:

@@ -202,7 +202,7 @@ class ImportResults:
         video: Video,
         is_given: bool,
     ) -> tuple[Recording, str]:
-        """The recording's arrays, with the shape that is wanted, and what is odd about that."""
+        """The recording's arrays, with the shape that is wanted, and `ShapeFit.oddity` of a fitted one."""
         track, oddity = person.track, ""
         if is_given:
             estimated = poses = poses_as_given(track)

@@ -94,7 +94,7 @@ def _track(path: Path, name: str, images: list[str], rows: Mapping[str, Any]) ->
 
 
 def _places(path: Path, name: str, frame: Mapping[str, Any]) -> np.ndarray:
-    """Where people are in the square image, and pixels of a metre there."""
+    """Places of people in the square image, and pixels of a metre there."""
     if "cam_trans" not in frame:
         raise InputError(path, f"expected cam_trans in {name}, found {', '.join(sorted(frame))}", _ADVICE)
     x, y, z = np.asarray(frame["cam_trans"], np.float64).reshape(-1, 3).T
