@@ -50,6 +50,16 @@ def list_masks(data: Path, images: list[Path]) -> list[Path]:
     return masks
 
 
+def images_in(folder: Path) -> list[Path]:
+    """Images of a folder of any name, as `list_images`."""
+    return _list_files(folder.parent, folder.name, _IMAGES)
+
+
+def masks_in(folder: Path) -> list[Path]:
+    """Masks of a folder of any name, in order of their names, numbers by value."""
+    return _list_files(folder.parent, folder.name, _MASKS)
+
+
 def find_body_file(data: Path) -> Path | None:
     """The body model in `<data>/body` or its subfolders, None where that folder is missing or empty.
 

@@ -67,7 +67,7 @@ def _key(key: Any) -> str:
 
 def to_array(value: Any) -> Any:
     """The array that a value of the pickle stands for, `UNSUPPORTED` for entries that are none."""
-    if isinstance(value, (bool, int, float, str, np.ndarray)):
+    if isinstance(value, (bool, int, float, str, bytes, np.ndarray)):
         return np.asarray(value)
     if isinstance(value, (list, tuple)):
         items = [to_array(item) for item in value]
@@ -77,6 +77,7 @@ def to_array(value: Any) -> Any:
     decode = {
         "array": lambda: decode_array(*value.state[1:5]),
         "buffer": lambda: decode_array(value.args[2], value.args[1], value.args[3] == "F", value.args[0]),
+        "bytes": lambda: np.asarray(_bytes(value)),
         "scalar": lambda: decode_array((), value.args[0], False, value.args[1]),
         "csc": lambda: _decode_sparse(sparse.csc_matrix, value.state),
         "csr": lambda: _decode_sparse(sparse.csr_matrix, value.state),
