@@ -76,8 +76,7 @@ def survey(
     for picture in read_pictures(clip, start, end):
         grey = picture.grey(_SHARPNESS_HEIGHT)
         rows.append((picture.number, picture.time, float(cv2.Laplacian(grey, cv2.CV_32F).var())))
-        if end < np.inf:
-            progress(min((picture.time - start) / max(end - start, 1e-6), 1.0))
+        progress(min((picture.time - start) / max(min(end, clip.seconds) - start, 1e-6), 1.0))
     if len(rows) < _FEWEST:
         within = "" if start <= 0 and end == np.inf else f" between {start:g} and {end:g} seconds"
         message = f"expected at least {_FEWEST} frames{within}, found {len(rows)}"
@@ -104,7 +103,8 @@ def choose(
     off_middle = np.abs(times - middle) / (edges[1] - edges[0])
     # A frame at the edge of its part has to be a tenth sharper than one in the middle.
     worth = np.log(np.maximum(sharpness, 1e-6)) - 0.2 * off_middle
-    return np.array([group[worth[group].argmax()] for group in _groups(part)])
+    groups = [np.flatnonzero(part == index) for index in np.unique(part)]
+    return np.array([group[worth[group].argmax()] for group in groups])
 
 
 def relative_sharpness(

@@ -1,8 +1,8 @@
 """MediaPipe's pose network: a person's landmarks and mask in an upright square of a picture, run by OpenCV.
 
-The network was trained by the authors of BlazePose (https://arxiv.org/abs/2006.10204). It looks at a square of 256 x 256
-pixels in which one person stands upright, and says where the next square should be: that is how a person is followed
-from frame to frame.
+The network was trained by the authors of BlazePose (https://arxiv.org/abs/2006.10204). It looks at a square
+of 256 x 256 pixels in which one person stands upright, and says where the next square should be: that is how a person
+is followed from frame to frame.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ BONES = (
     *((23, 25), (25, 27), (24, 26), (26, 28), (27, 29), (29, 31), (27, 31), (28, 30), (30, 32), (28, 32)),
 )
 """Pairs of landmarks that a drawn skeleton joins."""
-_MIRRORED = np.array([0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, *(i + 1 if i % 2 else i - 1 for i in range(11, 33)), 33, 34])
+MIRRORED = np.array([0, 4, 5, 6, 1, 2, 3, 8, 7, 10, 9, *(i + 1 if i % 2 else i - 1 for i in range(11, 33)), 33, 34])
+"""Each landmark's counterpart on the other side of the body; the last two are the network's own."""
 _SIDE = 256  # pixels of the network's input
 _CELLS = 64  # of a heatmap's side
 _OUTPUTS = ("Identity", "Identity_1", "Identity_2", "Identity_3", "Identity_4")
@@ -61,7 +62,7 @@ class Square:
 
     @cached_property
     def to_image(self) -> Float[np.ndarray, "2 3"]:
-        """From positions in the network's input to pixels of the picture; the first pixel's center is (0, 0) in both."""
+        """From positions in the network's input to pixels of the picture; both count the first pixel's center as (0, 0)."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         turn = np.array([[cos, -sin], [sin, cos]]) * (self.side / _SIDE)
         middle = np.full(2, (_SIDE - 1) / 2)
@@ -181,9 +182,9 @@ class _View:
 
     def mirrored(self) -> _View:
         """Return what a mirror shows: left and right change places."""
-        people = _MIRRORED[:NUM_LANDMARKS]
+        people = MIRRORED[:NUM_LANDMARKS]
         return _View(
-            points=(np.array([_SIDE - 1, 0]) + np.array([-1, 1]) * self.points[_MIRRORED]).astype(np.float32),
+            points=(np.array([_SIDE - 1, 0]) + np.array([-1, 1]) * self.points[MIRRORED]).astype(np.float32),
             visibility=self.visibility[people],
             world=(self.world * np.array([-1, 1, 1], np.float32))[people],
             presence=self.presence,

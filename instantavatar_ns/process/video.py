@@ -35,6 +35,7 @@ class Clip:
         width: Of its pictures, as a viewer sees them.
         height: Likewise.
         fps: Mean pictures per second; that of a folder is assumed.
+        seconds: From the first picture to the end, roughly: headers may be wrong.
         rotation: Degrees by which a viewer turns the stored pictures, counter-clockwise.
         focal: Focal length from its tags, pixels; None where there is none.
         pictures: The files of a folder; empty for a video.
@@ -44,6 +45,7 @@ class Clip:
     width: int
     height: int
     fps: float
+    seconds: float
     rotation: int
     focal: float | None
     pictures: tuple[Path, ...] = ()
@@ -103,14 +105,15 @@ def open_clip(path: Path) -> Clip:
         pictures = tuple(list_pictures(path))
         image = _read(pictures[0])
         focal = _focal_of_picture(pictures[0], max(image.shape[:2]))
-        return Clip(path, image.shape[1], image.shape[0], _FOLDER_FPS, 0, focal, pictures)
+        return Clip(path, image.shape[1], image.shape[0], _FOLDER_FPS, len(pictures) / _FOLDER_FPS, 0, focal, pictures)
     with _opened(path) as container:
         stream = container.streams.video[0]
         for frame in container.decode(stream):
             height, width = _upright(frame).shape[:2]
             tags = {**container.metadata, **stream.metadata}
             fps = float(stream.average_rate or stream.guessed_rate or _FOLDER_FPS)
-            return Clip(path, width, height, fps, frame.rotation % 360, _focal_of_tags(tags, max(height, width)))
+            focal = _focal_of_tags(tags, max(height, width))
+            return Clip(path, width, height, fps, (container.duration or 0) / 1e6, frame.rotation % 360, focal)
     raise InputError(path, "expected a video, found one without a picture", _ADVICE)
 
 
