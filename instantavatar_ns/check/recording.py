@@ -76,7 +76,7 @@ class Recording:
     Attributes:
         masks: The person, in images of another size than the files'.
         focal: Focal lengths along x and y, pixels of the masks.
-        centre: Principal points, pixels of the masks, the first pixel's middle at a half.
+        center: Principal points, pixels of the masks, the first pixel's middle at a half.
         world_to_camera: From the dataset's world to cameras that look along z, y down.
         surface: The person's body.
         frame_poses: The pose of each frame.

@@ -26,7 +26,7 @@ def list_images(data: Path) -> list[Path]:
 
 
 def list_pictures(folder: Path) -> list[Path]:
-    """Pictures that lie in a folder of any name, in order of their names, numbers by value; errors as of `list_images`."""
+    """Pictures in a folder of any name, in order of their names, numbers by value; errors as of `list_images`."""
     return _list_files(folder.parent, folder.name, _IMAGES)
 
 

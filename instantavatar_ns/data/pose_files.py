@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +16,7 @@ from instantavatar_ns.utils.notices import notice
 
 
 def read_split_poses(
-    data: Path, name: str, split: Literal["train", "test"] | None, numbers: range, num_images: int
+    data: Path, name: str, split: Literal["train", "test"] | None, numbers: Sequence[int], num_images: int
 ) -> PoseSequence:
     """Poses of the frames `numbers`; see `find_pose_file` for the choice of file.
 
@@ -62,7 +63,7 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
 
 
 def select_poses(
-    path: Path, file: PoseFile, covers_split: bool, numbers: range, num_images: int, surplus: int = 1
+    path: Path, file: PoseFile, covers_split: bool, numbers: Sequence[int], num_images: int, surplus: int = 1
 ) -> PoseSequence:
     """Poses of the frames `numbers` out of a file; see `read_split_poses`.
 

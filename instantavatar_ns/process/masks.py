@@ -28,7 +28,7 @@ _EDGE_REACH, _EDGE_EPS = 1 / 140, 1e-3  # of the person's height; variance of br
 _LARGE_PART = 0.05  # of the person: smaller parts apart from the largest are no limbs
 
 
-def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float, bool]:
+def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float | None, bool]:
     """Write `masks/`, which appears whole.
 
     Args:
@@ -36,7 +36,8 @@ def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float, 
         progress: Called with the share that is done.
 
     Returns:
-        How far the background moves in the clip, pixels, and whether a background was used.
+        How far the background moves in the clip, pixels, None where that cannot be measured; and whether the camera
+        stands still, so that the background was used.
     """
     clip = ChosenFrames.read(folder)
     paths, size = list_images(folder), (clip.height, clip.width)
@@ -54,7 +55,7 @@ def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float, 
         cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask, np.uint8(255), np.uint8(0)))
         progress((index + 1) / len(paths))
     os.replace(partial, folder / "masks")
-    return motion, plate is not None
+    return motion if np.isfinite(motion) else None, plate is not None
 
 
 def take_masks(folder: Path, given: Path, progress: Callable[[float], None]) -> None:

@@ -62,7 +62,7 @@ class Square:
 
     @cached_property
     def to_image(self) -> Float[np.ndarray, "2 3"]:
-        """From positions in the network's input to pixels of the picture; both count the first pixel's center as (0, 0)."""
+        """From positions in the network's input to pixels of the picture; the first pixel's center is (0, 0)."""
         cos, sin = np.cos(self.angle), np.sin(self.angle)
         turn = np.array([[cos, -sin], [sin, cos]]) * (self.side / _SIDE)
         middle = np.full(2, (_SIDE - 1) / 2)
