@@ -97,11 +97,10 @@ def _missing(landmarks: Landmarks) -> list[Finding]:
 
 
 def _several_people(facts: dict[str, Any]) -> list[Finding]:
-    people = facts.get("people", 1)
-    if people < 2:
+    if facts.get("people", 1) < 2:
         return []
     advice = "Film one person alone; or make the masks of the one with another tool and give them with --masks."
-    return [Finding(f"{people} people are seen; the largest is followed.", advice)]
+    return [Finding("More than one person is seen; the largest is followed.", advice)]
 
 
 def _cropped(masks: Bool[np.ndarray, "frames height width"]) -> list[Finding]:

@@ -133,7 +133,7 @@ def run_network(folder: Path, network: PoseNetwork, progress: Callable[[float], 
             image = read_rgb(path, (clip.height, clip.width))
             people = 1
             if index in _frames_to_count_people(len(images)):
-                found = find_people(network, image)
+                found = find_people(network, image, most=2)
                 people = len(found)
                 square = found[0].prediction.next_square if found and square is None else square
             prediction = follow(network, image, square)
@@ -181,7 +181,7 @@ def most_people(folder: Path) -> int:
 
 
 def _frames_to_count_people(count: int) -> set[int]:
-    return {0, count // 3, 2 * count // 3, count - 1}
+    return {0, count // 2}
 
 
 def _write_prediction(path: Path, prediction: Prediction | None, people: int) -> None:

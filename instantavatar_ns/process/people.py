@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
 from instantavatar_ns.process.network import PoseNetwork, Prediction, Square
 
-_PRESENT = 0.5
+_PRESENT, _SURELY_PRESENT = 0.5, 0.9  # presence of the person looked for, and of others beside them
+_MOST_PEOPLE = 4
+_MAYBE = -2.0  # log-odds from which on a pixel may be of a person
 _LOOKS = 4  # for a square to settle on a person
 _SAME = 0.35  # of a square's side: nearer than that to each other, two squares show the same person
 _SMALLEST_SHARE = 0.25  # of the largest person's size, for another one to be told of
@@ -33,23 +36,63 @@ class Person:
         return self.prediction.next_square.side
 
 
-def find_people(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"]) -> list[Person]:
+def find_people(
+    network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], most: int = _MOST_PEOPLE
+) -> list[Person]:
     """Find people, the largest first; smaller ones than a quarter of the picture's shorter side are not searched for.
 
-    The network shows one person a square. Squares of two sizes are laid over the picture, and each moves to the person
-    that the network sees in it.
+    The network shows one person a square. Squares are laid over the picture, and each moves to the person that the
+    network sees in it. Who is found is painted over, so that the next search finds others.
+
+    Args:
+        network: The pose network.
+        image: The picture, RGB.
+        most: People after whom the search ends.
     """
-    height, width = image.shape[:2]
     people: list[Person] = []
-    for scale in (1.0, 0.5):
+    while len(people) < most:
+        found = _search(network, image, people)
+        if not found:
+            break
+        people += found
+        for person in found:
+            image = _painted_over(image, person)
+    people.sort(key=lambda person: -person.size)
+    return [person for person in people if person.size >= _SMALLEST_SHARE * people[0].size][:most]
+
+
+def _search(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], known: list[Person]) -> list[Person]:
+    """Find people that are not known yet, by squares of two sizes, the smaller ones where the larger ones show nobody."""
+    height, width = image.shape[:2]
+    for scale in (0.5,) if known else (1.0, 0.5):
+        found: list[Person] = []
         for square in _starts(height, width, scale):
             person = _settle(network, image, square)
-            if person is not None and not any(_is_same(person, other) for other in people):
-                people.append(person)
-        if people:
-            break
-    people.sort(key=lambda person: -person.size)
-    return [person for person in people if person.size >= _SMALLEST_SHARE * people[0].size]
+            if person is None or any(_is_same(person, other) for other in [*known, *found]):
+                continue
+            if not known or person.prediction.presence >= _SURELY_PRESENT:
+                found.append(person)
+        if found:
+            return found
+    return []
+
+
+def _painted_over(image: UInt8[np.ndarray, "height width 3"], person: Person) -> UInt8[np.ndarray, "height width 3"]:
+    """Replace a person by the colors around, without an edge that would look like a person."""
+    height, width = image.shape[:2]
+    hidden = (person.prediction.mask_in(height, width) > _MAYBE).astype(np.uint8)
+    reach = 2 * max(round(0.02 * person.size), 1) + 1
+    hidden = cv2.dilate(hidden, np.ones((reach, reach), np.uint8))
+    if hidden.all():
+        return np.zeros_like(image)
+    shown = (1 - hidden).astype(np.float32)
+    scale = 64 / max(height, width)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    weights = cv2.resize(shown, size, interpolation=cv2.INTER_AREA)
+    colors = cv2.resize(image * shown[..., None], size, interpolation=cv2.INTER_AREA)
+    weights, colors = (cv2.GaussianBlur(values, (0, 0), 5) for values in (weights, colors))
+    fill = cv2.resize(colors / np.maximum(weights, 1e-3)[..., None], (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.where(hidden[..., None] > 0, fill.clip(0, 255).astype(np.uint8), image)
 
 
 def follow(
@@ -69,13 +112,13 @@ def follow(
         prediction = network(image, square)
         if _is_person(prediction, image.shape[:2]):
             return prediction
-    people = find_people(network, image)
+    people = find_people(network, image, most=1)
     return people[0].prediction if people else None
 
 
 def _settle(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], square: Square) -> Person | None:
     for _ in range(_LOOKS):
-        prediction = network(image, square)
+        prediction = network(image, square, quick=True)
         if prediction.presence < _PRESENT:
             return None
         before, square = square, prediction.next_square

@@ -23,7 +23,7 @@ from instantavatar_ns.process.network import BONES
 
 REPORT_FILE = "report.html"
 _FRAMES_SHOWN = 6
-_SHOWN_HEIGHT = 480  # pixels
+_SHOWN_HEIGHT = 540  # pixels
 _MASK, _BODY, _SKELETON = (255, 255, 255), (230, 60, 40), (60, 220, 90)
 _VISIBLE = 0.5
 _STYLE = """
@@ -187,9 +187,8 @@ def _charts(
         text = "Overlap of the fitted body and the mask (intersection over union)"
         charts.append((text, iou, (0.5, 1.0), [int(np.nanargmin(iou))]))
     if report.reprojection is not None:
-        charts.append(
-            ("Distance of the fitted body's landmarks from the network's, pixels", report.reprojection, None, [])
-        )
+        text = "Distance of the fitted body's landmarks from the network's, pixels"
+        charts.append((text, report.reprojection, None, []))
     if landmarks is not None:
         charts.append(("Direction that the person faces, degrees", yaw(landmarks), None, []))
     share = 100 * masks.mean(axis=(1, 2))

@@ -130,8 +130,8 @@ class Process:
     def _print_plan(self, clip: Clip, folder: StagedFolder, stages: list[Stage]) -> None:
         height, width = image_size(clip, self.longest_side)
         CONSOLE.print(
-            f"{escape(str(clip.path))}: {clip.width} x {clip.height}, {clip.fps:.4g} frames a second, {clip.seconds:.3g} "
-            f"seconds; at most {self.frames} images of {width} x {height}",
+            f"{escape(str(clip.path))}: {clip.width} x {clip.height}, {clip.fps:.4g} frames a second, "
+            f"{clip.seconds:.3g} seconds; at most {self.frames} images of {width} x {height}",
             highlight=False,
         )
         for stage in stages:
