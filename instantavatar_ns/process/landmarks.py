@@ -109,7 +109,7 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 def network_mask(folder: Path, frame: int, size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:
     """Return the log-odds of a frame's pixels being of the person, as the network sees it; -12 where nobody is."""
-    prediction, _ = _read_prediction(folder / "process" / NETWORK_FOLDER / f"{frame:05d}.npz")
+    prediction, _ = read_prediction(folder / "process" / NETWORK_FOLDER / f"{frame:05d}.npz")
     return np.full(size, -12, np.float32) if prediction is None else prediction.mask_in(*size)
 
 
@@ -128,7 +128,7 @@ def run_network(folder: Path, network: PoseNetwork, progress: Callable[[float], 
     for index, path in enumerate(images):
         result = results / f"{index:05d}.npz"
         if result.is_file():
-            prediction, _ = _read_prediction(result)
+            prediction, _ = read_prediction(result)
         else:
             image = read_rgb(path, (clip.height, clip.width))
             people = 1
@@ -152,7 +152,7 @@ def collect_landmarks(folder: Path) -> tuple[Landmarks, dict[str, list[int]]]:
         InputError: Nobody is found in most frames.
     """
     paths = sorted((folder / "process" / NETWORK_FOLDER).glob("*.npz"))
-    predictions = [_read_prediction(path)[0] for path in paths]
+    predictions = [read_prediction(path)[0] for path in paths]
     found = np.array([prediction is not None for prediction in predictions])
     if found.mean() < _FEWEST_FOUND:
         clip = ChosenFrames.read(folder)
@@ -177,7 +177,7 @@ def collect_landmarks(folder: Path) -> tuple[Landmarks, dict[str, list[int]]]:
 def most_people(folder: Path) -> int:
     """Return how many people were seen in one of the frames in which they were counted."""
     paths = (folder / "process" / NETWORK_FOLDER).glob("*.npz")
-    return max((_read_prediction(path)[1] for path in paths), default=0)
+    return max((read_prediction(path)[1] for path in paths), default=0)
 
 
 def _frames_to_count_people(count: int) -> set[int]:
@@ -201,7 +201,8 @@ def _write_prediction(path: Path, prediction: Prediction | None, people: int) ->
     )
 
 
-def _read_prediction(path: Path) -> tuple[Prediction | None, int]:
+def read_prediction(path: Path) -> tuple[Prediction | None, int]:
+    """Read what the network saw in a frame, and how many people were counted there; None and 0 of an empty frame."""
     with np.load(path) as file:
         people = int(file["people"])
         if people == 0:

@@ -62,7 +62,7 @@ def find_people(
 
 
 def _search(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], known: list[Person]) -> list[Person]:
-    """Find people that are not known yet, by squares of two sizes, the smaller ones where the larger ones show nobody."""
+    """Find people that are not known yet; smaller squares are laid where larger ones show nobody."""
     height, width = image.shape[:2]
     for scale in (0.5,) if known else (1.0, 0.5):
         found: list[Person] = []

@@ -90,8 +90,8 @@ def camera_motion(
         The 90th percentile over the frames of the background's median motion, pixels; infinity where the background
         cannot be followed.
     """
-    greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
     middle = len(images) // 2
+    greys = _equally_bright([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images], people, middle)
     free = (~people[middle]).astype(np.uint8)
     points = cv2.goodFeaturesToTrack(greys[middle], 300, 0.01, 8, mask=free)
     if points is None or len(points) < _FEWEST_POINTS:
@@ -110,3 +110,15 @@ def camera_motion(
         shift = np.linalg.norm(there[kept] - points[kept], axis=-1)
         moved.append(float(np.median(shift)) if kept.sum() >= _FEWEST_POINTS else float("inf"))
     return float(np.percentile(moved, 90, method="lower")) if moved else 0.0
+
+
+def _equally_bright(
+    greys: Sequence[UInt8[np.ndarray, "height width"]], people: Sequence[Bool[np.ndarray, "height width"]], middle: int
+) -> list[UInt8[np.ndarray, "height width"]]:
+    """Give all backgrounds the brightness of the middle frame's: a change of exposure would pass for motion."""
+    result = []
+    for grey, person in zip(greys, people, strict=True):
+        shared = ~(person | people[middle])
+        gain = np.median(greys[middle][shared] / np.maximum(grey[shared], 8.0)) if shared.any() else 1.0
+        result.append((grey * gain).round().clip(0, 255).astype(np.uint8))
+    return result
