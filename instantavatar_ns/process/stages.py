@@ -128,3 +128,9 @@ class StagedFolder:
         now = json.loads(json.dumps(stage.settings))
         names = sorted({*before, *now})
         return [f"{n}: {before.get(n)} before, {now.get(n)} now" for n in names if before.get(n) != now.get(n)]
+
+
+def read_seconds(folder: Path) -> dict[str, float]:
+    """Return how long each finished stage of a folder took."""
+    record = json.loads((folder / _RECORD).read_text(encoding="utf8"))
+    return {name: stage["seconds"] for name, stage in record.items() if "seconds" in stage}
