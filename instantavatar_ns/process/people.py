@@ -117,6 +117,8 @@ def follow(
 
 
 def _settle(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], square: Square) -> Person | None:
+    """Let a square move to the person that the network sees in it; None where it sees nobody."""
+    prediction = None
     for _ in range(_LOOKS):
         prediction = network(image, square, quick=True)
         if prediction.presence < _PRESENT:
@@ -125,7 +127,7 @@ def _settle(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], sq
         moved = np.hypot(square.center[0] - before.center[0], square.center[1] - before.center[1])
         if moved < 0.02 * square.side and abs(square.side / before.side - 1) < 0.05:
             break
-    return Person(prediction) if _is_person(prediction, image.shape[:2]) else None
+    return Person(prediction) if prediction is not None and _is_person(prediction, image.shape[:2]) else None
 
 
 def _is_person(prediction: Prediction, size: tuple[int, ...]) -> bool:

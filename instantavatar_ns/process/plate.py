@@ -14,6 +14,7 @@ STILL = 1.0
 _FEWEST_POINTS = 12
 _LEAST_OFTEN = 0.05  # share of the frames that have to show a pixel's background
 _NEAR = 0.01  # of the image's longer side: pixels nearer to the person do not count as background
+_HIDDEN = 256  # in place of a color that is the person's; sorts behind all colors
 _SHADOW = 0.75  # of the light that is left in a shadow
 
 
@@ -64,17 +65,17 @@ def make_plate(
         people: Where the person may be in each of them.
     """
     reach = 2 * max(round(_NEAR * max(images[0].shape[:2])), 1) + 1
-    near = [cv2.dilate(person.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0 for person in people]
-    hidden = np.stack(near)
-    known = (~hidden).sum(axis=0) >= max(2, _LEAST_OFTEN * len(images))
-    colors = np.zeros((*known.shape, 3), np.float32)
+    hidden = np.stack([cv2.dilate(person.astype(np.uint8), np.ones((reach, reach), np.uint8)) > 0 for person in people])
+    counts = (~hidden).sum(axis=0)
+    colors = np.empty((*counts.shape, 3), np.float32)
     # A row of pixels at a time: all frames at once would fill the memory.
-    for row in range(len(known)):
-        values = np.stack([image[row] for image in images]).astype(np.float32)
-        values[hidden[:, row]] = np.nan
-        columns = known[row]
-        colors[row, columns] = np.nanmedian(values[:, columns], axis=0)
-    return Plate(colors, known)
+    for row, count in enumerate(counts):
+        values = np.stack([image[row] for image in images]).astype(np.int16)
+        values[hidden[:, row]] = _HIDDEN
+        values.sort(axis=0)
+        middle = [np.clip(place, 0, len(images) - 1)[None, :, None] for place in ((count - 1) // 2, count // 2)]
+        colors[row] = np.mean([np.take_along_axis(values, place, axis=0)[0] for place in middle], axis=0)
+    return Plate(colors, counts >= max(2, _LEAST_OFTEN * len(images)))
 
 
 def camera_motion(

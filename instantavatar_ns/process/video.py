@@ -11,6 +11,7 @@ import av
 import cv2
 import numpy as np
 from av.container import InputContainer
+from av.error import FFmpegError
 from av.video.frame import VideoFrame
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
@@ -158,7 +159,7 @@ def _opened(path: Path) -> Iterator[InputContainer]:
                 raise InputError(path, "expected a video, found a file without pictures", _ADVICE)
             container.streams.video[0].thread_type = "AUTO"
             yield container
-    except av.FFmpegError as error:
+    except FFmpegError as error:
         raise InputError(path, f"expected a video ({error.strerror or error})", _ADVICE) from error
 
 
