@@ -118,10 +118,10 @@ def _figures(section: Section) -> str:
     figures = []
     for place, (title, (index, image)) in enumerate(section.figures.items()):
         drawn = _shown(image)
-        shapes = [(_body_shape(body, place, drawn.shape[:2]), color) for body, color in shown]
-        _draw_outline(drawn, _shown(image[..., 3]) > 127, _MASK)
+        shapes = [(body_shape(body, place, drawn.shape[:2]), color) for body, color in shown]
+        draw_outline(drawn, _shown(image[..., 3]) > 127, _MASK)
         for shape, color in shapes:
-            _draw_outline(drawn, shape, color)
+            draw_outline(drawn, shape, color)
         data = b64encode(cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()).decode()
         overlap = diagnosis.overlap
         caption = (
@@ -147,7 +147,7 @@ def _shown(image: UInt8[np.ndarray, "height width *channels"]) -> UInt8[np.ndarr
     )
 
 
-def _body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+def body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
     """The mesh of a recording `with_vertices`, filled."""
     pixels, seen = project(recording, recording.points)
     pixels = pixels[frame] / recording.image_size * recording.image_size.new_tensor([size[1], size[0]])
@@ -161,8 +161,9 @@ def _body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool
     return image > 0
 
 
-def _draw_outline(
+def draw_outline(
     image: UInt8[np.ndarray, "height width 3"], shape: Bool[np.ndarray, "height width"], color: tuple[int, int, int]
 ) -> None:
+    """Draw the outline of a shape into an image."""
     contours, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, contours, -1, color, 2, cv2.LINE_AA)

@@ -25,6 +25,11 @@ def list_images(data: Path) -> list[Path]:
     return _list_files(data, "images", _IMAGES)
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """Pictures in a folder of any name, in order of their names, numbers by value; errors as of `list_images`."""
+    return _list_files(folder.parent, folder.name, _IMAGES)
+
+
 def list_masks(data: Path, images: list[Path]) -> list[Path]:
     """List the masks of `<data>/masks`, one for each of the images.
 

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -100,7 +101,7 @@ def _compare_betas(data: Path, frames: Frames, train: Frames) -> None:
         notice(data, text)
 
 
-def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"] | None, poses: str) -> Frames:
+def read_frames(data: Path, numbers: Sequence[int], pose_split: Literal["train", "test"] | None, poses: str) -> Frames:
     """Read the chosen frames of an InstantAvatar folder (of the images, only the first one's size is read).
 
     Args:

@@ -9,6 +9,7 @@ The frames of the split are undistorted once, into a cache folder; the dataset i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -88,7 +89,7 @@ class PeopleSnapshotDataParser(DataParser):
         num_frames = shape[0]
         frame_split = choose_split(config.data, num_frames, config.train_frames, config.test_frames)
         body_model = find_smpl(config.data, config.body_model, "PeopleSnapshot", "SMPL_MALE or SMPL_FEMALE")
-        names: dict[Literal["train", "test"], range] = {"train": frame_split.train, "test": frame_split.test}
+        names: dict[Literal["train", "test"], Sequence[int]] = {"train": frame_split.train, "test": frame_split.test}
         poses = {name: self._read_poses(name, numbers, num_frames) for name, numbers in names.items()}
         size = reduced_size(source.size, config.downscale)
         # Both splits share a cache, so that the video is read once.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +13,7 @@ from instantavatar_ns.utils.notices import notice
 
 
 def read_split_poses(
-    data: Path, name: str, split: Literal["train", "test"] | None, numbers: range, num_images: int
+    data: Path, name: str, split: Literal["train", "test"] | None, numbers: Sequence[int], num_images: int
 ) -> PoseSequence:
     """Read the poses of some frames.
 
@@ -66,7 +67,7 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
 
 
 def select_poses(
-    path: Path, poses: PoseSequence, covers_split: bool, numbers: range, num_images: int, surplus: int = 1
+    path: Path, poses: PoseSequence, covers_split: bool, numbers: Sequence[int], num_images: int, surplus: int = 1
 ) -> PoseSequence:
     """Select the poses of some frames out of those of a file; see `read_split_poses`.
 
