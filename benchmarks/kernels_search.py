@@ -79,9 +79,9 @@ def measure(
     capacity = 2 * num_points
 
     posed, posed_torch = kernels.pose(bones), reference.pose(bones)
-    roots = kernels.fill(points, posed, capacity)
+    roots = kernels.find_correspondences_into(points, posed, capacity)
     with mock.patch.object(search_torch, "_skin", wraps=search_torch._skin) as skin:
-        expected = reference.fill(points, posed_torch, capacity)
+        expected = reference.find_correspondences_into(points, posed_torch, capacity)
         evaluations = sum(len(call.args[0]) for call in skin.call_args_list)
     count = min(int(roots.count), capacity)
     error = reference.skin(roots.canonical[:count], bones) - points[roots.point[:count].long()]
@@ -96,10 +96,10 @@ def measure(
         "floor": floors(num_points, int(roots.count), evaluations, posed),
     }
     print("found; timing", file=sys.stderr)
-    figures["search_ms"] = clock(lambda: kernels.fill(points, posed, capacity))
+    figures["search_ms"] = clock(lambda: kernels.find_correspondences_into(points, posed, capacity))
     figures["pose_ms"] = clock(lambda: kernels.pose(bones))
     leaves = bones.clone().requires_grad_(True), points.clone().requires_grad_(True)
-    with_gradient = kernels.fill(leaves[1], replace(posed, bone_transforms=leaves[0]), capacity)
+    with_gradient = kernels.find_correspondences_into(leaves[1], replace(posed, bone_transforms=leaves[0]), capacity)
     slope = torch.ones_like(with_gradient.canonical)
     figures["backward_ms"] = clock(
         lambda: torch.autograd.grad(with_gradient.canonical, leaves, slope, retain_graph=True)
@@ -107,14 +107,14 @@ def measure(
     # The order of samples along rays: neighbours find the same voxels in the cache.
     cell = ((points - points.amin(dim=0)) / 0.02).long()
     ordered = points[((cell[:, 0] * 1000 + cell[:, 1]) * 1000 + cell[:, 2]).sort().indices]
-    figures["search_ordered_ms"] = clock(lambda: kernels.fill(ordered, posed, capacity))
+    figures["search_ordered_ms"] = clock(lambda: kernels.find_correspondences_into(ordered, posed, capacity))
     if sweep:
         figures["sweep_ms"] = {}
         for block, warps in ((8, 1), (16, 1), (32, 1), (16, 2), (32, 2), (32, 4), (64, 4)):
             with mock.patch.object(search_triton, "SEARCH", search_triton.ProgramSize(block, warps)):
-                run = clock(lambda: kernels.fill(points, posed, capacity))
+                run = clock(lambda: kernels.find_correspondences_into(points, posed, capacity))
             figures["sweep_ms"][f"{block} points, {warps} warps"] = run
-    figures["torch_search_ms"] = clock(lambda: reference.fill(points, posed_torch, capacity))
+    figures["torch_search_ms"] = clock(lambda: reference.find_correspondences_into(points, posed_torch, capacity))
     figures["torch_pose_ms"] = clock(lambda: reference.pose(bones))
     return figures
 

@@ -90,7 +90,7 @@ def find_roots(
     num_points: Int[Tensor, "1"] | None = None,
     occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> RootBuffer:
-    """See `FastSnarfDeformer.fill`. No more than `MOST_ROOTS` roots of a point are found."""
+    """See `FastSnarfDeformer.find_correspondences_into`. No more than `MOST_ROOTS` roots of a point are found."""
     _check_device(points)
     roots: Any = _ImplicitRoots.apply(
         points.float(), posed.bone_transforms, posed, skinning_weights, settings, capacity, num_points, occupied
