@@ -24,6 +24,7 @@ _DRIFT = 3.0  # deviations of the motion that a steady change adds up to, from t
 # Radians that joints turn beside their mean, of somebody who stands; whoever moves may move by far more.
 _LEAST_SWAY, _LEAST_ROOT_SWAY = 0.04, 0.05
 _LEAST_SHIFT = 0.03  # metres, the same of the whole body
+_TILT = 0.1  # radians, of the camera against the upright
 _LANDMARK_OFFSET = 0.02  # metres from where a landmark should be on a body to where the network puts it
 # Radians about an A-pose: the mean rotations of joints.
 _MEAN_SPREADS = {
@@ -43,6 +44,8 @@ class ClipUnknowns(NamedTuple):
         place: Shift that all frames share.
         shift: Beside it, of each mode.
         offsets: From where the landmarks should be to where the network puts them.
+        tilt: Of the camera against the upright.
+        zoom: Of the camera, against the first guess of its focal length.
     """
 
     betas: Float[Tensor, "10"]
@@ -51,6 +54,8 @@ class ClipUnknowns(NamedTuple):
     place: Float[Tensor, "3"]
     shift: Float[Tensor, "modes 3"]
     offsets: Float[Tensor, "33 3"]
+    tilt: Float[Tensor, "3"]
+    zoom: Float[Tensor, "1"]
 
 
 class PosedClip(NamedTuple):
@@ -61,14 +66,18 @@ class PosedClip(NamedTuple):
         rotations: Of the joints relative to their parents.
         transl: As SMPL counts it, metres.
         transforms: From the T-pose to the posed body.
+        seen: The same, but shallower by the zoom: what the first guess of the camera would have to see.
         joints: In the T-pose, metres.
+        zoom: Focal length by its first guess.
     """
 
     betas: Float[Tensor, "10"]
     rotations: Float[Tensor, "frames 24 3 3"]
     transl: Float[Tensor, "frames 3"]
     transforms: Float[Tensor, "frames 24 4 4"]
+    seen: Float[Tensor, "frames 24 4 4"]
     joints: Float[Tensor, "24 3"]
+    zoom: Float[Tensor, "1"]
 
 
 class ClipBody:
@@ -80,6 +89,7 @@ class ClipBody:
         orientation: First guess of the root's rotation in each frame.
         place: First guess of the pelvis, metres.
         times: Of the frames, seconds, ascending.
+        zoom_spread: How little is known of the focal length: deviation of its logarithm; 0 where it is known.
     """
 
     def __init__(
@@ -89,10 +99,12 @@ class ClipBody:
         orientation: Float[Tensor, "frames 3 3"],
         place: Float[Tensor, "frames 3"],
         times: Float[Tensor, "frames"],
+        zoom_spread: float = 0.0,
     ) -> None:
         self.body, self.landmarks = body, landmarks
         self.orientation, self.place = orientation, place.mean(dim=0)
         self.first_shift = place - self.place
+        self.zoom_spread = zoom_spread
         self.modes = motion_modes(times).to(place)
         self.template = place.new_zeros(NUM_JOINTS, 3)
         self.template[JOINT_NAMES.index("left_shoulder"), 2] = -_ARMS_DOWN
@@ -106,12 +118,14 @@ class ClipBody:
         zeros, modes = self.place.new_zeros, self.modes.shape[1]
         shift = torch.linalg.lstsq(self.modes, self.first_shift / _LEAST_SHIFT).solution.contiguous()
         return ClipUnknowns(
-            zeros(NUM_BETAS),
-            zeros(NUM_JOINTS, 3),
-            zeros(modes, NUM_JOINTS, 3),
-            zeros(3),
-            shift,
-            zeros(NUM_LANDMARKS, 3),
+            betas=zeros(NUM_BETAS),
+            mean=zeros(NUM_JOINTS, 3),
+            sway=zeros(modes, NUM_JOINTS, 3),
+            place=zeros(3),
+            shift=shift,
+            offsets=zeros(NUM_LANDMARKS, 3),
+            tilt=zeros(3),
+            zoom=zeros(1),
         )
 
     def turns(self, unknowns: ClipUnknowns) -> tuple[Float[Tensor, "24 3"], Float[Tensor, "frames 24 3"]]:
@@ -122,21 +136,23 @@ class ClipBody:
     def posed(self, unknowns: ClipUnknowns) -> PosedClip:
         """Pose the body; differentiable."""
         mean, beside = self.turns(unknowns)
-        rotations = rotation_matrices(beside) @ torch.cat(
-            [
-                (self.orientation @ rotation_matrices(mean[:1]))[:, None],
-                rotation_matrices(mean[1:]).expand(len(beside), -1, -1, -1),
-            ],
-            dim=1,
-        )
+        zoom = torch.exp(self.zoom_spread * unknowns.zoom)
+        root = self.orientation @ rotation_matrices(mean[:1])
+        others = rotation_matrices(mean[1:]).expand(len(beside), -1, -1, -1)
+        rotations = rotation_matrices(beside) @ torch.cat([root[:, None], others], dim=1)
+        tilted = rotation_matrices(_TILT * unknowns.tilt) @ rotations[:, :1]
+        rotations = torch.cat([tilted, rotations[:, 1:]], dim=1)
         joints = self.body.rest(unknowns.betas)[1]
         pelvis = self.place + unknowns.place + _LEAST_SHIFT * self.modes @ unknowns.shift
-        transl = pelvis - joints[0]
+        # The farther away, the larger the zoom has to be: images hardly change.
+        away = torch.cat([torch.ones_like(zoom), torch.ones_like(zoom), zoom])
+        transl = pelvis * away - joints[0]
         transforms = skinning_transforms(rotations, transl, joints, self.body.ancestors)
-        return PosedClip(unknowns.betas, rotations, transl, transforms, joints)
+        seen = transforms / torch.cat([away, torch.ones_like(zoom)])[:, None]
+        return PosedClip(unknowns.betas, rotations, transl, transforms, seen, joints, zoom)
 
     def posed_landmarks(self, clip: PosedClip, offsets: Float[Tensor, "33 3"]) -> Float[Tensor, "frames 33 3"]:
-        """Places of the landmarks, metres, in the camera's axes.
+        """Places of the landmarks as `PosedClip.seen`, metres, in the camera's axes.
 
         Args:
             clip: The posed body.
@@ -145,13 +161,13 @@ class ClipBody:
         reflection = offsets.new_tensor([-1.0, 1.0, 1.0])
         offsets = (offsets + offsets[MIRRORED_LANDMARKS] * reflection) / 2**0.5
         rest = clip.joints[self.landmarks.bone] + self.landmarks.offset + _LANDMARK_OFFSET * offsets
-        transforms = clip.transforms[:, self.landmarks.bone]
+        transforms = clip.seen[:, self.landmarks.bone]
         return torch.einsum("flrc,lc->flr", transforms[..., :3, :3], rest) + transforms[..., :3, 3]
 
     def prior(self, unknowns: ClipUnknowns) -> Float[Tensor, ""]:
         """Half the squares of the unknowns; of a joint's turns a logarithm, for who knows how much it moves."""
-        betas, mean, sway, place, shift, offsets = unknowns
-        plain = sum(0.5 * values.square().sum() for values in (betas, mean, 0.2 * place, offsets))
+        betas, mean, sway, place, shift, offsets, tilt, zoom = unknowns
+        plain = sum(0.5 * values.square().sum() for values in (betas, mean, 0.2 * place, offsets, tilt, zoom))
         moved = torch.cat([sway, shift[:, None]], dim=1)
         number = 3 * len(moved)
         return plain + 0.5 * number * torch.log1p(moved.square().sum(dim=(0, 2)) / number).sum()

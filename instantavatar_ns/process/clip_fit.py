@@ -32,7 +32,7 @@ from instantavatar_ns.utils.errors import InputError
 
 # Metres, deviations of landmarks: as the network errs, then less than silhouettes are trusted.
 _LANDMARKS, _BESIDE_OUTLINES = 0.018, 0.05
-_ITERATIONS, _ROUNDS, _ITERATIONS_A_ROUND = 100, 8, 20
+_ITERATIONS, _ROUNDS, _ITERATIONS_A_ROUND = 100, 12, 40
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 4, 0.1, 0.05  # metres within which an outline belongs to another
 # A frame is not fitted if landmarks are off by more than this share of the person's height, or if the body overlaps
 # less of the mask; a clip is not if most of its frames are not.
@@ -80,6 +80,8 @@ def fit_clip(
     seen = read_observations(folder, focal)
     CONSOLE.print(f"{seen.camera.description}.", highlight=False, soft_wrap=True)
     terms, clip, unknowns = _fit(model, seen, progress)
+    print('ZOOM',float(clip.zoom),'tilt',(unknowns.tilt*5.7).tolist())
+    camera=seen.camera._replace(focal=seen.camera.focal*float(clip.zoom))
     reprojection = terms.reprojection_errors(clip, unknowns).cpu().double().numpy()
     iou = _overlaps(model, clip, seen)
     poor = _poor_frames(seen, reprojection, iou)
@@ -94,8 +96,8 @@ def fit_clip(
     if poor:
         text = f"The body does not fit {_listed(poor, len(iou))}: look at them, and leave them out if they are wrong."
         CONSOLE.print(f"[yellow]{text}", highlight=False, soft_wrap=True)
-    _write(folder, body, seen.camera, clip, reprojection=reprojection, iou=iou)
-    return ClipFit(seen.camera, reprojection, iou, interpolated, poor)
+    _write(folder, body, camera, clip, reprojection=reprojection, iou=iou)
+    return ClipFit(camera, reprojection, iou, interpolated, poor)
 
 
 def _fit(
@@ -158,7 +160,7 @@ def _overlaps(body: BodyModel, clip: PosedClip, seen: Observations) -> Float[np.
     """Intersection over union of body and mask in each frame."""
     rest, faces = body.rest(clip.betas)[0], body.faces.cpu().numpy()
     overlaps = []
-    for transforms, mask in zip(clip.transforms, seen.masks, strict=True):
+    for transforms, mask in zip(clip.seen, seen.masks, strict=True):
         vertices = skinned(rest, body.skinning_weights, transforms[None])[0].cpu().numpy()
         overlaps.append(intersection_over_union(drawn_silhouette(vertices, faces, seen.camera), mask > 127))
     return np.array(overlaps)

@@ -58,7 +58,7 @@ class ClipOutlines:
         rows = []
         for first in range(0, frames, _FRAMES_AT_ONCE):
             some = slice(first, min(first + _FRAMES_AT_ONCE, frames))
-            vertices = skinned(rest, self.body.skinning_weights, clip.transforms[some])
+            vertices = skinned(rest, self.body.skinning_weights, clip.seen[some])
             outline = match_outlines(
                 vertices, self.body.faces, self.edges, self.sides, self.silhouettes.of(some), reach
             )
@@ -84,7 +84,7 @@ class ClipOutlines:
         corners = self.edges[points.edge].flatten(1)
         smpl = self.body.smpl
         rest = smpl.v_template[corners] + smpl.shapedirs[corners] @ clip.betas
-        blended = self.body.skinning_weights[corners] @ clip.transforms[..., :3, :].flatten(2)
+        blended = self.body.skinning_weights[corners] @ clip.seen[..., :3, :].flatten(2)
         blended = blended.unflatten(2, (3, 4))
         posed = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
         middle = posed.unflatten(1, (-1, 2)).mean(dim=2)

@@ -64,7 +64,7 @@ class ClipTerms:
         residual = (points[..., :2] / depth * self.focal + self.center - self.pixels) * (depth.detach() / self.focal)
         image = self.weight * _cauchy((residual / deviation).square().sum(dim=-1))
         hips = points[:, [LEFT_HIP, RIGHT_HIP], 2].mean(dim=1, keepdim=True)
-        beside = (points[:, _IN_DEPTH, 2] - hips - self.depth) / _DEPTH
+        beside = ((points[:, _IN_DEPTH, 2] - hips) * clip.zoom - self.depth) / _DEPTH
         return (self.count * image).sum() + (self.count * self.found * _cauchy(beside.square())).sum()
 
     def of_outlines(

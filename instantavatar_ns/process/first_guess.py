@@ -12,9 +12,12 @@ from instantavatar_ns.process.body_landmarks import LEFT_HIP, LEFT_SHOULDER, NUM
 from instantavatar_ns.process.clip_body import ClipBody
 from instantavatar_ns.process.headings import trunk_headings
 from instantavatar_ns.process.observations import Observations
+from instantavatar_ns.process.steadiest import steadiest
 
 # Shoulders, hips, knees and ankles: they stand alike in all poses of somebody upright.
 _STEADY = [LEFT_SHOULDER, LEFT_SHOULDER + 1, *range(LEFT_HIP, LEFT_HIP + 6)]
+_ZOOM = 0.4  # deviation of the logarithm of an assumed focal length
+_DEPTH_READING = 0.04  # deviation of the logarithm of the depth that a frame's landmarks tell
 _FARTHEST = 2.0  # times the middling depth, at most, and as much nearer
 
 
@@ -36,7 +39,8 @@ def first_guess(body: BodyModel, seen: Observations) -> ClipBody:
     with torch.no_grad():
         points = at_origin.posed_landmarks(at_origin.posed(unknowns), orientation.new_zeros(NUM_LANDMARKS, 3))
     place = _places(points[:, _STEADY].cpu().double().numpy(), seen)
-    return ClipBody(body, landmarks, orientation, torch.from_numpy(place).to(orientation), times)
+    spread = _ZOOM if seen.camera.origin == "assumed" else 0.0
+    return ClipBody(body, landmarks, orientation, torch.from_numpy(place).to(orientation), times, spread)
 
 
 def _places(points: Float[np.ndarray, "frames points 3"], seen: Observations) -> Float[np.ndarray, "frames 3"]:
@@ -57,6 +61,7 @@ def _places(points: Float[np.ndarray, "frames points 3"], seen: Observations) ->
     depth = np.where(shift[:, 2] > 0, shift[:, 2], np.nan)
     middling = float(np.nanmedian(depth)) if np.isfinite(depth).any() else focal / 500
     wanted = np.nan_to_num(depth, nan=middling).clip(middling / _FARTHEST, middling * _FARTHEST)
+    wanted = np.exp(steadiest(np.log(wanted), seen.times[known], _DEPTH_READING))
     middle = across[known].mean(axis=1) / focal
     offset = points[known].mean(axis=1)
     place = np.concatenate([middle * wanted[:, None] - offset[:, :2], wanted[:, None]], axis=1)

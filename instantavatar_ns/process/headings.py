@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
-from scipy.optimize import brentq
 
 from instantavatar_ns.process.body_landmarks import LEFT_HIP, LEFT_SHOULDER, RIGHT_HIP, RIGHT_SHOULDER
+from instantavatar_ns.process.steadiest import steadiest
 
 # Radians, the deviation of readings from the truth, in frames that follow each other and in all; and how fast people
 # turn, radians a second.
@@ -33,7 +33,7 @@ def trunk_headings(
     across = (world[:, LEFT_SHOULDER] - world[:, RIGHT_SHOULDER]) + (world[:, LEFT_HIP] - world[:, RIGHT_HIP])
     # The left side of a person who faces the camera is at the picture's right: x > 0, z = 0.
     readings = _without_mirror_images(np.arctan2(across[found, 2], across[found, 0]), times[found])
-    return np.interp(times, times[found], _steadiest(readings, times[found]))
+    return np.interp(times, times[found], steadiest(readings, times[found], _READING))
 
 
 def _without_mirror_images(
@@ -54,30 +54,3 @@ def _without_mirror_images(
         state = int(origin[state])
         states.append(state)
     return np.unwrap(both[np.arange(len(both)), states[::-1]])
-
-
-def _steadiest(reading: Float[ndarray, " frames"], times: Float[ndarray, " frames"]) -> Float[ndarray, " frames"]:
-    """Smooth as strongly as the readings' errors allow (Morozov's discrepancy principle), up to a steady turn."""
-    if len(times) < 4:
-        return reading
-    bending = _second_derivative(times)
-    values, vectors = np.linalg.eigh(bending.T @ bending)
-    parts = vectors.T @ reading
-
-    def excess(log_weight: float) -> float:
-        """Deviation from the readings, less that of their errors."""
-        weight = np.exp(log_weight) * values.clip(0)
-        return float(np.sqrt(np.mean((parts * weight / (1 + weight)) ** 2))) - _READING
-
-    low, high = -30.0, 30.0
-    log_weight = high if excess(high) <= 0 else low if excess(low) >= 0 else float(brentq(excess, low, high))
-    return vectors @ (parts / (1 + np.exp(log_weight) * values.clip(0)))
-
-
-def _second_derivative(times: Float[ndarray, " frames"]) -> Float[ndarray, "inner frames"]:
-    """Matrix of second divided differences, in units of the mean distance of the frames."""
-    steps = np.diff(times) / np.diff(times).mean()
-    matrix = np.zeros((len(times) - 2, len(times)))
-    for row, (before, after) in enumerate(zip(steps[:-1], steps[1:], strict=True)):
-        matrix[row, row : row + 3] = 1 / before, -1 / before - 1 / after, 1 / after
-    return matrix / np.sqrt((steps[:-1] + steps[1:]) / 2)[:, None]
