@@ -44,7 +44,7 @@ _AT_JOINTS = {
 # Of the face, from the nose, metres: towards the person's left, up, ahead.
 _OF_FACE = {1: (0.016, 0.035, -0.03), 2: (0.031, 0.035, -0.03), 3: (0.045, 0.035, -0.037), 9: (0.025, -0.035, -0.02)}
 _EAR_BEHIND_NOSE, _EAR_ABOVE_NOSE = 0.11, 0.02
-# Of the hand: along it from the wrist in lengths of the palm (wrist to SMPL's hand joint), and metres towards the thumb.
+# Of the hand: along it from the wrist to SMPL's hand joint, as a share, and metres towards the thumb.
 _OF_HAND = {17: (0.95, -0.03), 19: (1.0, 0.025), 21: (0.45, 0.045)}
 _TOE_LENGTH = 0.02  # metres from the tip of the foot to where the toe counts
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,13 +21,13 @@ class Camera(NamedTuple):
         focal: Focal length, pixels.
         width: Of the image, pixels.
         height: Of the image, pixels.
-        origin: Where the focal length is from, for the user: "given", "tags" or "assumed".
+        origin: Where the focal length is from.
     """
 
     focal: float
     width: int
     height: int
-    origin: str
+    origin: Literal["given", "tags", "assumed", "estimated"]
 
     @property
     def center(self) -> tuple[float, float]:
@@ -37,13 +37,14 @@ class Camera(NamedTuple):
     @property
     def description(self) -> str:
         """A sentence about the focal length."""
-        ratio = f"{self.focal:.0f} pixels, {self.focal / max(self.width, self.height):.2f} of the longer side"
-        if self.origin == "assumed":
-            return (
-                f"The focal length is not known; {ratio}, is assumed. The person's distance depends on it; pictures of "
-                "the avatar hardly do. Give the true one with --focal"
-            )
-        return f"The focal length is {ratio} ({'as given' if self.origin == 'given' else 'from the tags of the video'})"
+        value = f"{self.focal:.0f} pixels, {self.focal / max(self.width, self.height):.2f} of the longer side"
+        unknown = "The person's distance depends on it, pictures of the avatar hardly do; --focal sets the true one."
+        return {
+            "given": f"The focal length is {value}, as given.",
+            "tags": f"The focal length is {value}, from the tags of the video.",
+            "assumed": f"The focal length is not known: {value}, is assumed. {unknown}",
+            "estimated": f"The focal length is not known: {value}, fits the clip best. {unknown}",
+        }[self.origin]
 
     def write(self, path: Path) -> None:
         """Write `cameras.npz` as InstantAvatar's folder has it."""

@@ -6,7 +6,6 @@ A body is moved until its landmarks lie on the network's and its outline in the 
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -29,10 +28,12 @@ from instantavatar_ns.process.drawn_body import drawn_silhouette, intersection_o
 from instantavatar_ns.process.first_guess import first_guess
 from instantavatar_ns.process.observations import Observations, read_observations
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.npz import read_npz
 
 # Metres, deviations of landmarks: as the network errs, then less than silhouettes are trusted.
 _LANDMARKS, _BESIDE_OUTLINES = 0.018, 0.05
 _ITERATIONS, _ROUNDS, _ITERATIONS_A_ROUND = 100, 12, 40
+_SETTLED = 1e-3  # change of the log-probability at which a minimum is reached
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 4, 0.1, 0.05  # metres within which an outline belongs to another
 # A frame is not fitted if landmarks are off by more than this share of the person's height, or if the body overlaps
 # less of the mask; a clip is not if most of its frames are not.
@@ -77,26 +78,26 @@ def fit_clip(
         InputError: Something is missing or unreadable, or the body cannot be fitted to most of the frames.
     """
     model = load_body_model(body).to(device)
+    source = FREE_BODY if body == "free" else Path(body)
+    _check_bodies(folder, source)
     seen = read_observations(folder, focal)
-    CONSOLE.print(f"{seen.camera.description}.", highlight=False, soft_wrap=True)
     terms, clip, unknowns = _fit(model, seen, progress)
-    print('ZOOM',float(clip.zoom),'tilt',(unknowns.tilt*5.7).tolist())
-    camera=seen.camera._replace(focal=seen.camera.focal*float(clip.zoom))
+    camera = seen.camera
+    if camera.origin == "assumed":
+        camera = camera._replace(focal=camera.focal * float(clip.zoom), origin="estimated")
+    CONSOLE.print(camera.description, highlight=False, soft_wrap=True)
     reprojection = terms.reprojection_errors(clip, unknowns).cpu().double().numpy()
     iou = _overlaps(model, clip, seen)
-    poor = _poor_frames(seen, reprojection, iou)
-    interpolated = np.flatnonzero(~seen.found).tolist()
-    if len(poor) > len(iou) / 2:
+    poor, interpolated = _poor_frames(seen, reprojection, iou), np.flatnonzero(~seen.found).tolist()
+    if len(poor) > seen.found.sum() / 2:
         message = f"expected a body that fits the landmarks and masks, found none for {_listed(poor, len(iou))}"
-        advice = "Film one upright person from head to feet, or bring the poses of an estimator (instant-avatar import)"
+        advice = "Film one upright person from head to feet, or bring the poses of an estimator"
         raise InputError(folder / "process" / "landmarks.npz", message, advice)
     if interpolated:
-        text = f"Nobody was found in {_listed(interpolated, len(iou))}: poses there are interpolated."
-        CONSOLE.print(f"[yellow]{text}", highlight=False, soft_wrap=True)
+        _warn(f"Nobody was found in {_listed(interpolated, len(iou))}: poses there are interpolated.")
     if poor:
-        text = f"The body does not fit {_listed(poor, len(iou))}: look at them, and leave them out if they are wrong."
-        CONSOLE.print(f"[yellow]{text}", highlight=False, soft_wrap=True)
-    _write(folder, body, camera, clip, reprojection=reprojection, iou=iou)
+        _warn(f"The body does not fit {_listed(poor, len(iou))}: look at them, and leave out those that are wrong.")
+    _write(folder, source, camera, clip, reprojection, iou)
     return ClipFit(camera, reprojection, iou, interpolated, poor)
 
 
@@ -131,7 +132,9 @@ def _fit(
 def _minimise(function: Callable[[ClipUnknowns], torch.Tensor], start: ClipUnknowns, iterations: int) -> ClipUnknowns:
     """Minimise by L-BFGS."""
     values = [value.clone().requires_grad_() for value in start]
-    optimizer = torch.optim.LBFGS(values, max_iter=iterations, history_size=20, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS(
+        values, max_iter=iterations, history_size=20, tolerance_change=_SETTLED, line_search_fn="strong_wolfe"
+    )
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
@@ -182,22 +185,44 @@ def _listed(frames: list[int], count: int) -> str:
     return f"{len(frames)} of {count} frames ({shown})"
 
 
-def _write(folder: Path, body: str, camera: Camera, clip: PosedClip, **measures: Float[np.ndarray, " frames"]) -> None:
-    """Write the result; `poses.npz`, by which a stage is known to be done, last, and whole."""
-    source = FREE_BODY if body == "free" else Path(body)
+def _warn(text: str) -> None:
+    CONSOLE.print(f"[yellow]{text}", highlight=False, soft_wrap=True)
+
+
+def _check_bodies(folder: Path, source: Path) -> None:
+    """Refuse to put a second body beside another: poses would be read with either."""
+    others = {path for path in (folder / "body").glob("*") if path.name != source.name}
+    earlier = folder / "process" / "fit.npz"
+    if earlier.is_file():
+        others.discard(folder / "body" / str(read_npz(earlier, "an earlier fit", "Delete it").get("body")))
+    if others:
+        message = f"expected no body but {source.name}, found {', '.join(sorted(path.name for path in others))}"
+        raise InputError(folder / "body", message, f"Fit that one (--body {sorted(others)[0]}), or take it away")
+
+
+def _write(
+    folder: Path,
+    source: Path,
+    camera: Camera,
+    clip: PosedClip,
+    reprojection: Float[np.ndarray, " frames"],
+    iou: Float[np.ndarray, " frames"],
+) -> None:
+    """Write the result; `poses.npz`, by which the fit is known to be done, last."""
     target = folder / "body" / source.name
-    if not target.exists() or not os.path.samefile(source, target):
-        shutil.rmtree(folder / "body", ignore_errors=True)
-        target.parent.mkdir()
+    if not target.exists() or not target.samefile(source):
+        for path in (folder / "body").glob("*"):
+            path.unlink()
+        target.parent.mkdir(exist_ok=True)
         shutil.copyfile(source, target)
     camera.write(folder / "cameras.npz")
-    np.savez(folder / "process" / "fit.npz", **measures)
+    np.savez(folder / "process" / "fit.npz", reprojection=reprojection, iou=iou, body=np.array(source.name))
     rotations = Rotation.from_matrix(clip.rotations.cpu().double().numpy().reshape(-1, 3, 3))
-    arrays = {
-        "betas": clip.betas.cpu().numpy()[None],
-        "thetas": rotations.as_rotvec().reshape(len(clip.transl), -1).astype(np.float32),
-        "transl": clip.transl.cpu().numpy(),
-    }
-    unfinished = folder / "poses.unfinished.npz"
-    np.savez(unfinished, **arrays)
+    unfinished = folder / "process" / "unfinished.npz"
+    np.savez(
+        unfinished,
+        betas=clip.betas.cpu().numpy()[None],
+        thetas=rotations.as_rotvec().reshape(len(clip.transl), -1).astype(np.float32),
+        transl=clip.transl.cpu().numpy(),
+    )
     unfinished.replace(folder / "poses.npz")
