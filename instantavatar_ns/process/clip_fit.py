@@ -33,7 +33,7 @@ from instantavatar_ns.utils.npz import read_npz
 # Metres, deviations of landmarks: as the network errs, then less than silhouettes are trusted.
 _LANDMARKS, _BESIDE_OUTLINES = 0.018, 0.05
 _ITERATIONS, _ROUNDS, _ITERATIONS_A_ROUND = 100, 12, 40
-_SETTLED = 1e-3  # change of the log-probability at which a minimum is reached
+_SETTLED = 1e-6  # change of an unknown, or of the log-probability, at which a minimum is reached
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 4, 0.1, 0.05  # metres within which an outline belongs to another
 # A frame is not fitted if landmarks are off by more than this share of the person's height, or if the body overlaps
 # less of the mask; a clip is not if most of its frames are not.
