@@ -19,7 +19,7 @@ from instantavatar_ns.process import clip_fit
 from instantavatar_ns.process.clip_fit import ClipFit, fit_clip
 from instantavatar_ns.process.observations import read_observations
 from instantavatar_ns.utils.errors import InputError
-from tests.process.clips import TrueClip, write_landmarks, write_turn
+from tests.process.small_clips import TrueClip, write_landmarks, write_turn
 
 FRAMES, GAP, MIRRORED = 16, [5, 6], [2, 10]
 
