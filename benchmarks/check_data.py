@@ -108,7 +108,7 @@ def more_noise(degrees: float) -> Edit:
     """Poses that are off as an estimator's are."""
 
     def edit(folder: Folder) -> None:
-        noise = {"degrees": degrees, "millimetres": 4 * degrees, "correlation": 8.0}
+        noise = {"degrees": degrees, "millimeters": 4 * degrees, "correlation": 8.0}
         rng = np.random.default_rng(0)
         folder.poses, folder.transl = add_pose_noise(folder.poses, folder.transl, **noise, rng=rng)
 

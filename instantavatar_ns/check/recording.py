@@ -123,7 +123,7 @@ class Recording:
     def at(self, frames: list[int]) -> Recording:
         """Some of the frames, by their indices."""
         chosen = torch.tensor(frames)
-        names = ("masks", "focal", "centre", "world_to_camera", "points", "joints")
+        names = ("masks", "focal", "center", "world_to_camera", "points", "joints")
         arrays = {name: getattr(self, name)[chosen.to(self.focal.device)] for name in names}
         poses = pick(self.frame_poses, chosen)
         return replace(self, **arrays, numbers=self.numbers[chosen], frame_poses=poses)

@@ -29,8 +29,8 @@ from instantavatar_ns.utils.errors import InputError
 _LICENSE = "CC0-1.0 (body shapes derived from MakeHuman's CC0 data; clothes and textures are procedural)"
 _SPREAD = 0.7
 """Standard deviation of the person's shape coefficients; 1 is the spread of adults."""
-_REFINED = {"degrees": 0.4, "millimetres": 1.6}
-_ESTIMATED = {"degrees": 2.0, "millimetres": 8.0}
+_REFINED = {"degrees": 0.4, "millimeters": 1.6}
+_ESTIMATED = {"degrees": 2.0, "millimeters": 8.0}
 _CORRELATION = 0.08
 """Over which share of the turn the errors of a pose estimator stay alike."""
 _DANCE_SECONDS = 3.0

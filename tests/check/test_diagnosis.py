@@ -49,7 +49,7 @@ def other_world(folder):
 
 def three_degrees_off(folder):
     rng = np.random.default_rng(0)
-    noise = {"degrees": 3.0, "millimetres": 12.0, "correlation": 2.0}
+    noise = {"degrees": 3.0, "millimeters": 12.0, "correlation": 2.0}
     folder.poses, folder.transl = add_pose_noise(folder.poses, folder.transl, **noise, rng=rng)
 
 

@@ -78,7 +78,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
             self.kept.counts.copy_(given.counts)
             return self.kept
 
-    monkeypatch.setattr(recorded_images, "Recording", Kept)
+    monkeypatch.setattr(recorded_images, "CudaGraph", Kept)
     return made
 
 
