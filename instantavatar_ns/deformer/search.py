@@ -55,17 +55,17 @@ class RootBuffer:
     Attributes:
         canonical: Canonical positions, metres.
         point: Index of the posed point that each belongs to.
-        count: Roots that were found. More than the capacity is an overflow: those beyond it were dropped. Rows from
-            `count` on hold nothing.
-        first: Row of each point's first root.
-        number: Roots of each point that are in the buffers.
+        total: Roots that were found. More than the capacity is an overflow: those beyond it were dropped. Rows from
+            `total` on hold nothing.
+        starts: Row of each point's first root.
+        counts: Roots of each point that are in the buffers.
     """
 
     canonical: Float[Tensor, "capacity 3"]
     point: Int[Tensor, "capacity"]
-    count: Int[Tensor, "1"]
-    first: Int[Tensor, "n"]
-    number: Int[Tensor, "n"]
+    total: Int[Tensor, "1"]
+    starts: Int[Tensor, "n"]
+    counts: Int[Tensor, "n"]
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def pack_roots(roots: Roots, num_points: int, capacity: int) -> RootBuffer:
     canonical = torch.nn.functional.pad(roots.canonical[:kept], (0, 0, 0, capacity - kept))
     point = torch.nn.functional.pad(roots.point[:kept].int(), (0, capacity - kept))
     found = torch.bincount(roots.point, minlength=num_points)
-    first = found.cumsum(dim=0) - found
-    number = found.minimum((capacity - first).clamp_min(0))
-    count = torch.full((1,), len(roots.point), dtype=torch.int32, device=point.device)
-    return RootBuffer(canonical, point, count, first.int(), number.int())
+    starts = found.cumsum(dim=0) - found
+    counts = found.minimum((capacity - starts).clamp_min(0))
+    total = torch.full((1,), len(roots.point), dtype=torch.int32, device=point.device)
+    return RootBuffer(canonical, point, total, starts.int(), counts.int())

@@ -90,7 +90,7 @@ def find_roots(
     num_points: Int[Tensor, "1"] | None = None,
     occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> RootBuffer:
-    """See `FastSnarfDeformer.fill`. No more than `MOST_ROOTS` roots of a point are found."""
+    """See `FastSnarfDeformer.find_correspondences_into`. No more than `MOST_ROOTS` roots of a point are found."""
     _check_device(points)
     roots: Any = _ImplicitRoots.apply(
         points.float(), posed.bone_transforms, posed, skinning_weights, settings, capacity, num_points, occupied
@@ -116,22 +116,22 @@ class _ImplicitRoots(torch.autograd.Function):
         roots = _search(
             points.contiguous(), posed, settings, capacity=capacity, num_points=num_points, occupied=occupied
         )
-        ctx.save_for_backward(roots.canonical, roots.point, roots.count, posed.blended, skinning_weights)
+        ctx.save_for_backward(roots.canonical, roots.point, roots.total, posed.blended, skinning_weights)
         ctx.box, ctx.num_points = posed.box, len(points)
-        ctx.mark_non_differentiable(roots.point, roots.count, roots.first, roots.number)
-        return roots.canonical, roots.point, roots.count, roots.first, roots.number
+        ctx.mark_non_differentiable(roots.point, roots.total, roots.starts, roots.counts)
+        return roots.canonical, roots.point, roots.total, roots.starts, roots.counts
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, canonical_grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        canonical, point, count, blended, skinning_weights = ctx.saved_tensors
+        canonical, point, total, blended, skinning_weights = ctx.saved_tensors
         points_grad = canonical.new_zeros(ctx.num_points, 3)
         bones_grad = canonical.new_zeros(NUM_BONES, 4, 4)
         capacity = len(canonical)
         block = _block(GRADIENT, capacity)
         _launch(
             gradient_kernel, min(_ceil_div(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
-            canonical, point, count, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
+            canonical, point, total, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
             ctx.box.upper, points_grad, bones_grad, capacity,
             **_axes("N", ctx.box.resolution), BONES=NUM_BONES, BLOCK=block,
         )  # fmt: skip
@@ -163,7 +163,7 @@ def _search(
         search_kernel, _ceil_div(n, block), SEARCH.warps,
         points, num_points, posed.blended, posed.to_canonical, candidates.masks, candidates.lower, candidates.cell,
         box.lower, box.upper, None if occupied is None else occupied.contiguous().view(torch.uint8),
-        roots.canonical, roots.point, roots.count, roots.first, roots.number, n, capacity, settings.max_steps,
+        roots.canonical, roots.point, roots.total, roots.starts, roots.counts, n, capacity, settings.max_steps,
         settings.converged**2, settings.diverged**2, settings.same_root**2, PASSED_ROOT**2,
         fuse=False, **_axes("N", box.resolution), **_axes("O", cells), POSED=RESOLUTION, SLOTS=MOST_ROOTS, BLOCK=block,
     )  # fmt: skip

@@ -44,7 +44,7 @@ def encode(
     table: Float[Tensor, "params"],
     points: Float[Tensor, "n 3"],
     *,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
     slopes_kind: torch.dtype | None = None,
 ) -> tuple[Float[Tensor, "features stride"], Float[Tensor, "slopes stride"] | None]:
     """Encode points of the unit cube.
@@ -53,7 +53,7 @@ def encode(
         encoding: Sizes.
         table: Its parameters.
         points: Points; what lies outside the cube is clamped to it.
-        count: Number of rows to encode; the others are not written.
+        total: Number of rows to encode, on the device; the others are not written.
         slopes_kind: Precision of the derivatives, if the gradient to the points will be asked for.
 
     Returns:
@@ -72,7 +72,7 @@ def encode(
         table.detach().view(torch.int64),
         encoded,
         slopes,
-        count,
+        total,
         *_levels(encoding),
         num_points,
         stride,
@@ -89,7 +89,7 @@ def table_gradient(
     gradient: Float[Tensor, "features stride"],
     *,
     exact: bool,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "params"]:
     """Gradient to the table.
 
@@ -98,7 +98,7 @@ def table_gradient(
         points: The points that were encoded.
         gradient: Gradient to their encoding.
         exact: Sum in single precision; otherwise terms of the coarse levels have ten bits.
-        count: Number of rows that count.
+        total: Number of filled rows, on the device.
     """
     table_gradient = torch.zeros_like(encoding.params)
     levels = encoding.grid.levels
@@ -112,7 +112,7 @@ def table_gradient(
             points,
             gradient,
             table_gradient,
-            count,
+            total,
             *_levels(encoding),
             len(points),
             gradient.shape[1],
@@ -131,7 +131,7 @@ def points_gradient(
     gradient: Float[Tensor, "features stride"],
     slopes: Float[Tensor, "slopes stride"],
     num_points: int,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "n 3"]:
     """Gradient to the points, from that to their encoding and what `encode` kept."""
     points_gradient = gradient.new_empty((num_points, 3))
@@ -141,7 +141,7 @@ def points_gradient(
         gradient,
         slopes,
         points_gradient,
-        count,
+        total,
         encoding.level_scale,
         num_points,
         gradient.shape[1],

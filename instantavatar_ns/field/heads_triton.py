@@ -86,9 +86,9 @@ def evaluate_heads(
     with_color: bool,
     precision: Precision,
     noise: Float[Tensor, "n"] | None = None,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> HeadOutputs:
-    """Evaluate the density network and the colour network or neither beyond its inputs; zeros beyond `count`.
+    """Evaluate the density network and the colour network or neither beyond its inputs; zeros beyond `total`.
 
     Args:
         params: Both networks.
@@ -97,9 +97,9 @@ def evaluate_heads(
         with_color: Colour, or the features that it follows from.
         precision: Of the products.
         noise: Added to the raw density.
-        count: Number of rows that count.
+        total: Number of filled rows, on the device.
     """
-    make = encoded.new_empty if count is None else encoded.new_zeros
+    make = encoded.new_empty if total is None else encoded.new_zeros
     density = make((num_points,))
     color = make((num_points, 3)) if with_color else None
     features = None if with_color else make((num_points, 15))
@@ -113,7 +113,7 @@ def evaluate_heads(
         density,
         color,
         features,
-        count,
+        total,
         num_points,
         encoded.shape[1],
         **_constants(params, encoded, FORWARD, precision),
@@ -128,9 +128,9 @@ def heads_gradient(
     gradient: HeadOutputs,
     *,
     precision: Precision,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> HeadGradients:
-    """Gradients to the encoding and the networks; the encoding's is not written beyond `count`.
+    """Gradients to the encoding and the networks; the encoding's is not written beyond `total`.
 
     Args:
         params: Both networks.
@@ -138,7 +138,7 @@ def heads_gradient(
         outputs: ... and what it returned.
         gradient: Gradient to that, contiguous; colour or features may be without.
         precision: Of the products.
-        count: Number of rows that count.
+        total: Number of filled rows, on the device.
     """
     num_points = len(outputs.density)
     encoded_gradient = torch.empty_like(encoded)
@@ -162,7 +162,7 @@ def heads_gradient(
         encoded_gradient,
         density_gradient,
         color_gradient,
-        count,
+        total,
         num_points,
         encoded.shape[1],
         **_constants(params, encoded, size, precision),

@@ -19,8 +19,8 @@ _LANES = 64
 def composite_triton(
     density: Float[Tensor, "roots"],
     rgb: Float[Tensor, "roots 3"],
-    first_root: Int32[Tensor, "samples"],
-    num_roots: Int32[Tensor, "samples"],
+    root_starts: Int32[Tensor, "samples"],
+    root_counts: Int32[Tensor, "samples"],
     samples: SampleBuffer,
     step: float,
     alpha_threshold: float = 0.0,
@@ -31,8 +31,8 @@ def composite_triton(
     Args:
         density: Of the canonical roots, 1/metres.
         rgb: Of the canonical roots.
-        first_root: Row of each sample's first root.
-        num_roots: How many roots each sample has; they lie together.
+        root_starts: Row of each sample's first root.
+        root_counts: Roots of each sample; they lie together.
         samples: Where the samples are.
         step: Length of a sample, metres.
         alpha_threshold: Opacity under which a sample counts as empty. For rendering only: the gradient ignores it.
@@ -43,11 +43,11 @@ def composite_triton(
         *_Composite.apply(
             density,
             rgb,
-            first_root,
-            num_roots,
+            root_starts,
+            root_counts,
             samples.t_starts,
-            samples.first,
-            samples.number,
+            samples.starts,
+            samples.counts,
             step,
             alpha_threshold,
             most_depth,
@@ -57,20 +57,22 @@ def composite_triton(
 
 class _Composite(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, density, rgb, first_root, num_roots, t_starts, first, number, step, alpha_threshold, most_depth):
-        num_rays, density, rgb = len(first), density.contiguous(), rgb.contiguous()
+    def forward(
+        ctx, density, rgb, root_starts, root_counts, t_starts, starts, counts, step, alpha_threshold, most_depth
+    ):
+        num_rays, density, rgb = len(starts), density.contiguous(), rgb.contiguous()
         out_rgb, accumulation, depth = density.new_empty(num_rays, 3), *density.new_empty(2, num_rays)
-        weights, chosen = torch.zeros_like(t_starts), torch.full_like(first_root, -1)
+        weights, chosen = torch.zeros_like(t_starts), torch.full_like(root_starts, -1)
         launch(
             composite_kernel,
             (num_rays,),
             density,
             rgb,
-            first_root,
-            num_roots,
+            root_starts,
+            root_counts,
             t_starts,
-            first,
-            number,
+            starts,
+            counts,
             out_rgb,
             accumulation,
             depth,
@@ -83,22 +85,22 @@ class _Composite(torch.autograd.Function):
             num_warps=1,
             fuse=False,  # opacity that is summed over the lanes ends its loop
         )
-        ctx.save_for_backward(density, rgb, t_starts, first, number, weights, chosen)
+        ctx.save_for_backward(density, rgb, t_starts, starts, counts, weights, chosen)
         ctx.step = step
         return out_rgb, accumulation, depth, weights
 
     @staticmethod
     def backward(ctx, *gradients: Tensor):
-        density, rgb, t_starts, first, number, weights, chosen = ctx.saved_tensors
+        density, rgb, t_starts, starts, counts, weights, chosen = ctx.saved_tensors
         grad_density, grad_root_rgb = torch.zeros_like(density), torch.zeros_like(rgb)
         launch(
             composite_backward_kernel,
-            (len(first),),
+            (len(starts),),
             density,
             rgb,
             t_starts,
-            first,
-            number,
+            starts,
+            counts,
             weights,
             chosen,
             *(gradient.contiguous() for gradient in gradients),

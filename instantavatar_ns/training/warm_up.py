@@ -86,8 +86,8 @@ def _rays(model: InstantAvatarModel) -> None:
 
     directions, step = _directions(model), model.config.step_size
     samples = sample_rays_triton(-9 * directions, directions, model.union_grid.cells, step, True, _FEW)
-    density, rgb, first_root, num_roots = _roots(model)
-    pixels = composite_triton(density.requires_grad_(), rgb, first_root, num_roots, samples, step)
+    density, rgb, root_starts, root_counts = _roots(model)
+    pixels = composite_triton(density.requires_grad_(), rgb, root_starts, root_counts, samples, step)
     torch.autograd.grad(pixels.rgb.sum(), density)
 
 

@@ -32,14 +32,14 @@ def launch_all(precision: Precision, grid: HashGrid, width: int, with_count: boo
     modules = (field.encoding, field.density_head, field.color_head)
     for num_points in (1024, 1000, 1):
         points, noise = torch.rand(num_points, 3, requires_grad=True), torch.zeros(num_points)
-        count = torch.tensor([900], dtype=torch.int32) if with_count else None
+        total = torch.tensor([900], dtype=torch.int32) if with_count else None
         for with_color in colors:
             density, second = evaluate_field(
-                modules, points, with_color=with_color, precision=precision, noise=noise, count=count
+                modules, points, with_color=with_color, precision=precision, noise=noise, total=total
             )
             (density.sum() + second.sum()).backward()
             with torch.no_grad():
-                evaluate_field(modules, points, with_color=with_color, precision=precision, noise=noise, count=count)
+                evaluate_field(modules, points, with_color=with_color, precision=precision, noise=noise, total=total)
 
 
 def main() -> None:
