@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks import record
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.deformer import search_torch
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer

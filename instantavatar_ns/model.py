@@ -34,7 +34,8 @@ from instantavatar_ns.backgrounds import (
 )
 from instantavatar_ns.body.bank import PoseBank, PosedBody, rest_sequence
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.alignment import ROUNDS, align_to_silhouettes
 from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
@@ -152,7 +153,7 @@ class InstantAvatarModel(Model):
             self.pose_refinement = PoseRefinement(
                 body, train, times, world_to_dataset, coordinates, knot_spacing=config.pose_knot_spacing
             )
-        self.rest_pose = PoseBank(body, rest_sequence(poses, first), world_to_dataset)
+        self.rest_pose = PoseBank(body, rest_sequence(body, poses, first), world_to_dataset)
         self.motion: PoseBank | None = None
         self._motion_fps = DEFAULT_FPS
         if config.motion is not None:
@@ -163,7 +164,7 @@ class InstantAvatarModel(Model):
             self.poses, self.rest_pose, self.motion, self.train_pose_ids, self.pose_refinement, self.prepare_pose
         )
 
-    def _train_bones(self) -> Float[Tensor, "poses 24 4 4"]:
+    def _train_bones(self) -> Float[Tensor, "poses joints 4 4"]:
         if self.pose_refinement is not None:
             return self.pose_refinement.bone_transforms
         # They are the first ones; a list of rows would be copied to the GPU.

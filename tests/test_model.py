@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns import metrics as metrics_module
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from instantavatar_ns.body.canonical import canonical_body_pose, canonical_transforms, root_space
-from instantavatar_ns.body.model import NUM_JOINTS, BodyModel
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.utils.linalg import rigid_inverse
 
@@ -24,7 +24,7 @@ class PosedBody:
     """
 
     world_to_root: Float[Tensor, "4 4"]
-    bone_transforms: Float[Tensor, "24 4 4"]
+    bone_transforms: Float[Tensor, "joints 4 4"]
 
 
 class PoseBank(nn.Module):
@@ -37,13 +37,13 @@ class PoseBank(nn.Module):
     """
 
     world_to_root: Float[Tensor, "poses 4 4"]
-    bone_transforms: Float[Tensor, "poses 24 4 4"]
+    bone_transforms: Float[Tensor, "poses joints 4 4"]
 
     def __init__(self, body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tensor, "4 4"]) -> None:
         super().__init__()
         self._poses, self._world_to_dataset = poses, world_to_dataset
         self.register_buffer("world_to_root", torch.empty(len(poses), 4, 4), persistent=False)
-        self.register_buffer("bone_transforms", torch.empty(len(poses), NUM_JOINTS, 4, 4), persistent=False)
+        self.register_buffer("bone_transforms", torch.empty(len(poses), body.num_joints, 4, 4), persistent=False)
         self.set_body(body)
 
     def set_body(self, body: BodyModel) -> None:
@@ -65,8 +65,8 @@ class PoseBank(nn.Module):
         return PosedBody(self.world_to_root[pose_id], self.bone_transforms[pose_id])
 
 
-def rest_sequence(poses: PoseSequence, stand: int) -> PoseSequence:
-    """The canonical A-pose, standing where the person stands in frame `stand`."""
+def rest_sequence(body: BodyModel, poses: PoseSequence, stand: int) -> PoseSequence:
+    """Return the canonical pose, standing where the person stands in frame `stand` of `poses`."""
     here = slice(stand, stand + 1)
-    body_pose = canonical_body_pose(poses.transl.device)[None]
+    body_pose = canonical_body_pose(body, poses.transl.device)[None]
     return PoseSequence(poses.betas, poses.global_orient[here], body_pose, poses.transl[here])

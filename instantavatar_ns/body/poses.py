@@ -1,4 +1,4 @@
-"""The poses of a subject's frames, as every data format yields them."""
+"""Poses of a subject's frames, as every data format yields them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,30 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PoseSequence:
-    """SMPL parameters of a sequence of frames of one person, in the dataset's world.
+    """Parameters of a body model in a sequence of frames of one person, in the dataset's world.
 
     Attributes:
         betas: Shape coefficients, shared by all frames.
         global_orient: Axis-angle rotation of the root, radians.
-        body_pose: Axis-angle rotations of the 23 other joints, radians.
+        body_pose: Axis-angle rotations of the other joints relative to their parents, radians.
         transl: Translation, metres.
     """
 
     betas: Float[Tensor, "10"]
     global_orient: Float[Tensor, "frames 3"]
-    body_pose: Float[Tensor, "frames 69"]
+    body_pose: Float[Tensor, "frames angles"]
     transl: Float[Tensor, "frames 3"]
 
     def __len__(self) -> int:
         return len(self.transl)
 
+    @property
+    def axis_angles(self) -> Float[Tensor, "frames joints 3"]:
+        """Axis-angle rotations of all joints relative to their parents, the root first, radians."""
+        return torch.cat([self.global_orient, self.body_pose], dim=1).view(len(self), -1, 3)
+
     def concatenate(self, other: PoseSequence) -> PoseSequence:
-        """This sequence followed by `other`; the shape stays this one's."""
+        """Return this sequence followed by `other`; the betas stay this one's."""
         return PoseSequence(
             self.betas,
             torch.cat([self.global_orient, other.global_orient]),
@@ -38,5 +43,5 @@ class PoseSequence:
         )
 
     def rows(self, rows: slice | list[int]) -> PoseSequence:
-        """Some of the frames."""
+        """Return some of the frames."""
         return PoseSequence(self.betas, self.global_orient[rows], self.body_pose[rows], self.transl[rows])

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from instantavatar_ns import losses
 from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
-from instantavatar_ns.correction.refinement import NUM_COORDINATES, PoseRefinement, surface_coordinates
+from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel
@@ -82,7 +82,7 @@ def fit_poses(
     frames = FrameStore(dataset, model.device, replace(config, sampling="pixels", pixel_shares=_SHARES), rank=0)
     rows: list[int] = dataset.cameras.metadata["pose_id"].flatten().tolist()  # pyright: ignore[reportOptionalSubscript]
     poses: PoseSequence = dataset.metadata["poses"].rows(slice(rows[0], rows[-1] + 1))
-    coordinates = surface_coordinates(model.body, poses) if recipe.surface else torch.eye(NUM_COORDINATES)
+    coordinates = surface_coordinates(model.body, poses) if recipe.surface else torch.eye(3 * model.body.num_joints + 3)
     times = dataset.metadata["frame_numbers"].float()
     refinement = PoseRefinement(model.body, poses, times, dataset.metadata["world_to_dataset"], coordinates)
     refinement = refinement.to(model.device)

@@ -31,10 +31,9 @@ class PoseError(NamedTuple):
     drift_deg: float
 
 
-def joint_rotations(poses: PoseSequence) -> Float[Tensor, "frames 24 3 3"]:
+def joint_rotations(poses: PoseSequence) -> Float[Tensor, "frames joints 3 3"]:
     """Rotations of the joints relative to their parents."""
-    axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1)
-    return rotation_matrices(axis_angle.view(len(axis_angle), -1, 3))
+    return rotation_matrices(poses.axis_angles)
 
 
 def pose_error(estimated: Float[Tensor, "frames joints 3 3"], true: Float[Tensor, "frames joints 3 3"]) -> PoseError:

@@ -20,7 +20,8 @@ from nerfstudio.data.scene_box import SceneBox
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.masks import WHITE_ON_BLACK, MaskEncoding
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
@@ -118,7 +119,7 @@ def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:
     return size[0] // downscale, size[1] // downscale
 
 
-def posed_joints(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames 24 3"]:
+def posed_joints(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames joints 3"]:
     """Joints in the dataset's world, metres."""
     transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
     return (transforms[..., :3, :3] @ body.rest(poses.betas)[1][..., None])[..., 0] + transforms[..., :3, 3]

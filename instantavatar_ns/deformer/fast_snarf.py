@@ -14,10 +14,10 @@ from instantavatar_ns.deformer.voxels import (
     corner_weight_slopes,
     corner_weights,
     corners,
-    in_marked_cell,
     interpolate,
     weighted_rows,
 )
+from instantavatar_ns.utils.cells import cell_values
 from instantavatar_ns.utils.linalg import inverse3, matvec
 
 
@@ -34,13 +34,13 @@ class FastSnarfDeformer(nn.Module):
         skinning: How the weights get from the body into the voxels.
     """
 
-    skinning_weights: Float[Tensor, "voxels 24"]
+    skinning_weights: Float[Tensor, "voxels joints"]
     main_bones: Int[Tensor, "thin_voxels 2"]
 
     def __init__(
         self,
         vertices: Float[Tensor, "vertices 3"],
-        skinning_weights: Float[Tensor, "vertices 24"],
+        skinning_weights: Float[Tensor, "vertices joints"],
         resolution: tuple[int, int, int] = (128, 128, 32),
         settings: SearchSettings | None = None,
         skinning: SkinningSettings = BODY_SKINNING,
@@ -52,7 +52,12 @@ class FastSnarfDeformer(nn.Module):
         self.register_buffer("skinning_weights", weights, persistent=False)
         self.register_buffer("main_bones", main_bones(weights, self.box), persistent=False)
 
-    def pose(self, bone_transforms: Float[Tensor, "24 4 4"]) -> PosedSkinning:
+    @property
+    def num_bones(self) -> int:
+        """Bones of the body, one a joint."""
+        return self.skinning_weights.shape[1]
+
+    def pose(self, bone_transforms: Float[Tensor, "joints 4 4"]) -> PosedSkinning:
         """Blend one pose's bone transforms (canonical pose to root space) per voxel."""
         if self.settings.implementation == "triton":
             from instantavatar_ns.deformer.search_triton import pose_triton
@@ -62,11 +67,11 @@ class FastSnarfDeformer(nn.Module):
             # Not `inv`, which reads on the host whether a matrix was singular.
             to_canonical = torch.linalg.inv_ex(bone_transforms).inverse.transpose(1, 2).contiguous()
             blended = self.skinning_weights @ bone_transforms[:, :3].reshape(-1, 12)
-            candidates = find_bone_candidates(self.main_bones, blended, self.box)
+            candidates = find_bone_candidates(self.main_bones, len(bone_transforms), blended, self.box)
         return PosedSkinning(bone_transforms, to_canonical, blended, self.box, candidates)
 
     def skin(
-        self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch 24 4 4"]
+        self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch joints 4 4"]
     ) -> Float[Tensor, "*batch n 3"]:
         """Skin canonical points forward, in one or several poses; differentiable to the transforms."""
         weights = interpolate(self.skinning_weights, canonical, self.box)
@@ -125,7 +130,8 @@ class FastSnarfDeformer(nn.Module):
             points = torch.where(counts[:, None], points, torch.nan)  # has no candidates
         roots = self(points, posed)
         if occupied is not None:
-            keep = in_marked_cell(roots.canonical.detach(), occupied, self.box)
+            marked, inside = cell_values(occupied, roots.canonical.detach(), self.box.lower, self.box.upper)
+            keep = marked & inside
             roots = Roots(roots.canonical[keep], roots.point[keep])
         return pack_roots(roots, len(points), capacity)
 

@@ -28,8 +28,8 @@ class PosedSkinning:
         candidates: Which bones are worth a start where; its box is the posed box.
     """
 
-    bone_transforms: Float[Tensor, "24 4 4"]
-    to_canonical: Float[Tensor, "24 4 4"]
+    bone_transforms: Float[Tensor, "joints 4 4"]
+    to_canonical: Float[Tensor, "joints 4 4"]
     blended: Float[Tensor, "voxels 12"]
     box: VoxelBox
     candidates: BoneCandidates

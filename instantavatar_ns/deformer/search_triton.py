@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from instantavatar_ns.deformer.candidates import NUM_BONES, RESOLUTION, BoneCandidates, thinning
+from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, subsampling_stride
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.kernels.launch import launch
@@ -48,8 +49,8 @@ _INTERPRETED_BLOCK = 1 << 14  # the interpreter's time goes by operations, not b
 
 @torch.no_grad()
 def pose_triton(
-    bone_transforms: Float[Tensor, "24 4 4"],
-    skinning_weights: Float[Tensor, "voxels 24"],
+    bone_transforms: Float[Tensor, "joints 4 4"],
+    skinning_weights: Float[Tensor, "voxels joints"],
     main_bones: Int[Tensor, "thin_voxels 2"],
     box: VoxelBox,
 ) -> PosedSkinning:
@@ -60,30 +61,30 @@ def pose_triton(
     bounds = bones.new_full((2, 3), -torch.inf)
     blended = bones.new_empty(voxels, 12)
     to_canonical = torch.empty_like(bones)
-    masks = torch.empty(cells, dtype=torch.int32, device=bones.device)
+    masks = torch.empty(cells, dtype=mask_dtype(len(bones)), device=bones.device)
     lower, cell = bones.new_empty(3), bones.new_empty(3)
     block = _block(BLEND, voxels)
-    programs = _ceil_div(voxels, block)
+    programs = triton.cdiv(voxels, block)
     _launch(
         blend_kernel, programs, BLEND.warps,
         skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels,
-        **_axes("N", box.resolution), BONES=NUM_BONES, STRIDE=thinning(box), CELLS=cells,
-        SHARE=_power_of_2(_ceil_div(cells, programs)), BLOCK=block,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), CELLS=cells,
+        SHARE=triton.next_power_of_2(triton.cdiv(cells, programs)), BLOCK=block,
     )  # fmt: skip
     thin_voxels = len(main_bones)
     block = _block(CANDIDATES, thin_voxels)
     _launch(
-        candidates_kernel, _ceil_div(thin_voxels, block), CANDIDATES.warps,
+        candidates_kernel, triton.cdiv(thin_voxels, block), CANDIDATES.warps,
         blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels,
-        **_axes("N", box.resolution), STRIDE=thinning(box), POSED=RESOLUTION, BLOCK=block,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip
-    return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks))
+    return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks, len(bones)))
 
 
 def find_roots(
     points: Float[Tensor, "n 3"],
     posed: PosedSkinning,
-    skinning_weights: Float[Tensor, "voxels 24"],
+    skinning_weights: Float[Tensor, "voxels joints"],
     settings: SearchSettings,
     *,
     capacity: int,
@@ -126,14 +127,15 @@ class _ImplicitRoots(torch.autograd.Function):
     def backward(ctx: Any, canonical_grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         canonical, point, total, blended, skinning_weights = ctx.saved_tensors
         points_grad = canonical.new_zeros(ctx.num_points, 3)
-        bones_grad = canonical.new_zeros(NUM_BONES, 4, 4)
+        num_bones = skinning_weights.shape[1]
+        bones_grad = canonical.new_zeros(num_bones, 4, 4)
         capacity = len(canonical)
         block = _block(GRADIENT, capacity)
         _launch(
-            gradient_kernel, min(_ceil_div(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
+            gradient_kernel, min(triton.cdiv(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
             canonical, point, total, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
             ctx.box.upper, points_grad, bones_grad, capacity,
-            **_axes("N", ctx.box.resolution), BONES=NUM_BONES, BLOCK=block,
+            **_axes("N", ctx.box.resolution), BONES=num_bones, BLOCK=block,
         )  # fmt: skip
         return points_grad, bones_grad, None, None, None, None, None, None
 
@@ -160,7 +162,7 @@ def _search(
     candidates, box = posed.candidates, posed.box
     block = _block(SEARCH, n)
     _launch(
-        search_kernel, _ceil_div(n, block), SEARCH.warps,
+        search_kernel, triton.cdiv(n, block), SEARCH.warps,
         points, num_points, posed.blended, posed.to_canonical, candidates.masks, candidates.lower, candidates.cell,
         box.lower, box.upper, None if occupied is None else occupied.contiguous().view(torch.uint8),
         roots.canonical, roots.point, roots.total, roots.starts, roots.counts, n, capacity, settings.max_steps,
@@ -181,16 +183,8 @@ def _axes(letter: str, sizes: Sequence[int]) -> dict[str, int]:
 
 def _block(size: ProgramSize, items: int) -> int:
     if interpreting():
-        return min(_INTERPRETED_BLOCK, max(16, _power_of_2(items)))
+        return min(_INTERPRETED_BLOCK, max(16, triton.next_power_of_2(items)))
     return size.block
-
-
-def _ceil_div(items: int, share: int) -> int:
-    return -(-items // share)
-
-
-def _power_of_2(least: int) -> int:
-    return 1 << max(0, least - 1).bit_length()
 
 
 def _check_device(tensor: Tensor) -> None:

@@ -56,10 +56,10 @@ def skinning_box(vertices: Float[Tensor, "vertices 3"], resolution: tuple[int, i
 
 def build_skinning_grid(
     vertices: Float[Tensor, "vertices 3"],
-    skinning_weights: Float[Tensor, "vertices 24"],
+    skinning_weights: Float[Tensor, "vertices joints"],
     box: VoxelBox,
     settings: SkinningSettings = BODY_SKINNING,
-) -> Float[Tensor, "voxels 24"]:
+) -> Float[Tensor, "voxels joints"]:
     """Spread the body's skinning weights into the space around it.
 
     Each voxel takes the inverse-distance mean of its nearest vertices' weights; passes then pull every inner voxel
@@ -83,7 +83,7 @@ def build_skinning_grid(
     return _smooth(weights.view(*box.resolution, -1), settings.smoothing_passes).flatten(0, 2)
 
 
-def _smooth(weights: Float[Tensor, "x y z 24"], passes: int) -> Float[Tensor, "x y z 24"]:
+def _smooth(weights: Float[Tensor, "x y z joints"], passes: int) -> Float[Tensor, "x y z joints"]:
     """Laplacian smoothing of the inner voxels."""
     weights = weights.clone()
     inner = weights[1:-1, 1:-1, 1:-1]

@@ -91,12 +91,3 @@ def interpolate(
     """Trilinear interpolation of a voxel grid."""
     rows, fraction = corners(points, box)
     return weighted_rows(table, rows, corner_weights(fraction))
-
-
-def in_marked_cell(points: Float[Tensor, "n 3"], marked: Bool[Tensor, "x y z"], box: VoxelBox) -> Bool[Tensor, "n"]:
-    """Whether points lie in marked ones of the cells that divide the box evenly; outside the box none does."""
-    resolution = torch.tensor(marked.shape, device=points.device)
-    cell = ((points - box.lower) / (box.upper - box.lower) * resolution).floor()
-    inside = ((cell >= 0) & (cell < resolution)).all(dim=-1)
-    x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(resolution - 1).unbind(dim=-1)
-    return marked[x, y, z] & inside

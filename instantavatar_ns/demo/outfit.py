@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.body.smpl import JOINT_NAMES
 
 BELT_HEIGHT = 0.036
 # Height of the hairline above the eyes by the angle from straight ahead: forehead, temple, sideburn, ear, nape.
@@ -64,7 +64,9 @@ class Landmarks:
 
 
 def find_landmarks(
-    vertices: Float[ndarray, "vertices 3"], joints: Float[ndarray, "24 3"], parts: dict[str, Bool[ndarray, " vertices"]]
+    vertices: Float[ndarray, "vertices 3"],
+    joints: Float[ndarray, "joints 3"],
+    parts: dict[str, Bool[ndarray, " vertices"]],
 ) -> Landmarks:
     """Find the landmarks of a body in the T-pose.
 

@@ -21,7 +21,8 @@ from numpy import ndarray
 from scipy.spatial import ConvexHull, KDTree
 from trimesh.remesh import subdivide
 
-from instantavatar_ns.body.model import FREE_BODY, BodyModel
+from instantavatar_ns.body.files import FREE_BODY
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.demo.outfit import (
     Landmarks,
     belt_depth,
@@ -62,12 +63,12 @@ class DemoSubject:
     faces: Int[ndarray, "faces 3"]
     places: Float[ndarray, "vertices 3"]
     vertices: Float[ndarray, "vertices 3"]
-    weights: Float[ndarray, "vertices 24"]
+    weights: Float[ndarray, "vertices joints"]
     masks: Float[ndarray, "vertices 2"]
     openness: Float[ndarray, " vertices"]
 
     def posed(
-        self, poses: Float[ndarray, "24 3"], transl: Float[ndarray, "3"]
+        self, poses: Float[ndarray, "joints 3"], transl: Float[ndarray, "3"]
     ) -> tuple[Float[ndarray, "vertices 3"], Float[ndarray, "vertices 3"]]:
         """The dressed surface in a pose.
 
@@ -181,8 +182,10 @@ def _loosened(
 
 
 def _shoes(
-    places: Float[ndarray, "vertices 3"], weights: Float[ndarray, "vertices 24"], marks: Landmarks, levels: int
-) -> tuple[Float[ndarray, "more 3"], Float[ndarray, "more 3"], Float[ndarray, "more 24"], Int[ndarray, "more_faces 3"]]:
+    places: Float[ndarray, "vertices 3"], weights: Float[ndarray, "vertices joints"], marks: Landmarks, levels: int
+) -> tuple[
+    Float[ndarray, "more 3"], Float[ndarray, "more 3"], Float[ndarray, "more joints"], Int[ndarray, "more_faces 3"]
+]:
     """A pair of shoes: rounded convex hulls of the feet, as closed meshes of their own, so that no toes show.
 
     Returns:

@@ -87,7 +87,7 @@ class AvatarMesh:
             unwrapped.faces,
         )
         skeleton = make_skeleton(self.model.body, self.train_poses.betas)
-        stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
+        stand = rest_sequence(self.model.body, self.train_poses, self.model.train_pose_ids[0])
         rest = make_clip("rest", stand, 1.0, skeleton)
         clips = [make_clip(motion.name, motion.poses, motion.fps, skeleton) for motion in motions]
         return glb_bytes(

@@ -63,7 +63,7 @@ def glb_bytes(
         dataset_to_upright: Rigid transform from the world of `rest` and `clips`.
     """
     file = _File()
-    # Node 0 is `avatar`, 1 to 24 are the joints, 25 is the mesh.
+    # Node 0 is `avatar`, then come the joints, and last the mesh.
     joint_nodes = [1 + joint for joint in range(len(skeleton.names))]
     file.gltf.nodes = _joint_nodes(skeleton, rest, dataset_to_upright)
     file.gltf.nodes.append(gl.Node(name="body", mesh=0, skin=0))

@@ -21,7 +21,7 @@ def search_kernel(
     num_points_ptr,  # [1], or None: all n
     blended_ptr,  # [voxels, 12]
     to_canonical_ptr,  # [bones, 4, 4], transposed
-    masks_ptr,  # [posed cells]: bit b is bone b
+    masks_ptr,  # [posed cells]: bit b is bone b; integers of 32 bits, or of 64
     posed_lower_ptr,  # [3]
     posed_cell_ptr,  # [3]
     lower_ptr,  # [3], canonical box
@@ -172,16 +172,17 @@ def gradient_kernel(
     With y = J^-T times a root's gradient, the point's is y, and that of bone b is -w_b y (x, y, z, 1)^T. A program sums
     the bones' gradients over its share of the roots before it adds them.
     """
+    LANES: tl.constexpr = 32 if BONES <= 32 else 64
     num_roots = tl.minimum(tl.load(total_ptr), capacity)
     if tl.program_id(0) * BLOCK >= num_roots:
         return
     axis = tl.arange(0, 4)[None, :]
-    bone = tl.arange(0, 32)[None, :]
+    bone = tl.arange(0, LANES)[None, :]
     entry = tl.arange(0, 16)[None, :]
     lower = tl.load(lower_ptr + axis, mask=axis < 3, other=0.0)
     upper = tl.load(upper_ptr + axis, mask=axis < 3, other=1.0)
     box = box_scale(axis, lower, upper, NX, NY, NZ)
-    total = tl.zeros([32, 16], tl.float32)
+    total = tl.zeros([LANES, 16], tl.float32)
     for start in range(tl.program_id(0) * BLOCK, num_roots, tl.num_programs(0) * BLOCK):
         root = start + tl.arange(0, BLOCK)[:, None]
         valid = root < num_roots
@@ -196,7 +197,7 @@ def gradient_kernel(
         jacobian_0 = tl.zeros([BLOCK, 4], tl.float32)
         jacobian_1 = tl.zeros([BLOCK, 4], tl.float32)
         jacobian_2 = tl.zeros([BLOCK, 4], tl.float32)
-        weights = tl.zeros([BLOCK, 32], tl.float32)
+        weights = tl.zeros([BLOCK, LANES], tl.float32)
         for corner in tl.static_range(8):
             up = vector(axis, corner & 1, corner >> 1 & 1, corner >> 2)
             side = tl.where(axis < 3, tl.where(up == 1, place, 1.0 - place), 1.0)
@@ -236,7 +237,7 @@ def gradient_kernel(
         along = entry & 3
         x_all = tl.where(along == 0, x_0, tl.where(along == 1, x_1, tl.where(along == 2, x_2, 1.0)))
         total += tl.dot(tl.trans(weights), y * x_all, input_precision="ieee")
-    to_bone = tl.arange(0, 32)[:, None]
+    to_bone = tl.arange(0, LANES)[:, None]
     tl.atomic_add(bones_grad_ptr + 16 * to_bone + entry, -total, mask=(to_bone < BONES) & (entry < 12), sem="relaxed")
 
 

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import NUM_BETAS, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import NUM_BETAS
 from instantavatar_ns.motion.readers import MotionFile
 from instantavatar_ns.utils.notices import notice
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.cells import dilate, largest_component
+from instantavatar_ns.utils.cells import cell_values
 
 DECAY = 0.8
 OPACITY_SCALE = 0.01  # metres: the thickness over which a cell's opacity is judged
@@ -107,11 +108,8 @@ class CanonicalOccupancy(OccGridEstimator):
 
     def occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Whether points lie in occupied cells; outside the box nothing is."""
-        lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
-        cell = ((points - lower) / (upper - lower) * self.resolution).floor()
-        inside = ((cell >= 0) & (cell < self.resolution)).all(dim=-1)
-        x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(self.resolution - 1).unbind(dim=-1)
-        return self.binaries[0, x, y, z] & inside
+        binaries, inside = cell_values(self.binaries[0], points, self.aabbs[0, :3], self.aabbs[0, 3:])
+        return binaries & inside
 
     def occupied_centers(self) -> Float[Tensor, "occupied 3"]:
         """Middles of the occupied cells, metres. Their number is read by the host: once per refresh and per pose."""

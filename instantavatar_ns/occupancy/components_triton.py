@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import triton
 from jaxtyping import Bool
 from torch import Tensor
 
@@ -19,7 +20,7 @@ def largest_component_triton(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x
     num_cells = occupied.numel()
     labels = torch.arange(num_cells, dtype=torch.int32, device=binaries.device)
     sizes = torch.zeros_like(labels)
-    grid = (-(-num_cells // _BLOCK),)
+    grid = (triton.cdiv(num_cells, _BLOCK),)
     launch(join_kernel, grid, occupied, labels, *binaries.shape, BLOCK=_BLOCK)
     launch(count_kernel, grid, occupied, labels, sizes, num_cells, BLOCK=_BLOCK)
     return binaries & (labels == sizes.argmax()).view(binaries.shape)

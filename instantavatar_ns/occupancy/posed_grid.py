@@ -57,7 +57,7 @@ class PoseUnionGrid(OccGridEstimator):
         self,
         canonical: CanonicalOccupancy,
         deformer: FastSnarfDeformer,
-        bone_transforms: Float[Tensor, "poses 24 4 4"],
+        bone_transforms: Float[Tensor, "poses joints 4 4"],
     ) -> None:
         """Skin the occupied canonical cells into every pose and take the union."""
         x, y, z = self.binaries.shape[1:]
@@ -84,7 +84,7 @@ def cell_edge(canonical: CanonicalOccupancy) -> float:
 def pose_cells(
     canonical: CanonicalOccupancy,
     deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "24 4 4"],
+    bone_transforms: Float[Tensor, "joints 4 4"],
     implementation: Literal["torch", "triton"] = "torch",
 ) -> OccupiedCells:
     """Occupied cells of one pose, for rendering.
@@ -111,8 +111,8 @@ def pose_cells(
 
 def posed_bounds(
     vertices: Float[Tensor, "vertices 3"],
-    skinning_weights: Float[Tensor, "vertices 24"],
-    bone_transforms: Float[Tensor, "poses 24 4 4"],
+    skinning_weights: Float[Tensor, "vertices joints"],
+    bone_transforms: Float[Tensor, "poses joints 4 4"],
 ) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
     """Corners of the box in root space around the body in all given poses, metres."""
     lowers, uppers = [], []

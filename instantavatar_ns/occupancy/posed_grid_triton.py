@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
+import triton
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from instantavatar_ns.deformer.candidates import NUM_BONES
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.posed_grid import mark_kernel, skin_kernel, spread_kernel, union_kernel
@@ -31,7 +31,7 @@ _INTERPRETED = 64  # times as large: the interpreter's time goes by operations, 
 def union_triton(
     canonical: CanonicalOccupancy,
     deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "poses 24 4 4"],
+    bone_transforms: Float[Tensor, "poses joints 4 4"],
     aabb: Float[Tensor, "6"],
     resolution: tuple[int, int, int],
 ) -> Bool[Tensor, "x y z"]:
@@ -41,7 +41,7 @@ def union_triton(
     block = _block(_UNION_BLOCK)
     launch(
         union_kernel,
-        (_programs(canonical.binaries.numel(), block),),
+        (triton.cdiv(canonical.binaries.numel(), block),),
         *_skinned(canonical, deformer),
         bone_transforms.float().contiguous(),
         aabb,
@@ -51,7 +51,7 @@ def union_triton(
         PX=x,
         PY=y,
         PZ=z,
-        BONES=NUM_BONES,
+        BONES=deformer.num_bones,
         POSES=_POSES,
         BLOCK=block,
     )
@@ -62,7 +62,7 @@ def union_triton(
 def pose_cells_triton(
     canonical: CanonicalOccupancy,
     deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "24 4 4"],
+    bone_transforms: Float[Tensor, "joints 4 4"],
     spacing: int,
 ) -> OccupiedCells:
     """Occupied cells of one pose in a grid of `POSE_RESOLUTION`, in four launches.
@@ -79,7 +79,7 @@ def pose_cells_triton(
     bounds = torch.full((6,), -torch.inf, device=device)
     aabb, filled = torch.empty((2, 6), device=device)
     block = _block(_SKIN_BLOCK)
-    programs = _programs(cells, block)
+    programs = triton.cdiv(cells, block)
     launch(
         skin_kernel,
         (programs,),
@@ -89,15 +89,15 @@ def pose_cells_triton(
         bounds,
         marks,
         **_canonical_size(canonical),
-        BONES=NUM_BONES,
+        BONES=deformer.num_bones,
         MARKS=marks.numel(),
-        SHARE=1 << (_programs(marks.numel(), programs) - 1).bit_length(),
+        SHARE=triton.next_power_of_2(triton.cdiv(marks.numel(), programs)),
         BLOCK=block,
     )
     block = _block(_BLOCK)
     launch(
         mark_kernel,
-        (_programs(cells, block),),
+        (triton.cdiv(cells, block),),
         _flags(canonical),
         posed,
         bounds,
@@ -116,7 +116,7 @@ def pose_cells_triton(
 def _spread(marks: Tensor, resolution: tuple[int, int, int]) -> Bool[Tensor, "x y z"]:
     binaries = torch.empty(resolution, dtype=torch.uint8, device=marks.device)
     block = _block(_BLOCK)
-    launch(spread_kernel, (_programs(binaries.numel(), block),), marks, binaries, *resolution, BLOCK=block)
+    launch(spread_kernel, (triton.cdiv(binaries.numel(), block),), marks, binaries, *resolution, BLOCK=block)
     return binaries.view(torch.bool)
 
 
@@ -134,7 +134,3 @@ def _canonical_size(canonical: CanonicalOccupancy) -> dict[str, int]:
 
 def _block(size: int) -> int:
     return _INTERPRETED * size if interpreting() else size
-
-
-def _programs(items: int, share: int) -> int:
-    return -(-items // share)

@@ -41,7 +41,7 @@ class ImageInputs(NamedTuple):
         background: Colour behind the person, 0 to 1.
     """
 
-    bone_transforms: Float[Tensor, "24 4 4"]
+    bone_transforms: Float[Tensor, "joints 4 4"]
     world_to_root: Float[Tensor, "4 4"]
     camera_to_world: Float[Tensor, "3 4"]
     intrinsics: Float[Tensor, "4"]

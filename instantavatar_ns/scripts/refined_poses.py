@@ -14,7 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import PoseError, joint_rotations, pose_error
 from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates

@@ -56,8 +56,8 @@ class CanonicalBody:
 
     vertices: Float[Tensor, "vertices 3"]
     faces: Int[Tensor, "faces 3"]
-    weights: Float[Tensor, "vertices 24"]
-    joints: Float[Tensor, "24 3"]
+    weights: Float[Tensor, "vertices joints"]
+    joints: Float[Tensor, "joints 3"]
     parents: tuple[int, ...]
 
 
@@ -81,7 +81,7 @@ class SceneOverlays(Folder):
         }
         hints = {
             _BODY: "The body model in this pose",
-            _SKELETON: "Its 24 joints",
+            _SKELETON: "Its joints and bones",
             _BOX: "The box of the training poses' grid, which moves with the pelvis",
             _UNION_CELLS: "What is occupied in any training pose",
             _POSE_CELLS: "What is occupied in this pose, and is rendered",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.demo.motion import dance_poses
 from instantavatar_ns.motion.bvh import read_bvh
 from instantavatar_ns.motion.motion import load_motion

@@ -41,7 +41,7 @@ def occupancy(small_avatar: Avatar) -> CanonicalOccupancy:
 def bones(small_avatar: Avatar) -> Tensor:
     """The A-pose, a flat T-pose, two of the dance, arms up, and random ones: more than are skinned at once."""
     poses = torch.zeros(5, 69)
-    poses[0] = canonical_body_pose(poses.device)
+    poses[0] = canonical_body_pose(small_avatar.body)
     poses[2:4] = load_motion(Path("dance")).body_pose[[20, 90]]
     poses[4, 15 * 3 + 2], poses[4, 16 * 3 + 2] = 1.4, -1.4
     known = bone_transforms(small_avatar.body, poses)

@@ -181,7 +181,7 @@ def test_body_points_lie_on_the_body(run):
     model = eval_setup(run, test_mode="inference")[1].model
     points = body_points(model, model.rest_pose)
     metadata = model.kwargs["metadata"]
-    poses = rest_sequence(metadata["poses"], model.train_pose_ids[0])
+    poses = rest_sequence(model.body, metadata["poses"], model.train_pose_ids[0])
     expected = model.body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
     to_world = torch.linalg.inv(metadata["world_to_dataset"])
     expected = expected @ to_world[:3, :3].T + to_world[:3, 3]

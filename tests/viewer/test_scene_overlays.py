@@ -7,7 +7,7 @@ import pytest
 import torch
 import trimesh
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.viewer.scene_overlays import bars
 from tests.dependencies import interpreted_only
