@@ -161,11 +161,11 @@ def test_posed_grids_hold_the_posed_body(body: BodyModel, bank: PoseBank) -> Non
     deformer = FastSnarfDeformer(vertices, body.skinning_weights, (64, 24, 6)).to(DEVICE)
     occupancy = CanonicalOccupancy(deformer.box).to(DEVICE)
     occupancy.start_near(vertices, 0.02)
-    bounds = posed_bounds(vertices, body.skinning_weights, bank.bone_transforms)
+    lower, upper = posed_bounds(vertices, body.skinning_weights, bank.bone_transforms)
     bones = bank.bone_transforms.to(DEVICE)
     grids = []
     for implementation in ("torch", "triton"):
-        grid = PoseUnionGrid(*bounds, cell_edge(occupancy), implementation).to(DEVICE)
+        grid = PoseUnionGrid(lower - 0.3, upper + 0.3, cell_edge(occupancy), implementation).to(DEVICE)
         grid.refresh(occupancy, deformer, bones)
         grids.append(grid.binaries[0])
         cells = pose_cells(occupancy, deformer, bones[0], implementation)
