@@ -128,6 +128,8 @@ class RowAdam(Optimizer):
 
     def _update_triton(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
         """The same in one launch."""
+        import triton
+
         from instantavatar_ns.kernels.launch import launch
         from instantavatar_ns.kernels.row_adam import row_adam_kernel
 
@@ -144,6 +146,6 @@ class RowAdam(Optimizer):
             *group["betas"],
             group["eps"],
             columns,
-            WIDTH=1 << max(0, columns - 1).bit_length(),
+            WIDTH=triton.next_power_of_2(columns),
             num_warps=1,
         )

@@ -22,6 +22,7 @@ from scipy.spatial import ConvexHull, KDTree
 from trimesh.remesh import subdivide
 
 from instantavatar_ns.body.files import FREE_BODY
+from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.demo.outfit import (
     Landmarks,
@@ -79,11 +80,10 @@ class DemoSubject:
         Returns:
             Vertices in the world, metres, and their unit normals.
         """
-        flat = torch.from_numpy(np.asarray(poses, np.float32).reshape(1, 72))
+        flat = torch.from_numpy(np.asarray(poses, np.float32).reshape(1, -1))
         shift = torch.from_numpy(np.asarray(transl, np.float32)[None])
-        bones = self.body.transforms(torch.from_numpy(self.betas), flat[:, :3], flat[:, 3:], shift)[0, :, :3].numpy()
-        blended = (self.weights @ bones.reshape(24, 12)).reshape(-1, 3, 4)
-        vertices = np.einsum("vij,vj->vi", blended[..., :3], self.vertices) + blended[..., 3]
+        transforms = self.body.transforms(torch.from_numpy(self.betas), flat[:, :3], flat[:, 3:], shift).double()
+        vertices = skinned(torch.from_numpy(self.vertices), torch.from_numpy(self.weights), transforms)[0].numpy()
         return vertices, vertex_normals(vertices, self.faces)
 
 
@@ -158,13 +158,13 @@ def neighbor_mean(faces: Int[ndarray, "faces 3"], num_vertices: int) -> sp.csr_m
 def vertex_normals(
     vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]
 ) -> Float[ndarray, "vertices 3"]:
-    """Unit normals, the mean of the adjacent triangles' weighted by area."""
-    corners = vertices[faces]
-    crosses = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(
-        [sum(np.bincount(faces[:, k], crosses[:, axis], len(vertices)) for k in range(3)) for axis in range(3)], axis=-1
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    """Unit normals, the mean of the adjacent triangles', weighted by their angles at the vertex.
+
+    Args:
+        vertices: Positions, metres.
+        faces: Triangles.
+    """
+    return np.array(trimesh.Trimesh(vertices, faces, process=False).vertex_normals)
 
 
 def _loosened(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -60,14 +61,14 @@ def encode(
         The encoding, and its derivatives for `points_gradient`.
     """
     num_points, levels = len(points), encoding.grid.levels
-    stride = -(-num_points // _ALIGNMENT) * _ALIGNMENT
+    stride = triton.cdiv(num_points, _ALIGNMENT) * _ALIGNMENT
     encoded = points.new_empty((levels * FEATURES, stride))
     slopes = None
     if slopes_kind is not None:
         slopes = points.new_empty((levels * FEATURES * 3, stride), dtype=slopes_kind)
     launch(
         gather_kernel,
-        (-(-num_points // GATHER.block), levels),
+        (triton.cdiv(num_points, GATHER.block), levels),
         points,
         table.detach().view(torch.int64),
         encoded,
@@ -108,7 +109,7 @@ def table_gradient(
             continue
         launch(
             scatter_kernel,
-            (-(-len(points) // size.block), last - first),
+            (triton.cdiv(len(points), size.block), last - first),
             points,
             gradient,
             table_gradient,
@@ -137,7 +138,7 @@ def points_gradient(
     points_gradient = gradient.new_empty((num_points, 3))
     launch(
         points_kernel,
-        (-(-num_points // POINTS.block),),
+        (triton.cdiv(num_points, POINTS.block),),
         gradient,
         slopes,
         points_gradient,

@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
+import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -185,7 +186,7 @@ def _constants(params: HeadParams, encoded: Tensor, size: HeadLaunch, precision:
 
 def _programs(size: HeadLaunch, encoded: Tensor) -> int:
     """As many as run at once, so that weights are loaded once; fewer for fewer tiles."""
-    return min(-(-encoded.shape[1] // size.block), size.programs * _multiprocessors(encoded.device))
+    return min(triton.cdiv(encoded.shape[1], size.block), size.programs * _multiprocessors(encoded.device))
 
 
 @cache

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
 from instantavatar_ns.kernels.composite import composite_backward_kernel, composite_kernel
 from instantavatar_ns.kernels.launch import launch
-from instantavatar_ns.rendering.composite import Pixels
+from instantavatar_ns.rendering.composite import Pixels, most_optical_depth
 from instantavatar_ns.rendering.march import SampleBuffer
 
 _LANES = 64
@@ -38,7 +36,6 @@ def composite_triton(
         alpha_threshold: Opacity under which a sample counts as empty. For rendering only: the gradient ignores it.
         early_stop_eps: Samples behind less than this are not seen; for rendering only.
     """
-    most_depth = -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
     return Pixels(
         *_Composite.apply(
             density,
@@ -50,7 +47,7 @@ def composite_triton(
             samples.counts,
             step,
             alpha_threshold,
-            most_depth,
+            most_optical_depth(early_stop_eps),
         )
     )
 

@@ -6,10 +6,10 @@ a round has, and which rays go on, only the device knows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
+import triton
 from jaxtyping import Float, Int32
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from instantavatar_ns.kernels.image_rounds import composite_round_kernel, march_
 from instantavatar_ns.kernels.launch import launch
 from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.cells import OccupiedCells
+from instantavatar_ns.rendering.composite import most_optical_depth
 
 _RAYS = 32  # a warp
 _INTERPRETED_RAYS = 1 << 14  # the interpreter's time goes by operations, not by their size
@@ -104,7 +105,7 @@ def march(
     rays_each = _rays_each()
     launch(
         march_kernel,
-        (-(-num_rays // rays_each),),
+        (triton.cdiv(num_rays, rays_each),),
         origins.contiguous(),
         directions.contiguous(),
         cells.aabb,
@@ -118,7 +119,7 @@ def march(
         samples.counts,
         samples.total,
         step,
-        _most_depth(early_stop_eps),
+        most_optical_depth(early_stop_eps),
         num_rays,
         0 if len(origins) == 1 else 3,
         limit,
@@ -146,7 +147,7 @@ def composite_round(
     num_rays, rays_each = len(samples.starts), _rays_each()
     launch(
         composite_round_kernel,
-        (-(-num_rays // rays_each),),
+        (triton.cdiv(num_rays, rays_each),),
         density.contiguous(),
         rgb.contiguous(),
         root_starts,
@@ -160,7 +161,7 @@ def composite_round(
         marched.optical_depth,
         step,
         alpha_threshold,
-        _most_depth(early_stop_eps),
+        most_optical_depth(early_stop_eps),
         num_rays,
         RAYS=rays_each,
         num_warps=1,
@@ -172,11 +173,7 @@ def _row_length(numbers: int) -> int:
 
     Triton compiles a kernel anew for rows that do not, and sizes of the viewer's images are any.
     """
-    return -(-numbers // 4) * 4
-
-
-def _most_depth(early_stop_eps: float) -> float:
-    return -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
+    return triton.cdiv(numbers, 4) * 4
 
 
 def _rays_each() -> int:
