@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from nerfstudio.models.base_model import ModelConfig
 
 from instantavatar_ns.backgrounds import Background
-from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, FAST_SNARF_SKINNING, SkinningSettings
+from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, SkinningSettings
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions
 
 
@@ -103,7 +103,3 @@ class InstantAvatarModelConfig(ModelConfig):
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
     vgg_backbone: Path | None = None
     """File with VGG16's convolutions for the loss of `lpips_loss_mult`; by default torchvision downloads them."""
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Fields of older runs fit the skinning they were trained with, which their config.yml does not name.
-        self.__dict__.update({"skinning": FAST_SNARF_SKINNING, **state})

@@ -6,7 +6,6 @@ import pytest
 import yaml
 
 from instantavatar_ns import model, model_config
-from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, FAST_SNARF_SKINNING
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 
 
@@ -21,13 +20,3 @@ def test_config_files_find_it_in_either_module(module) -> None:
     text = yaml.dump(config).replace(model_config.__name__ + ".", module.__name__ + ".")
     assert f"!!python/object:{module.__name__}.InstantAvatarModelConfig" in text
     assert yaml.load(text, Loader=yaml.Loader) == config
-
-
-def test_runs_that_name_no_skinning_keep_the_one_they_were_trained_with() -> None:
-    assert InstantAvatarModelConfig().skinning == BODY_SKINNING
-    state = InstantAvatarModelConfig().__dict__
-    older = InstantAvatarModelConfig.__new__(InstantAvatarModelConfig)
-    older.__setstate__({name: value for name, value in state.items() if name != "skinning"})
-    assert older.skinning == FAST_SNARF_SKINNING
-    newer = yaml.load(yaml.dump(InstantAvatarModelConfig()), Loader=yaml.Loader)
-    assert newer.skinning == BODY_SKINNING

@@ -59,7 +59,7 @@ class PoseBank(nn.Module):
 
     def __getitem__(self, pose_id: int | Int[Tensor, ""]) -> PosedBody:
         if isinstance(pose_id, Tensor):
-            # One row, not a number: the host would wait to learn a number that lies on the device.
+            # One row, not a number: to read a number that lies on the device blocks the host.
             row = pose_id.to(self.world_to_root.device).view(1)
             return PosedBody(self.world_to_root[row][0], self.bone_transforms[row][0])
         return PosedBody(self.world_to_root[pose_id], self.bone_transforms[pose_id])

@@ -27,7 +27,7 @@ PASSED_ROOT = 5e-3
 
 @dataclass(frozen=True)
 class ProgramSize:
-    """What one program works on.
+    """Work of one program.
 
     Attributes:
         block: Points, roots or voxels; a power of two.
@@ -54,7 +54,17 @@ def pose_triton(
     main_bones: Int[Tensor, "thin_voxels 2"],
     box: VoxelBox,
 ) -> PosedSkinning:
-    """Prepare a pose in three launches: one that sets six numbers, the blend, the table of candidates."""
+    """Prepare a pose in three launches: one that sets six numbers, the blend, the table of candidates.
+
+    Args:
+        bone_transforms: From the canonical pose to root space.
+        skinning_weights: Of the canonical voxels.
+        main_bones: See `candidates.main_bones`.
+        box: The canonical voxels.
+
+    Raises:
+        InputError: The tensors are not on a CUDA device.
+    """
     _check_device(bone_transforms)
     voxels, cells = len(skinning_weights), RESOLUTION**3
     bones = bone_transforms.float().contiguous()
@@ -91,7 +101,20 @@ def find_roots(
     num_points: Int[Tensor, "1"] | None = None,
     occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> RootBuffer:
-    """See `FastSnarfDeformer.find_correspondences_into`. No more than `MOST_ROOTS` roots of a point are found."""
+    """Find correspondences as `FastSnarfDeformer.find_correspondences_into` does, at most `MOST_ROOTS` of a point.
+
+    Args:
+        points: Posed points in root space, metres.
+        posed: The pose.
+        skinning_weights: Of the canonical voxels.
+        settings: When to stop.
+        capacity: Rows of the buffers.
+        num_points: Points that are filled, on the device; by default all.
+        occupied: Cells that divide the canonical box; roots in others are dropped.
+
+    Raises:
+        InputError: The tensors are not on a CUDA device.
+    """
     _check_device(points)
     roots: Any = _ImplicitRoots.apply(
         points.float(), posed.bone_transforms, posed, skinning_weights, settings, capacity, num_points, occupied

@@ -24,7 +24,7 @@ NEAREST, FARTHEST = 1e-4, 1.0  # metres between which a vertex's distance counts
 
 @dataclass(frozen=True)
 class SkinningSettings:
-    """How a body's skinning weights get into the space around it."""
+    """Spread of a body's skinning weights into the space around it."""
 
     neighbors: int = 8
     """Vertices that a voxel takes its weights from."""
@@ -37,8 +37,6 @@ class SkinningSettings:
 
 
 BODY_SKINNING = SkinningSettings()
-# What runs of before 2026-11-27 were trained with.
-FAST_SNARF_SKINNING = SkinningSettings(neighbors=30, smoothing_passes=30, sharpness=1.0)
 
 
 def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, ""]]:
@@ -48,7 +46,12 @@ def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, 
 
 
 def skinning_box(vertices: Float[Tensor, "vertices 3"], resolution: tuple[int, int, int]) -> VoxelBox:
-    """The canonical cube flattened to a quarter along z, the axis along which a standing body is thin."""
+    """The canonical cube flattened to a quarter along z, the axis along which a standing body is thin.
+
+    Args:
+        vertices: Canonical body, metres.
+        resolution: Voxels along x, y, z.
+    """
     center, half = canonical_box(vertices)
     extent = half * torch.tensor([1.0, 1.0, 0.25], device=vertices.device)
     return VoxelBox(center - extent, center + extent, resolution)
@@ -69,7 +72,7 @@ def build_skinning_grid(
         vertices: Canonical body, metres.
         skinning_weights: Its weights.
         box: Voxels to fill.
-        settings: How.
+        settings: Neighbours, smoothing and sharpness.
     """
     skinning_weights = skinning_weights**settings.sharpness
     skinning_weights = skinning_weights / skinning_weights.sum(dim=-1, keepdim=True)

@@ -75,7 +75,7 @@ class AvatarMesh:
         surface = self.surface
         canonical = torch.from_numpy(surface.vertices).to(self.model.device)
         weights = interpolate(self.model.deformer.skinning_weights, canonical, self.model.deformer.box)
-        joints, shares = strongest_bones(weights.cpu().numpy())
+        joints, skinning_weights = strongest_bones(weights.cpu().numpy())
         unwrapped, texture = self._textured(texture_size)
         source = unwrapped.source
         mesh = SkinnedMesh(
@@ -83,7 +83,7 @@ class AvatarMesh:
             surface.normals[source],
             unwrapped.uv,
             joints[source],
-            shares[source],
+            skinning_weights[source],
             unwrapped.faces,
         )
         skeleton = make_skeleton(self.model.body, self.train_poses.betas)

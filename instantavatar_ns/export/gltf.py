@@ -24,14 +24,14 @@ _TYPE = {(): gl.SCALAR, (2,): gl.VEC2, (3,): gl.VEC3, (4,): gl.VEC4, (4, 4): gl.
 
 @dataclass(frozen=True)
 class SkinnedMesh:
-    """What glTF keeps of a mesh, in the canonical pose.
+    """Mesh as glTF keeps it, in the canonical pose.
 
     Attributes:
         positions: Metres.
         normals: Of unit length.
         uv: Texture coordinates, v upwards.
         joints: Four bones per vertex.
-        weights: Their shares, which sum to 1.
+        weights: Their skinning weights, which sum to 1.
         faces: Triangles.
     """
 

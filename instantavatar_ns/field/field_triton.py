@@ -1,4 +1,4 @@
-"""The canonical field by Triton kernels, differentiable to its parameters and to the points.
+"""The canonical field by Triton kernels, differentiable with respect to its parameters and the points.
 
 One autograd function from points to density and colour. Gradients are single precision between kernels, and within one
 each point's has its own scale, so that half precision loses none and no loss scale has to be chosen.

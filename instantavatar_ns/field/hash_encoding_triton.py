@@ -1,7 +1,7 @@
 """Launches the hash encoding's Triton kernels (`kernels/hash_encoding.py`) and their gradients.
 
 Everything is laid out with the points innermost: encodings are [features, stride], the first n columns of which count.
-All is single precision but the derivatives that are kept for the gradient to the points, which may be half.
+All is single precision but the derivatives that are kept for the gradient with respect to the points, which may be half.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Launch:
 _ALIGNMENT = 16
 
 # Chosen by the compiler's report for compute capability 9.0: no spilt register, 40 to 56 of them in the gather (which
-# leaves room for ten programs on a multiprocessor, each with eight loads a lane under way), 40 in the plain scatter.
+# lets ten programs run on a multiprocessor, each with eight loads a lane under way), 40 in the plain scatter.
 GATHER = Launch(128, 4)
 SCATTER = Launch(128, 4)
 SCATTER_MERGED = Launch(64, 4)
@@ -55,7 +55,7 @@ def encode(
         table: Its parameters.
         points: Points; what lies outside the cube is clamped to it.
         total: Number of rows to encode, on the device; the others are not written.
-        slopes_kind: Precision of the derivatives, if the gradient to the points will be asked for.
+        slopes_kind: Precision of the derivatives, if the gradient with respect to the points will be asked for.
 
     Returns:
         The encoding, and its derivatives for `points_gradient`.
@@ -92,12 +92,12 @@ def table_gradient(
     exact: bool,
     total: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "params"]:
-    """Gradient to the table.
+    """Gradient with respect to the table.
 
     Args:
         encoding: Sizes.
         points: The points that were encoded.
-        gradient: Gradient to their encoding.
+        gradient: Gradient with respect to their encoding.
         exact: Sum in single precision; otherwise terms of the coarse levels have ten bits.
         total: Number of filled rows, on the device.
     """
@@ -134,7 +134,15 @@ def points_gradient(
     num_points: int,
     total: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "n 3"]:
-    """Gradient to the points, from that to their encoding and what `encode` kept."""
+    """Gradient with respect to the points.
+
+    Args:
+        encoding: The encoding.
+        gradient: Gradient with respect to the encoded points.
+        slopes: What `encode` kept.
+        num_points: Points of the buffer.
+        total: Number of filled rows, on the device.
+    """
     points_gradient = gradient.new_empty((num_points, 3))
     launch(
         points_kernel,

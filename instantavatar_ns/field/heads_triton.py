@@ -89,7 +89,7 @@ def evaluate_heads(
     noise: Float[Tensor, "n"] | None = None,
     total: Int[Tensor, "1"] | None = None,
 ) -> HeadOutputs:
-    """Evaluate the density network and the colour network or neither beyond its inputs; zeros beyond `total`.
+    """Evaluate the density network and, with `with_color`, the colour network, else the features; zeros beyond `total`.
 
     Args:
         params: Both networks.
@@ -131,7 +131,7 @@ def heads_gradient(
     precision: Precision,
     total: Int[Tensor, "1"] | None = None,
 ) -> HeadGradients:
-    """Gradients to the encoding and the networks; the encoding's is not written beyond `total`.
+    """Gradients with respect to the encoding and the networks; the encoding's is not written beyond `total`.
 
     Args:
         params: Both networks.

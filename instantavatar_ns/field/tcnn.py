@@ -1,4 +1,4 @@
-"""Whether tiny-cuda-nn can be used, and how its modules share our parameters."""
+"""Use of tiny-cuda-nn where it is installed, on the parameters of our own modules."""
 
 from __future__ import annotations
 

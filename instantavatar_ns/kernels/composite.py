@@ -80,7 +80,7 @@ def composite_kernel(
 def _value_of_weight(
     ray, sample, valid, chosen, rgb, t_starts, grad_rgb, grad_accumulation, grad_depth, grad_weights, step
 ):
-    """Derivative of the loss to each sample's weight."""
+    """Derivative of the loss with respect to each sample's weight."""
     seen = valid & (chosen >= 0)
     value = tl.load(grad_rgb + 3 * ray) * tl.load(rgb + 3 * chosen, mask=seen, other=0.0)
     value += tl.load(grad_rgb + 3 * ray + 1) * tl.load(rgb + 3 * chosen + 1, mask=seen, other=0.0)

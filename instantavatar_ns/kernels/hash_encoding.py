@@ -1,4 +1,4 @@
-"""Hash encoding: gather, scatter to the table, gradient to the points.
+"""Hash encoding: gather, scatter to the table, gradient with respect to the points.
 
 A program serves a block of points on one level, and consecutive programs serve the same level, so that one level's
 table (4 MB) stays in the second-level cache. The eight vertices of a point are worked on by neighbouring lanes: the two
@@ -175,7 +175,7 @@ def points_kernel(
     LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradient to the points, [n, 3], zero beyond `total`."""
+    """Gradient with respect to the points, [n, 3], zero beyond `total`."""
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = point < num_rows(n, total_ptr)
     x = tl.zeros([BLOCK], tl.float32)

@@ -35,7 +35,7 @@ def march_kernel(
     nz,
     RAYS: tl.constexpr,
 ):
-    """Take the next samples of rays that are not opaque yet: count them, make room for a warp's, write them."""
+    """Take the next samples of rays that are not opaque yet: count them, take rows for a warp's, write them."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     valid = ray < num_rays
     origin, direction = origins + origin_stride * ray, directions + 3 * ray

@@ -19,7 +19,7 @@ def _slab(origin, direction, lower, upper):
 
 @triton.jit
 def _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz):
-    """Whether the middles of steps lie in occupied cells in front of `far`.
+    """Mark the steps whose middles lie in occupied cells in front of `far`.
 
     Kernels ask twice, to count and to write. The compiler is free to round a product and a sum at once in one place and
     one by one in the other; middles made without such a pair are the same in both. Should a middle at a cell's face
@@ -53,7 +53,7 @@ def traverse_kernel(
     nz,
     LANES: tl.constexpr,
 ):
-    """One ray a program: its occupied steps are counted, room for them is taken from the buffer, and they are written.
+    """One ray a program: its occupied steps are counted, take rows of the buffer, and are written.
 
     Looking the cells up twice, in cache, is cheaper than a prefix sum over the rays between two launches.
     """

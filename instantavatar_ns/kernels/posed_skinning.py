@@ -1,4 +1,4 @@
-"""What a pose needs before its points can be searched: blended transforms and the table of candidate bones."""
+"""Preparation of a pose before its points are searched: blended transforms and the table of candidate bones."""
 
 import triton
 import triton.language as tl

@@ -167,7 +167,7 @@ def gradient_kernel(
     BONES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradient of the implicit function (InstantAvatar eq. 9) to the posed points and the bone transforms.
+    """Gradient of the implicit function (InstantAvatar eq. 9) with respect to the posed points and the bone transforms.
 
     With y = J^-T times a root's gradient, the point's is y, and that of bone b is -w_b y (x, y, z, 1)^T. A program sums
     the bones' gradients over its share of the roots before it adds them.

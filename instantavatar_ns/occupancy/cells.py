@@ -21,7 +21,7 @@ class OccupiedCells:
     Attributes:
         aabb: Lower and upper corner, metres.
         binaries: One flag per cell.
-        filled: A smaller box around all occupied cells, if it is known. It spares rays the way through empty ones.
+        filled: A smaller box around all occupied cells, if it is known. It spares rays the way through free ones.
     """
 
     aabb: Float[Tensor, "6"]

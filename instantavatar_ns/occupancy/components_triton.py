@@ -1,4 +1,4 @@
-"""The largest connected component of a grid on a GPU, in a handful of launches and without its host."""
+"""The largest connected component of a grid on a GPU, in a handful of launches, without synchronising."""
 
 from __future__ import annotations
 

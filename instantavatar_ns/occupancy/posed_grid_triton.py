@@ -1,4 +1,4 @@
-"""Posed grids on a GPU in a handful of launches: nothing is read by the host."""
+"""Posed grids on a GPU in a handful of launches, without synchronising."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ def union_triton(
     aabb: Float[Tensor, "6"],
     resolution: tuple[int, int, int],
 ) -> Bool[Tensor, "x y z"]:
-    """The occupied canonical cells, skinned into every pose: `mark_nearest` of all their centres, in three launches."""
+    """The occupied canonical cells, skinned into every pose: `mark_nearest` of all their centres, in three launches.
+
+    Args:
+        canonical: Occupied cells; as many as the deformer has voxels.
+        deformer: Skins their centres.
+        bone_transforms: The poses, from the canonical one to root space.
+        aabb: Lower and upper corner of the posed grid, metres.
+        resolution: Its cells along x, y, z.
+    """
     x, y, z = resolution
     marks = torch.zeros((x + 1, y + 1, z + 1), dtype=torch.uint8, device=aabb.device)
     block = _block(_UNION_BLOCK)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from instantavatar_ns.deformer.skinning_grid import (
-    FAST_SNARF_SKINNING,
     SkinningSettings,
     build_skinning_grid,
     canonical_box,
@@ -13,6 +12,8 @@ from instantavatar_ns.deformer.skinning_grid import (
 )
 from instantavatar_ns.deformer.voxels import interpolate
 from tests.avatars import Avatar
+
+FAST_SNARF = SkinningSettings(neighbors=30, smoothing_passes=30, sharpness=1.0)
 
 
 def test_cube_is_a_fifth_larger_than_the_body_and_flat_in_the_skinning_box(avatar: Avatar) -> None:
@@ -49,7 +50,7 @@ def test_a_turning_limb_takes_along_what_the_body_takes_along(avatar: Avatar) ->
     vertices, expected = avatar.vertices, body.skinning_weights
     joint = (expected.max(dim=-1).values < 0.9).nonzero()[:, 0]
     errors = []
-    for settings in (FAST_SNARF_SKINNING, SkinningSettings(sharpness=1.0)):
+    for settings in (FAST_SNARF, SkinningSettings(sharpness=1.0)):
         weights = interpolate(build_skinning_grid(vertices, expected, box, settings), vertices, box)
         errors.append((weights - expected)[joint].abs().sum(dim=-1).mean())
     assert errors[1] < 0.5 * errors[0]
@@ -70,7 +71,7 @@ def test_one_voxel_takes_the_inverse_distance_mean_of_its_neighbors() -> None:
     vertices = torch.rand(30, 3, generator=generator)
     skinning_weights = torch.rand(30, 24, generator=generator).softmax(dim=-1)
     box = skinning_box(vertices, (6, 6, 6))
-    grid = build_skinning_grid(vertices, skinning_weights, box, FAST_SNARF_SKINNING).view(6, 6, 6, 24)
+    grid = build_skinning_grid(vertices, skinning_weights, box, FAST_SNARF).view(6, 6, 6, 24)
     corner = box.lower
     closeness = 1 / (vertices - corner).norm(dim=-1).clamp(1e-4, 1.0)
     expected = (closeness[:, None] * skinning_weights).sum(dim=0) / closeness.sum()
