@@ -66,7 +66,13 @@ class PoseBank(nn.Module):
 
 
 def rest_sequence(body: BodyModel, poses: PoseSequence, stand: int) -> PoseSequence:
-    """Return the canonical pose, standing where the person stands in frame `stand` of `poses`."""
+    """Return the canonical pose, standing where the person stands in frame `stand` of `poses`.
+
+    Args:
+        body: Its rig says which pose the canonical one is.
+        poses: Poses of the person.
+        stand: Index of the frame.
+    """
     here = slice(stand, stand + 1)
     body_pose = canonical_body_pose(body, poses.transl.device)[None]
     return PoseSequence(poses.betas, poses.global_orient[here], body_pose, poses.transl[here])

@@ -52,6 +52,9 @@ def read_body_file(path: Path) -> dict[str, np.ndarray]:
     Returns:
         `v_template`, `f`, `weights`, `J_regressor`, `kintree_table`, `shapedirs` (cut to 10) and `posedirs` (zeros
         where the file has none). Joint order and parents are SMPL's.
+
+    Raises:
+        InputError: See `load_body_model`.
     """
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"

@@ -140,13 +140,22 @@ def loop_subdivide(
 
     Splitting each triangle in four and then moving each vertex by three quarters towards its neighbours' mean is Loop's
     scheme (Warren and Schaefer, "A factored approach to subdivision surfaces", 2004).
+
+    Args:
+        values: At the vertices; positions are among them.
+        faces: Triangles.
     """
     split, faces = subdivide(values, faces)[:2]
     return 0.25 * split + 0.75 * (neighbor_mean(faces, len(split)) @ split), faces
 
 
 def neighbor_mean(faces: Int[ndarray, "faces 3"], num_vertices: int) -> sp.csr_matrix:
-    """The operator [V, V] that gives each vertex the mean of its neighbours."""
+    """The operator [V, V] that gives each vertex the mean of its neighbours.
+
+    Args:
+        faces: Triangles.
+        num_vertices: Vertices of the mesh.
+    """
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = np.concatenate([edges, edges[:, ::-1]])
     links = sp.coo_matrix((np.ones(len(edges)), edges.T), shape=(num_vertices, num_vertices)).tocsr()

@@ -71,7 +71,12 @@ class AvatarMesh:
         return (vertices @ transform[:3, :3].T + transform[:3, 3]).numpy()
 
     def glb(self, motions: list[NamedMotion], texture_size: int) -> bytes:
-        """A GLB file: the canonical mesh with skin, texture, and a clip per motion."""
+        """A GLB file: the canonical mesh with skin, texture, and a clip per motion.
+
+        Args:
+            motions: Motions of the person.
+            texture_size: Height and width of the texture, texels.
+        """
         surface = self.surface
         canonical = torch.from_numpy(surface.vertices).to(self.model.device)
         weights = interpolate(self.model.deformer.skinning_weights, canonical, self.model.deformer.box)
@@ -105,7 +110,13 @@ class AvatarMesh:
         return ply_bytes(self.posed_vertices(pose), self.surface.faces, colors)
 
     def obj(self, name: str, pose: PosedBody, texture_size: int) -> dict[str, bytes]:
-        """The files of an OBJ of one pose: its material, its texture, and the mesh."""
+        """The files of an OBJ of one pose: its material, its texture, and the mesh.
+
+        Args:
+            name: Of the files, without ending.
+            pose: The pose.
+            texture_size: Height and width of the texture, texels.
+        """
         unwrapped, texture = self._textured(texture_size)
         vertices = self.posed_vertices(pose)[unwrapped.source]
         return obj_files(name, vertices, unwrapped.faces, unwrapped.uv, texture)

@@ -99,7 +99,12 @@ class _File:
         self.gltf.asset = gl.Asset(version="2.0", generator=f"instantavatar-ns {instantavatar_ns.__version__}")
 
     def view(self, data: bytes, target: int | None = None) -> int:
-        """Append bytes at a multiple of four; the index of their buffer view."""
+        """Append bytes at a multiple of four; the index of their buffer view.
+
+        Args:
+            data: Bytes to append.
+            target: glTF's kind of buffer, if any.
+        """
         self.blob.extend(bytes(-len(self.blob) % 4))
         view = gl.BufferView(buffer=0, byteOffset=len(self.blob), byteLength=len(data), target=target)
         self.gltf.bufferViews.append(view)
@@ -107,7 +112,13 @@ class _File:
         return len(self.gltf.bufferViews) - 1
 
     def accessor(self, values: ndarray, target: int | None = None, *, bounds: bool = False) -> int:
-        """Append an array; the index of its accessor."""
+        """Append an array; the index of its accessor.
+
+        Args:
+            values: One element a row.
+            target: glTF's kind of buffer, if any.
+            bounds: Note the least and the largest values too.
+        """
         accessor = gl.Accessor(
             bufferView=self.view(np.ascontiguousarray(values).tobytes(), target),
             componentType=_COMPONENT[values.dtype.name],

@@ -49,5 +49,11 @@ def closed(motion: NamedMotion) -> NamedMotion:
 
 
 def posed_body(motion: NamedMotion, frame: int, model: InstantAvatarModel) -> PosedBody:
-    """One frame of a motion."""
+    """One frame of a motion.
+
+    Args:
+        motion: The motion.
+        frame: Index of the frame.
+        model: The person.
+    """
     return PoseBank(model.body, motion.poses, model.kwargs["metadata"]["world_to_dataset"])[frame]

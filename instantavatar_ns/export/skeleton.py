@@ -59,7 +59,12 @@ class Clip:
 
 
 def make_skeleton(body: BodyModel, betas: Float[Tensor, "10"]) -> Skeleton:
-    """Skeleton of a person, bound in the canonical pose."""
+    """Skeleton of a person, bound in the canonical pose.
+
+    Args:
+        body: The person's body.
+        betas: Shape coefficients.
+    """
     joints = body.rest(betas)[1].double().cpu()
     parents = body.parents.cpu().numpy().astype(np.int64)
     offsets = joints.numpy().copy()
@@ -73,7 +78,14 @@ def make_skeleton(body: BodyModel, betas: Float[Tensor, "10"]) -> Skeleton:
 
 
 def make_clip(name: str, poses: PoseSequence, fps: float, skeleton: Skeleton) -> Clip:
-    """A sequence of poses as local transforms; each quaternion has the sign nearest to the one before."""
+    """A sequence of poses as local transforms; each quaternion has the sign nearest to the one before.
+
+    Args:
+        name: Shown by players.
+        poses: One a frame.
+        fps: Frames per second.
+        skeleton: The person's skeleton.
+    """
     vectors = poses.axis_angles.double().cpu().numpy()
     rotations = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_quat().reshape(*vectors.shape[:2], 4)
     flips = np.where((rotations[1:] * rotations[:-1]).sum(axis=-1) < 0, -1.0, 1.0)

@@ -117,7 +117,7 @@ class CanonicalField(nn.Module):
     def _filled(
         self, points: Float[Tensor, "n 3"], total: Int[Tensor, "1"] | None
     ) -> tuple[Tensor | None, Float[Tensor, "n 3"]]:
-        """Which rows are filled, [n, 1], and the points, without what may be no numbers in other rows."""
+        """Mark the filled rows, [n, 1], and move the points of others, which may be NaN, to a corner of the box."""
         if total is None:
             return None, points
         is_row = torch.arange(len(points), device=points.device)[:, None] < total

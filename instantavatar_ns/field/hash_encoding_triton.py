@@ -1,7 +1,7 @@
 """Launches the hash encoding's Triton kernels (`kernels/hash_encoding.py`) and their gradients.
 
 Everything is laid out with the points innermost: encodings are [features, stride], the first n columns of which count.
-All is single precision but the derivatives that are kept for the gradient with respect to the points, which may be half.
+All is single precision but the derivatives kept for the gradient with respect to the points, which may be half.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from instantavatar_ns.kernels.launch import launch
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel is cut into programs."""
+    """Division of a kernel into programs."""
 
     block: int
     """Points of a program, or of a tile where a program works through several."""

@@ -21,7 +21,7 @@ Precision = Literal["half", "float"]
 
 @dataclass(frozen=True)
 class HeadLaunch(Launch):
-    """How a kernel of the networks is launched."""
+    """Launch of a kernel of the networks."""
 
     programs: int
     """Of a multiprocessor: as many as fit, each with its own copy of the weights."""
@@ -61,7 +61,7 @@ class HeadParams(NamedTuple):
 
 
 class HeadOutputs(NamedTuple):
-    """What the networks give."""
+    """Outputs of the networks."""
 
     density: Float[Tensor, "n"]
     """Density after the ReLU, 1/metres."""
@@ -196,5 +196,5 @@ def _multiprocessors(device: torch.device) -> int:
 
 @cache
 def _has_large_shared_memory(device: torch.device) -> bool:
-    """Whether a program can have 227 kB, as from Hopper on in data centres."""
+    """True where a program can have 227 kB of shared memory, as on data-centre GPUs from Hopper on."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)
