@@ -106,7 +106,7 @@ def find_bone_candidates(
     # between two of the voxels, and the cells between them would be empty.
     cell = torch.maximum((posed.amax(dim=0) - lower) / RESOLUTION, stride * (box.upper - box.lower) / box.cells)
     # What is skinned to between two voxels is named by one of them.
-    rows = nearest_cell_rows(posed, lower, lower + RESOLUTION * cell, (RESOLUTION,) * 3)
+    rows = nearest_cell_rows(posed, lower, lower + RESOLUTION * cell, (RESOLUTION, RESOLUTION, RESOLUTION))
     marked = torch.zeros(RESOLUTION**3, num_bones + 1, dtype=torch.bool, device=posed.device)
     marked.view(-1).index_fill_(0, (rows[..., None] * (num_bones + 1) + voxel_bones[:, None]).flatten(), True)
     dtype = mask_dtype(num_bones)

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import triton
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, subsampling_stride
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch, next_power_of_2
 from instantavatar_ns.kernels.posed_skinning import blend_kernel, candidates_kernel
 from instantavatar_ns.kernels.search import gradient_kernel, search_kernel
 from instantavatar_ns.kernels.usable import interpreting
@@ -74,17 +73,17 @@ def pose_triton(
     masks = torch.empty(cells, dtype=mask_dtype(len(bones)), device=bones.device)
     lower, cell = bones.new_empty(3), bones.new_empty(3)
     block = _block(BLEND, voxels)
-    programs = triton.cdiv(voxels, block)
+    programs = cdiv(voxels, block)
     _launch(
         blend_kernel, programs, BLEND.warps,
         skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels,
         **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), CELLS=cells,
-        SHARE=triton.next_power_of_2(triton.cdiv(cells, programs)), BLOCK=block,
+        SHARE=next_power_of_2(cdiv(cells, programs)), BLOCK=block,
     )  # fmt: skip
     thin_voxels = len(main_bones)
     block = _block(CANDIDATES, thin_voxels)
     _launch(
-        candidates_kernel, triton.cdiv(thin_voxels, block), CANDIDATES.warps,
+        candidates_kernel, cdiv(thin_voxels, block), CANDIDATES.warps,
         blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels,
         **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip
@@ -155,7 +154,7 @@ class _ImplicitRoots(torch.autograd.Function):
         capacity = len(canonical)
         block = _block(GRADIENT, capacity)
         _launch(
-            gradient_kernel, min(triton.cdiv(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
+            gradient_kernel, min(cdiv(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
             canonical, point, total, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
             ctx.box.upper, points_grad, bones_grad, capacity,
             **_axes("N", ctx.box.resolution), BONES=num_bones, BLOCK=block,
@@ -185,7 +184,7 @@ def _search(
     candidates, box = posed.candidates, posed.box
     block = _block(SEARCH, n)
     _launch(
-        search_kernel, triton.cdiv(n, block), SEARCH.warps,
+        search_kernel, cdiv(n, block), SEARCH.warps,
         points, num_points, posed.blended, posed.to_canonical, candidates.masks, candidates.lower, candidates.cell,
         box.lower, box.upper, None if occupied is None else occupied.contiguous().view(torch.uint8),
         roots.canonical, roots.point, roots.total, roots.starts, roots.counts, n, capacity, settings.max_steps,
@@ -206,7 +205,7 @@ def _axes(letter: str, sizes: Sequence[int]) -> dict[str, int]:
 
 def _block(size: ProgramSize, items: int) -> int:
     if interpreting():
-        return min(_INTERPRETED_BLOCK, max(16, triton.next_power_of_2(items)))
+        return min(_INTERPRETED_BLOCK, max(16, next_power_of_2(items)))
     return size.block
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from instantavatar_ns.field.hash_encoding import FEATURES, HashEncoding
 from instantavatar_ns.kernels.hash_encoding import gather_kernel, points_kernel, scatter_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,14 @@ def encode(
         The encoding, and its derivatives for `points_gradient`.
     """
     num_points, levels = len(points), encoding.grid.levels
-    stride = triton.cdiv(num_points, _ALIGNMENT) * _ALIGNMENT
+    stride = cdiv(num_points, _ALIGNMENT) * _ALIGNMENT
     encoded = points.new_empty((levels * FEATURES, stride))
     slopes = None
     if slopes_kind is not None:
         slopes = points.new_empty((levels * FEATURES * 3, stride), dtype=slopes_kind)
     launch(
         gather_kernel,
-        (triton.cdiv(num_points, GATHER.block), levels),
+        (cdiv(num_points, GATHER.block), levels),
         points,
         table.detach().view(torch.int64),
         encoded,
@@ -109,7 +108,7 @@ def table_gradient(
             continue
         launch(
             scatter_kernel,
-            (triton.cdiv(len(points), size.block), last - first),
+            (cdiv(len(points), size.block), last - first),
             points,
             gradient,
             table_gradient,
@@ -146,7 +145,7 @@ def points_gradient(
     points_gradient = gradient.new_empty((num_points, 3))
     launch(
         points_kernel,
-        (triton.cdiv(num_points, POINTS.block),),
+        (cdiv(num_points, POINTS.block),),
         gradient,
         slopes,
         points_gradient,

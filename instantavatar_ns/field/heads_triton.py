@@ -7,13 +7,12 @@ from functools import cache
 from typing import Any, Literal, NamedTuple
 
 import torch
-import triton
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from instantavatar_ns.field.hash_encoding_triton import Launch
 from instantavatar_ns.kernels.field_heads import backward_kernel, forward_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 from instantavatar_ns.kernels.usable import interpreting
 
 Precision = Literal["half", "float"]
@@ -186,7 +185,7 @@ def _constants(params: HeadParams, encoded: Tensor, size: HeadLaunch, precision:
 
 def _programs(size: HeadLaunch, encoded: Tensor) -> int:
     """As many as run at once, so that weights are loaded once; fewer for fewer tiles."""
-    return min(triton.cdiv(encoded.shape[1], size.block), size.programs * _multiprocessors(encoded.device))
+    return min(cdiv(encoded.shape[1], size.block), size.programs * _multiprocessors(encoded.device))
 
 
 @cache

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import torch
-import triton
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch, next_power_of_2
 from instantavatar_ns.kernels.posed_grid import mark_kernel, skin_kernel, spread_kernel, union_kernel
 from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
@@ -49,7 +48,7 @@ def union_triton(
     block = _block(_UNION_BLOCK)
     launch(
         union_kernel,
-        (triton.cdiv(canonical.binaries.numel(), block),),
+        (cdiv(canonical.binaries.numel(), block),),
         *_skinned(canonical, deformer),
         bone_transforms.float().contiguous(),
         aabb,
@@ -87,7 +86,7 @@ def pose_cells_triton(
     bounds = torch.full((6,), -torch.inf, device=device)
     aabb, filled = torch.empty((2, 6), device=device)
     block = _block(_SKIN_BLOCK)
-    programs = triton.cdiv(cells, block)
+    programs = cdiv(cells, block)
     launch(
         skin_kernel,
         (programs,),
@@ -99,13 +98,13 @@ def pose_cells_triton(
         **_canonical_size(canonical),
         BONES=deformer.num_bones,
         MARKS=marks.numel(),
-        SHARE=triton.next_power_of_2(triton.cdiv(marks.numel(), programs)),
+        SHARE=next_power_of_2(cdiv(marks.numel(), programs)),
         BLOCK=block,
     )
     block = _block(_BLOCK)
     launch(
         mark_kernel,
-        (triton.cdiv(cells, block),),
+        (cdiv(cells, block),),
         _flags(canonical),
         posed,
         bounds,
@@ -124,7 +123,7 @@ def pose_cells_triton(
 def _spread(marks: Tensor, resolution: tuple[int, int, int]) -> Bool[Tensor, "x y z"]:
     binaries = torch.empty(resolution, dtype=torch.uint8, device=marks.device)
     block = _block(_BLOCK)
-    launch(spread_kernel, (triton.cdiv(binaries.numel(), block),), marks, binaries, *resolution, BLOCK=block)
+    launch(spread_kernel, (cdiv(binaries.numel(), block),), marks, binaries, *resolution, BLOCK=block)
     return binaries.view(torch.bool)
 
 

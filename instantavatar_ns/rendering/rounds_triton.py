@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import triton
 from jaxtyping import Float, Int32
 from torch import Tensor
 
 from instantavatar_ns.kernels.image_rounds import composite_round_kernel, march_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.rendering.composite import most_optical_depth
@@ -105,7 +104,7 @@ def march(
     rays_each = _rays_each()
     launch(
         march_kernel,
-        (triton.cdiv(num_rays, rays_each),),
+        (cdiv(num_rays, rays_each),),
         origins.contiguous(),
         directions.contiguous(),
         cells.aabb,
@@ -147,7 +146,7 @@ def composite_round(
     num_rays, rays_each = len(samples.starts), _rays_each()
     launch(
         composite_round_kernel,
-        (triton.cdiv(num_rays, rays_each),),
+        (cdiv(num_rays, rays_each),),
         density.contiguous(),
         rgb.contiguous(),
         root_starts,
@@ -173,7 +172,7 @@ def _row_length(numbers: int) -> int:
 
     Triton compiles a kernel anew for rows that do not, and sizes of the viewer's images are any.
     """
-    return triton.cdiv(numbers, 4) * 4
+    return cdiv(numbers, 4) * 4
 
 
 def _rays_each() -> int:
