@@ -84,9 +84,9 @@ class BodyField(nn.Module):
         assert not noise, "no noise in evaluation"
         return self._density(points), points
 
-    def forward(self, points: Tensor, noise: float = 0.0, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if count is not None:
-            points = torch.where(torch.arange(len(points))[:, None] < count, points, 100.0)
+    def forward(self, points: Tensor, noise: float = 0.0, total: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if total is not None:
+            points = torch.where(torch.arange(len(points))[:, None] < total, points, 100.0)
         return self.density(points, noise)[0], torch.tensor(COLOR).expand(len(points), 3)
 
 
