@@ -79,9 +79,9 @@ def measure(
     capacity = 2 * num_points
 
     posed, posed_torch = kernels.pose(bones), reference.pose(bones)
-    roots = kernels.fill(points, posed, capacity)
+    roots = kernels.find_correspondences_into(points, posed, capacity)
     with mock.patch.object(search_torch, "_skin", wraps=search_torch._skin) as skin:
-        expected = reference.fill(points, posed_torch, capacity)
+        expected = reference.find_correspondences_into(points, posed_torch, capacity)
         evaluations = sum(len(call.args[0]) for call in skin.call_args_list)
     count = min(int(roots.total), capacity)
     error = reference.skin(roots.canonical[:count], bones) - points[roots.point[:count].long()]
@@ -96,10 +96,10 @@ def measure(
         "floor": floors(num_points, int(roots.total), evaluations, posed),
     }
     print("found; timing", file=sys.stderr)
-    figures["search_ms"] = clock(lambda: kernels.fill(points, posed, capacity))
+    figures["search_ms"] = clock(lambda: kernels.find_correspondences_into(points, posed, capacity))
     figures["pose_ms"] = clock(lambda: kernels.pose(bones))
     leaves = bones.clone().requires_grad_(True), points.clone().requires_grad_(True)
-    with_gradient = kernels.fill(leaves[1], replace(posed, bone_transforms=leaves[0]), capacity)
+    with_gradient = kernels.find_correspondences_into(leaves[1], replace(posed, bone_transforms=leaves[0]), capacity)
     slope = torch.ones_like(with_gradient.canonical)
     figures["backward_ms"] = clock(
         lambda: torch.autograd.grad(with_gradient.canonical, leaves, slope, retain_graph=True)

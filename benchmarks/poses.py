@@ -42,8 +42,8 @@ from benchmarks import record, training
 from benchmarks.in_process import heldout_set, mean_metrics, poses_of
 from benchmarks.speed import load_frames, psnr
 from benchmarks.workers import run_jobs
-from instantavatar_ns.correction.fitting import RECIPES, Recipe, fit_poses
 from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
+from instantavatar_ns.training.fitting import RECIPES, Recipe, fit_poses
 
 Case = Literal["refined", "raw", "exact", "exact_fixed"]
 # Poses to train with, and options of the model.
@@ -141,7 +141,7 @@ class Poses:
         heldout, novel_frames = load_frames(heldout_frames, device), load_frames(datamanager.eval_dataset, device)
         evaluate = partial(mean_metrics, model, lpips_backbone=self.lpips_backbone)
         novel, given = evaluate(frames=novel_frames), evaluate(frames=heldout)
-        with model.image_poses.replacing(poses_of(heldout_set(datamanager, "truth"), model)):
+        with model.poses.replacing(poses_of(heldout_set(datamanager, "truth"), model)):
             exact = evaluate(frames=heldout)
 
         def fitted_psnr(recipe: Recipe) -> tuple[float, float]:
@@ -149,7 +149,7 @@ class Poses:
             fitted = fit_poses(model, heldout_frames, datamanager.config, RECIPES[recipe])
             training.synchronise()
             seconds = monotonic() - start
-            with model.image_poses.replacing(fitted):
+            with model.poses.replacing(fitted):
                 return psnr(model, heldout), seconds
 
         nan = float("nan")

@@ -10,9 +10,9 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PoseBank, rest_sequence
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.posed import PosedBody, pose_body, rest_sequence
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.body.rig import Rig
 from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
@@ -78,8 +78,8 @@ def poses(body: BodyModel) -> PoseSequence:
 
 
 @pytest.fixture(scope="module")
-def bank(body: BodyModel, poses: PoseSequence) -> PoseBank:
-    return PoseBank(body, poses, torch.eye(4))
+def posed_body(body: BodyModel, poses: PoseSequence) -> PosedBody:
+    return pose_body(body, poses, torch.eye(4))
 
 
 @pytest.fixture(scope="module")
@@ -106,16 +106,16 @@ def test_rest_pose_is_the_rigs(body: BodyModel, poses: PoseSequence) -> None:
     assert body.num_joints == rest.axis_angles.shape[1] == len(body.parents)
     turned = rest.axis_angles[0, 1:].nonzero().tolist()
     assert turned == [[0, 2], [1, 2]] and torch.equal(rest.global_orient[0], poses.global_orient[1])
-    bones = PoseBank(body, rest, torch.eye(4)).bone_transforms
+    bones = pose_body(body, rest, torch.eye(4)).bone_transforms
     torch.testing.assert_close(bones, torch.eye(4).expand(1, body.num_joints, 4, 4), atol=1e-5, rtol=0)
 
 
 def test_search_finds_the_points_that_were_skinned(
-    body: BodyModel, bank: PoseBank, deformer: FastSnarfDeformer
+    body: BodyModel, posed_body: PosedBody, deformer: FastSnarfDeformer
 ) -> None:
     """Each implementation finds nearly every canonical point among the roots of its posed point."""
     canonical = surface_points(body)
-    bones = bank.bone_transforms[2].to(DEVICE)
+    bones = posed_body.bone_transforms[2].to(DEVICE)
     posed_points = deformer.skin(canonical, bones)
     found = {}
     for name, used in (("torch", deformer), ("triton", by_kernels(deformer))):
@@ -131,8 +131,8 @@ def test_search_finds_the_points_that_were_skinned(
     assert found["torch"] > 0.9 and abs(found["torch"] - found["triton"]) < 0.01
 
 
-def test_candidates_of_both_implementations_are_the_same(bank: PoseBank, deformer: FastSnarfDeformer) -> None:
-    bones = bank.bone_transforms[0].to(DEVICE)
+def test_candidates_of_both_implementations_are_the_same(posed_body: PosedBody, deformer: FastSnarfDeformer) -> None:
+    bones = posed_body.bone_transforms[0].to(DEVICE)
     expected, masks = deformer.pose(bones).candidates.masks, by_kernels(deformer).pose(bones).candidates.masks
     assert masks.dtype == expected.dtype == (torch.int32 if len(bones) < 32 else torch.int64)
     assert (expected != masks).float().mean() < 1e-3  # a voxel's posed place may round to either side of a face
@@ -141,9 +141,9 @@ def test_candidates_of_both_implementations_are_the_same(bank: PoseBank, deforme
 
 
 def test_gradients_to_the_bones_are_those_of_torch(
-    body: BodyModel, bank: PoseBank, deformer: FastSnarfDeformer
+    body: BodyModel, posed_body: PosedBody, deformer: FastSnarfDeformer
 ) -> None:
-    bones = bank.bone_transforms[1].to(DEVICE)
+    bones = posed_body.bone_transforms[1].to(DEVICE)
     points = deformer.skin(surface_points(body), bones)
     gradients = []
     for used in (deformer, by_kernels(deformer)):
@@ -156,13 +156,13 @@ def test_gradients_to_the_bones_are_those_of_torch(
     torch.testing.assert_close(*gradients, atol=2e-3 * float(gradients[0].abs().max()), rtol=0)
 
 
-def test_posed_grids_hold_the_posed_body(body: BodyModel, bank: PoseBank) -> None:
+def test_posed_grids_hold_the_posed_body(body: BodyModel, posed_body: PosedBody) -> None:
     vertices = canonical_vertices(body, BETAS)
     deformer = FastSnarfDeformer(vertices, body.skinning_weights, (64, 24, 6)).to(DEVICE)
     occupancy = CanonicalOccupancy(deformer.box).to(DEVICE)
     occupancy.start_near(vertices, 0.02)
-    lower, upper = posed_bounds(vertices, body.skinning_weights, bank.bone_transforms)
-    bones = bank.bone_transforms.to(DEVICE)
+    lower, upper = posed_bounds(vertices, body.skinning_weights, posed_body.bone_transforms)
+    bones = posed_body.bone_transforms.to(DEVICE)
     grids = []
     for implementation in ("torch", "triton"):
         grid = PoseUnionGrid(lower - 0.3, upper + 0.3, cell_edge(occupancy), implementation).to(DEVICE)
@@ -203,7 +203,7 @@ def test_poses_can_be_corrected(body: BodyModel, poses: PoseSequence) -> None:
     refinement = PoseRefinement(body, poses, torch.arange(float(FRAMES)), torch.eye(4), coordinates)
     assert refinement.corrections().shape == (FRAMES, body.num_joints + 1, 3)
     torch.testing.assert_close(
-        refinement.bone_transforms, PoseBank(body, poses, torch.eye(4)).bone_transforms, atol=1e-5, rtol=0
+        refinement.bone_transforms, pose_body(body, poses, torch.eye(4)).bone_transforms, atol=1e-5, rtol=0
     )
 
 

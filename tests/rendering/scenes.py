@@ -1,4 +1,4 @@
-"""What the tests of the renderers render."""
+"""Scenes that the tests of the renderers render."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose
 
@@ -15,7 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Scene(NamedTuple):
-    """What is rendered."""
+    """A person in one pose, and rays at it."""
 
     rays: Rays
     bones: Tensor

@@ -1,47 +1,35 @@
-"""Recorded training steps: the same losses and gradients as those that run as they are."""
+"""Training steps as CUDA graphs: the same losses and gradients as kernel by kernel."""
 
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
-from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
-from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.datamanager import FrameStore
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.utils.cuda_graph import CudaGraph, _no_garbage_collection
+from tests.tiny import DEVICE, build, frame_store
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def frames_and_model(demo_subject: Path) -> tuple[FrameStore, InstantAvatarModel]:
-    outputs = InstantAvatarDataParserConfig(data=demo_subject).setup().get_dataparser_outputs("train")
-    config = InstantAvatarModelConfig(
+def frames_and_model(outputs: DataparserOutputs) -> tuple[FrameStore, InstantAvatarModel]:
+    model = build(
+        outputs,
+        DEVICE,
         implementation="triton" if DEVICE == "cuda" else "torch",
         renderer="triton" if DEVICE == "cuda" else "torch",
         hash_levels=8,
-        log2_hash_entries=10,
-        hidden_width=16,
-        skinning_resolution=(32, 32, 8),
-        step_size=0.02,
         pose_start=4,
         # On a GPU samples lie in the buffers in another order each time, and which one gets which noise with it.
         density_noise_steps=0,
     )
-    torch.manual_seed(0)
-    model = replace(config).setup(
-        scene_box=outputs.scene_box, num_train_data=8, metadata=outputs.metadata, device=DEVICE
-    )
-    frames = FrameStore(AvatarDataset(outputs), DEVICE, AvatarDataManagerConfig(patch_size=8), rank=0)
-    return frames, model.to(DEVICE).train()
+    return frame_store(outputs, DEVICE, patch_size=8), model.train()
 
 
 def run(frames: FrameStore, model: InstantAvatarModel, step_of, steps: int) -> list[dict[str, torch.Tensor]]:
@@ -63,11 +51,11 @@ def run(frames: FrameStore, model: InstantAvatarModel, step_of, steps: int) -> l
 def test_replayed_steps_have_the_gradients_of_steps_that_run_as_they_are(frames_and_model) -> None:
     frames, model = frames_and_model
     step = TrainingStep(model)
-    recorded = run(frames, model, step, STEPS)
+    captured = run(frames, model, step, STEPS)
     as_they_are = run(frames, model, step._forward, STEPS)
-    assert step.is_recorded
-    assert "pose_refinement.remainders" in recorded[-1]
-    for ours, theirs in zip(recorded, as_they_are, strict=True):
+    assert step.is_captured
+    assert "pose_refinement.remainders" in captured[-1]
+    for ours, theirs in zip(captured, as_they_are, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, atol=1e-4 * float(value.abs().max()), rtol=1e-3, msg=name)
@@ -88,7 +76,7 @@ def test_gradients_of_several_steps_add_up(frames_and_model) -> None:
     torch.testing.assert_close(*totals, atol=1e-4 * float(totals[0].abs().max()), rtol=1e-3)
 
 
-def test_recording_does_its_work_anew_at_each_call() -> None:
+def test_graph_does_its_work_anew_at_each_call() -> None:
     source = torch.zeros(3, device=DEVICE)
     double = CudaGraph(lambda: 2 * source, source.device)
     for value in (1.0, 2.5):
@@ -109,7 +97,7 @@ def test_no_garbage_is_collected_in_a_capture() -> None:
             gc.enable()
 
 
-def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
+def test_graph_draws_new_random_numbers_that_follow_from_the_seed() -> None:
     generator = torch.Generator(device=DEVICE)
     draw = CudaGraph(lambda: torch.rand(4, device=DEVICE, generator=generator), torch.device(DEVICE), generator)
     drawn = []
@@ -120,7 +108,7 @@ def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_recording_works_on_a_gpu_that_is_not_the_current_one() -> None:
+def test_graph_works_on_a_gpu_that_is_not_the_current_one() -> None:
     device = torch.device("cuda", (torch.cuda.current_device() + 1) % torch.cuda.device_count())
     generator = torch.Generator(device=device)
     draw = CudaGraph(lambda: torch.rand(4, device=device, generator=generator), device, generator)

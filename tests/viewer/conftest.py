@@ -9,7 +9,8 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.utils import CameraState, get_camera
 
-from tests.test_model import BodyField, build, parse
+from instantavatar_ns.viewer.controls import ViewerControls
+from tests.tiny import build_body
 
 
 class Scene:
@@ -26,25 +27,15 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def outputs(demo_subject):
-    return parse(demo_subject, "train")
-
-
-@pytest.fixture(scope="module")
 def trained_model(outputs):
-    model = build(outputs, skinning_resolution=(64, 64, 16)).eval()
-    model.field = BodyField(outputs)
-    for step in (100, 120):
-        model.refresh_occupancy(step)
-    return model
+    return build_body(outputs)
 
 
 @pytest.fixture
-def model(outputs, trained_model):
+def model(trained_model):
     """The model before any viewer, its panel untouched."""
-    trained_model.viewer_controls = build(outputs).viewer_controls
-    trained_model.viewer_controls._posed_body = trained_model.image_poses.posed_body
-    trained_model.image_poses.banks["viewer_controls"] = trained_model.viewer_controls
+    trained_model.viewer_controls = ViewerControls(trained_model.poses)
+    trained_model.forget_images()
     return trained_model
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.viewer.joint_sliders import LIMBS, JointSliders, bend, canonical_skeleton, joint_turns
 from tests.avatars import BETAS, bone_transforms
@@ -26,7 +26,7 @@ def posed(avatar, body_pose):
 
 
 def bent(avatar, skeleton, limb, label, joint):
-    """How a joint of the T-pose moves, in root space."""
+    """Movement of a joint of the T-pose, in root space."""
     sliders = JointSliders()
     sliders.slider(limb, label).value = 40.0
     before = posed(avatar, torch.zeros(69))
