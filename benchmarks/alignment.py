@@ -28,7 +28,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from benchmarks import record
-from instantavatar_ns.body.model import load_body_model, rotation_matrices
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import rotation_matrices
 from instantavatar_ns.correction.alignment import align_to_silhouettes
 from instantavatar_ns.correction.pose_error import pose_error
 from instantavatar_ns.correction.refinement import spline_basis

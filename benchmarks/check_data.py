@@ -35,7 +35,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from scipy.spatial.transform import Rotation
 
 from benchmarks import record
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset

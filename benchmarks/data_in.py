@@ -28,8 +28,9 @@ import tyro
 from jaxtyping import Bool, Float
 
 from benchmarks import record
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned
-from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
 from instantavatar_ns.process.frames import ChosenFrames
 from instantavatar_ns.process.landmarks import LANDMARKS_FILE, Landmarks

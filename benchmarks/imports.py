@@ -31,7 +31,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from benchmarks import record
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.check.overlap import measure
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from benchmarks import record
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid

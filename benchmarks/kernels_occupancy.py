@@ -79,17 +79,17 @@ def measure_grids(
 def measure(size: int, cells: OccupiedCells, device: str) -> dict[str, float]:
     """Times of an image of `size` by `size` rays that the occupied box fills, milliseconds."""
     origins, directions = (part.to(device) for part in rays(size, cells))
-    capacity = int(sample_rays_triton(origins, directions, cells, STEP, False, 1).count) + 1024
+    capacity = int(sample_rays_triton(origins, directions, cells, STEP, False, 1).total) + 1024
     samples = sample_rays_triton(origins, directions, cells, STEP, False, capacity)
     density = 100 * torch.rand(capacity, device=device).square()
     rgb = torch.rand(capacity, 3, device=device)
     leaves = density.requires_grad_(True), rgb.requires_grad_(True)
-    first_root = torch.arange(capacity, dtype=torch.int32, device=device)
-    one_root = (first_root < samples.count).int()
+    root_starts = torch.arange(capacity, dtype=torch.int32, device=device)
+    one_root = (root_starts < samples.total).int()
     packed = sample_rays_torch(origins, directions, cells, STEP, False)
 
     def forward() -> torch.Tensor:
-        pixels = composite_triton(*leaves, first_root, one_root, samples, STEP)
+        pixels = composite_triton(*leaves, root_starts, one_root, samples, STEP)
         return pixels.rgb.sum() + pixels.accumulation.sum()
 
     def forward_torch() -> torch.Tensor:
@@ -101,7 +101,7 @@ def measure(size: int, cells: OccupiedCells, device: str) -> dict[str, float]:
 
     return {
         "rays": len(origins),
-        "samples": int(samples.count),
+        "samples": int(samples.total),
         "traverse_ms": timed(lambda: sample_rays_triton(origins, directions, cells, STEP, False, capacity)),
         "traverse_torch_ms": timed(lambda: sample_rays_torch(origins, directions, cells, STEP, False)),
         "composite_ms": timed(forward),

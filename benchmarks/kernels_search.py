@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks import record
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.deformer import search_torch
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer
@@ -83,17 +83,17 @@ def measure(
     with mock.patch.object(search_torch, "_skin", wraps=search_torch._skin) as skin:
         expected = reference.find_correspondences_into(points, posed_torch, capacity)
         evaluations = sum(len(call.args[0]) for call in skin.call_args_list)
-    count = min(int(roots.count), capacity)
+    count = min(int(roots.total), capacity)
     error = reference.skin(roots.canonical[:count], bones) - points[roots.point[:count].long()]
     figures: dict[str, Any] = {
         "points": num_points,
-        "roots": int(roots.count),
-        "reference_roots": int(expected.count),
+        "roots": int(roots.total),
+        "reference_roots": int(expected.total),
         "search_recall": recall(expected, roots),
         "largest_skin_back_m": float(error.norm(dim=-1).max()),
         "starts_per_point": float(posed_torch.candidates.of(points).sum() / num_points),
         "reference_evaluations_per_point": evaluations / num_points,
-        "floor": floors(num_points, int(roots.count), evaluations, posed),
+        "floor": floors(num_points, int(roots.total), evaluations, posed),
     }
     print("found; timing", file=sys.stderr)
     figures["search_ms"] = clock(lambda: kernels.find_correspondences_into(points, posed, capacity))
@@ -144,13 +144,13 @@ def scene(num_points: int, resolution: tuple[int, int, int]) -> tuple[FastSnarfD
 
 def recall(expected: RootBuffer, roots: RootBuffer) -> float:
     """Share of the expected roots that are among the others, within a tenth of a millimetre."""
-    count = int(expected.count)
+    count = int(expected.total)
     point = expected.point[:count].long()
     nearest = torch.full((count,), torch.inf, device=point.device)
-    for place in range(int(roots.number.max())):
-        row = (roots.first[point].long() + place).clamp(max=len(roots.canonical) - 1)
+    for place in range(int(roots.counts.max())):
+        row = (roots.starts[point].long() + place).clamp(max=len(roots.canonical) - 1)
         distance = (roots.canonical[row] - expected.canonical[:count]).norm(dim=-1)
-        nearest = torch.where(roots.number[point] > place, nearest.minimum(distance), nearest)
+        nearest = torch.where(roots.counts[point] > place, nearest.minimum(distance), nearest)
     return float((nearest < FOUND).float().mean())
 
 

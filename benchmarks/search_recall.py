@@ -17,7 +17,8 @@ import torch
 
 from benchmarks import record
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import NUM_JOINTS
 from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import SearchSettings
@@ -104,7 +105,7 @@ def everywhere(bones: list[int], device: torch.device) -> BoneCandidates:
     """The same candidates in a box of ten metres."""
     masks = torch.full((RESOLUTION**3,), sum(1 << bone for bone in bones), dtype=torch.int32, device=device)
     return BoneCandidates(
-        torch.full((3,), -5.0, device=device), torch.full((3,), 10 / RESOLUTION, device=device), masks
+        torch.full((3,), -5.0, device=device), torch.full((3,), 10 / RESOLUTION, device=device), masks, NUM_JOINTS
     )
 
 

@@ -128,7 +128,7 @@ class RowAdam(Optimizer):
 
     def _update_triton(self, parameter: Tensor, gradient: Tensor, group: dict) -> None:
         """The same in one launch."""
-        from instantavatar_ns.kernels.launch import launch
+        from instantavatar_ns.kernels.launch import launch, next_power_of_2
         from instantavatar_ns.kernels.row_adam import row_adam_kernel
 
         state, columns = self.state[parameter], parameter[0].numel()
@@ -144,6 +144,6 @@ class RowAdam(Optimizer):
             *group["betas"],
             group["eps"],
             columns,
-            WIDTH=1 << max(0, columns - 1).bit_length(),
+            WIDTH=next_power_of_2(columns),
             num_warps=1,
         )

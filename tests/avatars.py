@@ -11,7 +11,8 @@ from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_transforms, canonical_vertices, root_space
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 
 BETAS = torch.zeros(10)

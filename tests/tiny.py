@@ -11,7 +11,7 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from torch import Tensor, nn
 
 from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
@@ -75,9 +75,9 @@ class BodyField(nn.Module):
         assert not noise, "no noise in evaluation"
         return self._density(points), points
 
-    def forward(self, points: Tensor, noise: float = 0.0, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if count is not None:
-            points = torch.where(torch.arange(len(points))[:, None] < count, points, 100.0)
+    def forward(self, points: Tensor, noise: float = 0.0, total: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if total is not None:
+            points = torch.where(torch.arange(len(points))[:, None] < total, points, 100.0)
         return self.density(points, noise)[0], torch.tensor(COLOR).expand(len(points), 3)
 
 

@@ -24,7 +24,8 @@ from PIL import Image
 from scipy.interpolate import CubicSpline, PchipInterpolator
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES
 
 ROOT = Path(__file__).parents[1]
 FPS = 30

@@ -9,31 +9,37 @@ from torch import Tensor
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.utils.linalg import rigid_inverse
 
-# body_pose index: radians. An A-pose: hips opened, arms lowered.
-_A_POSE = {2: 0.2, 5: -0.2, 47: -0.8, 50: 0.8}
+
+def canonical_body_pose(body: BodyModel, device: torch.device | str = "cpu") -> Float[Tensor, "angles"]:
+    """Axis-angle rotations of all joints but the root in the canonical pose, an A-pose for SMPL, radians.
+
+    Args:
+        body: Its rig says which pose that is.
+        device: Of the result.
+    """
+    body_pose = torch.zeros(body.num_joints, 3, device=device)
+    for name, rotation in body.rig.canonical_pose.items():
+        body_pose[body.rig.joint_names.index(name)] = torch.tensor(rotation)
+    return body_pose[1:].flatten()
 
 
-def canonical_body_pose(device: torch.device | str = "cpu") -> Float[Tensor, "69"]:
-    """Axis-angle rotations of the canonical A-pose, radians."""
-    body_pose = torch.zeros(69, device=device)
-    for index, angle in _A_POSE.items():
-        body_pose[index] = angle
-    return body_pose
-
-
-def canonical_transforms(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "24 4 4"]:
+def canonical_transforms(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "joints 4 4"]:
     """Skinning transforms from the T-pose to the canonical pose; the root stays where it is.
 
     The joints are those of the body's file: the canonical space is there before it is known where the person's are.
+
+    Args:
+        body: The person's body.
+        betas: Shape coefficients.
     """
     still = torch.zeros(1, 3, device=betas.device)
-    return _as_given(body).transforms(betas, still, canonical_body_pose(betas.device)[None], still)[0]
+    return _as_given(body).transforms(betas, still, canonical_body_pose(body, betas.device)[None], still)[0]
 
 
 def canonical_vertices(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "vertices 3"]:
-    """Vertices of the canonical body, metres, in root space."""
+    """Vertices of the canonical body, metres, in root space; arguments as of `canonical_transforms`."""
     still = torch.zeros(1, 3, device=betas.device)
-    return _as_given(body).vertices(betas, still, canonical_body_pose(betas.device)[None], still)[0]
+    return _as_given(body).vertices(betas, still, canonical_body_pose(body, betas.device)[None], still)[0]
 
 
 def _as_given(body: BodyModel) -> BodyModel:
@@ -41,8 +47,8 @@ def _as_given(body: BodyModel) -> BodyModel:
 
 
 def root_space(
-    transforms: Float[Tensor, "*batch 24 4 4"], canonical: Float[Tensor, "24 4 4"]
-) -> tuple[Float[Tensor, "*batch 4 4"], Float[Tensor, "*batch 24 4 4"]]:
+    transforms: Float[Tensor, "*batch joints 4 4"], canonical: Float[Tensor, "joints 4 4"]
+) -> tuple[Float[Tensor, "*batch 4 4"], Float[Tensor, "*batch joints 4 4"]]:
     """Split skinning transforms into the root's motion and the pose within root space.
 
     Args:

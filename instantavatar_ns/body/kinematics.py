@@ -1,7 +1,7 @@
 """From joint rotations to bones, in a few batched products.
 
-smplx walks down the joints one by one and reads their parents from the device: 24 products, and as many waits of the
-host on a GPU. Too slow for a training step; here each round doubles how many ancestors are included.
+smplx walks down the joints one by one and reads their parents from the device: a product and, on a GPU, a
+synchronisation for each. Too slow for a training step; here each round doubles how many ancestors are included.
 """
 
 from __future__ import annotations

@@ -55,8 +55,14 @@ def pose_body(body: BodyModel, poses: PoseSequence, world_to_dataset: Float[Tens
     return PosedBody(rigid_inverse(root_to_dataset) @ world_to_dataset, bone_transforms)
 
 
-def rest_sequence(poses: PoseSequence, stand: int) -> PoseSequence:
-    """The canonical A-pose, standing where the person stands in frame `stand`."""
+def rest_sequence(body: BodyModel, poses: PoseSequence, stand: int) -> PoseSequence:
+    """Return the canonical pose, standing where the person stands in frame `stand` of `poses`.
+
+    Args:
+        body: Its rig says which pose the canonical one is.
+        poses: Poses of the person.
+        stand: Index of the frame.
+    """
     here = slice(stand, stand + 1)
-    body_pose = canonical_body_pose(poses.transl.device)[None]
+    body_pose = canonical_body_pose(body, poses.transl.device)[None]
     return PoseSequence(poses.betas, poses.global_orient[here], body_pose, poses.transl[here])

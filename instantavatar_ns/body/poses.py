@@ -1,4 +1,4 @@
-"""The poses of a subject's frames, as every data format yields them."""
+"""Poses of a subject's frames, as every data format yields them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ T = TypeVar("T", bound="PoseSequence")
 
 @dataclass(frozen=True, eq=False)
 class PoseSequence:
-    """SMPL parameters of a sequence of frames of one person, in the dataset's world.
+    """Parameters of a body model in a sequence of frames of one person, in the dataset's world.
 
     Attributes:
         betas: Shape coefficients, shared by all frames.
         global_orient: Axis-angle rotation of the root, radians.
-        body_pose: Axis-angle rotations of the 23 other joints, radians.
+        body_pose: Axis-angle rotations of the other joints relative to their parents, radians.
         transl: Translation, metres.
     """
 
     betas: Float[Tensor, "10"]
     global_orient: Float[Tensor, "frames 3"]
-    body_pose: Float[Tensor, "frames 69"]
+    body_pose: Float[Tensor, "frames angles"]
     transl: Float[Tensor, "frames 3"]
 
     def __len__(self) -> int:

@@ -12,7 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from torch import Tensor
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
 from instantavatar_ns.check.recording import Recording, make_recording, read_recording
 from instantavatar_ns.data.dataset import AvatarDataset

@@ -13,8 +13,9 @@ from nerfstudio.utils.poses import to4x4
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.subject import Subject
@@ -59,7 +60,7 @@ class BodySurface:
         surface._place(vertices, torch.ones_like(vertices, dtype=torch.float32))
         return surface
 
-    def posed(self, poses: PoseSequence) -> tuple[Float[Tensor, "frames points 3"], Float[Tensor, "frames 24 3"]]:
+    def posed(self, poses: PoseSequence) -> tuple[Float[Tensor, "frames points 3"], Float[Tensor, "frames joints 3"]]:
         """Points and joints in the dataset's world, metres; pose-dependent offsets, millimetres, are left out."""
         device = self._weights.device
         betas, *pose = (value.to(device) for value in (poses.betas, poses.global_orient, poses.body_pose, poses.transl))
@@ -99,7 +100,7 @@ class Recording:
     pose_numbers: Int[Tensor, "poses"]
     numbers: Int[Tensor, "frames"]
     points: Float[Tensor, "frames points 3"]
-    joints: Float[Tensor, "frames 24 3"]
+    joints: Float[Tensor, "frames joints 3"]
     scale: tuple[float, float]
 
     def __len__(self) -> int:

@@ -52,17 +52,17 @@ class Alignment(NamedTuple):
         joint_offsets: From the body's joints to the person's, in the T-pose, metres.
     """
 
-    knots: Float[Tensor, "knots 25 3"]
-    remainders: Float[Tensor, "frames 25 3"]
+    knots: Float[Tensor, "knots vectors 3"]
+    remainders: Float[Tensor, "frames vectors 3"]
     spread: float
-    joint_offsets: Float[Tensor, "24 3"]
+    joint_offsets: Float[Tensor, "joints 3"]
 
 
 @torch.no_grad()
 def align_to_silhouettes(
     body: BodyModel,
     betas: Float[Tensor, "10"],
-    rotations: Float[Tensor, "frames 24 3 3"],
+    rotations: Float[Tensor, "frames joints 3 3"],
     transl: Float[Tensor, "frames 3"],
     times: Float[Tensor, "frames"],
     basis: Float[Tensor, "frames knots"],

@@ -54,8 +54,8 @@ class KnotPrior(NamedTuple):
             no hyperparameter changes; of knots k it is this `- 0.5 k precision k + pull k`.
     """
 
-    precision: Float[Tensor, "25 knots knots"]
-    pull: Float[Tensor, "knots 25 3"]
+    precision: Float[Tensor, "vectors knots knots"]
+    pull: Float[Tensor, "knots vectors 3"]
     log_probability: Float[Tensor, ""]
 
 
@@ -71,7 +71,7 @@ class MotionPrior:
 
     def __init__(
         self,
-        rotations: Float[Tensor, "frames 24 3 3"],
+        rotations: Float[Tensor, "frames joints 3 3"],
         transl: Float[Tensor, "frames 3"],
         times: Float[Tensor, "frames"],
         basis: Float[Tensor, "frames knots"],
@@ -103,8 +103,8 @@ class MotionPrior:
         return KnotPrior(precision * unit[:, None, None] ** 2, pull * unit[:, None], log_probability)
 
     def of_frames(
-        self, knots: Float[Tensor, "knots 25 3"], hyperparameters: Hyperparameters
-    ) -> Float[Tensor, "frames 25 3"]:
+        self, knots: Float[Tensor, "knots vectors 3"], hyperparameters: Hyperparameters
+    ) -> Float[Tensor, "frames vectors 3"]:
         """Return the most probable corrections of the jitter that is left when these knots have corrected the rest.
 
         Args:

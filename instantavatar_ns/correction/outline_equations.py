@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
-from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.correction.motion_prior import KnotPrior
 from instantavatar_ns.correction.silhouettes import Silhouettes, inner_edges, match_outlines
 from instantavatar_ns.correction.symmetry import PATCH, joint_prior, patches
@@ -25,7 +25,6 @@ from instantavatar_ns.correction.windows import Span
 # Expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the next.
 # Outlines are normal about that, and independent where they are a patch apart.
 _CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _UNEVENNESS = 0.01, 0.002, 0.004, 0.007
-_OF_POSE, _OF_JOINTS = 3 * NUM_JOINTS + 3, 3 * NUM_JOINTS  # unknowns of a knot, and of the person's joints
 _FRAMES_AT_ONCE = 16  # whose meshes are held at a time
 
 
@@ -38,8 +37,8 @@ class Unknowns(NamedTuple):
         clothes: Thickness on each patch, metres.
     """
 
-    knots: Float[Tensor, "knots 25 3"]
-    joint_offsets: Float[Tensor, "24 3"]
+    knots: Float[Tensor, "knots vectors 3"]
+    joint_offsets: Float[Tensor, "joints 3"]
     clothes: Float[Tensor, "patches"]
 
 
@@ -53,7 +52,7 @@ class Observations(NamedTuple):
         silhouettes: Of the person.
     """
 
-    rotations: Float[Tensor, "frames 24 3 3"]
+    rotations: Float[Tensor, "frames joints 3 3"]
     transl: Float[Tensor, "frames 3"]
     basis: Float[Tensor, "frames knots"]
     silhouettes: Silhouettes
@@ -92,8 +91,8 @@ class Solution(NamedTuple):
         evidence: Logarithm of the probability of distances and given poses, but for what no prior changes.
     """
 
-    knots: list[Float[Tensor, "knots 25 3"]]
-    joint_offsets: Float[Tensor, "24 3"]
+    knots: list[Float[Tensor, "knots vectors 3"]]
+    joint_offsets: Float[Tensor, "joints 3"]
     clothes: Float[Tensor, "patches"]
     evidence: float
 
@@ -112,21 +111,23 @@ class OutlineEquations:
         self.rest, self.joints = body.rest(betas)
         self.weights, self.faces, self.ancestors = body.skinning_weights, body.faces, body.ancestors
         self.parents = body.parents.tolist()
+        self.of_joints = 3 * body.num_joints  # unknowns of the person's joints
+        self.of_pose = self.of_joints + 3  # and of a knot
         self.edges, self.sides = inner_edges(body.faces)
-        follows = torch.eye(NUM_JOINTS)  # whether a bone (column) hangs on a joint (row)
-        for joint in range(NUM_JOINTS - 1, 0, -1):
+        follows = torch.eye(body.num_joints)  # whether a bone (column) hangs on a joint (row)
+        for joint in range(body.num_joints - 1, 0, -1):
             follows[self.parents[joint]] += follows[joint]
         # How much of an edge moves along with each joint's turn, with the shift, with each joint's place.
         share = (self.weights @ follows.T.to(self.weights))[self.edges].mean(dim=1)
         self.share = torch.cat([share, torch.ones_like(share[:, :1]), share], dim=1)
-        patch = patches(self.rest, self.weights, self.joints)
+        patch = patches(self.rest, self.weights, self.joints, body.rig.mirror_images)
         self.num_patches = int(patch.max()) + 1
         self.patch = patch[self.edges[:, 0]]
         # The inverse covariance of clothes that have some thickness in common, and a difference on each patch.
         of_patch = _CLOTHES_SPREAD**-2
         in_common = of_patch**2 / (_CLOTHES_IN_COMMON**-2 + self.num_patches * of_patch)
         of_clothes = of_patch * torch.eye(self.num_patches).to(self.rest).double() - in_common
-        of_joints, pull = (part.double() for part in joint_prior(self.joints))
+        of_joints, pull = (part.double() for part in joint_prior(self.joints, body.rig.mirror_images))
         self.precision = torch.block_diag(of_joints, of_clothes)
         self.pull = torch.cat([pull, _CLOTHES * of_clothes.sum(dim=1)])
 
@@ -134,7 +135,9 @@ class OutlineEquations:
         """Return given poses, the body's joints, and clothes as thick as is expected."""
         zeros = self.pull.new_zeros
         return Unknowns(
-            zeros(num_knots, NUM_JOINTS + 1, 3), zeros(NUM_JOINTS, 3), zeros(self.num_patches).fill_(_CLOTHES)
+            zeros(num_knots, self.of_pose // 3, 3),
+            torch.zeros_like(self.joints).to(self.pull),
+            zeros(self.num_patches).fill_(_CLOTHES),
         )
 
     def linearise(self, observed: Observations, unknowns: Unknowns, reach: float) -> Equations:
@@ -150,15 +153,15 @@ class OutlineEquations:
             some = observed.of(slice(first, first + _FRAMES_AT_ONCE))
             parts.extend(self._of_frames(some, unknowns, reach))
         # What is solved is badly conditioned.
-        basis, size = observed.basis.double(), knots * _OF_POSE
+        basis, size = observed.basis.double(), knots * self.of_pose
         matrix, with_clothes, of_clothes, pull, pull_clothes = (
             torch.stack(part).double() for part in zip(*parts, strict=True)
         )
-        pose, joints = slice(_OF_POSE), slice(_OF_POSE, None)
+        pose, joints = slice(self.of_pose), slice(self.of_pose, None)
         pairs = torch.einsum("fa,fb->abf", basis, basis).reshape(knots * knots, frames)
-        by_knots = (pairs @ matrix[:, pose, pose].flatten(1)).view(knots, knots, _OF_POSE, _OF_POSE)
-        with_joints = (basis.T @ matrix[:, pose, joints].flatten(1)).view(size, _OF_JOINTS)
-        with_patches = (basis.T @ with_clothes[..., pose].flatten(1)).view(knots, self.num_patches, _OF_POSE)
+        by_knots = (pairs @ matrix[:, pose, pose].flatten(1)).view(knots, knots, self.of_pose, self.of_pose)
+        with_joints = (basis.T @ matrix[:, pose, joints].flatten(1)).view(size, self.of_joints)
+        with_patches = (basis.T @ with_clothes[..., pose].flatten(1)).view(knots, self.num_patches, self.of_pose)
         joints_clothes = with_clothes[..., joints].sum(dim=0).T
         corner = torch.cat(
             [
@@ -216,8 +219,8 @@ class OutlineEquations:
         return result
 
     def _derivatives(
-        self, transforms: Float[Tensor, "frames 24 4 4"], joints: Float[Tensor, "24 3"]
-    ) -> tuple[Float[Tensor, "frames 3"], Float[Tensor, "frames 6 147"]]:
+        self, transforms: Float[Tensor, "frames joints 4 4"], joints: Float[Tensor, "joints 3"]
+    ) -> tuple[Float[Tensor, "frames 3"], Float[Tensor, "frames 6 unknowns"]]:
         """Return a center in each frame, and derivatives of the distance of a point that follows all joints.
 
         The distance's slope is a force at the point: its moment about the center and the force itself, times these,
@@ -263,8 +266,8 @@ class OutlineEquations:
             torch.linalg.solve_triangular(factor.T, own[:, None] - border @ shared, upper=True)
             for factor, border, own in factors
         ]
-        offsets, clothes = shared[:_OF_JOINTS, 0].view(-1, 3), shared[_OF_JOINTS:, 0]
-        return Solution([some.view(-1, NUM_JOINTS + 1, 3) for some in knots], offsets, clothes, float(evidence))
+        offsets, clothes = shared[: self.of_joints, 0].view(-1, 3), shared[self.of_joints :, 0]
+        return Solution([some.view(-1, self.of_pose // 3, 3) for some in knots], offsets, clothes, float(evidence))
 
 
 def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) -> Equations:
@@ -275,7 +278,9 @@ def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) ->
         cells: Frames and knots of each.
         window: Frames and knots of the window.
     """
-    size, some = (window.knots.stop - window.knots.start) * _OF_POSE, equations[0]
+    some = equations[0]
+    of_pose = len(some.matrix) // (cells[0].knots.stop - cells[0].knots.start)
+    size = (window.knots.stop - window.knots.start) * of_pose
     result = Equations(
         some.matrix.new_zeros(size, size),
         some.border.new_zeros(size, some.border.shape[1]),
@@ -285,7 +290,7 @@ def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) ->
     )
     for cell, part in zip(cells, equations, strict=True):
         if cell.within(window):
-            first = (cell.knots.start - window.knots.start) * _OF_POSE
+            first = (cell.knots.start - window.knots.start) * of_pose
             own = slice(first, first + len(part.matrix))
             places = (own, own), own, ..., own, ...
             for whole, place, value in zip(result, places, part, strict=True):
@@ -296,6 +301,6 @@ def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) ->
 def _with_prior(matrix: Float[Tensor, "unknowns unknowns"], prior: KnotPrior) -> Float[Tensor, "unknowns unknowns"]:
     """Return the sum of the matrix and of the prior's, which is the same for the three coordinates of a joint."""
     result, knots = matrix.clone(), prior.precision.shape[-1]
-    blocks = result.view(knots, NUM_JOINTS + 1, 3, knots, NUM_JOINTS + 1, 3)
+    blocks = result.view(knots, -1, 3, knots, len(result) // knots // 3, 3)
     blocks.diagonal(dim1=1, dim2=4).diagonal(dim1=1, dim2=3).add_(prior.precision.permute(1, 2, 0)[..., None])
     return result

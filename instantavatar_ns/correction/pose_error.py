@@ -32,7 +32,7 @@ class PoseError(NamedTuple):
     drift_deg: float
 
 
-def joint_rotations(poses: PoseSequence) -> Float[Tensor, "frames 24 3 3"]:
+def joint_rotations(poses: PoseSequence) -> Float[Tensor, "frames joints 3 3"]:
     """Rotations of the joints relative to their parents."""
     return rotation_matrices(poses.axis_angles)
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
-from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.subject import Subject
@@ -25,7 +25,6 @@ from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.linalg import rigid_inverse
 
 _USUAL_SPREAD = 0.006  # radians: poses of a good fit
-NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians, then the body's shift, metres
 
 
 class PoseRefinement(nn.Module):
@@ -46,16 +45,16 @@ class PoseRefinement(nn.Module):
         InputError: `knot_spacing` is not positive.
     """
 
-    given_rotations: Float[Tensor, "frames 24 3 3"]
+    given_rotations: Float[Tensor, "frames joints 3 3"]
     given_transl: Float[Tensor, "frames 3"]
     basis: Float[Tensor, "frames knots"]
     bending: Float[Tensor, "triples frames"]
-    joints: Float[Tensor, "24 3"]
-    ancestors: Int[Tensor, "rounds 24"]
-    canonical: Float[Tensor, "24 4 4"]
+    joints: Float[Tensor, "joints 3"]
+    ancestors: Int[Tensor, "rounds joints"]
+    canonical: Float[Tensor, "joints 4 4"]
     world_to_dataset: Float[Tensor, "4 4"]
-    coordinates: Float[Tensor, "75 75"]
-    start: Float[Tensor, "frames 25 3"]
+    coordinates: Float[Tensor, "coordinates coordinates"]
+    start: Float[Tensor, "frames vectors 3"]
     certainty: Float[Tensor, ""]
 
     def __init__(
@@ -64,7 +63,7 @@ class PoseRefinement(nn.Module):
         poses: PoseSequence,
         times: Float[Tensor, "frames"],
         world_to_dataset: Float[Tensor, "4 4"],
-        coordinates: Float[Tensor, "75 75"] | None = None,
+        coordinates: Float[Tensor, "coordinates coordinates"] | None = None,
         *,
         knot_spacing: float = 8.0,
     ) -> None:
@@ -81,12 +80,13 @@ class PoseRefinement(nn.Module):
         for name, value in constants.items():  # they follow from the data
             self.register_buffer(name, value, persistent=False)
         # Another machine may find eigenvectors of the opposite sign, and align the poses a little differently.
-        self.register_buffer("coordinates", surface_coordinates(body, poses) if coordinates is None else coordinates)
+        coordinates = surface_coordinates(body, poses) if coordinates is None else coordinates
+        self.register_buffer("coordinates", coordinates)
         self.register_buffer("joints", body.rest(poses.betas)[1])
-        self.register_buffer("start", torch.zeros(len(times), NUM_JOINTS + 1, 3))
+        self.register_buffer("start", torch.zeros(len(times), body.num_joints + 1, 3))
         self.register_buffer("certainty", torch.ones(()))
-        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
-        self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
+        self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], len(coordinates)))
+        self.remainders = nn.Parameter(torch.zeros(len(times), len(coordinates)))
 
     @classmethod
     def of_training_frames(cls, subject: Subject, body: BodyModel, knot_spacing: float) -> PoseRefinement:
@@ -114,17 +114,17 @@ class PoseRefinement(nn.Module):
         return PosedBody(world_to_root[0], bones[0])
 
     @property
-    def bone_transforms(self) -> Float[Tensor, "frames 24 4 4"]:
+    def bone_transforms(self) -> Float[Tensor, "frames joints 4 4"]:
         """From the canonical pose to root space, in every frame."""
         return self._pose(self.corrections(), self.given_rotations, self.given_transl)[1]
 
     @torch.no_grad()
     def start_from(
         self,
-        knots: Float[Tensor, "knots 25 3"],
-        remainders: Float[Tensor, "frames 25 3"],
+        knots: Float[Tensor, "knots vectors 3"],
+        remainders: Float[Tensor, "frames vectors 3"],
         spread: float,
-        joints: Float[Tensor, "24 3"],
+        joints: Float[Tensor, "joints 3"],
     ) -> None:
         """Begin with these corrections, in place of those there are, and stay near them.
 
@@ -141,18 +141,18 @@ class PoseRefinement(nn.Module):
         self.start.copy_(self.corrections())
         self.certainty.fill_(max(1.0, (_USUAL_SPREAD / spread) ** 2))
 
-    def corrections(self) -> Float[Tensor, "frames 25 3"]:
-        """Rotation vectors of the 24 joints, radians, and the shift, metres, of every frame."""
+    def corrections(self) -> Float[Tensor, "frames vectors 3"]:
+        """Rotation vectors of the joints, radians, and the shift, metres, of every frame."""
         return self._correction(self.basis @ self.knots + self.remainders)
 
-    def _live(self, row: Int[Tensor, "1"]) -> Float[Tensor, "1 25 3"]:
+    def _live(self, row: Int[Tensor, "1"]) -> Float[Tensor, "1 vectors 3"]:
         """One frame's correction."""
         return self._correction(self.basis[row] @ self.knots + self.remainders.index_select(0, row))
 
-    def _correction(self, values: Float[Tensor, "batch 75"]) -> Float[Tensor, "batch 25 3"]:
-        return (values @ self.coordinates.T).view(-1, NUM_JOINTS + 1, 3)
+    def _correction(self, values: Float[Tensor, "batch coordinates"]) -> Float[Tensor, "batch vectors 3"]:
+        return (values @ self.coordinates.T).unflatten(-1, (-1, 3))
 
-    def corrected(self) -> tuple[Float[Tensor, "frames 24 3 3"], Float[Tensor, "frames 3"]]:
+    def corrected(self) -> tuple[Float[Tensor, "frames joints 3 3"], Float[Tensor, "frames 3"]]:
         """Rotations of the joints relative to their parents, and translations in the dataset's world."""
         return self._correct(self.corrections(), self.given_rotations, self.given_transl)
 
@@ -176,18 +176,18 @@ class PoseRefinement(nn.Module):
 
     @staticmethod
     def _correct(
-        corrections: Float[Tensor, "batch 25 3"],
-        rotations: Float[Tensor, "batch 24 3 3"],
+        corrections: Float[Tensor, "batch vectors 3"],
+        rotations: Float[Tensor, "batch joints 3 3"],
         transl: Float[Tensor, "batch 3"],
-    ) -> tuple[Float[Tensor, "batch 24 3 3"], Float[Tensor, "batch 3"]]:
+    ) -> tuple[Float[Tensor, "batch joints 3 3"], Float[Tensor, "batch 3"]]:
         return rotation_matrices(corrections[:, :-1]) @ rotations, transl + corrections[:, -1]
 
     def _pose(
         self,
-        corrections: Float[Tensor, "batch 25 3"],
-        rotations: Float[Tensor, "batch 24 3 3"],
+        corrections: Float[Tensor, "batch vectors 3"],
+        rotations: Float[Tensor, "batch joints 3 3"],
         transl: Float[Tensor, "batch 3"],
-    ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch 24 4 4"]]:
+    ) -> tuple[Float[Tensor, "batch 4 4"], Float[Tensor, "batch joints 4 4"]]:
         """World to root space, and canonical pose to root space."""
         corrected = self._correct(corrections, rotations, transl)
         transforms = skinning_transforms(*corrected, self.joints, self.ancestors)
@@ -231,7 +231,9 @@ def second_differences(times: Float[Tensor, "frames"]) -> Float[Tensor, "triples
     return rows
 
 
-def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.3) -> Float[Tensor, "75 75"]:
+def surface_coordinates(
+    body: BodyModel, poses: PoseSequence, least: float = 0.3
+) -> Float[Tensor, "coordinates coordinates"]:
     """Coordinates of corrections along which equal steps move the body's surface equally far.
 
     A turn of the pelvis moves everything and is undone by the hips and the spine; a turn of a hand moves next to
@@ -244,21 +246,21 @@ def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.3
             without effect; its steps are no longer than those of one with that effect.
 
     Returns:
-        Columns are corrections (rotation vectors of the 24 joints, radians, then the shift, metres) that move the
+        Columns are corrections (rotation vectors of the joints, radians, then the shift, metres) that move the
         surface by one metre, root of the mean square.
     """
     some = torch.linspace(0, len(poses) - 1, min(len(poses), 6)).round().long()
-    looked_at = poses.rows(some)
     rest, joints = body.rest(poses.betas)
     stride = max(len(rest) // 500, 1)
     weights, vertices = body.skinning_weights[::stride], rest[::stride]
-    given, transl = rotation_matrices(looked_at.axis_angles), looked_at.transl
+    given, transl = rotation_matrices(poses.axis_angles[some]), poses.transl[some]
 
     def surface(correction: Tensor) -> Tensor:
-        turns = rotation_matrices(correction.view(NUM_JOINTS + 1, 3)[:-1]) @ given
+        turns = rotation_matrices(correction.view(-1, 3)[:-1]) @ given
         transforms = skinning_transforms(turns, transl + correction[-3:], joints, body.ancestors)
         return skinned(vertices, weights, transforms)
 
-    motion = torch.func.jacfwd(surface)(torch.zeros(NUM_COORDINATES)).reshape(-1, NUM_COORDINATES)
+    unmoved = torch.zeros(3 * body.num_joints + 3)
+    motion = torch.func.jacfwd(surface)(unmoved).reshape(-1, len(unmoved))
     effect, axes = torch.linalg.eigh(motion.T @ motion * (3 / len(motion)))
     return axes / (effect.clamp_min(0) + least**2).sqrt()

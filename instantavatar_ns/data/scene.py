@@ -20,7 +20,8 @@ from nerfstudio.data.scene_box import SceneBox
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.data.masks import WHITE_ON_BLACK, MaskEncoding
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics

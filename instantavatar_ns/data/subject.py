@@ -10,7 +10,8 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.masks import MaskEncoding
 from instantavatar_ns.utils.errors import InputError

@@ -27,7 +27,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from scipy.io import loadmat
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.cameras import check_cameras
 from instantavatar_ns.data.empty_frames import without_empty_frames

@@ -24,7 +24,8 @@ from jaxtyping import Float
 from nerfstudio.data.dataparsers.base_dataparser import DataParser, DataParserConfig, DataparserOutputs
 from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
-from instantavatar_ns.body.model import load_body_model, rotation_matrices
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import rotation_matrices
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.cameras import check_cameras
 from instantavatar_ns.data.pixel_centers import resize_intrinsics

@@ -14,10 +14,10 @@ from instantavatar_ns.deformer.voxels import (
     corner_weight_slopes,
     corner_weights,
     corners,
-    in_marked_cell,
     interpolate,
     weighted_rows,
 )
+from instantavatar_ns.utils.cells import cell_values
 from instantavatar_ns.utils.linalg import inverse3, matvec
 
 
@@ -30,17 +30,20 @@ class FastSnarfDeformer(nn.Module):
         vertices: Canonical body, metres.
         skinning_weights: Its skinning weights.
         resolution: Voxels along x, y, z.
-        settings: When the search ends, and what computes it.
-        skinning: How the weights get from the body into the voxels.
+        settings: Ends of the search, and what computes it.
+        skinning: Spreads the weights from the body into the voxels.
+
+    Raises:
+        InputError: The body has more joints than the search can name.
     """
 
-    skinning_weights: Float[Tensor, "voxels 24"]
+    skinning_weights: Float[Tensor, "voxels joints"]
     main_bones: Int[Tensor, "thin_voxels 2"]
 
     def __init__(
         self,
         vertices: Float[Tensor, "vertices 3"],
-        skinning_weights: Float[Tensor, "vertices 24"],
+        skinning_weights: Float[Tensor, "vertices joints"],
         resolution: tuple[int, int, int] = (128, 128, 32),
         settings: SearchSettings | None = None,
         skinning: SkinningSettings = BODY_SKINNING,
@@ -52,7 +55,12 @@ class FastSnarfDeformer(nn.Module):
         self.register_buffer("skinning_weights", weights, persistent=False)
         self.register_buffer("main_bones", main_bones(weights, self.box), persistent=False)
 
-    def pose(self, bone_transforms: Float[Tensor, "24 4 4"]) -> PosedSkinning:
+    @property
+    def num_bones(self) -> int:
+        """Bones of the body, one a joint."""
+        return self.skinning_weights.shape[1]
+
+    def pose(self, bone_transforms: Float[Tensor, "joints 4 4"]) -> PosedSkinning:
         """Blend one pose's bone transforms (canonical pose to root space) per voxel."""
         if self.settings.implementation == "triton":
             from instantavatar_ns.deformer.search_triton import pose_triton
@@ -62,22 +70,31 @@ class FastSnarfDeformer(nn.Module):
             # Not `inv`, which reads on the host whether a matrix was singular.
             to_canonical = torch.linalg.inv_ex(bone_transforms).inverse.transpose(1, 2).contiguous()
             blended = self.skinning_weights @ bone_transforms[:, :3].reshape(-1, 12)
-            candidates = find_bone_candidates(self.main_bones, blended, self.box)
+            candidates = find_bone_candidates(self.main_bones, len(bone_transforms), blended, self.box)
         return PosedSkinning(bone_transforms, to_canonical, blended, self.box, candidates)
 
     def skin(
-        self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch 24 4 4"]
+        self, canonical: Float[Tensor, "n 3"], bone_transforms: Float[Tensor, "*batch joints 4 4"]
     ) -> Float[Tensor, "*batch n 3"]:
-        """Skin canonical points forward, in one or several poses; differentiable to the transforms."""
+        """Skin canonical points forward, in one or several poses; differentiable with respect to the transforms.
+
+        Args:
+            canonical: Canonical points, metres.
+            bone_transforms: From the canonical pose to root space.
+        """
         weights = interpolate(self.skinning_weights, canonical, self.box)
         transforms = torch.einsum("nj,...jrc->...nrc", weights, bone_transforms[..., :3, :])
         return matvec(transforms[..., :3], canonical) + transforms[..., 3]
 
     def forward(self, points: Float[Tensor, "n 3"], posed: PosedSkinning) -> Roots:
-        """Canonical correspondences of posed points, differentiable to the points and the bone transforms; in torch.
+        """Find correspondences, in torch; differentiable with respect to the points and the bone transforms.
 
         The gradient is that of the implicit function (InstantAvatar eq. 9): with d(x) the skinning of x, a root x* of
-        d(x) = x_d moves by J^-1 (change of x_d - change of d), J being the derivative of d to x at x*.
+        d(x) = x_d moves by J^-1 (change of x_d - change of d), J being the derivative of d with respect to x at x*.
+
+        Args:
+            points: Posed points in root space, metres.
+            posed: The pose.
         """
         roots = search_roots_torch(points.detach(), posed, self.settings)
         if not torch.is_grad_enabled() or not (posed.bone_transforms.requires_grad or points.requires_grad):
@@ -102,11 +119,11 @@ class FastSnarfDeformer(nn.Module):
             points: Posed points in root space, metres.
             posed: The pose.
             capacity: Rows of the buffers.
-            num_points: How many of the points count, by default all.
+            num_points: Points that are filled, on the device; by default all.
             occupied: Cells that divide the canonical box; roots in others are dropped.
 
         Raises:
-            InputError: Where the implementation cannot run.
+            InputError: The implementation cannot run on the device.
         """
         if self.settings.implementation == "triton":
             from instantavatar_ns.deformer.search_triton import find_roots
@@ -125,14 +142,20 @@ class FastSnarfDeformer(nn.Module):
             points = torch.where(counts[:, None], points, torch.nan)  # has no candidates
         roots = self(points, posed)
         if occupied is not None:
-            keep = in_marked_cell(roots.canonical.detach(), occupied, self.box)
+            marked, inside = cell_values(occupied, roots.canonical.detach(), self.box.lower, self.box.upper)
+            keep = marked & inside
             roots = Roots(roots.canonical[keep], roots.point[keep])
         return pack_roots(roots, len(points), capacity)
 
 
 @torch.no_grad()
 def skinning_jacobian(canonical: Float[Tensor, "n 3"], posed: PosedSkinning) -> Float[Tensor, "n 3 3"]:
-    """Derivative of the skinned position to the canonical one, the change of the weights included."""
+    """Derivative of the skinned position with respect to the canonical one, the change of the weights included.
+
+    Args:
+        canonical: Canonical points, metres.
+        posed: The pose.
+    """
     rows, fraction = corners(canonical, posed.box)
     rotation = weighted_rows(posed.blended, rows, corner_weights(fraction)).view(-1, 3, 4)[..., :3]
     slopes = corner_weight_slopes(fraction, posed.box)

@@ -1,7 +1,7 @@
-"""Interface of the correspondence search: what it takes, and what it gives.
+"""Interface of the correspondence search: its settings, input and output.
 
 `FastSnarfDeformer` is the only entry. `search_torch` is the reference and serves every device; `search_triton` serves
-CUDA, fills buffers of fixed size and never waits for the GPU. `SearchSettings.implementation` chooses.
+CUDA, fills buffers of fixed size and never blocks the host. `SearchSettings.implementation` chooses.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class PosedSkinning:
         to_canonical: Their inverses, transposed.
         blended: The upper three rows of the transforms, blended per voxel.
         box: The canonical voxels.
-        candidates: Which bones are worth a start where; its box is the posed box.
+        candidates: Bones that are worth a start, by posed cell; its box is the posed box.
     """
 
-    bone_transforms: Float[Tensor, "24 4 4"]
-    to_canonical: Float[Tensor, "24 4 4"]
+    bone_transforms: Float[Tensor, "joints 4 4"]
+    to_canonical: Float[Tensor, "joints 4 4"]
     blended: Float[Tensor, "voxels 12"]
     box: VoxelBox
     candidates: BoneCandidates
@@ -55,22 +55,22 @@ class RootBuffer:
     Attributes:
         canonical: Canonical positions, metres.
         point: Index of the posed point that each belongs to.
-        count: Roots that were found. More than the capacity is an overflow: those beyond it were dropped. Rows from
-            `count` on hold nothing.
-        first: Row of each point's first root.
-        number: Roots of each point that are in the buffers.
+        total: Roots that were found. More than the capacity is an overflow: those beyond it were dropped. Rows from
+            `total` on hold nothing.
+        starts: Row of each point's first root.
+        counts: Roots of each point that are in the buffers.
     """
 
     canonical: Float[Tensor, "capacity 3"]
     point: Int[Tensor, "capacity"]
-    count: Int[Tensor, "1"]
-    first: Int[Tensor, "n"]
-    number: Int[Tensor, "n"]
+    total: Int[Tensor, "1"]
+    starts: Int[Tensor, "n"]
+    counts: Int[Tensor, "n"]
 
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """When Broyden's iteration ends (Fast-SNARF section 3.3), and what computes it.
+    """Ends of Broyden's iteration (Fast-SNARF section 3.3), and what computes it.
 
     The release gives up at 0.1 m; starts that begin farther off converge often enough in bent joints to be worth it.
     """

@@ -25,7 +25,7 @@ def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, setti
         settings: When to stop.
 
     Returns:
-        The roots, without gradient; see `FastSnarfDeformer` for the gradient to the pose.
+        The roots, without gradient; see `FastSnarfDeformer` for the gradient with respect to the pose.
     """
     point, bone = posed.candidates.of(points).nonzero(as_tuple=True)
     to_canonical = posed.to_canonical.transpose(1, 2)[bone, :3]
@@ -60,7 +60,7 @@ def search_roots_torch(points: Float[Tensor, "n 3"], posed: PosedSkinning, setti
 def _skin(
     canonical: Float[Tensor, "n 3"], target: Float[Tensor, "n 3"], posed: PosedSkinning
 ) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n 3 3"]]:
-    """How far the skinned points lie from their targets, metres, and the linear part of the blended transform there."""
+    """Skinned points less their targets, metres, and the linear part of the blended transform there."""
     transform = interpolate(posed.blended, canonical, posed.box).view(-1, 3, 4)
     rotation = transform[..., :3]
     return matvec(rotation, canonical) + transform[..., 3] - target, rotation
@@ -90,12 +90,18 @@ def _first_of_each_root(roots: Float[Tensor, "n 3"], point: Int[Tensor, "n"], sa
 
 
 def pack_roots(roots: Roots, num_points: int, capacity: int) -> RootBuffer:
-    """Put roots into buffers of fixed size; differentiable to the canonical positions."""
+    """Put roots into buffers of fixed size; differentiable with respect to the canonical positions.
+
+    Args:
+        roots: All roots.
+        num_points: Points that were searched.
+        capacity: Rows of the buffers.
+    """
     kept = min(len(roots.point), capacity)
     canonical = torch.nn.functional.pad(roots.canonical[:kept], (0, 0, 0, capacity - kept))
     point = torch.nn.functional.pad(roots.point[:kept].int(), (0, capacity - kept))
     found = torch.bincount(roots.point, minlength=num_points)
-    first = found.cumsum(dim=0) - found
-    number = found.minimum((capacity - first).clamp_min(0))
-    count = torch.full((1,), len(roots.point), dtype=torch.int32, device=point.device)
-    return RootBuffer(canonical, point, count, first.int(), number.int())
+    starts = found.cumsum(dim=0) - found
+    counts = found.minimum((capacity - starts).clamp_min(0))
+    total = torch.full((1,), len(roots.point), dtype=torch.int32, device=point.device)
+    return RootBuffer(canonical, point, total, starts.int(), counts.int())

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from instantavatar_ns.deformer.candidates import NUM_BONES, RESOLUTION, BoneCandidates, thinning
+from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, subsampling_stride
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch, next_power_of_2
 from instantavatar_ns.kernels.posed_skinning import blend_kernel, candidates_kernel
 from instantavatar_ns.kernels.search import gradient_kernel, search_kernel
 from instantavatar_ns.kernels.usable import interpreting
@@ -26,7 +26,7 @@ PASSED_ROOT = 5e-3
 
 @dataclass(frozen=True)
 class ProgramSize:
-    """What one program works on.
+    """Work of one program.
 
     Attributes:
         block: Points, roots or voxels; a power of two.
@@ -48,49 +48,72 @@ _INTERPRETED_BLOCK = 1 << 14  # the interpreter's time goes by operations, not b
 
 @torch.no_grad()
 def pose_triton(
-    bone_transforms: Float[Tensor, "24 4 4"],
-    skinning_weights: Float[Tensor, "voxels 24"],
+    bone_transforms: Float[Tensor, "joints 4 4"],
+    skinning_weights: Float[Tensor, "voxels joints"],
     main_bones: Int[Tensor, "thin_voxels 2"],
     box: VoxelBox,
 ) -> PosedSkinning:
-    """Prepare a pose in three launches: one that sets six numbers, the blend, the table of candidates."""
+    """Prepare a pose in three launches: one that sets six numbers, the blend, the table of candidates.
+
+    Args:
+        bone_transforms: From the canonical pose to root space.
+        skinning_weights: Of the canonical voxels.
+        main_bones: See `candidates.main_bones`.
+        box: The canonical voxels.
+
+    Raises:
+        InputError: The tensors are not on a CUDA device.
+    """
     _check_device(bone_transforms)
     voxels, cells = len(skinning_weights), RESOLUTION**3
     bones = bone_transforms.float().contiguous()
     bounds = bones.new_full((2, 3), -torch.inf)
     blended = bones.new_empty(voxels, 12)
     to_canonical = torch.empty_like(bones)
-    masks = torch.empty(cells, dtype=torch.int32, device=bones.device)
+    masks = torch.empty(cells, dtype=mask_dtype(len(bones)), device=bones.device)
     lower, cell = bones.new_empty(3), bones.new_empty(3)
     block = _block(BLEND, voxels)
-    programs = _ceil_div(voxels, block)
+    programs = cdiv(voxels, block)
     _launch(
         blend_kernel, programs, BLEND.warps,
         skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels,
-        **_axes("N", box.resolution), BONES=NUM_BONES, STRIDE=thinning(box), CELLS=cells,
-        SHARE=_power_of_2(_ceil_div(cells, programs)), BLOCK=block,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), CELLS=cells,
+        SHARE=next_power_of_2(cdiv(cells, programs)), BLOCK=block,
     )  # fmt: skip
     thin_voxels = len(main_bones)
     block = _block(CANDIDATES, thin_voxels)
     _launch(
-        candidates_kernel, _ceil_div(thin_voxels, block), CANDIDATES.warps,
+        candidates_kernel, cdiv(thin_voxels, block), CANDIDATES.warps,
         blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels,
-        **_axes("N", box.resolution), STRIDE=thinning(box), POSED=RESOLUTION, BLOCK=block,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip
-    return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks))
+    return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks, len(bones)))
 
 
 def find_roots(
     points: Float[Tensor, "n 3"],
     posed: PosedSkinning,
-    skinning_weights: Float[Tensor, "voxels 24"],
+    skinning_weights: Float[Tensor, "voxels joints"],
     settings: SearchSettings,
     *,
     capacity: int,
     num_points: Int[Tensor, "1"] | None = None,
     occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> RootBuffer:
-    """See `FastSnarfDeformer.find_correspondences_into`. No more than `MOST_ROOTS` roots of a point are found."""
+    """Find correspondences as `FastSnarfDeformer.find_correspondences_into` does, at most `MOST_ROOTS` of a point.
+
+    Args:
+        points: Posed points in root space, metres.
+        posed: The pose.
+        skinning_weights: Of the canonical voxels.
+        settings: When to stop.
+        capacity: Rows of the buffers.
+        num_points: Points that are filled, on the device; by default all.
+        occupied: Cells that divide the canonical box; roots in others are dropped.
+
+    Raises:
+        InputError: The tensors are not on a CUDA device.
+    """
     _check_device(points)
     roots: Any = _ImplicitRoots.apply(
         points.float(), posed.bone_transforms, posed, skinning_weights, settings, capacity, num_points, occupied
@@ -116,24 +139,25 @@ class _ImplicitRoots(torch.autograd.Function):
         roots = _search(
             points.contiguous(), posed, settings, capacity=capacity, num_points=num_points, occupied=occupied
         )
-        ctx.save_for_backward(roots.canonical, roots.point, roots.count, posed.blended, skinning_weights)
+        ctx.save_for_backward(roots.canonical, roots.point, roots.total, posed.blended, skinning_weights)
         ctx.box, ctx.num_points = posed.box, len(points)
-        ctx.mark_non_differentiable(roots.point, roots.count, roots.first, roots.number)
-        return roots.canonical, roots.point, roots.count, roots.first, roots.number
+        ctx.mark_non_differentiable(roots.point, roots.total, roots.starts, roots.counts)
+        return roots.canonical, roots.point, roots.total, roots.starts, roots.counts
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, canonical_grad: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        canonical, point, count, blended, skinning_weights = ctx.saved_tensors
+        canonical, point, total, blended, skinning_weights = ctx.saved_tensors
         points_grad = canonical.new_zeros(ctx.num_points, 3)
-        bones_grad = canonical.new_zeros(NUM_BONES, 4, 4)
+        num_bones = skinning_weights.shape[1]
+        bones_grad = canonical.new_zeros(num_bones, 4, 4)
         capacity = len(canonical)
         block = _block(GRADIENT, capacity)
         _launch(
-            gradient_kernel, min(_ceil_div(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
-            canonical, point, count, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
+            gradient_kernel, min(cdiv(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
+            canonical, point, total, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
             ctx.box.upper, points_grad, bones_grad, capacity,
-            **_axes("N", ctx.box.resolution), BONES=NUM_BONES, BLOCK=block,
+            **_axes("N", ctx.box.resolution), BONES=num_bones, BLOCK=block,
         )  # fmt: skip
         return points_grad, bones_grad, None, None, None, None, None, None
 
@@ -160,10 +184,10 @@ def _search(
     candidates, box = posed.candidates, posed.box
     block = _block(SEARCH, n)
     _launch(
-        search_kernel, _ceil_div(n, block), SEARCH.warps,
+        search_kernel, cdiv(n, block), SEARCH.warps,
         points, num_points, posed.blended, posed.to_canonical, candidates.masks, candidates.lower, candidates.cell,
         box.lower, box.upper, None if occupied is None else occupied.contiguous().view(torch.uint8),
-        roots.canonical, roots.point, roots.count, roots.first, roots.number, n, capacity, settings.max_steps,
+        roots.canonical, roots.point, roots.total, roots.starts, roots.counts, n, capacity, settings.max_steps,
         settings.converged**2, settings.diverged**2, settings.same_root**2, PASSED_ROOT**2,
         fuse=False, **_axes("N", box.resolution), **_axes("O", cells), POSED=RESOLUTION, SLOTS=MOST_ROOTS, BLOCK=block,
     )  # fmt: skip
@@ -181,16 +205,8 @@ def _axes(letter: str, sizes: Sequence[int]) -> dict[str, int]:
 
 def _block(size: ProgramSize, items: int) -> int:
     if interpreting():
-        return min(_INTERPRETED_BLOCK, max(16, _power_of_2(items)))
+        return min(_INTERPRETED_BLOCK, max(16, next_power_of_2(items)))
     return size.block
-
-
-def _ceil_div(items: int, share: int) -> int:
-    return -(-items // share)
-
-
-def _power_of_2(least: int) -> int:
-    return 1 << max(0, least - 1).bit_length()
 
 
 def _check_device(tensor: Tensor) -> None:

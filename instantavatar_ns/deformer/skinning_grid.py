@@ -46,7 +46,12 @@ def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, 
 
 
 def skinning_box(vertices: Float[Tensor, "vertices 3"], resolution: tuple[int, int, int]) -> VoxelBox:
-    """The canonical cube flattened to a quarter along z, the axis along which a standing body is thin."""
+    """The canonical cube flattened to a quarter along z, the axis along which a standing body is thin.
+
+    Args:
+        vertices: Canonical body, metres.
+        resolution: Voxels along x, y, z.
+    """
     center, half = canonical_box(vertices)
     extent = half * torch.tensor([1.0, 1.0, 0.25], device=vertices.device)
     return VoxelBox(center - extent, center + extent, resolution)
@@ -54,10 +59,10 @@ def skinning_box(vertices: Float[Tensor, "vertices 3"], resolution: tuple[int, i
 
 def build_skinning_grid(
     vertices: Float[Tensor, "vertices 3"],
-    skinning_weights: Float[Tensor, "vertices 24"],
+    skinning_weights: Float[Tensor, "vertices joints"],
     box: VoxelBox,
     settings: SkinningSettings = BODY_SKINNING,
-) -> Float[Tensor, "voxels 24"]:
+) -> Float[Tensor, "voxels joints"]:
     """Spread the body's skinning weights into the space around it.
 
     Each voxel takes the inverse-distance mean of its nearest vertices' weights; passes then pull every inner voxel
@@ -67,7 +72,7 @@ def build_skinning_grid(
         vertices: Canonical body, metres.
         skinning_weights: Its weights.
         box: Voxels to fill.
-        settings: How.
+        settings: Neighbours, smoothing and sharpness.
     """
     skinning_weights = skinning_weights**settings.sharpness
     skinning_weights = skinning_weights / skinning_weights.sum(dim=-1, keepdim=True)
@@ -81,7 +86,7 @@ def build_skinning_grid(
     return _smooth(weights.view(*box.resolution, -1), settings.smoothing_passes).flatten(0, 2)
 
 
-def _smooth(weights: Float[Tensor, "x y z 24"], passes: int) -> Float[Tensor, "x y z 24"]:
+def _smooth(weights: Float[Tensor, "x y z joints"], passes: int) -> Float[Tensor, "x y z joints"]:
     """Laplacian smoothing of the inner voxels."""
     weights = weights.clone()
     inner = weights[1:-1, 1:-1, 1:-1]

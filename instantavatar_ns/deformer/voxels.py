@@ -37,19 +37,24 @@ class VoxelBox(nn.Module):
         """Positions of the samples, metres, in the order of the rows.
 
         Args:
-            stride: Take every so-manieth sample along each axis.
+            stride: Subsampling stride along each axis.
         """
         axes = [torch.linspace(0.0, 1.0, n, device=self.lower.device)[::stride] for n in self.resolution]
         unit = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
         return self.lower + unit * (self.upper - self.lower)
 
     def contains(self, points: Float[Tensor, "*batch 3"]) -> Bool[Tensor, "*batch"]:
-        """Whether each point lies in the box."""
+        """Mark the points, metres, that lie in the box."""
         return ((points >= self.lower) & (points <= self.upper)).all(dim=-1)
 
 
 def corners(points: Float[Tensor, "n 3"], box: VoxelBox) -> tuple[Int[Tensor, "n 8"], Float[Tensor, "n 3"]]:
-    """Rows of the eight samples around each point, and its place in their cell (0..1); points outside are clamped."""
+    """Rows of the eight samples around each point, and its place in their cell (0..1); points outside are clamped.
+
+    Args:
+        points: Points, metres.
+        box: The voxels.
+    """
     _, ny, nz = box.resolution
     unit = ((points - box.lower) * (box.cells / (box.upper - box.lower))).nan_to_num(0.0)
     unit = unit.clamp_min(0.0).minimum(box.cells)
@@ -64,7 +69,12 @@ def corner_weights(fraction: Float[Tensor, "n 3"]) -> Float[Tensor, "n 8"]:
 
 
 def corner_weight_slopes(fraction: Float[Tensor, "n 3"], box: VoxelBox) -> Float[Tensor, "n 3 8"]:
-    """Derivatives of the trilinear weights to the position, 1/metres."""
+    """Derivatives of the trilinear weights with respect to the position, 1/metres.
+
+    Args:
+        fraction: Place in the cell, 0 to 1, as `corners` gives it.
+        box: The voxels.
+    """
     pairs = [(1 - along, along) for along in fraction.unbind(dim=-1)]
     step = (-torch.ones_like(fraction[:, 0]), torch.ones_like(fraction[:, 0]))
     slopes = [_products([step if axis == other else pairs[other] for other in range(3)]) for axis in range(3)]
@@ -81,22 +91,25 @@ def _products(pairs: list[tuple[Tensor, Tensor]]) -> Float[Tensor, "n 8"]:
 def weighted_rows(
     table: Float[Tensor, "rows channels"], rows: Int[Tensor, "n k"], weights: Float[Tensor, "n k"]
 ) -> Float[Tensor, "n channels"]:
-    """Weighted sum of k rows of a table; one fused look-up, several times faster than gathering on a CPU."""
+    """Weighted sum of k rows of a table; one fused look-up, several times faster than gathering on a CPU.
+
+    Args:
+        table: The rows.
+        rows: Indices of those to sum.
+        weights: Their weights.
+    """
     return F.embedding_bag(rows, table, per_sample_weights=weights, mode="sum")
 
 
 def interpolate(
     table: Float[Tensor, "voxels channels"], points: Float[Tensor, "n 3"], box: VoxelBox
 ) -> Float[Tensor, "n channels"]:
-    """Trilinear interpolation of a voxel grid."""
+    """Trilinear interpolation of a voxel grid.
+
+    Args:
+        table: Values of the voxels.
+        points: Points, metres; those outside the box take the value of its border.
+        box: The voxels.
+    """
     rows, fraction = corners(points, box)
     return weighted_rows(table, rows, corner_weights(fraction))
-
-
-def in_marked_cell(points: Float[Tensor, "n 3"], marked: Bool[Tensor, "x y z"], box: VoxelBox) -> Bool[Tensor, "n"]:
-    """Whether points lie in marked ones of the cells that divide the box evenly; outside the box none does."""
-    resolution = torch.tensor(marked.shape, device=points.device)
-    cell = ((points - box.lower) / (box.upper - box.lower) * resolution).floor()
-    inside = ((cell >= 0) & (cell < resolution)).all(dim=-1)
-    x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(resolution - 1).unbind(dim=-1)
-    return marked[x, y, z] & inside

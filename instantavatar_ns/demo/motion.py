@@ -13,7 +13,7 @@ from numpy import ndarray
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS
+from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_JOINTS
 
 _UPRIGHT = Rotation.from_rotvec([np.pi, 0.0, 0.0])
 _TWO_PI = 2.0 * np.pi
@@ -21,7 +21,7 @@ _TWO_PI = 2.0 * np.pi
 
 def turn_poses(
     turns: Float[ndarray, " frames"], rng: np.random.Generator
-) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:
+) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
     """A person turning round in an A-pose, swaying slightly.
 
     Args:
@@ -46,7 +46,9 @@ def turn_poses(
     return _assemble(poses, yaw=_TWO_PI * turns), _sway(turns, rng, 3) * [0.02, 0.003, 0.02]
 
 
-def dance_poses(beats: Float[ndarray, " frames"]) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:
+def dance_poses(
+    beats: Float[ndarray, " frames"],
+) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
     """A dance: stepping from foot to foot in bent knees, one arm waving, the other swinging, the torso twisting.
 
     Args:
@@ -88,14 +90,14 @@ def dance_poses(beats: Float[ndarray, " frames"]) -> tuple[Float[ndarray, "frame
 
 
 def add_pose_noise(
-    poses: Float[ndarray, "frames 24 3"],
+    poses: Float[ndarray, "frames joints 3"],
     transl: Float[ndarray, "frames 3"],
     *,
     degrees: float,
     millimeters: float,
     correlation: float,
     rng: np.random.Generator,
-) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:
+) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
     """The poses as an estimator would give them, with errors that drift over time.
 
     Args:
@@ -118,7 +120,7 @@ def add_pose_noise(
     return noisy.as_rotvec().reshape(poses.shape), transl + shifts
 
 
-def _assemble(poses: dict[str, ndarray], yaw: Float[ndarray, " frames"]) -> Float[ndarray, "frames 24 3"]:
+def _assemble(poses: dict[str, ndarray], yaw: Float[ndarray, " frames"]) -> Float[ndarray, "frames joints 3"]:
     """Rotations of all joints in SMPL's order, the root upright in camera axes, turned by `yaw` about the vertical."""
     rest = np.zeros((len(yaw), 3))
     out = np.stack([np.broadcast_to(poses.get(name, rest), rest.shape) for name in JOINT_NAMES], axis=1)

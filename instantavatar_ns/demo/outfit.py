@@ -1,4 +1,4 @@
-"""Where the demo subject's clothes and hair are, as functions of the position on the naked body in the T-pose.
+"""Regions of the demo subject's clothes and hair, as functions of the position on the naked body in the T-pose.
 
 Regions are given as depths in metres: positive inside, zero on the hem, negative outside. The same functions move the
 surface outwards (`demo_subject`) and colour it (`demo_texture`), so that hems and colours coincide at any resolution.
@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
 
-from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.body.smpl import JOINT_NAMES
 
 BELT_HEIGHT = 0.036
 # Height of the hairline above the eyes by the angle from straight ahead: forehead, temple, sideburn, ear, nape.
@@ -64,7 +64,9 @@ class Landmarks:
 
 
 def find_landmarks(
-    vertices: Float[ndarray, "vertices 3"], joints: Float[ndarray, "24 3"], parts: dict[str, Bool[ndarray, " vertices"]]
+    vertices: Float[ndarray, "vertices 3"],
+    joints: Float[ndarray, "joints 3"],
+    parts: dict[str, Bool[ndarray, " vertices"]],
 ) -> Landmarks:
     """Find the landmarks of a body in the T-pose.
 
@@ -88,36 +90,66 @@ def find_landmarks(
 
 
 def shirt_depth(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray, " n"]:
-    """Depth inside the T-shirt, which is tucked into the belt."""
+    """Depth inside the T-shirt, which is tucked into the belt.
+
+    Args:
+        points: On the naked body in the T-pose, metres.
+        marks: The body's landmarks.
+    """
     hems = [points[:, 1] - marks.waist, -neckline_height(points, marks), marks.sleeve_end - np.abs(points[:, 0])]
     return np.min(hems, axis=0)
 
 
 def neckline_height(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray, " n"]:
-    """Height over the T-shirt's neckline, a slanted ring round the neck that is lower in front."""
+    """Height over the T-shirt's neckline, a slanted ring round the neck that is lower in front.
+
+    Args:
+        points: On the naked body in the T-pose, metres.
+        marks: The body's landmarks.
+    """
     neck = marks.joints["neck"]
     beside = np.maximum(np.abs(points[:, 0]) - 0.068, 0.0)
     return points[:, 1] - neck[1] + 0.005 + 0.40 * (points[:, 2] - neck[2]) - 1.3 * beside
 
 
 def belt_depth(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray, " n"]:
-    """Depth inside the belt, which lies on the trousers' upper edge."""
+    """Depth inside the belt, which lies on the trousers' upper edge.
+
+    Args:
+        points: On the naked body in the T-pose, metres.
+        marks: The body's landmarks.
+    """
     return np.minimum(marks.waist - points[:, 1], points[:, 1] - marks.waist + BELT_HEIGHT)
 
 
 def trousers_depth(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray, " n"]:
-    """Depth inside the trousers."""
+    """Depth inside the trousers.
+
+    Args:
+        points: On the naked body in the T-pose, metres.
+        marks: The body's landmarks.
+    """
     return np.minimum(marks.waist - points[:, 1], points[:, 1] - marks.trouser_hem)
 
 
 def shoe_depth(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray, " n"]:
-    """Depth inside the shoes, whose opening rises towards heel and tongue."""
+    """Depth inside the shoes, whose opening rises towards heel and tongue.
+
+    Args:
+        points: On the naked body in the T-pose, metres.
+        marks: The body's landmarks.
+    """
     ankle = marks.joints["left_ankle"]
     return marks.shoe_top + 0.10 * np.abs(points[:, 2] - ankle[2]) - points[:, 1]
 
 
 def hair_depth(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray, " n"]:
-    """Depth inside the hair: height over a hairline that runs from the forehead round the ears to the nape."""
+    """Depth inside the hair: height over a hairline that runs from the forehead round the ears to the nape.
+
+    Args:
+        points: On the naked body in the T-pose, metres.
+        marks: The body's landmarks.
+    """
     offset = points - marks.skull
     angle = np.arctan2(np.abs(offset[:, 0]), offset[:, 2])
     hairline = np.interp(angle, _HAIRLINE_ANGLE, _HAIRLINE_HEIGHT)
@@ -125,6 +157,11 @@ def hair_depth(points: Float[ndarray, "n 3"], marks: Landmarks) -> Float[ndarray
 
 
 def smooth_step(depth: Float[ndarray, "..."], width: float) -> Float[ndarray, "..."]:
-    """0 outside, 1 inside, smooth over `width` about the hem."""
+    """0 outside, 1 inside, smooth over `width` about the hem.
+
+    Args:
+        depth: Depth inside a region, metres.
+        width: Over which it goes from 0 to 1, metres.
+    """
     t = np.clip(depth / width + 0.5, 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)

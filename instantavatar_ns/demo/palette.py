@@ -1,4 +1,4 @@
-"""What tells one demo subject from another: colours, prints and the noise that makes cloth and hair irregular."""
+"""Differences between demo subjects: colours, prints and the noise that makes cloth and hair irregular."""
 
 from __future__ import annotations
 

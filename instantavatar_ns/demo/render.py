@@ -72,7 +72,14 @@ def interpolate(
     face: Int[ndarray, " hits"],
     barycentric: Float[ndarray, "hits 3"],
 ) -> Float[ndarray, "hits channels"]:
-    """Values at points of the surface, linear in each triangle."""
+    """Values at points of the surface, linear in each triangle.
+
+    Args:
+        values: At the vertices.
+        faces: Triangles.
+        face: Triangle of each point.
+        barycentric: Place of each point in it.
+    """
     corners = faces[face]
     out = values[corners[:, 0]] * barycentric[:, :1]
     out += values[corners[:, 1]] * barycentric[:, 1:2]

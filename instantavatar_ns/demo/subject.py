@@ -21,7 +21,9 @@ from numpy import ndarray
 from scipy.spatial import ConvexHull, KDTree
 from trimesh.remesh import subdivide
 
-from instantavatar_ns.body.model import FREE_BODY, BodyModel
+from instantavatar_ns.body.files import FREE_BODY
+from instantavatar_ns.body.kinematics import skinned
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.demo.outfit import (
     Landmarks,
     belt_depth,
@@ -62,12 +64,12 @@ class DemoSubject:
     faces: Int[ndarray, "faces 3"]
     places: Float[ndarray, "vertices 3"]
     vertices: Float[ndarray, "vertices 3"]
-    weights: Float[ndarray, "vertices 24"]
+    weights: Float[ndarray, "vertices joints"]
     masks: Float[ndarray, "vertices 2"]
     openness: Float[ndarray, " vertices"]
 
     def posed(
-        self, poses: Float[ndarray, "24 3"], transl: Float[ndarray, "3"]
+        self, poses: Float[ndarray, "joints 3"], transl: Float[ndarray, "3"]
     ) -> tuple[Float[ndarray, "vertices 3"], Float[ndarray, "vertices 3"]]:
         """The dressed surface in a pose.
 
@@ -78,11 +80,10 @@ class DemoSubject:
         Returns:
             Vertices in the world, metres, and their unit normals.
         """
-        flat = torch.from_numpy(np.asarray(poses, np.float32).reshape(1, 72))
+        flat = torch.from_numpy(np.asarray(poses, np.float32).reshape(1, -1))
         shift = torch.from_numpy(np.asarray(transl, np.float32)[None])
-        bones = self.body.transforms(torch.from_numpy(self.betas), flat[:, :3], flat[:, 3:], shift)[0, :, :3].numpy()
-        blended = (self.weights @ bones.reshape(24, 12)).reshape(-1, 3, 4)
-        vertices = np.einsum("vij,vj->vi", blended[..., :3], self.vertices) + blended[..., 3]
+        transforms = self.body.transforms(torch.from_numpy(self.betas), flat[:, :3], flat[:, 3:], shift).double()
+        vertices = skinned(torch.from_numpy(self.vertices), torch.from_numpy(self.weights), transforms)[0].numpy()
         return vertices, vertex_normals(vertices, self.faces)
 
 
@@ -139,13 +140,22 @@ def loop_subdivide(
 
     Splitting each triangle in four and then moving each vertex by three quarters towards its neighbours' mean is Loop's
     scheme (Warren and Schaefer, "A factored approach to subdivision surfaces", 2004).
+
+    Args:
+        values: At the vertices; positions are among them.
+        faces: Triangles.
     """
     split, faces = subdivide(values, faces)[:2]
     return 0.25 * split + 0.75 * (neighbor_mean(faces, len(split)) @ split), faces
 
 
 def neighbor_mean(faces: Int[ndarray, "faces 3"], num_vertices: int) -> sp.csr_matrix:
-    """The operator [V, V] that gives each vertex the mean of its neighbours."""
+    """The operator [V, V] that gives each vertex the mean of its neighbours.
+
+    Args:
+        faces: Triangles.
+        num_vertices: Vertices of the mesh.
+    """
     edges = np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]])
     edges = np.concatenate([edges, edges[:, ::-1]])
     links = sp.coo_matrix((np.ones(len(edges)), edges.T), shape=(num_vertices, num_vertices)).tocsr()
@@ -157,13 +167,13 @@ def neighbor_mean(faces: Int[ndarray, "faces 3"], num_vertices: int) -> sp.csr_m
 def vertex_normals(
     vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]
 ) -> Float[ndarray, "vertices 3"]:
-    """Unit normals, the mean of the adjacent triangles' weighted by area."""
-    corners = vertices[faces]
-    crosses = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    normals = np.stack(
-        [sum(np.bincount(faces[:, k], crosses[:, axis], len(vertices)) for k in range(3)) for axis in range(3)], axis=-1
-    )
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 1e-12)
+    """Unit normals, the mean of the adjacent triangles', weighted by their angles at the vertex.
+
+    Args:
+        vertices: Positions, metres.
+        faces: Triangles.
+    """
+    return np.array(trimesh.Trimesh(vertices, faces, process=False).vertex_normals)
 
 
 def _loosened(
@@ -181,8 +191,10 @@ def _loosened(
 
 
 def _shoes(
-    places: Float[ndarray, "vertices 3"], weights: Float[ndarray, "vertices 24"], marks: Landmarks, levels: int
-) -> tuple[Float[ndarray, "more 3"], Float[ndarray, "more 3"], Float[ndarray, "more 24"], Int[ndarray, "more_faces 3"]]:
+    places: Float[ndarray, "vertices 3"], weights: Float[ndarray, "vertices joints"], marks: Landmarks, levels: int
+) -> tuple[
+    Float[ndarray, "more 3"], Float[ndarray, "more 3"], Float[ndarray, "more joints"], Int[ndarray, "more_faces 3"]
+]:
     """A pair of shoes: rounded convex hulls of the feet, as closed meshes of their own, so that no toes show.
 
     Returns:

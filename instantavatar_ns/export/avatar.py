@@ -68,11 +68,16 @@ class AvatarMesh:
         return (vertices @ transform[:3, :3].T + transform[:3, 3]).numpy()
 
     def glb(self, motions: list[Motion], texture_size: int) -> bytes:
-        """A GLB file: the canonical mesh with skin, texture, and a clip per motion."""
+        """A GLB file: the canonical mesh with skin, texture, and a clip per motion.
+
+        Args:
+            motions: Motions of the person.
+            texture_size: Height and width of the texture, texels.
+        """
         surface = self.surface
         canonical = torch.from_numpy(surface.vertices).to(self.model.device)
         weights = interpolate(self.model.deformer.skinning_weights, canonical, self.model.deformer.box)
-        joints, shares = strongest_bones(weights.cpu().numpy())
+        joints, skinning_weights = strongest_bones(weights.cpu().numpy())
         unwrapped, texture = self._textured(texture_size)
         source = unwrapped.source
         mesh = SkinnedMesh(
@@ -80,11 +85,11 @@ class AvatarMesh:
             surface.normals[source],
             unwrapped.uv,
             joints[source],
-            shares[source],
+            skinning_weights[source],
             unwrapped.faces,
         )
         skeleton = make_skeleton(self.model.poses.body, self.poses.betas)
-        rest = make_clip("rest", rest_sequence(self.poses, 0), 1.0, skeleton)
+        rest = make_clip("rest", rest_sequence(self.model.poses.body, self.poses, 0), 1.0, skeleton)
         clips = [make_clip(motion.name, motion, motion.fps, skeleton) for motion in motions]
         return glb_bytes(
             mesh,
@@ -101,7 +106,13 @@ class AvatarMesh:
         return ply_bytes(self.posed_vertices(pose), self.surface.faces, colors)
 
     def obj(self, name: str, pose: PosedBody, texture_size: int) -> dict[str, bytes]:
-        """The files of an OBJ of one pose: its material, its texture, and the mesh."""
+        """The files of an OBJ of one pose: its material, its texture, and the mesh.
+
+        Args:
+            name: Of the files, without ending.
+            pose: The pose.
+            texture_size: Height and width of the texture, texels.
+        """
         unwrapped, texture = self._textured(texture_size)
         vertices = self.posed_vertices(pose)[unwrapped.source]
         return obj_files(name, vertices, unwrapped.faces, unwrapped.uv, texture)

@@ -151,7 +151,11 @@ class _HalfEdges:
         return cls(edge, rising, low, high)
 
     def fans(self, order: Int[ndarray, "chosen"]) -> Int[ndarray, "halves"]:
-        """Number the fans of corners that the chosen half-edges join, the n-th rising one with the n-th falling one."""
+        """Number the fans of corners that the chosen half-edges join, the n-th rising one with the n-th falling one.
+
+        Raises:
+            ValueError: The surface is not closed.
+        """
         up, down = order[self.rising[order]], order[~self.rising[order]]
         if not np.array_equal(self.edge[up], self.edge[down]):
             raise ValueError("expected a closed surface, found edges that more triangles follow one way than the other")

@@ -24,14 +24,14 @@ _TYPE = {(): gl.SCALAR, (2,): gl.VEC2, (3,): gl.VEC3, (4,): gl.VEC4, (4, 4): gl.
 
 @dataclass(frozen=True)
 class SkinnedMesh:
-    """What glTF keeps of a mesh, in the canonical pose.
+    """Mesh as glTF keeps it, in the canonical pose.
 
     Attributes:
         positions: Metres.
         normals: Of unit length.
         uv: Texture coordinates, v upwards.
         joints: Four bones per vertex.
-        weights: Their shares, which sum to 1.
+        weights: Their skinning weights, which sum to 1.
         faces: Triangles.
     """
 
@@ -63,7 +63,7 @@ def glb_bytes(
         dataset_to_upright: Rigid transform from the world of `rest` and `clips`.
     """
     file = _File()
-    # Node 0 is `avatar`, 1 to 24 are the joints, 25 is the mesh.
+    # Node 0 is `avatar`, then come the joints, and last the mesh.
     joint_nodes = [1 + joint for joint in range(len(skeleton.names))]
     file.gltf.nodes = _joint_nodes(skeleton, rest, dataset_to_upright)
     file.gltf.nodes.append(gl.Node(name="body", mesh=0, skin=0))
@@ -99,7 +99,12 @@ class _File:
         self.gltf.asset = gl.Asset(version="2.0", generator=f"instantavatar-ns {instantavatar_ns.__version__}")
 
     def view(self, data: bytes, target: int | None = None) -> int:
-        """Append bytes at a multiple of four; the index of their buffer view."""
+        """Append bytes at a multiple of four; the index of their buffer view.
+
+        Args:
+            data: Bytes to append.
+            target: glTF's kind of buffer, if any.
+        """
         self.blob.extend(bytes(-len(self.blob) % 4))
         view = gl.BufferView(buffer=0, byteOffset=len(self.blob), byteLength=len(data), target=target)
         self.gltf.bufferViews.append(view)
@@ -107,7 +112,13 @@ class _File:
         return len(self.gltf.bufferViews) - 1
 
     def accessor(self, values: ndarray, target: int | None = None, *, bounds: bool = False) -> int:
-        """Append an array; the index of its accessor."""
+        """Append an array; the index of its accessor.
+
+        Args:
+            values: One element a row.
+            target: glTF's kind of buffer, if any.
+            bounds: Note the least and the largest values too.
+        """
         accessor = gl.Accessor(
             bufferView=self.view(np.ascontiguousarray(values).tobytes(), target),
             componentType=_COMPONENT[values.dtype.name],

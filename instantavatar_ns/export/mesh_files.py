@@ -24,7 +24,13 @@ def png_bytes(image: UInt8[ndarray, "height width 3"]) -> bytes:
 def ply_bytes(
     vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"], colors: UInt8[ndarray, "vertices 3"]
 ) -> bytes:
-    """A mesh with a colour per vertex as a binary PLY file."""
+    """A mesh with a colour per vertex as a binary PLY file.
+
+    Args:
+        vertices: Positions, metres.
+        faces: Triangles.
+        colors: Of the vertices.
+    """
     mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colors, process=False)
     return export_ply(mesh, vertex_normal=False)
 

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_transforms
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS, BodyModel
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 
 BONES_PER_VERTEX = 4
@@ -26,7 +26,7 @@ BONES_PER_VERTEX = 4
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The 24 joints.
+    """Joints of the avatar.
 
     Attributes:
         names: One per joint.
@@ -36,9 +36,9 @@ class Skeleton:
     """
 
     names: list[str]
-    parents: Int[ndarray, "24"]
-    offsets: Float[ndarray, "24 3"]
-    inverse_bind: Float[ndarray, "24 4 4"]
+    parents: Int[ndarray, "joints"]
+    offsets: Float[ndarray, "joints 3"]
+    inverse_bind: Float[ndarray, "joints 4 4"]
 
 
 @dataclass(frozen=True)
@@ -54,28 +54,40 @@ class Clip:
 
     name: str
     times: Float32[ndarray, "frames"]
-    rotations: Float32[ndarray, "frames 24 4"]
+    rotations: Float32[ndarray, "frames joints 4"]
     root: Float32[ndarray, "frames 3"]
 
 
 def make_skeleton(body: BodyModel, betas: Float[Tensor, "10"]) -> Skeleton:
-    """Skeleton of a person, bound in the canonical pose."""
+    """Skeleton of a person, bound in the canonical pose.
+
+    Args:
+        body: The person's body.
+        betas: Shape coefficients.
+    """
     joints = body.rest(betas)[1].double().cpu()
     parents = body.parents.cpu().numpy().astype(np.int64)
     offsets = joints.numpy().copy()
     offsets[1:] -= joints.numpy()[parents[1:]]
-    to_joint = torch.eye(4, dtype=torch.float64).repeat(NUM_JOINTS, 1, 1)
+    to_joint = torch.eye(4, dtype=torch.float64).repeat(body.num_joints, 1, 1)
     to_joint[:, :3, 3] = joints
     bind = canonical_transforms(body, betas).double().cpu() @ to_joint
     inverse_bind = torch.linalg.inv(bind).numpy()
     inverse_bind[:, 3] = [0.0, 0.0, 0.0, 1.0]
-    return Skeleton(list(JOINT_NAMES), parents, offsets, inverse_bind)
+    return Skeleton(list(body.rig.joint_names), parents, offsets, inverse_bind)
 
 
 def make_clip(name: str, poses: PoseSequence, fps: float, skeleton: Skeleton) -> Clip:
-    """A sequence of poses as local transforms; each quaternion has the sign nearest to the one before."""
-    vectors = torch.cat([poses.global_orient, poses.body_pose], dim=1).double().cpu().numpy().reshape(-1, 3)
-    rotations = Rotation.from_rotvec(vectors).as_quat().reshape(-1, NUM_JOINTS, 4)
+    """A sequence of poses as local transforms; each quaternion has the sign nearest to the one before.
+
+    Args:
+        name: Shown by players.
+        poses: One a frame.
+        fps: Frames per second.
+        skeleton: The person's skeleton.
+    """
+    vectors = poses.axis_angles.double().cpu().numpy()
+    rotations = Rotation.from_rotvec(vectors.reshape(-1, 3)).as_quat().reshape(*vectors.shape[:2], 4)
     flips = np.where((rotations[1:] * rotations[:-1]).sum(axis=-1) < 0, -1.0, 1.0)
     rotations[1:] *= np.cumprod(flips, axis=0)[..., None]
     root = skeleton.offsets[0] + poses.transl.double().cpu().numpy()
@@ -84,7 +96,7 @@ def make_clip(name: str, poses: PoseSequence, fps: float, skeleton: Skeleton) ->
 
 
 def strongest_bones(
-    weights: Float[ndarray, "vertices 24"],
+    weights: Float[ndarray, "vertices joints"],
 ) -> tuple[UInt8[ndarray, "vertices 4"], Float32[ndarray, "vertices 4"]]:
     """The four bones that move each vertex most, and their weights, which sum to 1; bones of no weight are 0."""
     joints = np.argsort(-weights, axis=1, kind="stable")[:, :BONES_PER_VERTEX]

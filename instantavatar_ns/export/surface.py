@@ -107,7 +107,15 @@ class _Lattice:
 
     @classmethod
     def around(cls, occupancy: CanonicalOccupancy, spacing: float) -> _Lattice:
-        """Around the occupied cells, with a border that no surface reaches."""
+        """Around the occupied cells, with a border that no surface reaches.
+
+        Args:
+            occupancy: Its cells.
+            spacing: Distance of the points, metres.
+
+        Raises:
+            InputError: Nothing is occupied.
+        """
         centers = occupancy.occupied_centers()
         if len(centers) == 0:
             raise _untrained("nothing is occupied")
@@ -170,6 +178,10 @@ def surface_level(grid: Float32[ndarray, "x y z"]) -> float:
 
 def largest_solid(grid: Float32[ndarray, "x y z"], level: float) -> Bool[ndarray, "x y z"]:
     """Cells of the largest part that is at least as opaque as `level`, with its cavities.
+
+    Args:
+        grid: Opacity, 0 to 1.
+        level: Least opacity that counts as solid.
 
     Raises:
         InputError: Nothing is.

@@ -44,7 +44,12 @@ class UnwrappedSurface:
 
 
 def unwrap(surface: Surface, size: int) -> UnwrappedSurface:
-    """Lay a surface out in a square texture of `size` texels (xatlas)."""
+    """Lay a surface out in a square texture of `size` texels (xatlas).
+
+    Args:
+        surface: The surface.
+        size: Height and width of the texture, texels.
+    """
     atlas = xatlas.Atlas()
     atlas.add_mesh(surface.vertices, surface.faces.astype(np.uint32))
     pack = xatlas.PackOptions()
@@ -84,6 +89,11 @@ def surface_colors(
 ) -> tuple[UInt8[ndarray, "n 3"], Bool[ndarray, "n"]]:
     """Colours that a camera in front of the surface sees: those along a short ray inwards, composited.
 
+    Args:
+        shade: Density, 1/metres, and colour of canonical points.
+        points: On the surface, metres.
+        normals: Outwards, of any length.
+
     Returns:
         Colours, 0 to 255, and whether the ray met anything.
     """
@@ -112,6 +122,10 @@ def rasterise(
     """The triangle at each texel, -1 where there is none, and the texel's place in it.
 
     Texels that an edge touches count as covered; they are assigned the nearest place in the triangle.
+
+    Args:
+        unwrapped: Layout of the surface.
+        size: Height and width, texels.
     """
     texels = unwrapped.uv * size - 0.5
     texels[:, 1] = size - 1 - texels[:, 1]
@@ -136,7 +150,12 @@ def rasterise(
 def fill_unknown(
     texture: UInt8[ndarray, "height width 3"], known: Bool[ndarray, "height width"]
 ) -> UInt8[ndarray, "height width 3"]:
-    """Give every unknown texel the colour of the nearest known one; with none known, nothing changes."""
+    """Give every unknown texel the colour of the nearest known one; with none known, nothing changes.
+
+    Args:
+        texture: An image.
+        known: Texels that have a colour.
+    """
     if not known.any():
         return texture
     nearest = ndimage.distance_transform_edt(~known, return_distances=False, return_indices=True)

@@ -73,19 +73,19 @@ class CanonicalField(nn.Module):
             )
 
     def density(
-        self, points: Float[Tensor, "n 3"], noise: float = 0.0, count: Int[Tensor, "1"] | None = None
+        self, points: Float[Tensor, "n 3"], noise: float = 0.0, total: Int[Tensor, "1"] | None = None
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 15"]]:
         """Density, 1/metres, and the features from which `color` follows.
 
         Args:
             points: Canonical points, metres.
             noise: Standard deviation of noise on the raw density: early in training it keeps the ReLU from dying.
-            count: Number of rows that count, on the device: buffers of fixed capacity need not be full. Others give
+            total: Number of filled rows, on the device: buffers of fixed capacity need not be full. Others give
                 zeros and no gradient.
         """
         if self._uses_kernels(points):
-            return self._by_kernels(points, noise, count, with_color=False)
-        is_row, points = self._filled(points, count)
+            return self._by_kernels(points, noise, total, with_color=False)
+        is_row, points = self._filled(points, total)
         outputs = self.density_head(self.encoding(self._in_cube(points)))
         if is_row is not None:
             outputs = torch.where(is_row, outputs, 0.0)
@@ -100,13 +100,13 @@ class CanonicalField(nn.Module):
         return self.color_head(features).sigmoid()
 
     def forward(
-        self, points: Float[Tensor, "n 3"], noise: float = 0.0, count: Int[Tensor, "1"] | None = None
+        self, points: Float[Tensor, "n 3"], noise: float = 0.0, total: Int[Tensor, "1"] | None = None
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         """Density, 1/metres, and colour of canonical points; arguments are those of `density`."""
         if self._uses_kernels(points):
-            return self._by_kernels(points, noise, count, with_color=True)
-        density, features = self.density(points, noise, count)
-        is_row, _ = self._filled(points, count)
+            return self._by_kernels(points, noise, total, with_color=True)
+        density, features = self.density(points, noise, total)
+        is_row, _ = self._filled(points, total)
         color = self.color(features)
         return density, color if is_row is None else torch.where(is_row, color, 0.0)
 
@@ -115,12 +115,12 @@ class CanonicalField(nn.Module):
         return torch.addcmul(self.offset, points, self.scale)
 
     def _filled(
-        self, points: Float[Tensor, "n 3"], count: Int[Tensor, "1"] | None
+        self, points: Float[Tensor, "n 3"], total: Int[Tensor, "1"] | None
     ) -> tuple[Tensor | None, Float[Tensor, "n 3"]]:
-        """Which rows count, [n, 1], and the points, without what may be no numbers in other rows."""
-        if count is None:
+        """Mark the filled rows, [n, 1], and move the points of others, which may be NaN, to a corner of the box."""
+        if total is None:
             return None, points
-        is_row = torch.arange(len(points), device=points.device)[:, None] < count
+        is_row = torch.arange(len(points), device=points.device)[:, None] < total
         return is_row, torch.where(is_row, points, self.lower)
 
     def _uses_kernels(self, points: Float[Tensor, "n 3"]) -> bool:
@@ -128,7 +128,7 @@ class CanonicalField(nn.Module):
         return self.has_kernels and has_rows and (points.is_cuda or interpreting())
 
     def _by_kernels(
-        self, points: Float[Tensor, "n 3"], noise: float, count: Int[Tensor, "1"] | None, with_color: bool
+        self, points: Float[Tensor, "n 3"], noise: float, total: Int[Tensor, "1"] | None, with_color: bool
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n outputs"]]:
         from instantavatar_ns.field.field_triton import evaluate_field
 
@@ -138,5 +138,5 @@ class CanonicalField(nn.Module):
             with_color=with_color,
             precision=self.precision,
             noise=noise * torch.randn_like(points[:, 0]) if noise else None,
-            count=count,
+            total=total,
         )

@@ -93,7 +93,7 @@ class HashEncoding(nn.Module):
             self._native = share_parameters(tinycudann().Encoding(3, config), self.params)  # pyright: ignore
 
     def forward(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
-        """Encode points of the unit cube; differentiable to the parameters and the points."""
+        """Encode points of the unit cube; differentiable with respect to the parameters and the points."""
         if self._native is not None and points.is_cuda and len(points):  # tiny-cuda-nn refuses empty batches
             return self._native[0](points)
         rows, weights = self._corners(points)

@@ -1,7 +1,7 @@
 """Launches the hash encoding's Triton kernels (`kernels/hash_encoding.py`) and their gradients.
 
 Everything is laid out with the points innermost: encodings are [features, stride], the first n columns of which count.
-All is single precision but the derivatives that are kept for the gradient to the points, which may be half.
+All is single precision but the derivatives kept for the gradient with respect to the points, which may be half.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from instantavatar_ns.field.hash_encoding import FEATURES, HashEncoding
 from instantavatar_ns.kernels.hash_encoding import gather_kernel, points_kernel, scatter_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How a kernel is cut into programs."""
+    """Division of a kernel into programs."""
 
     block: int
     """Points of a program, or of a tile where a program works through several."""
@@ -29,7 +29,7 @@ class Launch:
 _ALIGNMENT = 16
 
 # Chosen by the compiler's report for compute capability 9.0: no spilt register, 40 to 56 of them in the gather (which
-# leaves room for ten programs on a multiprocessor, each with eight loads a lane under way), 40 in the plain scatter.
+# lets ten programs run on a multiprocessor, each with eight loads a lane under way), 40 in the plain scatter.
 GATHER = Launch(128, 4)
 SCATTER = Launch(128, 4)
 SCATTER_MERGED = Launch(64, 4)
@@ -44,7 +44,7 @@ def encode(
     table: Float[Tensor, "params"],
     points: Float[Tensor, "n 3"],
     *,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
     slopes_kind: torch.dtype | None = None,
 ) -> tuple[Float[Tensor, "features stride"], Float[Tensor, "slopes stride"] | None]:
     """Encode points of the unit cube.
@@ -53,26 +53,26 @@ def encode(
         encoding: Sizes.
         table: Its parameters.
         points: Points; what lies outside the cube is clamped to it.
-        count: Number of rows to encode; the others are not written.
-        slopes_kind: Precision of the derivatives, if the gradient to the points will be asked for.
+        total: Number of rows to encode, on the device; the others are not written.
+        slopes_kind: Precision of the derivatives, if the gradient with respect to the points will be asked for.
 
     Returns:
         The encoding, and its derivatives for `points_gradient`.
     """
     num_points, levels = len(points), encoding.grid.levels
-    stride = -(-num_points // _ALIGNMENT) * _ALIGNMENT
+    stride = cdiv(num_points, _ALIGNMENT) * _ALIGNMENT
     encoded = points.new_empty((levels * FEATURES, stride))
     slopes = None
     if slopes_kind is not None:
         slopes = points.new_empty((levels * FEATURES * 3, stride), dtype=slopes_kind)
     launch(
         gather_kernel,
-        (-(-num_points // GATHER.block), levels),
+        (cdiv(num_points, GATHER.block), levels),
         points,
         table.detach().view(torch.int64),
         encoded,
         slopes,
-        count,
+        total,
         *_levels(encoding),
         num_points,
         stride,
@@ -89,16 +89,16 @@ def table_gradient(
     gradient: Float[Tensor, "features stride"],
     *,
     exact: bool,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "params"]:
-    """Gradient to the table.
+    """Gradient with respect to the table.
 
     Args:
         encoding: Sizes.
         points: The points that were encoded.
-        gradient: Gradient to their encoding.
+        gradient: Gradient with respect to their encoding.
         exact: Sum in single precision; otherwise terms of the coarse levels have ten bits.
-        count: Number of rows that count.
+        total: Number of filled rows, on the device.
     """
     table_gradient = torch.zeros_like(encoding.params)
     levels = encoding.grid.levels
@@ -108,11 +108,11 @@ def table_gradient(
             continue
         launch(
             scatter_kernel,
-            (-(-len(points) // size.block), last - first),
+            (cdiv(len(points), size.block), last - first),
             points,
             gradient,
             table_gradient,
-            count,
+            total,
             *_levels(encoding),
             len(points),
             gradient.shape[1],
@@ -131,17 +131,25 @@ def points_gradient(
     gradient: Float[Tensor, "features stride"],
     slopes: Float[Tensor, "slopes stride"],
     num_points: int,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> Float[Tensor, "n 3"]:
-    """Gradient to the points, from that to their encoding and what `encode` kept."""
+    """Gradient with respect to the points.
+
+    Args:
+        encoding: The encoding.
+        gradient: Gradient with respect to the encoded points.
+        slopes: What `encode` kept.
+        num_points: Points of the buffer.
+        total: Number of filled rows, on the device.
+    """
     points_gradient = gradient.new_empty((num_points, 3))
     launch(
         points_kernel,
-        (-(-num_points // POINTS.block),),
+        (cdiv(num_points, POINTS.block),),
         gradient,
         slopes,
         points_gradient,
-        count,
+        total,
         encoding.level_scale,
         num_points,
         gradient.shape[1],

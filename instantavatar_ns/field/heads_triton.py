@@ -12,7 +12,7 @@ from torch import Tensor
 
 from instantavatar_ns.field.hash_encoding_triton import Launch
 from instantavatar_ns.kernels.field_heads import backward_kernel, forward_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 from instantavatar_ns.kernels.usable import interpreting
 
 Precision = Literal["half", "float"]
@@ -20,7 +20,7 @@ Precision = Literal["half", "float"]
 
 @dataclass(frozen=True)
 class HeadLaunch(Launch):
-    """How a kernel of the networks is launched."""
+    """Launch of a kernel of the networks."""
 
     programs: int
     """Of a multiprocessor: as many as fit, each with its own copy of the weights."""
@@ -60,7 +60,7 @@ class HeadParams(NamedTuple):
 
 
 class HeadOutputs(NamedTuple):
-    """What the networks give."""
+    """Outputs of the networks."""
 
     density: Float[Tensor, "n"]
     """Density after the ReLU, 1/metres."""
@@ -86,9 +86,9 @@ def evaluate_heads(
     with_color: bool,
     precision: Precision,
     noise: Float[Tensor, "n"] | None = None,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> HeadOutputs:
-    """Evaluate the density network and the colour network or neither beyond its inputs; zeros beyond `count`.
+    """Evaluate the density network and, with `with_color`, the colour network, else the features; zeros beyond `total`.
 
     Args:
         params: Both networks.
@@ -97,9 +97,9 @@ def evaluate_heads(
         with_color: Colour, or the features that it follows from.
         precision: Of the products.
         noise: Added to the raw density.
-        count: Number of rows that count.
+        total: Number of filled rows, on the device.
     """
-    make = encoded.new_empty if count is None else encoded.new_zeros
+    make = encoded.new_empty if total is None else encoded.new_zeros
     density = make((num_points,))
     color = make((num_points, 3)) if with_color else None
     features = None if with_color else make((num_points, 15))
@@ -113,7 +113,7 @@ def evaluate_heads(
         density,
         color,
         features,
-        count,
+        total,
         num_points,
         encoded.shape[1],
         **_constants(params, encoded, FORWARD, precision),
@@ -128,9 +128,9 @@ def heads_gradient(
     gradient: HeadOutputs,
     *,
     precision: Precision,
-    count: Int[Tensor, "1"] | None = None,
+    total: Int[Tensor, "1"] | None = None,
 ) -> HeadGradients:
-    """Gradients to the encoding and the networks; the encoding's is not written beyond `count`.
+    """Gradients with respect to the encoding and the networks; the encoding's is not written beyond `total`.
 
     Args:
         params: Both networks.
@@ -138,7 +138,7 @@ def heads_gradient(
         outputs: ... and what it returned.
         gradient: Gradient to that, contiguous; colour or features may be without.
         precision: Of the products.
-        count: Number of rows that count.
+        total: Number of filled rows, on the device.
     """
     num_points = len(outputs.density)
     encoded_gradient = torch.empty_like(encoded)
@@ -162,7 +162,7 @@ def heads_gradient(
         encoded_gradient,
         density_gradient,
         color_gradient,
-        count,
+        total,
         num_points,
         encoded.shape[1],
         **_constants(params, encoded, size, precision),
@@ -185,7 +185,7 @@ def _constants(params: HeadParams, encoded: Tensor, size: HeadLaunch, precision:
 
 def _programs(size: HeadLaunch, encoded: Tensor) -> int:
     """As many as run at once, so that weights are loaded once; fewer for fewer tiles."""
-    return min(-(-encoded.shape[1] // size.block), size.programs * _multiprocessors(encoded.device))
+    return min(cdiv(encoded.shape[1], size.block), size.programs * _multiprocessors(encoded.device))
 
 
 @cache
@@ -195,5 +195,5 @@ def _multiprocessors(device: torch.device) -> int:
 
 @cache
 def _has_large_shared_memory(device: torch.device) -> bool:
-    """Whether a program can have 227 kB, as from Hopper on in data centres."""
+    """True where a program can have 227 kB of shared memory, as on data-centre GPUs from Hopper on."""
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in (9, 10)

@@ -1,4 +1,4 @@
-"""What computes the field: tiny-cuda-nn, Triton kernels or plain PyTorch."""
+"""Implementations of the field: tiny-cuda-nn, Triton kernels or plain PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether tiny-cuda-nn can be used, and how its modules share our parameters."""
+"""Use of tiny-cuda-nn where it is installed, on the parameters of our own modules."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ def tinycudann() -> ModuleType | None:
 
 def share_parameters(native: nn.Module, params: nn.Parameter) -> tuple[nn.Module]:
     """Make a tiny-cuda-nn module use our parameters, which are laid out as its own are.
+
+    Args:
+        native: Module of tiny-cuda-nn.
+        params: Parameters of our own module.
 
     Returns:
         The module in a tuple, so that assigning it to a module's attribute does not register its parameters once more.

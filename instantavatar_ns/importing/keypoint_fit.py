@@ -18,8 +18,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.kinematics import skinning_transforms
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_BETAS, NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.utils.progress import shown_progress
 
 

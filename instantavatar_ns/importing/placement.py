@@ -10,8 +10,9 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.model import NUM_BETAS, BodyModel
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import NUM_BETAS
 from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
 from instantavatar_ns.data.world_poses import move_rigidly

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.body.model import NUM_BETAS, BodyModel, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import NUM_BETAS
 from instantavatar_ns.correction.silhouettes import Silhouettes, inner_edges, match_outlines
 
 _ROUNDS = (0.20, 0.15, 0.10, 0.08, 0.06, 0.05, 0.05, 0.05)

@@ -5,10 +5,10 @@ import triton.language as tl
 
 
 @triton.jit
-def _densest_root(density, first_root, num_roots, sample, valid):
+def _densest_root(density, root_starts, root_counts, sample, valid):
     """Row and density of each sample's densest root, -1 and 0 where it has none; of equals the last."""
-    row = tl.load(first_root + sample, mask=valid, other=0)
-    roots = tl.load(num_roots + sample, mask=valid, other=0)
+    row = tl.load(root_starts + sample, mask=valid, other=0)
+    roots = tl.load(root_counts + sample, mask=valid, other=0)
     best = tl.full(sample.shape, -1.0, tl.float32)
     chosen = tl.full(sample.shape, -1, tl.int32)
     for k in range(0, tl.max(roots, axis=0)):
@@ -24,11 +24,11 @@ def _densest_root(density, first_root, num_roots, sample, valid):
 def composite_kernel(
     density,  # [roots] float32, 1/metres
     rgb,  # [roots, 3] float32
-    first_root,  # [samples] int32
-    num_roots,  # [samples] int32
+    root_starts,  # [samples] int32
+    root_counts,  # [samples] int32
     t_starts,  # [samples] float32
-    first,  # [rays] int32
-    number,  # [rays] int32
+    starts,  # [rays] int32
+    counts,  # [rays] int32
     out_rgb,  # [rays, 3] float32, written
     out_accumulation,  # [rays] float32, written
     out_depth,  # [rays] float32, written: the sum of weights times distance
@@ -45,14 +45,14 @@ def composite_kernel(
     hidden; nothing behind them is looked at.
     """
     ray = tl.program_id(0)
-    begin, samples = tl.load(first + ray), tl.load(number + ray)
+    begin, samples = tl.load(starts + ray), tl.load(counts + ray)
     lanes = tl.arange(0, LANES)
     red, green, blue, accumulation, depth, before = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
     place = 0
     while (place < samples) & (before <= most_depth):
         valid = place + lanes < samples
         sample = begin + place + lanes
-        chosen, sigma = _densest_root(density, first_root, num_roots, sample, valid)
+        chosen, sigma = _densest_root(density, root_starts, root_counts, sample, valid)
         optical = sigma * step
         optical = tl.where(1 - tl.exp(-optical) < alpha_threshold, 0.0, optical)
         in_front = before + tl.cumsum(optical, axis=0) - optical
@@ -80,7 +80,7 @@ def composite_kernel(
 def _value_of_weight(
     ray, sample, valid, chosen, rgb, t_starts, grad_rgb, grad_accumulation, grad_depth, grad_weights, step
 ):
-    """Derivative of the loss to each sample's weight."""
+    """Derivative of the loss with respect to each sample's weight."""
     seen = valid & (chosen >= 0)
     value = tl.load(grad_rgb + 3 * ray) * tl.load(rgb + 3 * chosen, mask=seen, other=0.0)
     value += tl.load(grad_rgb + 3 * ray + 1) * tl.load(rgb + 3 * chosen + 1, mask=seen, other=0.0)
@@ -95,8 +95,8 @@ def composite_backward_kernel(
     density,  # [roots] float32
     rgb,  # [roots, 3] float32
     t_starts,  # [samples] float32
-    first,  # [rays] int32
-    number,  # [rays] int32
+    starts,  # [rays] int32
+    counts,  # [rays] int32
     weights,  # [samples] float32
     chosen_root,  # [samples] int32
     grad_rgb,  # [rays, 3] float32
@@ -113,7 +113,7 @@ def composite_backward_kernel(
     dL/ds_i = T_i exp(-s_i) v_i - sum of w_j v_j over the samples j behind, v_j being dL/dw_j.
     """
     ray = tl.program_id(0)
-    begin, samples = tl.load(first + ray), tl.load(number + ray)
+    begin, samples = tl.load(starts + ray), tl.load(counts + ray)
     lanes = tl.arange(0, LANES)
     total = 0.0
     for place in range(0, samples, LANES):

@@ -64,7 +64,7 @@ def forward_kernel(
     density_ptr,
     color_ptr,  # or None: no colour
     features_ptr,  # [n, 15], or None
-    count_ptr,
+    total_ptr,
     n,
     stride,
     FEATURES: tl.constexpr,
@@ -73,8 +73,8 @@ def forward_kernel(
     FORWARD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Density and, as asked for, colour or features. Rows beyond `count` are not written."""
-    rows = num_rows(n, count_ptr)
+    """Density and, as asked for, colour or features. Rows beyond `total` are not written."""
+    rows = num_rows(n, total_ptr)
     column = tl.arange(0, 16)[None, :]
     feature = tl.arange(0, INPUTS)[None, :]
     density_1 = tl.load(_matrix(density_weights_ptr, WIDTH, INPUTS, 0))
@@ -119,7 +119,7 @@ def backward_kernel(
     encoding_grad_ptr,
     density_weights_grad_ptr,  # zeros at first
     color_weights_grad_ptr,
-    count_ptr,
+    total_ptr,
     n,
     stride,
     FEATURES: tl.constexpr,
@@ -129,13 +129,13 @@ def backward_kernel(
     BACKWARD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients to the encoding and the weights. Rows of the encoding's beyond `count` are not written.
+    """Gradients to the encoding and the weights. Rows of the encoding's beyond `total` are not written.
 
     Half precision would lose small gradients. All layers are linear in the gradient, so each point's is divided by its
     largest value on its way into a network and multiplied by it on the way out, as good for any size of the loss. Sums
     over the points of a tile weigh each point by its share of the largest.
     """
-    rows = num_rows(n, count_ptr)
+    rows = num_rows(n, total_ptr)
     column = tl.arange(0, 16)[None, :]
     feature = tl.arange(0, INPUTS)[None, :]
     density_1 = tl.load(_matrix(density_weights_ptr, WIDTH, INPUTS, 0))

@@ -1,4 +1,4 @@
-"""Hash encoding: gather, scatter to the table, gradient to the points.
+"""Hash encoding: gather, scatter to the table, gradient with respect to the points.
 
 A program serves a block of points on one level, and consecutive programs serve the same level, so that one level's
 table (4 MB) stays in the second-level cache. The eight vertices of a point are worked on by neighbouring lanes: the two
@@ -6,7 +6,7 @@ along x mostly share a 32-byte sector, which is then fetched, or added to, once.
 
 Points are [n, 3] in the unit cube, encodings [features, stride] (levels outermost, two features each), the table
 [rows, 2]. The stride is a multiple of 16 from `n` on, so that kernels are compiled once for all `n`.
-`scale`, `stride`, `entries` and `offset` are the buffers of `HashEncoding`. Rows beyond `count` are left out.
+`scale`, `stride`, `entries` and `offset` are the buffers of `HashEncoding`. Rows beyond `total` are left out.
 """
 
 import triton
@@ -14,11 +14,11 @@ import triton.language as tl
 
 
 @triton.jit
-def num_rows(n, count_ptr):
+def num_rows(n, total_ptr):
     """Rows that are filled: all `n`, or what the counter on the device says."""
     rows = n
-    if count_ptr is not None:
-        rows = tl.minimum(tl.load(count_ptr), n)
+    if total_ptr is not None:
+        rows = tl.minimum(tl.load(total_ptr), n)
     return rows
 
 
@@ -62,7 +62,7 @@ def gather_kernel(
     table_ptr,  # pairs of float32 as 64-bit words: a pair is one load
     encoding_ptr,
     jacobian_ptr,  # [levels, 2, 3, stride] in cells, or None
-    count_ptr,
+    total_ptr,
     scale_ptr,
     stride_ptr,
     entries_ptr,
@@ -74,7 +74,7 @@ def gather_kernel(
 ):
     """Encode points; on demand keep the derivatives, which are at hand here and would cost another gather later."""
     level = tl.program_id(1)
-    rows = num_rows(n, count_ptr)
+    rows = num_rows(n, total_ptr)
     start = tl.program_id(0) * BLOCK
     if start >= rows:
         return
@@ -113,7 +113,7 @@ def scatter_kernel(
     points_ptr,
     encoding_grad_ptr,  # float32
     table_grad_ptr,  # float32, zeros at first
-    count_ptr,
+    total_ptr,
     scale_ptr,
     stride_ptr,
     entries_ptr,
@@ -132,7 +132,7 @@ def scatter_kernel(
     do: on the coarse levels many points share few rows, and additions to one address wait for each other.
     """
     level = first_level + tl.program_id(1)
-    rows = num_rows(n, count_ptr)
+    rows = num_rows(n, total_ptr)
     start = tl.program_id(0) * BLOCK
     if start >= rows:
         return
@@ -168,16 +168,16 @@ def points_kernel(
     encoding_grad_ptr,  # float32
     jacobian_ptr,
     points_grad_ptr,
-    count_ptr,
+    total_ptr,
     scale_ptr,
     n,
     stride,
     LEVELS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradient to the points, [n, 3], zero beyond `count`."""
+    """Gradient with respect to the points, [n, 3], zero beyond `total`."""
     point = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    valid = point < num_rows(n, count_ptr)
+    valid = point < num_rows(n, total_ptr)
     x = tl.zeros([BLOCK], tl.float32)
     y = tl.zeros([BLOCK], tl.float32)
     z = tl.zeros([BLOCK], tl.float32)

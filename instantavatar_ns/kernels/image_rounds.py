@@ -21,9 +21,9 @@ def march_kernel(
     next_step,  # [rays] int32: the step that this round begins with at the earliest, updated
     points,  # [capacity, 3] float32, written: the samples' middles
     t_starts,  # [capacity] float32, written
-    first,  # [rays] int32, written
-    number,  # [rays] int32, written
-    count,  # [1] int32, added to
+    starts,  # [rays] int32, written
+    counts,  # [rays] int32, written
+    total,  # [1] int32, added to
     step,
     most_depth,
     num_rays,
@@ -35,7 +35,7 @@ def march_kernel(
     nz,
     RAYS: tl.constexpr,
 ):
-    """Take the next samples of rays that are not opaque yet: count them, make room for a warp's, write them."""
+    """Take the next samples of rays that are not opaque yet: count them, take rows for a warp's, write them."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     valid = ray < num_rays
     origin, direction = origins + origin_stride * ray, directions + 3 * ray
@@ -60,23 +60,23 @@ def march_kernel(
     begin = tl.maximum(entry, tl.load(next_step + ray, mask=valid, other=0))
 
     half_step = step * 0.5
-    at, total, going = begin, tl.zeros([RAYS], tl.int32), begin < end
+    at, taken, going = begin, tl.zeros([RAYS], tl.int32), begin < end
     while tl.max(going.to(tl.int32), axis=0) > 0:
         middle = (2 * at + 1).to(tl.float32) * half_step
         hit = going & _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
-        total += hit.to(tl.int32)
+        taken += hit.to(tl.int32)
         at += going.to(tl.int32)
-        going = (at < end) & (total < limit)
+        going = (at < end) & (taken < limit)
     tl.store(next_step + ray, at, mask=valid)
 
-    wanted = tl.sum(total, axis=0)
+    wanted = tl.sum(taken, axis=0)
     place = 0
     if wanted > 0:
-        place = tl.atomic_add(count, wanted, sem="relaxed")
-    slot = place + tl.cumsum(total, axis=0) - total
-    tl.store(first + ray, tl.minimum(slot, capacity), mask=valid)
-    tl.store(number + ray, tl.maximum(tl.minimum(total, capacity - slot), 0), mask=valid)
-    last, at, left = at, begin, total
+        place = tl.atomic_add(total, wanted, sem="relaxed")
+    slot = place + tl.cumsum(taken, axis=0) - taken
+    tl.store(starts + ray, tl.minimum(slot, capacity), mask=valid)
+    tl.store(counts + ray, tl.maximum(tl.minimum(taken, capacity - slot), 0), mask=valid)
+    last, at, left = at, begin, taken
     going = left > 0
     while tl.max(going.to(tl.int32), axis=0) > 0:
         middle = (2 * at + 1).to(tl.float32) * half_step
@@ -104,11 +104,11 @@ def march_kernel(
 def composite_round_kernel(
     density,  # [roots] float32, 1/metres
     rgb,  # [roots, 3] float32
-    first_root,  # [samples] int32
-    num_roots,  # [samples] int32
+    root_starts,  # [samples] int32
+    root_counts,  # [samples] int32
     t_starts,  # [samples] float32
-    first,  # [rays] int32
-    number,  # [rays] int32
+    starts,  # [rays] int32
+    counts,  # [rays] int32
     out_rgb,  # [rays, 3] float32, added to
     out_accumulation,  # [rays] float32, added to
     out_depth,  # [rays] float32, added to: the sum of weights times distance
@@ -122,10 +122,10 @@ def composite_round_kernel(
     """Add a round's samples to their pixels, by the rules of `composite_kernel`."""
     ray = tl.program_id(0) * RAYS + tl.arange(0, RAYS)
     valid = ray < num_rays
-    samples = tl.load(number + ray, mask=valid, other=0)
+    samples = tl.load(counts + ray, mask=valid, other=0)
     longest = tl.max(samples, axis=0)
     if longest > 0:
-        sample = tl.load(first + ray, mask=valid, other=0)
+        sample = tl.load(starts + ray, mask=valid, other=0)
         red = tl.load(out_rgb + 3 * ray, mask=valid, other=0.0)
         green = tl.load(out_rgb + 3 * ray + 1, mask=valid, other=0.0)
         blue = tl.load(out_rgb + 3 * ray + 2, mask=valid, other=0.0)
@@ -134,18 +134,18 @@ def composite_round_kernel(
         before = tl.load(optical_depth + ray, mask=valid, other=0.0)
         for place in range(0, longest):
             seen = (place < samples) & (before <= most_depth)
-            chosen, sigma = _densest_root(density, first_root, num_roots, sample + place, seen)
+            chosen, sigma = _densest_root(density, root_starts, root_counts, sample + place, seen)
             optical = sigma * step
             alpha = 1 - tl.exp(-optical)
-            counts = seen & (chosen >= 0) & (alpha >= alpha_threshold)
-            weight = tl.where(counts, tl.exp(-before) * alpha, 0.0)
-            red += weight * tl.load(rgb + 3 * chosen, mask=counts, other=0.0)
-            green += weight * tl.load(rgb + 3 * chosen + 1, mask=counts, other=0.0)
-            blue += weight * tl.load(rgb + 3 * chosen + 2, mask=counts, other=0.0)
-            start = tl.load(t_starts + sample + place, mask=counts, other=0.0)
+            shown = seen & (chosen >= 0) & (alpha >= alpha_threshold)
+            weight = tl.where(shown, tl.exp(-before) * alpha, 0.0)
+            red += weight * tl.load(rgb + 3 * chosen, mask=shown, other=0.0)
+            green += weight * tl.load(rgb + 3 * chosen + 1, mask=shown, other=0.0)
+            blue += weight * tl.load(rgb + 3 * chosen + 2, mask=shown, other=0.0)
+            start = tl.load(t_starts + sample + place, mask=shown, other=0.0)
             accumulation += weight
             depth += weight * (start + step * 0.5)
-            before += tl.where(counts, optical, 0.0)
+            before += tl.where(shown, optical, 0.0)
         tl.store(out_rgb + 3 * ray, red, mask=valid)
         tl.store(out_rgb + 3 * ray + 1, green, mask=valid)
         tl.store(out_rgb + 3 * ray + 2, blue, mask=valid)

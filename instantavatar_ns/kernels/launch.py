@@ -13,7 +13,7 @@ import shutil
 import struct
 import sysconfig
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
+import triton
 from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -46,6 +47,11 @@ _C_FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}
 _POINTER = "P"
 _ALIGNED = 16  # bytes, or what a number is a multiple of: lets the compiler join neighbouring accesses
 _DEFAULT_SHARED_MEMORY = 48 * 1024  # bytes that a block may take without asking
+
+# Triton declares that these might return constants of kernels, which is so only within kernels.
+_triton: Any = triton
+cdiv: Callable[[int, int], int] = _triton.cdiv
+next_power_of_2: Callable[[int], int] = _triton.next_power_of_2
 
 
 def launch(

@@ -19,7 +19,7 @@ def _slab(origin, direction, lower, upper):
 
 @triton.jit
 def _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz):
-    """Whether the middles of steps lie in occupied cells in front of `far`.
+    """Mark the steps whose middles lie in occupied cells in front of `far`.
 
     Kernels ask twice, to count and to write. The compiler is free to round a product and a sum at once in one place and
     one by one in the other; middles made without such a pair are the same in both. Should a middle at a cell's face
@@ -43,9 +43,9 @@ def traverse_kernel(
     binaries,  # [nx, ny, nz] uint8
     ray_indices,  # [capacity] int32, written
     t_starts,  # [capacity] float32, written
-    first,  # [rays] int32, written
-    number,  # [rays] int32, written
-    count,  # [1] int32, added to
+    starts,  # [rays] int32, written
+    counts,  # [rays] int32, written
+    total,  # [1] int32, added to
     step,
     capacity,
     nx,
@@ -53,7 +53,7 @@ def traverse_kernel(
     nz,
     LANES: tl.constexpr,
 ):
-    """One ray a program: its occupied steps are counted, room for them is taken from the buffer, and they are written.
+    """One ray a program: its occupied steps are counted, take rows of the buffer, and are written.
 
     Looking the cells up twice, in cache, is cheaper than a prefix sum over the rays between two launches.
     """
@@ -72,19 +72,19 @@ def traverse_kernel(
     steps = tl.where(far > near, tl.minimum(tl.ceil((far - near) / step) + 1, MOST_STEPS), 0.0).to(tl.int32)
     lanes = tl.arange(0, LANES)
 
-    total = 0
+    wanted = 0
     for begin in range(0, steps, LANES):
         middle = (first_step + (begin + lanes).to(tl.float32) + shift + 0.5) * step
         hit = _occupied(middle, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)
-        total += tl.sum(hit.to(tl.int32), axis=0)
+        wanted += tl.sum(hit.to(tl.int32), axis=0)
 
     place = 0
-    if total > 0:
-        place = tl.atomic_add(count, total, sem="relaxed")
-    tl.store(first + ray, tl.minimum(place, capacity))
-    tl.store(number + ray, tl.maximum(tl.minimum(total, capacity - place), 0))
-    if total > 0:
-        end = tl.minimum(place + total, capacity)
+    if wanted > 0:
+        place = tl.atomic_add(total, wanted, sem="relaxed")
+    tl.store(starts + ray, tl.minimum(place, capacity))
+    tl.store(counts + ray, tl.maximum(tl.minimum(wanted, capacity - place), 0))
+    if wanted > 0:
+        end = tl.minimum(place + wanted, capacity)
         for begin in range(0, steps, LANES):
             place_on_ray = first_step + (begin + lanes).to(tl.float32) + shift
             hit = _occupied((place_on_ray + 0.5) * step, far, ox, oy, oz, dx, dy, dz, box, binaries, nx, ny, nz)

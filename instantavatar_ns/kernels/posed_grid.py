@@ -22,11 +22,12 @@ def _skinning_terms(
     BONES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Each bone's weight at the centres of cells [n, 1], times the centre (x, y, z, 1): [n, 4 * 32].
+    """Each bone's weight at the centres of cells [n, 1], times the centre (x, y, z, 1): [n, 4 * LANES].
 
     A coordinate of the skinned centre is the sum of these times that row of the bones' transforms. Weights are sampled
     from corner to corner of the box, so they are interpolated at the centres of cells.
     """
+    LANES: tl.constexpr = 32 if BONES <= 32 else 64
     x, y, z = cell // (NY * NZ), cell // NZ % NY, cell % NZ
     unit_x = (x.to(tl.float32) + 0.5) * ((NX - 1) / NX)
     unit_y = (y.to(tl.float32) + 0.5) * ((NY - 1) / NY)
@@ -36,8 +37,8 @@ def _skinning_terms(
     base_z = tl.minimum(tl.floor(unit_z), NZ - 2)
     place_x, place_y, place_z = unit_x - base_x, unit_y - base_y, unit_z - base_z
     row = (base_x.to(tl.int32) * NY + base_y.to(tl.int32)) * NZ + base_z.to(tl.int32)
-    bone = tl.arange(0, 32)[None, :]
-    weights = tl.zeros([BLOCK, 32], tl.float32)
+    bone = tl.arange(0, LANES)[None, :]
+    weights = tl.zeros([BLOCK, LANES], tl.float32)
     for corner in tl.static_range(8):
         share = place_x if corner & 1 else 1.0 - place_x
         share *= place_y if corner >> 1 & 1 else 1.0 - place_y
@@ -51,7 +52,7 @@ def _skinning_terms(
     index = tl.where(axis == 0, x, tl.where(axis == 1, y, z)).to(tl.float32) + 0.5
     size = tl.where(axis < 3, vector(axis, NX, NY, NZ), 1).to(tl.float32)
     center = tl.where(axis < 3, lower + index / size * (upper - lower), 1.0)
-    return tl.reshape(weights[:, :, None] * center[:, None, :], BLOCK, 128)
+    return tl.reshape(weights[:, :, None] * center[:, None, :], BLOCK, 4 * LANES)
 
 
 @triton.jit
@@ -86,7 +87,7 @@ def union_kernel(
     if tl.max(tl.max(here.to(tl.int32), axis=0), axis=0) == 0:
         return
     terms = _skinning_terms(cell, here, weights_ptr, box_ptr, NX, NY, NZ, BONES, BLOCK)
-    term = tl.arange(0, 128)[:, None]
+    term = tl.arange(0, 128 if BONES <= 32 else 256)[:, None]
     for first in range(0, poses, POSES):
         pose = first + tl.arange(0, POSES)[None, :]
         source = bones_ptr + pose * (16 * BONES) + term // 4 * 16 + term % 4
@@ -129,7 +130,7 @@ def skin_kernel(
     if tl.max(tl.max(here.to(tl.int32), axis=0), axis=0) == 0:
         return
     terms = _skinning_terms(cell, here, weights_ptr, box_ptr, NX, NY, NZ, BONES, BLOCK)
-    term = tl.arange(0, 128)[None, :]
+    term = tl.arange(0, 128 if BONES <= 32 else 256)[None, :]
     far = float("-inf")
     for axis in tl.static_range(3):
         row = tl.load(bones_ptr + term // 4 * 16 + 4 * axis + term % 4, mask=term < 4 * BONES, other=0.0)

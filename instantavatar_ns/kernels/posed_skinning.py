@@ -1,4 +1,4 @@
-"""What a pose needs before its points can be searched: blended transforms and the table of candidate bones."""
+"""Preparation of a pose before its points are searched: blended transforms and the table of candidate bones."""
 
 import triton
 import triton.language as tl
@@ -21,14 +21,15 @@ def blend_kernel(
     NY: tl.constexpr,
     NZ: tl.constexpr,
     BONES: tl.constexpr,
-    STRIDE: tl.constexpr,  # every so-manieth voxel counts for the bounds
+    STRIDE: tl.constexpr,  # of the voxels that count for the bounds
     CELLS: tl.constexpr,
     SHARE: tl.constexpr,  # of the cells, per program
     BLOCK: tl.constexpr,
 ):
     """Blend the bones' transforms per voxel, bound the posed voxels, clear the table, invert the bones."""
+    LANES: tl.constexpr = 32 if BONES <= 32 else 64
     voxel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    bone = tl.arange(0, 32)
+    bone = tl.arange(0, LANES)
     entry = tl.arange(0, 16)[None, :]
     weights = tl.load(
         weights_ptr + BONES * voxel + bone[None, :], mask=(voxel < voxels) & (bone < BONES)[None, :], other=0.0
@@ -52,7 +53,7 @@ def blend_kernel(
     tl.atomic_max(bounds_ptr + 3 + axis, tl.max(tl.where(counts, posed, far), axis=0), mask=axis < 3, sem="relaxed")
 
     cell = tl.program_id(0) * SHARE + tl.arange(0, SHARE)
-    tl.store(masks_ptr + cell, tl.zeros([SHARE], tl.int32), mask=cell < CELLS)
+    tl.store(masks_ptr + cell, tl.zeros([SHARE], masks_ptr.dtype.element_ty), mask=cell < CELLS)
     if tl.program_id(0) == 0:
         _invert(bones_ptr + 16 * bone, inverse_ptr + 16 * bone, bone < BONES)
 
@@ -90,7 +91,7 @@ def _write_row(target, scale, first, second, third, t_x, t_y, t_z, mask):
 @triton.jit
 def candidates_kernel(
     blended_ptr,  # [voxels, 12]
-    main_bones_ptr,  # [thin voxels, 2]; what is no bone is 31
+    main_bones_ptr,  # [thin voxels, 2]; BONES stands for none
     bounds_ptr,  # [2, 3]
     lower_ptr,  # [3], canonical box
     upper_ptr,
@@ -101,6 +102,7 @@ def candidates_kernel(
     NX: tl.constexpr,
     NY: tl.constexpr,
     NZ: tl.constexpr,
+    BONES: tl.constexpr,
     STRIDE: tl.constexpr,
     POSED: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -118,9 +120,10 @@ def candidates_kernel(
     index = tl.where(axis == 0, x, tl.where(axis == 1, y, z)).to(tl.float32)
     position = tl.where(axis < 3, lower + index / intervals * (upper - lower), 1.0)
 
-    first = tl.load(main_bones_ptr + 2 * thin, mask=valid, other=31)
-    second = tl.load(main_bones_ptr + 2 * thin + 1, mask=valid, other=31)
-    bits = ((1 << first) | (1 << second)) & 0x7FFFFFFF
+    first = tl.load(main_bones_ptr + 2 * thin, mask=valid, other=BONES)
+    second = tl.load(main_bones_ptr + 2 * thin + 1, mask=valid, other=BONES)
+    one = tl.full([BLOCK, 1], 1, masks_ptr.dtype.element_ty)
+    bits = ((one << first) | (one << second)) & ((1 << BONES) - 1)
     corner = tl.arange(0, 8)[None, :]
     place = tl.zeros([BLOCK, 8], tl.int32)
     source = blended_ptr + 12 * ((x * NY + y) * NZ + z) + axis

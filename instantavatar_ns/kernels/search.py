@@ -21,7 +21,7 @@ def search_kernel(
     num_points_ptr,  # [1], or None: all n
     blended_ptr,  # [voxels, 12]
     to_canonical_ptr,  # [bones, 4, 4], transposed
-    masks_ptr,  # [posed cells]: bit b is bone b
+    masks_ptr,  # [posed cells]: bit b is bone b; integers of 32 bits, or of 64
     posed_lower_ptr,  # [3]
     posed_cell_ptr,  # [3]
     lower_ptr,  # [3], canonical box
@@ -29,9 +29,9 @@ def search_kernel(
     occupied_ptr,  # [cells] bytes, or None: all
     canonical_ptr,  # [capacity, 3]
     point_ptr,  # [capacity]
-    count_ptr,  # [1], zero at first
-    first_ptr,  # [n]
-    number_ptr,  # [n]
+    total_ptr,  # [1], zero at first
+    starts_ptr,  # [n]
+    counts_ptr,  # [n]
     n,
     capacity,
     max_steps,
@@ -62,8 +62,8 @@ def search_kernel(
     if num_points_ptr is not None:
         rows = tl.minimum(tl.load(num_points_ptr), n)
     if tl.program_id(0) * BLOCK >= rows:
-        tl.store(first_ptr + point, 0, mask=point < n)
-        tl.store(number_ptr + point, 0, mask=point < n)
+        tl.store(starts_ptr + point, 0, mask=point < n)
+        tl.store(counts_ptr + point, 0, mask=point < n)
         return
     valid = point < rows
     lane = tl.arange(0, 4)[:, None, None]
@@ -92,7 +92,7 @@ def search_kernel(
     fresh = pending != 0
     slot = tl.arange(0, SLOTS)[:, None, None]
     found = tl.full([SLOTS, BLOCK, 4], 1e18, tl.float32)  # far from every root
-    number = tl.zeros([1, BLOCK, 1], tl.int32)
+    num_found = tl.zeros([1, BLOCK, 1], tl.int32)
 
     while tl.max(tl.reshape(pending, BLOCK), axis=0) != 0:
         active = pending != 0
@@ -129,21 +129,21 @@ def search_kernel(
             keep = keep & (tl.load(occupied_ptr + at, mask=keep, other=0) != 0)
         gap = found - x
         nearest = tl.min(tl.sum(gap * gap, axis=2, keep_dims=True), axis=0, keep_dims=True)
-        keep = keep & (nearest >= same_squared) & (number < SLOTS)
-        found = tl.where(keep & (slot == number), x, found)
-        number += keep.to(tl.int32)
+        keep = keep & (nearest >= same_squared) & (num_found < SLOTS)
+        found = tl.where(keep & (slot == num_found), x, found)
+        num_found += keep.to(tl.int32)
 
         # Not "error >= diverged": what is not a number must end too.
         fresh = converged | ~(error < diverged_squared) | (steps >= max_steps) | (nearest < passed_squared)
         pending = tl.where(fresh, pending & (pending - 1), pending)
 
-    flat = tl.reshape(number, BLOCK)
+    flat = tl.reshape(num_found, BLOCK)
     before = tl.reshape(tl.cumsum(flat, axis=0) - flat, 1, BLOCK, 1)
-    first = tl.atomic_add(count_ptr, tl.sum(flat, axis=0), sem="relaxed") + before
-    written = tl.minimum(number, tl.maximum(capacity - first, 0))
-    tl.store(first_ptr + point, first, mask=point < n)
-    tl.store(number_ptr + point, written, mask=point < n)
-    out = first + slot
+    begin = tl.atomic_add(total_ptr, tl.sum(flat, axis=0), sem="relaxed") + before
+    written = tl.minimum(num_found, tl.maximum(capacity - begin, 0))
+    tl.store(starts_ptr + point, begin, mask=point < n)
+    tl.store(counts_ptr + point, written, mask=point < n)
+    out = begin + slot
     tl.store(point_ptr + out, point + tl.zeros([SLOTS, 1, 1], tl.int32), mask=slot < written)
     tl.store(canonical_ptr + 3 * out + axis, found, mask=(slot < written) & (axis < 3))
 
@@ -152,7 +152,7 @@ def search_kernel(
 def gradient_kernel(
     canonical_ptr,  # [capacity, 3]
     point_ptr,  # [capacity]
-    count_ptr,  # [1]
+    total_ptr,  # [1]
     canonical_grad_ptr,  # [capacity, 3]
     blended_ptr,  # [voxels, 12]
     weights_ptr,  # [voxels, BONES]
@@ -167,24 +167,25 @@ def gradient_kernel(
     BONES: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradient of the implicit function (InstantAvatar eq. 9) to the posed points and the bone transforms.
+    """Gradient of the implicit function (InstantAvatar eq. 9) with respect to the posed points and the bone transforms.
 
     With y = J^-T times a root's gradient, the point's is y, and that of bone b is -w_b y (x, y, z, 1)^T. A program sums
     the bones' gradients over its share of the roots before it adds them.
     """
-    count = tl.minimum(tl.load(count_ptr), capacity)
-    if tl.program_id(0) * BLOCK >= count:
+    LANES: tl.constexpr = 32 if BONES <= 32 else 64
+    num_roots = tl.minimum(tl.load(total_ptr), capacity)
+    if tl.program_id(0) * BLOCK >= num_roots:
         return
     axis = tl.arange(0, 4)[None, :]
-    bone = tl.arange(0, 32)[None, :]
+    bone = tl.arange(0, LANES)[None, :]
     entry = tl.arange(0, 16)[None, :]
     lower = tl.load(lower_ptr + axis, mask=axis < 3, other=0.0)
     upper = tl.load(upper_ptr + axis, mask=axis < 3, other=1.0)
     box = box_scale(axis, lower, upper, NX, NY, NZ)
-    total = tl.zeros([32, 16], tl.float32)
-    for start in range(tl.program_id(0) * BLOCK, count, tl.num_programs(0) * BLOCK):
+    total = tl.zeros([LANES, 16], tl.float32)
+    for start in range(tl.program_id(0) * BLOCK, num_roots, tl.num_programs(0) * BLOCK):
         root = start + tl.arange(0, BLOCK)[:, None]
-        valid = root < count
+        valid = root < num_roots
         x = tl.load(canonical_ptr + 3 * root + axis, mask=valid & (axis < 3), other=1.0)
         grad = tl.load(canonical_grad_ptr + 3 * root + axis, mask=valid & (axis < 3), other=0.0)
         unit = tl.minimum(tl.maximum((x - lower) * box, 0.0), vector(axis, NX - 1, NY - 1, NZ - 1).to(tl.float32))
@@ -196,7 +197,7 @@ def gradient_kernel(
         jacobian_0 = tl.zeros([BLOCK, 4], tl.float32)
         jacobian_1 = tl.zeros([BLOCK, 4], tl.float32)
         jacobian_2 = tl.zeros([BLOCK, 4], tl.float32)
-        weights = tl.zeros([BLOCK, 32], tl.float32)
+        weights = tl.zeros([BLOCK, LANES], tl.float32)
         for corner in tl.static_range(8):
             up = vector(axis, corner & 1, corner >> 1 & 1, corner >> 2)
             side = tl.where(axis < 3, tl.where(up == 1, place, 1.0 - place), 1.0)
@@ -236,8 +237,8 @@ def gradient_kernel(
         along = entry & 3
         x_all = tl.where(along == 0, x_0, tl.where(along == 1, x_1, tl.where(along == 2, x_2, 1.0)))
         total += tl.dot(tl.trans(weights), y * x_all, input_precision="ieee")
-    number = tl.arange(0, 32)[:, None]
-    tl.atomic_add(bones_grad_ptr + 16 * number + entry, -total, mask=(number < BONES) & (entry < 12), sem="relaxed")
+    to_bone = tl.arange(0, LANES)[:, None]
+    tl.atomic_add(bones_grad_ptr + 16 * to_bone + entry, -total, mask=(to_bone < BONES) & (entry < 12), sem="relaxed")
 
 
 @triton.jit

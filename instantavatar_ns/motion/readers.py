@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped
 
-from instantavatar_ns.body.model import NUM_BETAS
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import NUM_BETAS
 from instantavatar_ns.motion.pose_archives import read_arrays
 from instantavatar_ns.motion.smpl_arrays import (
     BETAS,

@@ -21,8 +21,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_BETAS, load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_BETAS
 from instantavatar_ns.motion.bvh import BvhFile, read_bvh
 from instantavatar_ns.motion.joint_names import find_joints
 from instantavatar_ns.motion.readers import FileFacts, pose_sequence

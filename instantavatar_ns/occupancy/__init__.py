@@ -1,1 +1,1 @@
-"""Where the person is: occupied cells of the canonical body, skinned into the pose-union grid and a grid per pose."""
+"""Occupancy: occupied cells of the canonical body, skinned into the pose-union grid and a grid per pose."""

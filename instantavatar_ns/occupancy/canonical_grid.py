@@ -20,6 +20,7 @@ from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.cells import dilate, largest_component
+from instantavatar_ns.utils.cells import cell_values
 
 DECAY = 0.8
 OPACITY_SCALE = 0.01  # metres: the thickness over which a cell's opacity is judged
@@ -27,7 +28,7 @@ OPACITY_THRESHOLD = 0.01
 
 
 def opacity(density: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """Opacity of a centimetre of a given density (1/metres): what occupancy and its regulariser are judged by."""
+    """Opacity of a centimetre of a given density (1/metres): occupancy and its regulariser judge by it."""
     return 1 - torch.exp(-OPACITY_SCALE * density)
 
 
@@ -36,7 +37,7 @@ class CanonicalOccupancy(OccGridEstimator):
 
     Args:
         box: The canonical voxels; each becomes a cell.
-        implementation: What finds the largest component; "triton" does so on a GPU without its host.
+        implementation: What finds the largest component; "triton" does so on a GPU without synchronising.
     """
 
     binaries: Bool[Tensor, "1 x y z"]
@@ -93,7 +94,7 @@ class CanonicalOccupancy(OccGridEstimator):
 
     @torch.no_grad()
     def refresh(self, density: Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]) -> None:
-        """Record the density at a random point of each cell, and decide again what is occupied."""
+        """Take the density, 1/metres, at a random point of each cell, and decide again which cells are occupied."""
         torch.maximum(self.occs.mul_(DECAY), density(self.jittered()), out=self.occs)
         cells = opacity(self.occs)
         # Not "greater": a field that is empty everywhere has not begun to learn, and must be sampled everywhere.
@@ -106,13 +107,10 @@ class CanonicalOccupancy(OccGridEstimator):
         self.binaries[0] = largest(dilate(occupied))
 
     def occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
-        """Whether points lie in occupied cells; outside the box nothing is."""
-        lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
-        cell = ((points - lower) / (upper - lower) * self.resolution).floor()
-        inside = ((cell >= 0) & (cell < self.resolution)).all(dim=-1)
-        x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(self.resolution - 1).unbind(dim=-1)
-        return self.binaries[0, x, y, z] & inside
+        """Mark the points, metres, that lie in occupied cells; outside the box none does."""
+        binaries, inside = cell_values(self.binaries[0], points, self.aabbs[0, :3], self.aabbs[0, 3:])
+        return binaries & inside
 
     def occupied_centers(self) -> Float[Tensor, "occupied 3"]:
-        """Middles of the occupied cells, metres. Their number is read by the host: once per refresh and per pose."""
+        """Middles of the occupied cells, metres. Their number is read on the host, once per refresh and per pose."""
         return self.centers()[self.binaries.flatten()]

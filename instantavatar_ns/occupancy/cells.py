@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from scipy import ndimage
 from torch import Tensor
 
+from instantavatar_ns.utils.cells import nearest_cell_rows
+
 
 @dataclass(frozen=True)
 class OccupiedCells:
@@ -19,7 +21,7 @@ class OccupiedCells:
     Attributes:
         aabb: Lower and upper corner, metres.
         binaries: One flag per cell.
-        filled: A smaller box around all occupied cells, if it is known. It spares rays the way through empty ones.
+        filled: A smaller box around all occupied cells, if it is known. It spares rays the way through free ones.
     """
 
     aabb: Float[Tensor, "6"]
@@ -66,16 +68,13 @@ def cubic_cells(
 def mark_nearest(
     points: Float[Tensor, "*batch 3"], aabb: Float[Tensor, "6"], resolution: tuple[int, int, int]
 ) -> Bool[Tensor, "x y z"]:
-    """Mark the 2x2x2 cells nearest to each point; points outside the box mark cells at its border.
+    """Mark the 2x2x2 cells nearest to each point, as `nearest_cell_rows` gives them.
 
-    Each point marks at least half an edge to all sides, so points of a lattice along the axes may be an edge apart.
+    Args:
+        points: Points, metres.
+        aabb: Lower and upper corner of the grid, metres.
+        resolution: Cells along x, y and z.
     """
-    size = torch.tensor(resolution, device=points.device)
-    lower, upper = aabb[:3], aabb[3:]
-    corner = torch.arange(8, device=points.device)
-    offsets = torch.stack([corner & 1, corner >> 1 & 1, corner >> 2], dim=-1)
-    base = ((points.reshape(-1, 3) - lower) / (upper - lower) * size - 0.5).floor().long()
-    cells = (base[:, None] + offsets).clamp(min=torch.zeros_like(size), max=size - 1).view(-1, 3)
-    rows = (cells[:, 0] * resolution[1] + cells[:, 1]) * resolution[2] + cells[:, 2]
+    rows = nearest_cell_rows(points.reshape(-1, 3), aabb[:3], aabb[3:], resolution)
     binaries = torch.zeros(resolution, dtype=torch.bool, device=points.device)
-    return binaries.flatten().index_fill_(0, rows, True).view(resolution)
+    return binaries.flatten().index_fill_(0, rows.flatten(), True).view(resolution)

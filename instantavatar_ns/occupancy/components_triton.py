@@ -1,4 +1,4 @@
-"""The largest connected component of a grid on a GPU, in a handful of launches and without its host."""
+"""The largest connected component of a grid on a GPU, in a handful of launches, without synchronising."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from instantavatar_ns.kernels.components import count_kernel, join_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 
 _BLOCK = 256
 
@@ -19,7 +19,7 @@ def largest_component_triton(binaries: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x
     num_cells = occupied.numel()
     labels = torch.arange(num_cells, dtype=torch.int32, device=binaries.device)
     sizes = torch.zeros_like(labels)
-    grid = (-(-num_cells // _BLOCK),)
+    grid = (cdiv(num_cells, _BLOCK),)
     launch(join_kernel, grid, occupied, labels, *binaries.shape, BLOCK=_BLOCK)
     launch(count_kernel, grid, occupied, labels, sizes, num_cells, BLOCK=_BLOCK)
     return binaries & (labels == sizes.argmax()).view(binaries.shape)

@@ -28,7 +28,7 @@ class PoseUnionGrid(OccGridEstimator):
         lower: Lower corner of a box in root space that holds the person in all the poses, metres.
         upper: Its upper corner.
         edge: Edge of a cell, metres; see `cell_edge`.
-        implementation: What fills it; "triton" does so on a GPU without its host.
+        implementation: What fills it; "triton" does so on a GPU without blocking the host.
     """
 
     binaries: Bool[Tensor, "1 x y z"]
@@ -57,9 +57,15 @@ class PoseUnionGrid(OccGridEstimator):
         self,
         canonical: CanonicalOccupancy,
         deformer: FastSnarfDeformer,
-        bone_transforms: Float[Tensor, "poses 24 4 4"],
+        bone_transforms: Float[Tensor, "poses joints 4 4"],
     ) -> None:
-        """Skin the occupied canonical cells into every pose and take the union."""
+        """Skin the occupied canonical cells into every pose and take the union.
+
+        Args:
+            canonical: Occupied cells, one of each voxel of the deformer.
+            deformer: Skins them.
+            bone_transforms: The poses, from the canonical one to root space.
+        """
         x, y, z = self.binaries.shape[1:]
         if self.implementation == "triton":
             # Triton is imported where it is used: it is no part of PyTorch on every platform.
@@ -84,7 +90,7 @@ def cell_edge(canonical: CanonicalOccupancy) -> float:
 def pose_cells(
     canonical: CanonicalOccupancy,
     deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "24 4 4"],
+    bone_transforms: Float[Tensor, "joints 4 4"],
     implementation: Literal["torch", "triton"] = "torch",
 ) -> OccupiedCells:
     """Occupied cells of one pose, for rendering.
@@ -93,8 +99,8 @@ def pose_cells(
         canonical: Occupied cells, one of each voxel of the deformer.
         deformer: Skins them.
         bone_transforms: The pose, from the canonical one to root space.
-        implementation: "torch" makes a grid that just holds the pose, whose size the host reads; "triton" makes one
-            with a fixed number of cells, without the host.
+        implementation: "torch" makes a grid that just holds the pose, whose size is read on the host; "triton"
+            makes one with a fixed number of cells, without synchronising.
     """
     if implementation == "triton":
         from instantavatar_ns.occupancy.posed_grid_triton import pose_cells_triton
@@ -111,10 +117,16 @@ def pose_cells(
 
 def posed_bounds(
     vertices: Float[Tensor, "vertices 3"],
-    skinning_weights: Float[Tensor, "vertices 24"],
-    bone_transforms: Float[Tensor, "poses 24 4 4"],
+    skinning_weights: Float[Tensor, "vertices joints"],
+    bone_transforms: Float[Tensor, "poses joints 4 4"],
 ) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-    """Corners of the box in root space around the body in all given poses, metres."""
+    """Corners of the box in root space around the body in all given poses, metres.
+
+    Args:
+        vertices: Canonical body, metres.
+        skinning_weights: Its skinning weights.
+        bone_transforms: The poses, from the canonical one to root space.
+    """
     lowers, uppers = [], []
     for poses in bone_transforms.split(_POSES_AT_A_TIME):
         posed = skinned(vertices, skinning_weights, poses)

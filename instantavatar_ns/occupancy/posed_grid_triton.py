@@ -1,4 +1,4 @@
-"""Posed grids on a GPU in a handful of launches: nothing is read by the host."""
+"""Posed grids on a GPU in a handful of launches, without synchronising."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from instantavatar_ns.deformer.candidates import NUM_BONES
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch, next_power_of_2
 from instantavatar_ns.kernels.posed_grid import mark_kernel, skin_kernel, spread_kernel, union_kernel
 from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
@@ -31,17 +30,25 @@ _INTERPRETED = 64  # times as large: the interpreter's time goes by operations, 
 def union_triton(
     canonical: CanonicalOccupancy,
     deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "poses 24 4 4"],
+    bone_transforms: Float[Tensor, "poses joints 4 4"],
     aabb: Float[Tensor, "6"],
     resolution: tuple[int, int, int],
 ) -> Bool[Tensor, "x y z"]:
-    """Skin the occupied canonical cells into every pose: `cells.mark_nearest` of all centres, in three launches."""
+    """The occupied canonical cells, skinned into every pose: `mark_nearest` of all their centres, in three launches.
+
+    Args:
+        canonical: Occupied cells; as many as the deformer has voxels.
+        deformer: Skins their centres.
+        bone_transforms: The poses, from the canonical one to root space.
+        aabb: Lower and upper corner of the posed grid, metres.
+        resolution: Its cells along x, y, z.
+    """
     x, y, z = resolution
     marks = torch.zeros((x + 1, y + 1, z + 1), dtype=torch.uint8, device=aabb.device)
     block = _block(_UNION_BLOCK)
     launch(
         union_kernel,
-        (_programs(canonical.binaries.numel(), block),),
+        (cdiv(canonical.binaries.numel(), block),),
         *_skinned(canonical, deformer),
         bone_transforms.float().contiguous(),
         aabb,
@@ -51,7 +58,7 @@ def union_triton(
         PX=x,
         PY=y,
         PZ=z,
-        BONES=NUM_BONES,
+        BONES=deformer.num_bones,
         POSES=_POSES,
         BLOCK=block,
     )
@@ -62,7 +69,7 @@ def union_triton(
 def pose_cells_triton(
     canonical: CanonicalOccupancy,
     deformer: FastSnarfDeformer,
-    bone_transforms: Float[Tensor, "24 4 4"],
+    bone_transforms: Float[Tensor, "joints 4 4"],
     spacing: int,
 ) -> OccupiedCells:
     """Occupied cells of one pose in a grid of `POSE_RESOLUTION`, in four launches.
@@ -79,7 +86,7 @@ def pose_cells_triton(
     bounds = torch.full((6,), -torch.inf, device=device)
     aabb, filled = torch.empty((2, 6), device=device)
     block = _block(_SKIN_BLOCK)
-    programs = _programs(cells, block)
+    programs = cdiv(cells, block)
     launch(
         skin_kernel,
         (programs,),
@@ -89,15 +96,15 @@ def pose_cells_triton(
         bounds,
         marks,
         **_canonical_size(canonical),
-        BONES=NUM_BONES,
+        BONES=deformer.num_bones,
         MARKS=marks.numel(),
-        SHARE=1 << (_programs(marks.numel(), programs) - 1).bit_length(),
+        SHARE=next_power_of_2(cdiv(marks.numel(), programs)),
         BLOCK=block,
     )
     block = _block(_BLOCK)
     launch(
         mark_kernel,
-        (_programs(cells, block),),
+        (cdiv(cells, block),),
         _flags(canonical),
         posed,
         bounds,
@@ -116,7 +123,7 @@ def pose_cells_triton(
 def _spread(marks: Tensor, resolution: tuple[int, int, int]) -> Bool[Tensor, "x y z"]:
     binaries = torch.empty(resolution, dtype=torch.uint8, device=marks.device)
     block = _block(_BLOCK)
-    launch(spread_kernel, (_programs(binaries.numel(), block),), marks, binaries, *resolution, BLOCK=block)
+    launch(spread_kernel, (cdiv(binaries.numel(), block),), marks, binaries, *resolution, BLOCK=block)
     return binaries.view(torch.bool)
 
 
@@ -134,7 +141,3 @@ def _canonical_size(canonical: CanonicalOccupancy) -> dict[str, int]:
 
 def _block(size: int) -> int:
     return _INTERPRETED * size if interpreting() else size
-
-
-def _programs(items: int, share: int) -> int:
-    return -(-items // share)

@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_BETAS, BodyModel
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_BETAS
 
 NUM_LANDMARKS = 33
 # Each landmark's counterpart on the other side; the nose is its own.

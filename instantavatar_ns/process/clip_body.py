@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from instantavatar_ns.body.kinematics import skinning_transforms
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_BETAS, NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
+from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.correction.motion_prior import matern52
 from instantavatar_ns.process.body_landmarks import MIRRORED_LANDMARKS, NUM_LANDMARKS, BodyLandmarks
 

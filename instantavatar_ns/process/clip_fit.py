@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float
 from nerfstudio.utils.rich_utils import CONSOLE
 from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.body.files import FREE_BODY, load_body_model
 from instantavatar_ns.body.kinematics import skinned
-from instantavatar_ns.body.model import FREE_BODY, BodyModel, load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
 from instantavatar_ns.process.camera import Camera
 from instantavatar_ns.process.clip_body import ClipUnknowns, PosedClip

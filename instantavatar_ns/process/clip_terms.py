@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.process.body_landmarks import LEFT_HIP, RIGHT_HIP
 from instantavatar_ns.process.clip_body import ClipBody, ClipUnknowns, PosedClip
 from instantavatar_ns.process.observations import Observations

@@ -33,9 +33,9 @@ def render_buffered(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleR
     origins = origins.expand_as(directions)
     samples = sample_rays_triton(origins, directions, pose.cells, rules.step, rules.stratified, sizes.samples)
     points = rays.points(pose.body, samples.ray_indices, samples.t_starts + rules.step / 2)
-    roots = deformer.find_correspondences_into(points, pose.skinning, sizes.roots, samples.count, occupancy.binaries[0])
-    density, rgb = field(roots.canonical, rules.noise, roots.count)
+    roots = deformer.find_correspondences_into(points, pose.skinning, sizes.roots, samples.total, occupancy.binaries[0])
+    density, rgb = field(roots.canonical, rules.noise, roots.total)
     pixels = composite_triton(
-        density, rgb, roots.first, roots.number, samples, rules.step, rules.alpha_threshold, rules.early_stop_eps
+        density, rgb, roots.starts, roots.counts, samples, rules.step, rules.alpha_threshold, rules.early_stop_eps
     )
-    return Rendering(pixels, samples.count, roots.count)
+    return Rendering(pixels, samples.total, roots.total)

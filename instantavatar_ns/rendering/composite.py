@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -61,3 +62,8 @@ def sample_weights_torch(
     first = (counts.cumsum(0) - counts)[ray_indices]
     transmittance = torch.exp(-(exclusive - exclusive[first])).to(optical_depth.dtype)
     return transmittance * -torch.expm1(-optical_depth), transmittance
+
+
+def most_optical_depth(early_stop_eps: float) -> float:
+    """Optical depth behind which nothing is seen: minus the logarithm of the least transmittance."""
+    return -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf

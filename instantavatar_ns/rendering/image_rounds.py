@@ -53,12 +53,12 @@ def render_rounds(
     for limit, size in zip((*rounds[:-1], ALL), sizes, strict=True):
         samples = march(origins, directions, pose.cells, marched, rules.step, rules.early_stop_eps, limit, size.samples)
         roots = deformer.find_correspondences_into(
-            samples.points, pose.skinning, size.roots, samples.count, occupancy.binaries[0]
+            samples.points, pose.skinning, size.roots, samples.total, occupancy.binaries[0]
         )
-        density, rgb = field(roots.canonical, count=roots.count)
+        density, rgb = field(roots.canonical, total=roots.total)
         composite_round(
-            density, rgb, roots.first, roots.number, samples, marched,
+            density, rgb, roots.starts, roots.counts, samples, marched,
             rules.step, rules.alpha_threshold, rules.early_stop_eps,
         )  # fmt: skip
-        counts += [samples.count, roots.count]
+        counts += [samples.total, roots.total]
     return ImageRendering(marched.rgb, marched.accumulation, marched.depth, torch.cat(counts).view(-1, 2))

@@ -30,16 +30,16 @@ class SampleBuffer:
     Attributes:
         ray_indices: Ray of each sample. The samples of one ray lie together, in order.
         t_starts: Where each sample's step begins, metres along the ray.
-        first: Row of each ray's first sample.
-        number: How many samples of each ray are in the buffer.
-        count: How many samples there are; what exceeds the buffer is not in it.
+        starts: Row of each ray's first sample.
+        counts: Samples of each ray that are in the buffer.
+        total: Samples that there are. More than the capacity is an overflow: those beyond it are not in the buffer.
     """
 
     ray_indices: Int32[Tensor, "capacity"]
     t_starts: Float[Tensor, "capacity"]
-    first: Int32[Tensor, "rays"]
-    number: Int32[Tensor, "rays"]
-    count: Int32[Tensor, "1"]
+    starts: Int32[Tensor, "rays"]
+    counts: Int32[Tensor, "rays"]
+    total: Int32[Tensor, "1"]
 
 
 @torch.no_grad()

@@ -37,8 +37,8 @@ def sample_rays_triton(
     shifts = torch.rand(num_rays, device=device) if stratified else torch.zeros(num_rays, device=device)
     ray_indices = torch.zeros(capacity, dtype=torch.int32, device=device)
     t_starts = torch.zeros(capacity, device=device)
-    first, number = torch.empty((2, num_rays), dtype=torch.int32, device=device)
-    count = torch.zeros(1, dtype=torch.int32, device=device)
+    starts, counts = torch.empty((2, num_rays), dtype=torch.int32, device=device)
+    total = torch.zeros(1, dtype=torch.int32, device=device)
     launch(
         traverse_kernel,
         (num_rays,),
@@ -50,13 +50,13 @@ def sample_rays_triton(
         cells.binaries.view(torch.uint8),
         ray_indices,
         t_starts,
-        first,
-        number,
-        count,
+        starts,
+        counts,
+        total,
         step,
         capacity,
         *cells.binaries.shape,
         LANES=_LANES,
         num_warps=1,
     )
-    return SampleBuffer(ray_indices, t_starts, first, number, count)
+    return SampleBuffer(ray_indices, t_starts, starts, counts, total)

@@ -66,7 +66,7 @@ class PoseProvider:
     def _pose_all(self) -> None:
         poses = self.subject.poses
         self._given = self.posed(poses)
-        self._rest = self.posed(rest_sequence(poses, 0))
+        self._rest = self.posed(rest_sequence(self.body, poses, 0))
         self.motion_poses = None if self.motion is None else self.posed(self.motion)
         self.forget()
 

@@ -6,7 +6,6 @@ a round has, and which rays go on, only the device knows.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +13,10 @@ from jaxtyping import Float, Int32
 from torch import Tensor
 
 from instantavatar_ns.kernels.image_rounds import composite_round_kernel, march_kernel
-from instantavatar_ns.kernels.launch import launch
+from instantavatar_ns.kernels.launch import cdiv, launch
 from instantavatar_ns.kernels.usable import interpreting
 from instantavatar_ns.occupancy.cells import OccupiedCells
+from instantavatar_ns.rendering.composite import most_optical_depth
 
 _RAYS = 32  # a warp
 _INTERPRETED_RAYS = 1 << 14  # the interpreter's time goes by operations, not by their size
@@ -52,21 +52,21 @@ class MarchedRays:
 
 @dataclass(frozen=True)
 class RoundSamples:
-    """Samples of one round. Those of one ray lie together, in order; rows from `count` on hold nothing.
+    """Samples of one round. Those of one ray lie together, in order; rows from `total` on hold nothing.
 
     Attributes:
         points: Their middles, metres, in the space of the cells.
         t_starts: Where each sample's step begins, metres along the ray.
-        first: Row of each ray's first sample.
-        number: How many samples of each ray are in the buffers.
-        count: How many samples there are; what exceeds the buffers is not in them.
+        starts: Row of each ray's first sample.
+        counts: Samples of each ray that are in the buffers.
+        total: Samples that there are. More than the capacity is an overflow: those beyond it are not in the buffers.
     """
 
     points: Float[Tensor, "capacity 3"]
     t_starts: Float[Tensor, "capacity"]
-    first: Int32[Tensor, "rays"]
-    number: Int32[Tensor, "rays"]
-    count: Int32[Tensor, "1"]
+    starts: Int32[Tensor, "rays"]
+    counts: Int32[Tensor, "rays"]
+    total: Int32[Tensor, "1"]
 
 
 @torch.no_grad()
@@ -93,18 +93,18 @@ def march(
         capacity: Samples that the buffers hold; of those that do not fit, only their number is kept.
     """
     num_rays, device = len(directions), directions.device
-    first, number = torch.empty((2, _row_length(num_rays)), dtype=torch.int32, device=device)[:, :num_rays]
+    starts, counts = torch.empty((2, _row_length(num_rays)), dtype=torch.int32, device=device)[:, :num_rays]
     samples = RoundSamples(
         torch.empty((capacity, 3), device=device),
         torch.empty(capacity, device=device),
-        first,
-        number,
+        starts,
+        counts,
         torch.zeros(1, dtype=torch.int32, device=device),
     )
     rays_each = _rays_each()
     launch(
         march_kernel,
-        (-(-num_rays // rays_each),),
+        (cdiv(num_rays, rays_each),),
         origins.contiguous(),
         directions.contiguous(),
         cells.aabb,
@@ -114,11 +114,11 @@ def march(
         marched.next_step,
         samples.points,
         samples.t_starts,
-        samples.first,
-        samples.number,
-        samples.count,
+        samples.starts,
+        samples.counts,
+        samples.total,
         step,
-        _most_depth(early_stop_eps),
+        most_optical_depth(early_stop_eps),
         num_rays,
         0 if len(origins) == 1 else 3,
         limit,
@@ -134,8 +134,8 @@ def march(
 def composite_round(
     density: Float[Tensor, "roots"],
     rgb: Float[Tensor, "roots 3"],
-    first_root: Int32[Tensor, "samples"],
-    num_roots: Int32[Tensor, "samples"],
+    root_starts: Int32[Tensor, "samples"],
+    root_counts: Int32[Tensor, "samples"],
     samples: RoundSamples,
     marched: MarchedRays,
     step: float,
@@ -143,24 +143,24 @@ def composite_round(
     early_stop_eps: float,
 ) -> None:
     """Add the densest root of every sample of a round to `marched`, in place; arguments as of `composite_triton`."""
-    num_rays, rays_each = len(samples.first), _rays_each()
+    num_rays, rays_each = len(samples.starts), _rays_each()
     launch(
         composite_round_kernel,
-        (-(-num_rays // rays_each),),
+        (cdiv(num_rays, rays_each),),
         density.contiguous(),
         rgb.contiguous(),
-        first_root,
-        num_roots,
+        root_starts,
+        root_counts,
         samples.t_starts,
-        samples.first,
-        samples.number,
+        samples.starts,
+        samples.counts,
         marched.rgb,
         marched.accumulation,
         marched.depth,
         marched.optical_depth,
         step,
         alpha_threshold,
-        _most_depth(early_stop_eps),
+        most_optical_depth(early_stop_eps),
         num_rays,
         RAYS=rays_each,
         num_warps=1,
@@ -172,11 +172,7 @@ def _row_length(numbers: int) -> int:
 
     Triton compiles a kernel anew for rows that do not, and sizes of the viewer's images are any.
     """
-    return -(-numbers // 4) * 4
-
-
-def _most_depth(early_stop_eps: float) -> float:
-    return -math.log(early_stop_eps) if early_stop_eps > 0 else math.inf
+    return cdiv(numbers, 4) * 4
 
 
 def _rays_each() -> int:

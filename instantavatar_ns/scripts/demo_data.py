@@ -17,7 +17,8 @@ from numpy import ndarray
 from PIL import Image
 from rich.progress import Progress
 
-from instantavatar_ns.body.model import FREE_BODY, NUM_BETAS, load_body_model, read_body_file
+from instantavatar_ns.body.files import FREE_BODY, load_body_model, read_body_file
+from instantavatar_ns.body.smpl import NUM_BETAS
 from instantavatar_ns.demo.motion import add_pose_noise, dance_poses, turn_poses
 from instantavatar_ns.demo.palette import Palette, make_palette
 from instantavatar_ns.demo.render import camera_intrinsics, interpolate, render_frame
@@ -118,7 +119,7 @@ class DemoData:
     def _draws(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
 
-    def _turn(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:
+    def _turn(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
         """Poses of the training turn, then of the held-out one, whose views lie midway between training views."""
         first = np.arange(self.train_frames) / self.train_frames
         before = np.arange(self.heldout_frames) * self.train_frames // self.heldout_frames
@@ -126,7 +127,7 @@ class DemoData:
         poses, sway = turn_poses(np.concatenate([first, second]), self._draws(1))
         return _as_stored(poses, _place(subject) + sway)
 
-    def _dance(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:
+    def _dance(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
         """Poses of two bars of the dance, on the floor on which the turn takes place."""
         poses, shifts = dance_poses(2.0 * np.arange(self.novel_frames) / self.novel_frames)
         place = _place(subject)
@@ -198,7 +199,7 @@ def _color_function(subject: DemoSubject, palette: Palette) -> Callable[[ndarray
     return colors
 
 
-def _as_stored(poses: ndarray, transl: ndarray) -> tuple[Float[ndarray, "frames 24 3"], Float[ndarray, "frames 3"]]:
+def _as_stored(poses: ndarray, transl: ndarray) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
     """In the precision of the files, so that the images show exactly what the files say."""
     return poses.astype(np.float32), transl.astype(np.float32)
 

@@ -13,7 +13,8 @@ import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.cameras import check_cameras
 from instantavatar_ns.data.splits import FrameRange

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import image_background
 from instantavatar_ns.body.posed import PosedBody
-from instantavatar_ns.correction.refinement import NUM_COORDINATES, PoseRefinement
+from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.losses import mask_loss
@@ -84,8 +84,9 @@ def fit_poses(
     rows: list[int] = dataset.cameras.metadata["pose_id"].flatten().tolist()  # pyright: ignore[reportOptionalSubscript]
     subject = dataset.subject
     poses, times = subject.poses.rows(slice(rows[0], rows[-1] + 1)), subject.frame_numbers.float()
-    coordinates = None if recipe.surface else torch.eye(NUM_COORDINATES)
-    refinement = PoseRefinement(model.poses.body, poses, times, subject.world_to_dataset, coordinates)
+    body = model.poses.body
+    coordinates = None if recipe.surface else torch.eye(3 * body.num_joints + 3)
+    refinement = PoseRefinement(body, poses, times, subject.world_to_dataset, coordinates)
     refinement = refinement.to(model.device)
     # Each frame by itself, so that the figures do not depend on which others are evaluated: no knots.
     optimizer = RowAdam([refinement.remainders], lr=recipe.lr, betas=(0.9, 0.99), eps=recipe.eps)

@@ -70,7 +70,7 @@ def _search(model: InstantAvatarModel) -> None:
     """Search of points that have no candidates, and its gradient."""
     bones, box, device = _identities(model).requires_grad_(), model.deformer.box, model.device
     masks = torch.zeros(RESOLUTION**3, dtype=torch.int32, device=device)
-    candidates = BoneCandidates(torch.zeros(3, device=device), torch.ones(3, device=device), masks)
+    candidates = BoneCandidates(torch.zeros(3, device=device), torch.ones(3, device=device), masks, len(bones))
     blended = torch.zeros(len(model.deformer.skinning_weights), 12, device=device)
     posed = PosedSkinning(bones, bones.detach(), blended, box, candidates)
     points = torch.zeros(_FEW, 3, device=device)
@@ -86,8 +86,8 @@ def _rays(model: InstantAvatarModel) -> None:
 
     directions, step = _directions(model), model.config.step_size
     samples = sample_rays_triton(-9 * directions, directions, model.union_grid.cells, step, True, _FEW)
-    density, rgb, first_root, num_roots = _roots(model)
-    pixels = composite_triton(density.requires_grad_(), rgb, first_root, num_roots, samples, step)
+    density, rgb, root_starts, root_counts = _roots(model)
+    pixels = composite_triton(density.requires_grad_(), rgb, root_starts, root_counts, samples, step)
     torch.autograd.grad(pixels.rgb.sum(), density)
 
 
@@ -119,7 +119,7 @@ def _pose_table(model: InstantAvatarModel) -> None:
 
 
 def _identities(model: InstantAvatarModel) -> Tensor:
-    return torch.eye(4, device=model.device).repeat(len(model.poses.body.parents), 1, 1)
+    return torch.eye(4, device=model.device).repeat(model.poses.body.num_joints, 1, 1)
 
 
 def _directions(model: InstantAvatarModel) -> Tensor:

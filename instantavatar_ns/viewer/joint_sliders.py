@@ -14,8 +14,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_transforms
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS, BodyModel
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.posed import PosedBody
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.viewer.folder import Folder, finite
 
 Vector = tuple[float, float, float]
@@ -145,12 +146,12 @@ class Skeleton:
     """
 
     parents: tuple[int, ...]
-    frames: Float[Tensor, "24 4 4"]
+    frames: Float[Tensor, "joints 4 4"]
 
 
 def canonical_skeleton(body: BodyModel, betas: Float[Tensor, "10"]) -> Skeleton:
     """The skeleton of a body of given shape."""
-    frames = torch.eye(4, device=betas.device).repeat(NUM_JOINTS, 1, 1)
+    frames = torch.eye(4, device=betas.device).repeat(body.num_joints, 1, 1)
     frames[:, :3, 3] = body.rest(betas)[1]
     return Skeleton(tuple(body.parents.tolist()), canonical_transforms(body, betas) @ frames)
 
@@ -167,16 +168,16 @@ def bend(body: PosedBody, skeleton: Skeleton, turns: dict[int, Vector]) -> Posed
     """
     device = body.bone_transforms.device
     canonical = skeleton.frames.to(device)
-    vectors = np.zeros((NUM_JOINTS, 3))
+    vectors = np.zeros((len(canonical), 3))
     for joint, turn in turns.items():
         vectors[joint] = turn
-    rotations = torch.eye(4).repeat(NUM_JOINTS, 1, 1)
+    rotations = torch.eye(4).repeat(len(canonical), 1, 1)
     rotations[:, :3, :3] = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix())
     frames = body.bone_transforms @ canonical
     parents = torch.tensor(skeleton.parents[1:], device=device)
     # inv_ex and not inv, which blocks the host to tell whether a matrix is singular; none is.
     local = torch.linalg.inv_ex(frames[parents]).inverse @ frames[1:] @ rotations[1:].to(device)
     turned = [frames[0]]
-    for joint in range(1, NUM_JOINTS):
+    for joint in range(1, len(canonical)):
         turned.append(turned[skeleton.parents[joint]] @ local[joint - 1])
     return PosedBody(body.world_to_root, torch.stack(turned) @ torch.linalg.inv_ex(canonical).inverse)

@@ -62,7 +62,7 @@ class SceneOverlays(Folder):
         self._control = control
         hints = {
             _BODY: "The body model in this pose",
-            _SKELETON: "Its joints",
+            _SKELETON: "Its joints and bones",
             _BOX: "The box of the training poses' grid, which moves with the pelvis",
             _UNION_CELLS: "What is occupied in any training pose",
             _POSE_CELLS: "What is occupied in this pose, and is rendered",

@@ -9,7 +9,9 @@ import pytest
 import torch
 import trimesh
 
-from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, BodyModel, load_body_model
+from instantavatar_ns.body.files import FREE_BODY, load_body_model
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.smpl import JOINT_NAMES
 
 HELD_OUT = Path(__file__).with_name("free_body_held_out.npz")
 SMPL_PARENTS = [-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21]

@@ -6,7 +6,8 @@ import torch
 from scipy.spatial.transform import Rotation
 from smplx.lbs import lbs
 
-from instantavatar_ns.body.model import JOINT_NAMES, MIRROR_IMAGES, NUM_JOINTS, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES, MIRROR_IMAGES, NUM_JOINTS
 from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import PARENTS, random_body
 from tests.body.smpl_pickle import write_smpl_pickle

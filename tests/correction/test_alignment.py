@@ -12,8 +12,10 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_body_pose
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
-from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
+from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_JOINTS
 from instantavatar_ns.correction import windows
 from instantavatar_ns.correction.alignment import Alignment, align_to_silhouettes
 from instantavatar_ns.correction.refinement import spline_basis
@@ -32,9 +34,9 @@ def body() -> BodyModel:
 
 
 @pytest.fixture(scope="module")
-def rotations() -> Tensor:
+def rotations(body: BodyModel) -> Tensor:
     """A full turn in an A-pose, upside down as OpenCV's cameras see a person who stands."""
-    pose = torch.cat([torch.zeros(3), canonical_body_pose()]).view(NUM_JOINTS, 3)
+    pose = torch.cat([torch.zeros(3), canonical_body_pose(body)]).view(NUM_JOINTS, 3)
     result = rotation_matrices(pose).repeat(FRAMES, 1, 1, 1)
     turns = [Rotation.from_euler("xy", [math.pi, 2 * math.pi * frame / FRAMES]) for frame in range(FRAMES)]
     result[:, 0] = torch.from_numpy(np.stack([turn.as_matrix() for turn in turns])).float()

@@ -13,7 +13,8 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
-from instantavatar_ns.body.model import NUM_JOINTS, rotation_matrices
+from instantavatar_ns.body.model import rotation_matrices
+from instantavatar_ns.body.smpl import NUM_JOINTS
 from instantavatar_ns.correction.motion_prior import (
     SHIFT_PER_TURN,
     Hyperparameters,

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_body_pose
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
-from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, load_body_model, rotation_matrices
+from instantavatar_ns.body.model import BodyModel, rotation_matrices
+from instantavatar_ns.body.smpl import NUM_JOINTS
 from instantavatar_ns.correction.motion_prior import KnotPrior
 from instantavatar_ns.correction.outline_equations import Equations, OutlineEquations, join
 from instantavatar_ns.correction.windows import Span
@@ -85,7 +87,8 @@ def test_a_window_has_the_equations_of_its_cells() -> None:
 
 def test_derivatives_are_those_of_the_posed_body(body: BodyModel, problem: OutlineEquations) -> None:
     """Of where an edge's middle goes, along some direction, by finite differences of skinning."""
-    rotations = rotation_matrices(torch.cat([torch.ones(3), canonical_body_pose()]).view(1, NUM_JOINTS, 3)).double()
+    pose = torch.cat([torch.ones(3), canonical_body_pose(body)])
+    rotations = rotation_matrices(pose.view(1, NUM_JOINTS, 3)).double()
     rest, weights = body.rest(torch.zeros(10))[0].double(), body.skinning_weights.double()
     edges = torch.arange(0, len(problem.edges), 1500)
     slope = torch.nn.functional.normalize(torch.randn(len(edges), 3, generator=GENERATOR, dtype=torch.double), dim=-1)

@@ -10,10 +10,12 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_transforms
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import ancestor_table, skinning_transforms
-from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.posed import pose_body
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import NUM_JOINTS
 from instantavatar_ns.correction.pose_error import joint_rotations, pose_error
 from instantavatar_ns.correction.refinement import (
     PoseRefinement,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instantavatar_ns.body.model import JOINT_NAMES, MIRROR_IMAGES, NUM_JOINTS, BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.smpl import JOINT_NAMES, MIRROR_IMAGES, NUM_JOINTS
 from instantavatar_ns.correction.symmetry import PATCH, joint_prior, patches
 
 LEFT_KNEE, RIGHT_KNEE, LEFT_WRIST, RIGHT_WRIST, LEFT_HAND, RIGHT_HAND = (
@@ -21,7 +23,7 @@ def body() -> BodyModel:
 
 def likeliest(joints: torch.Tensor) -> torch.Tensor:
     """Offsets of the joints before an image is looked at."""
-    information, pull = joint_prior(joints)
+    information, pull = joint_prior(joints, MIRROR_IMAGES)
     torch.linalg.cholesky(information)
     return torch.linalg.solve(information, pull).view(NUM_JOINTS, 3)
 
@@ -49,9 +51,12 @@ def test_a_patch_is_the_same_on_both_sides(body: BodyModel) -> None:
     """The body seen in a mirror, its left called right, has the same patches; those of a hand are on both hands."""
     vertices, joints = body.rest(BETAS)
     reflection = torch.tensor([-1.0, 1.0, 1.0])
-    patch = patches(vertices, body.skinning_weights, joints)
+    patch = patches(vertices, body.skinning_weights, joints, MIRROR_IMAGES)
     mirrored = patches(
-        vertices * reflection, body.skinning_weights[:, MIRROR_IMAGES], joints[MIRROR_IMAGES] * reflection
+        vertices * reflection,
+        body.skinning_weights[:, MIRROR_IMAGES],
+        joints[MIRROR_IMAGES] * reflection,
+        MIRROR_IMAGES,
     )
     assert (patch == mirrored).float().mean() > 0.99  # some vertices lie between two cells
     hands = [set(patch[body.skinning_weights[:, joint] > 0.9].tolist()) for joint in (LEFT_HAND, RIGHT_HAND)]

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.io import savemat
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY
+from instantavatar_ns.body.files import FREE_BODY
 from instantavatar_ns.check.diagnosis import diagnose
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer, skinning_jacobian
 from instantavatar_ns.deformer.search import Roots, SearchSettings
 from tests.avatars import BETAS, Avatar, points_near, random_bones

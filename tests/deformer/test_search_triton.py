@@ -51,11 +51,11 @@ def points(small_avatar: Avatar, bones: Tensor, reference: FastSnarfDeformer) ->
 
 
 def by_point(roots: RootBuffer) -> list[Tensor]:
-    """Roots of each point, read through `first` and `number`, and checked against the other buffers."""
+    """Roots of each point, read through `starts` and `counts`, and checked against the other buffers."""
     lists = []
-    for point, (first, number) in enumerate(zip(roots.first.tolist(), roots.number.tolist(), strict=True)):
-        assert (roots.point[first : first + number] == point).all()
-        lists.append(roots.canonical[first : first + number])
+    for point, (start, count) in enumerate(zip(roots.starts.tolist(), roots.counts.tolist(), strict=True)):
+        assert (roots.point[start : start + count] == point).all()
+        lists.append(roots.canonical[start : start + count])
     return lists
 
 
@@ -94,8 +94,8 @@ def test_roots_are_those_of_torch(
     points = reference.skin(canonical, bones)
     expected = reference.find_correspondences_into(points, reference.pose(bones), 2 * len(points))
     roots = kernels.find_correspondences_into(points, kernels.pose(bones), 2 * len(points))
-    count = int(roots.count)
-    assert count == int(roots.number.sum()) <= 2 * len(points)
+    count = int(roots.total)
+    assert count == int(roots.counts.sum()) <= 2 * len(points)
     assert share_found(expected, roots) >= 0.999
     assert share_found(roots, expected) >= 0.999
     error = reference.skin(roots.canonical[:count], bones) - points[roots.point[:count].long()]
@@ -118,7 +118,7 @@ def test_many_programs_share_the_buffers(
     together = kernels.find_correspondences_into(points[:150], posed, 400)
     monkeypatch.setattr(search_triton, "_INTERPRETED_BLOCK", 64)
     apart = kernels.find_correspondences_into(points[:150], posed, 400)
-    assert torch.equal(apart.count, together.count) and torch.equal(apart.number, together.number)
+    assert torch.equal(apart.total, together.total) and torch.equal(apart.counts, together.counts)
     torch.testing.assert_close(torch.cat(by_point(apart)), torch.cat(by_point(together)), atol=1e-6, rtol=0)
 
 
@@ -129,11 +129,11 @@ def test_overflow_is_counted_and_nothing_is_written_beyond(
     full = kernels.find_correspondences_into(points, posed, 2 * len(points))
     capacity = len(points) // 3
     roots = kernels.find_correspondences_into(points, posed, capacity)
-    assert torch.equal(roots.count, full.count), "the true number"
-    assert roots.canonical.shape == (capacity, 3) and int(roots.number.sum()) == capacity
+    assert torch.equal(roots.total, full.total), "the true total"
+    assert roots.canonical.shape == (capacity, 3) and int(roots.counts.sum()) == capacity
     assert all(len(one) <= len(other) for one, other in zip(by_point(roots), by_point(full), strict=True))
     none = kernels.find_correspondences_into(points, posed, 0)
-    assert torch.equal(none.count, full.count) and not none.number.any()
+    assert torch.equal(none.total, full.total) and not none.counts.any()
 
 
 def test_points_beyond_their_number_are_left_out(
@@ -146,10 +146,10 @@ def test_points_beyond_their_number_are_left_out(
     few = torch.tensor([70], dtype=torch.int32, device=DEVICE)
     roots = kernels.find_correspondences_into(points[:256], posed, 400, num_points=few)
     alone = kernels.find_correspondences_into(points[:70].clone(), posed, 400)
-    assert torch.equal(roots.count, alone.count)
-    assert torch.equal(roots.number[:70], alone.number) and not roots.number[70:].any()
+    assert torch.equal(roots.total, alone.total)
+    assert torch.equal(roots.counts[:70], alone.counts) and not roots.counts[70:].any()
     more = torch.tensor([5000], dtype=torch.int32, device=DEVICE)
-    assert torch.equal(kernels.find_correspondences_into(points[:70], posed, 400, num_points=more).number, alone.number)
+    assert torch.equal(kernels.find_correspondences_into(points[:70], posed, 400, num_points=more).counts, alone.counts)
 
 
 @pytest.mark.parametrize("resolution", [(48, 48, 12), (20, 30, 10)])
@@ -164,7 +164,7 @@ def test_roots_in_free_cells_are_dropped(
     points, capacity = points[:300], 600
     expected = reference.find_correspondences_into(points, posed, capacity, occupied=occupied)
     roots = kernels.find_correspondences_into(points, posed, capacity, occupied=occupied)
-    assert 0.3 < int(roots.count) / int(kernels.find_correspondences_into(points, posed, capacity).count) < 0.7
+    assert 0.3 < int(roots.total) / int(kernels.find_correspondences_into(points, posed, capacity).total) < 0.7
     assert share_found(expected, roots) > 0.98, "a root on the border of two cells may fall to either"
     assert share_found(roots, expected) > 0.98
 
@@ -172,9 +172,9 @@ def test_roots_in_free_cells_are_dropped(
 def test_points_without_candidates_have_no_root(kernels: FastSnarfDeformer, posed: PosedSkinning) -> None:
     far = torch.tensor([[5.0, 0.0, 0.0], [0.0, -30.0, 0.0], [torch.nan, 0.0, 0.0], [0.0, torch.inf, 0.0]])
     roots = kernels.find_correspondences_into(far.to(DEVICE), posed, 10)
-    assert roots.count == 0 and not roots.number.any()
+    assert roots.total == 0 and not roots.counts.any()
     none = kernels.find_correspondences_into(far[:0].to(DEVICE), posed, 10)
-    assert none.count == 0 and none.first.shape == none.number.shape == (0,)
+    assert none.total == 0 and none.starts.shape == none.counts.shape == (0,)
 
 
 def test_gradients_are_those_of_torch(
@@ -185,7 +185,7 @@ def test_gradients_are_those_of_torch(
         leaves = bones.clone().requires_grad_(True), points[:800].clone().requires_grad_(True)
         roots = deformer.find_correspondences_into(leaves[1], deformer.pose(leaves[0]), 1600)
         slope = torch.sin(10 * roots.canonical.detach())  # the same for a root in whatever row
-        written = torch.arange(1600, device=DEVICE) < roots.count
+        written = torch.arange(1600, device=DEVICE) < roots.total
         (torch.where(written[:, None], roots.canonical, 0.0) * slope).sum().backward()
         gradients.append([leaf.grad for leaf in leaves])
     (bones_torch, points_torch), (bones_kernel, points_kernel) = gradients
@@ -209,9 +209,9 @@ def test_gradients_agree_with_differences_of_searches(
         return exact.find_correspondences_into(points, exact.pose(bones), 200)
 
     base = find(bones.double(), points[:60].double())
-    single = [point for point in range(60) if base.number[point] == 1 and roots.number[point] == 1]
+    single = [point for point in range(60) if base.counts[point] == 1 and roots.counts[point] == 1]
     assert len(single) > 40
-    rows, kernel_rows = base.first[single].long(), roots.first[single].long()
+    rows, kernel_rows = base.starts[single].long(), roots.starts[single].long()
     compared = []
     for _ in range(10):
         bone_step = torch.zeros(24, 4, 4, dtype=torch.float64)
@@ -238,7 +238,7 @@ def test_unused_rows_take_no_gradient(
     leaf = points[:50].clone().requires_grad_(True)
     roots = kernels.find_correspondences_into(leaf, posed, 200)
     gradient = torch.full((200, 3), torch.nan, device=DEVICE)
-    gradient[: int(roots.count)] = 1.0
+    gradient[: int(roots.total)] = 1.0
     roots.canonical.backward(gradient)
     assert leaf.grad is not None and leaf.grad.isfinite().all() and leaf.grad.abs().sum(dim=-1).min() > 0
 
@@ -250,8 +250,8 @@ def test_torch_fills_the_same_buffers(reference: FastSnarfDeformer, posed: Posed
     roots = reference.find_correspondences_into(points[:200], posed, 90, num_points=few)
     torch.testing.assert_close(roots.canonical, plain.canonical[:90], atol=0, rtol=0)
     assert torch.equal(roots.point.long(), plain.point[:90])
-    assert int(roots.count) == int((plain.point < 120).sum())
-    assert int(roots.number.sum()) == 90 and not roots.number[120:].any()
+    assert int(roots.total) == int((plain.point < 120).sum())
+    assert int(roots.counts.sum()) == 90 and not roots.counts[120:].any()
     by_point(roots)
 
 

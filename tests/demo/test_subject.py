@@ -13,7 +13,7 @@ from embreex.rtcore_scene import EmbreeScene
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.demo.motion import add_pose_noise, dance_poses, turn_poses
 from instantavatar_ns.demo.render import BACKGROUND, camera_intrinsics, render_frame
 from instantavatar_ns.demo.subject import loop_subdivide, vertex_normals

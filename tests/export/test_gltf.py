@@ -52,7 +52,7 @@ def glb(small_avatar, poses, upright, texture, tmp_path_factory):
         body.faces.numpy(),
     )
     skeleton = make_skeleton(body, BETAS)
-    stand = PoseSequence(BETAS, poses.global_orient[:1], canonical_body_pose()[None], poses.transl[:1])
+    stand = PoseSequence(BETAS, poses.global_orient[:1], canonical_body_pose(small_avatar.body)[None], poses.transl[:1])
     content = glb_bytes(
         mesh,
         texture_png=png_bytes(texture),

@@ -66,13 +66,13 @@ def points_along_rays() -> Tensor:
 
 
 def evaluate(
-    field: CanonicalField, method: str = "forward", scale: float = 1.0, count: Tensor | None = None
+    field: CanonicalField, method: str = "forward", scale: float = 1.0, total: Tensor | None = None
 ) -> Results:
     """Outputs and the gradients of a weighted sum of them."""
     kind = field.encoding.params.dtype
     generator = torch.Generator().manual_seed(2)
     points = points_along_rays().to(kind).requires_grad_()
-    density, second = getattr(field, method)(points, count=count)
+    density, second = getattr(field, method)(points, total=total)
     weights = torch.rand(POINTS, 1 + second.shape[1], generator=generator).to(DEVICE, kind) * smooth_points(field)
     field.zero_grad()
     (scale * ((density * weights[:, 0]).sum() + (second * weights[:, 1:]).sum())).backward()
@@ -138,10 +138,10 @@ def test_color_is_trained_where_density_has_far_larger_gradients() -> None:
 
 
 @pytest.mark.parametrize(("method", "filled"), [("forward", 0), ("forward", 70), ("density", 70)])
-def test_rows_beyond_count_are_zero_and_have_no_gradient(method: str, filled: int) -> None:
+def test_rows_beyond_total_are_zero_and_have_no_gradient(method: str, filled: int) -> None:
     field = make_field()
-    count = torch.tensor([filled], dtype=torch.int32, device=DEVICE)
-    results, expected = evaluate(field, method, count=count), evaluate(reference(field), method, count=count)
+    total = torch.tensor([filled], dtype=torch.int32, device=DEVICE)
+    results, expected = evaluate(field, method, total=total), evaluate(reference(field), method, total=total)
     for name in ("density", "second", "points"):
         assert not getattr(results, name)[filled:].any()
         assert not getattr(expected, name)[filled:].any(), "the torch version must do the same"
@@ -151,11 +151,11 @@ def test_rows_beyond_count_are_zero_and_have_no_gradient(method: str, filled: in
         assert not results.table.any() and not results.density_head.any()
 
 
-def test_rows_beyond_count_may_hold_anything() -> None:
+def test_rows_beyond_total_may_hold_anything() -> None:
     for field in (make_field(), reference(make_field())):
         points = points_along_rays().to(field.encoding.params.dtype)
         points[70:] = torch.nan
-        density, color = field(points.requires_grad_(), count=torch.tensor([70], dtype=torch.int32, device=DEVICE))
+        density, color = field(points.requires_grad_(), total=torch.tensor([70], dtype=torch.int32, device=DEVICE))
         (density.sum() + color.sum()).backward()
         assert points.grad is not None and field.encoding.params.grad is not None
         assert points.grad.isfinite().all() and field.encoding.params.grad.isfinite().all()
@@ -182,8 +182,8 @@ def test_noise_is_added_before_the_relu() -> None:
     noisy, _ = field.density(points, noise=1000.0)
     assert noisy[dead].count_nonzero() > 0.2 * dead.sum()
     assert noisy.min() == 0
-    count = torch.tensor([70], dtype=torch.int32, device=DEVICE)
-    assert not field.density(points, noise=1000.0, count=count)[0][70:].any()
+    total = torch.tensor([70], dtype=torch.int32, device=DEVICE)
+    assert not field.density(points, noise=1000.0, total=total)[0][70:].any()
 
 
 def test_a_gradient_to_one_output_alone() -> None:

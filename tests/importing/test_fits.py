@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY
+from instantavatar_ns.body.files import FREE_BODY
 from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files

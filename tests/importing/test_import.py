@@ -12,7 +12,7 @@ import torch
 import tyro
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY
+from instantavatar_ns.body.files import FREE_BODY
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.motion.readers import read_motion_file
 from instantavatar_ns.scripts.import_results import ImportResults

@@ -17,7 +17,9 @@ from PIL import Image
 from pycocotools import mask as coco
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import FREE_BODY, JOINT_NAMES, BodyModel, load_body_model
+from instantavatar_ns.body.files import FREE_BODY, load_body_model
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.smpl import JOINT_NAMES
 
 SIZE = (128, 96)
 FRAMES = 9

@@ -38,7 +38,7 @@ _LENGTHS = (1024, 1000, 1)
 
 
 def launch_field(
-    precision: Precision, grid: HashGrid, width: int, colors: tuple[bool, ...] = (True,), with_count: bool = False
+    precision: Precision, grid: HashGrid, width: int, colors: tuple[bool, ...] = (True,), with_total: bool = False
 ) -> None:
     """Evaluate the field at different numbers of points, forward and backward, and without gradient."""
     field = CanonicalField(torch.full((3,), 0.5), torch.tensor(0.5), grid, width, "torch")
@@ -46,8 +46,8 @@ def launch_field(
     for num_points in _LENGTHS:
         points, noise = torch.rand(num_points, 3, requires_grad=True), torch.zeros(num_points)
         options: dict[str, Any] = {"precision": precision, "noise": noise}
-        if with_count:
-            options["count"] = torch.tensor([900], dtype=torch.int32)
+        if with_total:
+            options["total"] = torch.tensor([900], dtype=torch.int32)
         for with_color in colors:
             density, second = evaluate_field(modules, points, with_color=with_color, **options)
             (density.sum() + second.sum()).backward()
@@ -67,10 +67,10 @@ def launch_search() -> None:
     weights = torch.full((128 * 128 * 32, 24), 1 / 24)
     bones = torch.eye(4).repeat(24, 1, 1).requires_grad_(True)
     posed = search_triton.pose_triton(bones, weights, main_bones(weights, _BOX), _BOX)
-    count = torch.ones(1, dtype=torch.int32)
+    total = torch.ones(1, dtype=torch.int32)
     occupied = torch.ones(_BOX.resolution, dtype=torch.bool)
     for num_points in _LENGTHS[:2]:
-        for optional in ({}, {"num_points": count, "occupied": occupied}):
+        for optional in ({}, {"num_points": total, "occupied": occupied}):
             points = torch.zeros(num_points, 3, requires_grad=True)
             capacity = 2 * num_points
             roots = search_triton.find_roots(points, posed, weights, SearchSettings(), capacity=capacity, **optional)
@@ -120,7 +120,7 @@ class Launches(NamedTuple):
 
 
 LAUNCHES = {
-    "field, half": Launches(lambda: launch_field("half", HashGrid(), 64, (True, False), with_count=True)),
+    "field, half": Launches(lambda: launch_field("half", HashGrid(), 64, (True, False), with_total=True)),
     "field, float": Launches(lambda: launch_field("float", HashGrid(12, 16), 32)),
     "search": Launches(launch_search, with_instructions=True),
     "occupancy": Launches(launch_occupancy),

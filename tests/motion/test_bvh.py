@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.demo.motion import dance_poses
 from instantavatar_ns.motion.bvh import read_bvh
 from instantavatar_ns.motion.motion import load_motion

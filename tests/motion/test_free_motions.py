@@ -8,7 +8,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.motion.editing import MotionOptions, Root, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.motion import load_motion

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.motion import Motion, load_motion, place_motion, resample
 from instantavatar_ns.utils.errors import InputError

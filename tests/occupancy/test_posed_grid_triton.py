@@ -41,7 +41,7 @@ def occupancy(small_avatar: Avatar) -> CanonicalOccupancy:
 def bones(small_avatar: Avatar) -> Tensor:
     """The A-pose, a flat T-pose, two of the dance, arms up, and random ones: more than are skinned at once."""
     poses = torch.zeros(5, 69)
-    poses[0] = canonical_body_pose(poses.device)
+    poses[0] = canonical_body_pose(small_avatar.body)
     poses[2:4] = load_motion(Path("dance")).body_pose[[20, 90]]
     poses[4, 15 * 3 + 2], poses[4, 16 * 3 + 2] = 1.4, -1.4
     known = bone_transforms(small_avatar.body, poses)
@@ -128,7 +128,7 @@ def test_nothing_occupied_marks_nothing_and_its_rays_have_no_samples(
     assert not cells.binaries.any()
     assert cells.filled is not None
     assert cells.aabb.isfinite().all() and cells.filled.isfinite().all()
-    assert int(sample_rays_triton(*rays(), cells, 0.02, False, 64).count) == 0
+    assert int(sample_rays_triton(*rays(), cells, 0.02, False, 64).total) == 0
 
 
 def test_two_parts_are_both_skinned(
@@ -150,8 +150,8 @@ def test_box_around_the_cells_changes_no_sample(
     cells = pose_cells_triton(occupancy, deformer, bones[0], 2)
     whole = OccupiedCells(cells.aabb, cells.binaries)
     samples, expected = (sample_rays_triton(*rays(), part, 0.02, False, 8192) for part in (cells, whole))
-    assert 100 < int(samples.count) == int(expected.count) < 8192
-    assert torch.equal(samples.number, expected.number)
+    assert 100 < int(samples.total) == int(expected.total) < 8192
+    assert torch.equal(samples.counts, expected.counts)
     torch.testing.assert_close(samples.t_starts.sort().values, expected.t_starts.sort().values)
 
 

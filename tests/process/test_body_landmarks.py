@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from instantavatar_ns.body.model import NUM_BETAS, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import NUM_BETAS
 from instantavatar_ns.process.body_landmarks import MIRRORED_LANDMARKS, body_landmarks
 
 

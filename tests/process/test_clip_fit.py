@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned
-from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import joint_rotations, pose_error
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig

@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
+from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.data.folder import list_images, list_masks
 from instantavatar_ns.process.network import LANDMARK_NAMES, MIRRORED, PoseNetwork, Square
 from instantavatar_ns.process.people import find_people, follow

@@ -91,17 +91,17 @@ CAPACITY = 400
 def buffers(seed: int = 0) -> tuple[SampleBuffer, Tensor, Tensor, int]:
     """Samples of four rays (none, few, and more than a kernel has lanes), each with up to three roots."""
     generator = torch.Generator().manual_seed(seed)
-    number = torch.tensor([5, 0, 150, 70], dtype=torch.int32)
-    first = torch.tensor([220, 0, 70, 0], dtype=torch.int32)
+    counts = torch.tensor([5, 0, 150, 70], dtype=torch.int32)
+    starts = torch.tensor([220, 0, 70, 0], dtype=torch.int32)
     ray_indices, t_starts = torch.zeros(CAPACITY, dtype=torch.int32), torch.zeros(CAPACITY)
     for ray in range(4):
-        rows = slice(int(first[ray]), int(first[ray] + number[ray]))
-        ray_indices[rows], t_starts[rows] = ray, 1 + STEP * torch.arange(int(number[ray]))
-    num_roots = torch.randint(4, (CAPACITY,), generator=generator, dtype=torch.int32)
-    num_roots[int(number.sum()) :] = 0
-    first_root = (num_roots.cumsum(0) - num_roots).int()
-    samples = SampleBuffer(ray_indices, t_starts, first, number, number.sum()[None].int())
-    return samples, first_root, num_roots, int(num_roots.sum())
+        rows = slice(int(starts[ray]), int(starts[ray] + counts[ray]))
+        ray_indices[rows], t_starts[rows] = ray, 1 + STEP * torch.arange(int(counts[ray]))
+    root_counts = torch.randint(4, (CAPACITY,), generator=generator, dtype=torch.int32)
+    root_counts[int(counts.sum()) :] = 0
+    root_starts = (root_counts.cumsum(0) - root_counts).int()
+    samples = SampleBuffer(ray_indices, t_starts, starts, counts, counts.sum()[None].int())
+    return samples, root_starts, root_counts, int(root_counts.sum())
 
 
 def roots_of(num_roots: int, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -111,16 +111,16 @@ def roots_of(num_roots: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def composite_one_by_one(
-    density: Tensor, rgb: Tensor, first_root: Tensor, num_roots: Tensor, samples: SampleBuffer
+    density: Tensor, rgb: Tensor, root_starts: Tensor, root_counts: Tensor, samples: SampleBuffer
 ) -> Pixels:
     """The same by a loop over rays and samples."""
     pixels = []
     weights = [torch.zeros((), dtype=density.dtype)] * CAPACITY
-    for ray in range(len(samples.first)):
+    for ray in range(len(samples.starts)):
         transmittance = torch.ones((), dtype=density.dtype)
         color, accumulation, depth = torch.zeros(3, dtype=density.dtype), 0 * transmittance, 0 * transmittance
-        for sample in range(int(samples.first[ray]), int(samples.first[ray] + samples.number[ray])):
-            roots = range(int(first_root[sample]), int(first_root[sample] + num_roots[sample]))
+        for sample in range(int(samples.starts[ray]), int(samples.starts[ray] + samples.counts[ray])):
+            roots = range(int(root_starts[sample]), int(root_starts[sample] + root_counts[sample]))
             if not roots:
                 continue
             root = max(roots, key=lambda row: density[row].item())
@@ -139,18 +139,18 @@ def on_device(samples: SampleBuffer) -> SampleBuffer:
 
 
 def test_pixels_and_their_gradients_are_those_of_a_loop() -> None:
-    samples, first_root, num_roots, total = buffers()
+    samples, root_starts, root_counts, total = buffers()
     values = roots_of(total)
     # A mixture of everything that a loss may look at.
     picks = [torch.randn(shape, generator=torch.Generator().manual_seed(2)) for shape in ((4, 3), 4, 4, CAPACITY)]
-    picks[3][int(samples.count) :] = 0
+    picks[3][int(samples.total) :] = 0
     expected_leaves = [value.double().requires_grad_(True) for value in values]
-    expected = composite_one_by_one(*expected_leaves, first_root, num_roots, samples)
+    expected = composite_one_by_one(*expected_leaves, root_starts, root_counts, samples)
     expected_grads = torch.autograd.grad(
         sum((part * pick).sum() for part, pick in zip(expected, picks, strict=True)), expected_leaves
     )
     leaves = [value.to(DEVICE).requires_grad_(True) for value in values]
-    pixels = composite_triton(*leaves, first_root.to(DEVICE), num_roots.to(DEVICE), on_device(samples), STEP)
+    pixels = composite_triton(*leaves, root_starts.to(DEVICE), root_counts.to(DEVICE), on_device(samples), STEP)
     grads = torch.autograd.grad(
         sum((part * pick.to(DEVICE)).sum() for part, pick in zip(pixels, picks, strict=True)), leaves
     )
@@ -160,15 +160,15 @@ def test_pixels_and_their_gradients_are_those_of_a_loop() -> None:
 
 
 def test_rendering_drops_thin_and_hidden_samples() -> None:
-    samples, first_root, num_roots, total = buffers()
+    samples, root_starts, root_counts, total = buffers()
     values = [value.to(DEVICE) for value in roots_of(total)]
-    links = first_root.to(DEVICE), num_roots.to(DEVICE)
+    links = root_starts.to(DEVICE), root_counts.to(DEVICE)
     alpha_threshold, early_stop_eps = 0.02, 0.05
     pixels = composite_triton(*values, *links, on_device(samples), STEP, alpha_threshold, early_stop_eps)
     density = torch.where(1 - torch.exp(-values[0] * STEP) < alpha_threshold, 0.0, values[0])
     thick = composite_triton(density, values[1], *links, on_device(samples), STEP)
     ray = 2
-    rows = slice(int(samples.first[ray]), int(samples.first[ray] + samples.number[ray]))
+    rows = slice(int(samples.starts[ray]), int(samples.starts[ray] + samples.counts[ray]))
     weights = thick.weights[rows].cpu()
     transmittance = 1 - weights.cumsum(0) + weights
     expected = torch.where(transmittance < early_stop_eps, 0.0, weights)

@@ -131,7 +131,7 @@ def buffered(origins: Tensor, directions: Tensor, cells: OccupiedCells, capacity
 
 
 def rows_of(samples: SampleBuffer, ray: int) -> slice:
-    return slice(int(samples.first[ray]), int(samples.first[ray] + samples.number[ray]))
+    return slice(int(samples.starts[ray]), int(samples.starts[ray] + samples.counts[ray]))
 
 
 def test_buffered_samples_are_the_twins() -> None:
@@ -139,18 +139,18 @@ def test_buffered_samples_are_the_twins() -> None:
     origins[0], directions[0] = torch.tensor([0.0, 0.0, -3.0]), torch.tensor([0.0, 0.0, 1.0])  # along two axes' planes
     twin = sample_rays_torch(origins, directions, cells, STEP, stratified=False)
     samples = buffered(origins, directions, cells, capacity=4096)
-    assert int(samples.count) == samples.number.sum()
+    assert int(samples.total) == samples.counts.sum()
     ours = {
         (ray, round(t / STEP)) for ray in range(len(origins)) for t in samples.t_starts[rows_of(samples, ray)].tolist()
     }
     theirs = {(ray, round(t / STEP)) for ray, t in zip(twin.ray_indices.tolist(), twin.t_starts.tolist(), strict=True)}
     assert len(theirs) > 100 and len(ours ^ theirs) <= 0.01 * len(theirs), "but for rounding at borders of cells"
-    assert len(ours) == int(samples.count)
+    assert len(ours) == int(samples.total)
 
 
 def test_buffered_samples_of_a_ray_lie_together_and_in_order() -> None:
     samples = buffered(*some_rays(100), some_cells(), capacity=4096, stratified=True)
-    taken = torch.zeros(int(samples.count), dtype=torch.long)
+    taken = torch.zeros(int(samples.total), dtype=torch.long)
     for ray in range(100):
         rows = rows_of(samples, ray)
         taken[rows] += 1
@@ -164,7 +164,7 @@ def test_buffered_samples_are_shifted_by_a_part_of_a_step_per_ray() -> None:
     origins, directions = (torch.tensor([row]).expand(100, 3) for row in ([0.0, 0.0, -3.0], [0.0, 0.0, 1.0]))
     full = OccupiedCells(AABB, torch.ones(SHAPE, dtype=torch.bool))
     samples = buffered(origins, directions, full, capacity=4096, stratified=True)
-    middle = samples.t_starts[samples.first.long()] + STEP / 2 - 3.25  # behind the face of the box
+    middle = samples.t_starts[samples.starts.long()] + STEP / 2 - 3.25  # behind the face of the box
     assert middle.min() >= -1e-5 and middle.max() <= STEP + 1e-5
     assert middle.std() == pytest.approx(STEP / 12**0.5, rel=0.2), "uniform over a step"
 
@@ -172,11 +172,11 @@ def test_buffered_samples_are_shifted_by_a_part_of_a_step_per_ray() -> None:
 def test_buffer_keeps_the_number_of_what_it_cannot_hold() -> None:
     (origins, directions), cells = some_rays(100), some_cells()
     everything = buffered(origins, directions, cells, capacity=4096)
-    capacity = int(everything.count) // 3
+    capacity = int(everything.total) // 3
     samples = buffered(origins, directions, cells, capacity)
-    assert samples.count == everything.count
-    assert samples.number.sum() == capacity and (samples.number <= everything.number).all()
-    assert (samples.first + samples.number <= capacity).all()
+    assert samples.total == everything.total
+    assert samples.counts.sum() == capacity and (samples.counts <= everything.counts).all()
+    assert (samples.starts + samples.counts <= capacity).all()
     for ray in range(100):
         kept = samples.t_starts[rows_of(samples, ray)]
         assert torch.equal(kept, everything.t_starts[rows_of(everything, ray)][: len(kept)]), "the first of the ray"
@@ -184,5 +184,5 @@ def test_buffer_keeps_the_number_of_what_it_cannot_hold() -> None:
 
 def test_buffer_of_no_rays_and_of_empty_cells_is_empty() -> None:
     origins, directions = some_rays(16)
-    assert int(buffered(origins, directions, some_cells(0.0), capacity=64).count) == 0
-    assert int(buffered(origins[:0], directions[:0], some_cells(), capacity=64).count) == 0
+    assert int(buffered(origins, directions, some_cells(0.0), capacity=64).total) == 0
+    assert int(buffered(origins[:0], directions[:0], some_cells(), capacity=64).total) == 0

@@ -179,7 +179,7 @@ def test_training_camera_that_would_cut_the_person_moves_back(run, tmp_path, mon
 
 def test_body_points_lie_on_the_body(run):
     model = eval_setup(run, test_mode="inference")[1].model
-    poses = rest_sequence(model.subject.poses, 0)
+    poses = rest_sequence(model.poses.body, model.subject.poses, 0)
     points = body_points(model, model.poses.posed(poses))
     expected = model.poses.body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
     to_world = torch.linalg.inv(model.subject.world_to_dataset)

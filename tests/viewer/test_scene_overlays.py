@@ -7,7 +7,7 @@ import pytest
 import torch
 import trimesh
 
-from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.poses import posed_joints
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.rendering.renderer import Renderer
