@@ -15,7 +15,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
-from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates
+from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype
 from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.occupancy.posed_grid import pose_cells
@@ -69,7 +69,7 @@ def _pose(model: InstantAvatarModel) -> None:
 def _search(model: InstantAvatarModel) -> None:
     """Search of points that have no candidates, and its gradient."""
     bones, box, device = _identities(model).requires_grad_(), model.deformer.box, model.device
-    masks = torch.zeros(RESOLUTION**3, dtype=torch.int32, device=device)
+    masks = torch.zeros(RESOLUTION**3, dtype=mask_dtype(len(bones)), device=device)
     candidates = BoneCandidates(torch.zeros(3, device=device), torch.ones(3, device=device), masks, len(bones))
     blended = torch.zeros(len(model.deformer.skinning_weights), 12, device=device)
     posed = PosedSkinning(bones, bones.detach(), blended, box, candidates)
