@@ -114,7 +114,7 @@ class PeopleSnapshotDataParser(DataParser):
             parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
         return assemble_outputs(parts, "train" if split == "train" else "test", body_model, downscale=1)
 
-    def _read_poses(self, split: Literal["train", "test"], numbers: range, num_frames: int) -> PoseSequence:
+    def _read_poses(self, split: Literal["train", "test"], numbers: Sequence[int], num_frames: int) -> PoseSequence:
         data, choice = self.config.data, self.config.poses
         if choice == "auto" and (data / "poses" / "anim_nerf_train.npz").is_file():
             choice = "anim_nerf"

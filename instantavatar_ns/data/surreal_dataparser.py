@@ -96,7 +96,7 @@ class SurrealDataParser(DataParser):
         chosen = "train" if split == "train" else next(name for name in parts if name != "train")
         return assemble_outputs(parts, chosen, body_model, downscale=1)
 
-    def _read(self, clip: Path, numbers: range, body_model: str) -> Frames:
+    def _read(self, clip: Path, numbers: Sequence[int], body_model: str) -> Frames:
         cache = cache_folder(self.config.cache_dir, "surreal")
         video, segmentation = clip.with_suffix(".mp4"), clip.with_name(f"{clip.name}_segm.mat")
         for path in (video, segmentation):

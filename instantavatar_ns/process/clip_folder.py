@@ -46,10 +46,11 @@ def take_poses(folder: Path, poses: Path, focal: float, body: str) -> None:
     clip = ChosenFrames.read(folder)
     file = read_pose_file(poses)
     rows = pick_rows(poses, "poses", len(file), [list(range(len(clip.frames))), clip.frames])
-    thetas = np.concatenate([file.global_orient, file.body_pose], axis=1)[rows]
+    chosen = file.rows(rows)
+    thetas = chosen.axis_angles.flatten(1).numpy()
     copy_body(folder, body)
     write_cameras(folder, focal, clip.height, clip.width)
-    write_npz(folder / "poses.npz", betas=file.betas, thetas=thetas, transl=file.transl[rows])
+    write_npz(folder / "poses.npz", betas=chosen.betas.numpy(), thetas=thetas, transl=chosen.transl.numpy())
 
 
 def write_cameras(folder: Path, focal: float, height: int, width: int) -> None:

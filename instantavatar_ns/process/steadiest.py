@@ -42,7 +42,7 @@ def steadiest(
     if excess(_MOST_WEIGHT) <= 0:
         weight = _MOST_WEIGHT
     else:
-        weight = float(brentq(excess, _LEAST_WEIGHT, _MOST_WEIGHT))
+        weight = float(brentq(excess, _LEAST_WEIGHT, _MOST_WEIGHT))  # pyright: ignore[reportArgumentType]
     return vectors @ (parts * kept(weight))
 
 
