@@ -59,6 +59,8 @@ from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRu
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
 from instantavatar_ns.rendering.recorded_images import RecordedImages
+from instantavatar_ns.unseen.coverage import Views, view_coverage
+from instantavatar_ns.unseen.prior import UnseenPrior
 from instantavatar_ns.utils.pinhole_rays import PinholeCamera, pinhole_camera
 from instantavatar_ns.utils.progress import shown_progress
 from instantavatar_ns.viewer.controls import ViewerControls
@@ -101,6 +103,9 @@ class InstantAvatarModel(Model):
         lower, upper = posed_bounds(vertices, body.skinning_weights, self._train_bones().detach())
         edge = cell_edge(self.canonical_occupancy)
         self.union_grid = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, edge, self.renderer)
+        self.unseen_prior: UnseenPrior | None = None
+        if config.unseen_loss_mult:
+            self.unseen_prior = UnseenPrior(vertices, body.faces, self.deformer.box)
         self.render_buffers = RenderBuffers()
         self.image_buffers = ImageBuffers(config.image_megabytes)
         self.recorded_images = RecordedImages(self.image_buffers)
@@ -121,6 +126,9 @@ class InstantAvatarModel(Model):
         )
         self.image_poses.banks["viewer_controls"] = self.viewer_controls
         self.register_load_state_dict_post_hook(lambda module, keys: self._share_body())
+        if self.unseen_prior is not None:
+            prior = self.unseen_prior
+            prior.register_load_state_dict_post_hook(lambda module, keys: prior.prepare())
 
     @property
     def body(self) -> BodyModel:
@@ -209,6 +217,26 @@ class InstantAvatarModel(Model):
         refinement.start_from(alignment.knots, remainders, alignment.spread, joints)
         self._share_body()
 
+    def observe(self, cameras: Cameras) -> None:
+        """Find out which parts of the person the training views show.
+
+        Args:
+            cameras: Of the training frames.
+        """
+        if self.unseen_prior is None or self.unseen_prior.has_observed:
+            return
+        assert cameras.metadata is not None
+        rows, last = cameras.metadata["pose_id"].flatten().tolist(), cameras.camera_to_worlds.new_tensor([0, 0, 0, 1.0])
+        bank = self.poses if self.pose_refinement is None else self.pose_refinement
+        bodies = [bank[row] for row in rows]
+        to_world = torch.cat([cameras.camera_to_worlds, last.expand(len(rows), 1, 4)], dim=1)
+        to_root = torch.stack([body.world_to_root for body in bodies]) @ to_world
+        focal, center = torch.cat([cameras.fx, cameras.fy], dim=1), torch.cat([cameras.cx, cameras.cy], dim=1)
+        views = Views(to_root, focal, center, int(cameras.width[0]), int(cameras.height[0]))
+        prior, weights = self.unseen_prior, self._given_body[0].skinning_weights.to(self.device)
+        bones = torch.stack([body.bone_transforms for body in bodies])
+        prior.observe(view_coverage(prior.vertices, prior.normals, weights, bones, views))
+
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""
         groups = {"field": list(self.field.parameters())}
@@ -255,6 +283,8 @@ class InstantAvatarModel(Model):
         elif self.config.occupancy_start == "everywhere":
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self._train_bones())
+        if self.unseen_prior is not None and step % (5 * self.config.occupancy_interval) == 0:
+            self.unseen_prior.refresh(self.field, with_color=step >= self.config.unseen_color_start)
 
     # Rendering
 
@@ -328,6 +358,8 @@ class InstantAvatarModel(Model):
         outputs = self.render(ray_bundle, pose)
         points = self.canonical_occupancy.random_points(len(ray_bundle))
         outputs["space_opacity"] = opacity(self.field.density(points)[0])
+        if self.unseen_prior is not None:
+            outputs["unseen"] = self.unseen_prior.loss(self.field, len(ray_bundle))
         outputs["space_is_free"] = ~self.canonical_occupancy.occupied(points)
         if refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
@@ -404,6 +436,8 @@ class InstantAvatarModel(Model):
         loss_dict["hard_surface_loss"] = config.hard_surface_loss_mult * surface
         outside = losses.opacity_loss(outputs["space_opacity"], outputs["space_is_free"])
         loss_dict["occupancy_loss"] = config.occupancy_loss_mult * outside
+        if "unseen" in outputs:
+            loss_dict["unseen_loss"] = config.unseen_loss_mult * outputs["unseen"]
         if "pose_prior" in outputs:
             loss_dict["pose_prior"] = outputs["pose_prior"]
         if self.step < config.empty_steps:

@@ -75,6 +75,10 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weight of LPIPS-VGG, summed over the patches of a step."""
     depth_loss_mult: float = 0.0
     """Weight of how far depth lies from its mean over the patch, metres."""
+    unseen_loss_mult: float = 1.5
+    """Weight of what is expected where the training views did not look: nothing off the body, colours carried on."""
+    unseen_color_start: int = 1500
+    """Step from which unseen parts take carried-on colours: those of the seen parts must have formed."""
     density_noise_steps: int = 1000
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True

@@ -75,6 +75,7 @@ class AvatarPipeline(VanillaPipeline):
         masks = frames.images[..., 3]
         check_frames(datamanager.data_folder, masks, frames.cameras, dataset, config.check_data, way_on)
         model.align_poses(masks, frames.cameras)
+        model.observe(frames.cameras)
         if model.supports_cuda_graphs:
             compile_kernels(model)
         if world_size > 1:

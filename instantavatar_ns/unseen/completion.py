@@ -53,7 +53,7 @@ class Completion(nn.Module):
         average = average.tocoo()
         place = torch.from_numpy(np.stack([average.row, average.col]).astype(np.int64))
         values = torch.from_numpy(average.data).float()
-        smoothing = torch.sparse_coo_tensor(place, values, average.shape, check_invariants=True).coalesce()
+        smoothing = torch.sparse_coo_tensor(place, values, average.shape, check_invariants=False).coalesce()
         buffers = {
             "source": torch.from_numpy(source),
             "unknown": torch.from_numpy(unknown),

@@ -13,7 +13,8 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
 from scipy.spatial import KDTree
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ _THINNEST, _THICKEST, _USUAL = 0.0, 0.04, 0.01  # metres of clothes and hair
 _MARGIN = 0.012  # metres beyond the surface in which density may end
 _SKIN = (0.02, 0.004)  # metres below the surface between which an unseen part must be solid
 _COLOR_DEPTH = 0.03  # metres below the surface down to which unseen colours are set
-_NEAR, _FAR_SHARE = 0.12, 0.25  # metres from the body; share of the points that go to cells farther off
+_NEAR, _FAR_SHARE = 0.12, 0.05  # metres from the body; weight of cells that lie farther off
 
 
 class Field(Protocol):
@@ -75,16 +76,15 @@ class UnseenPrior(nn.Module):
         self.completion: Completion | None = None
         for name in ("share", "agreement"):
             self.register_buffer(name, torch.zeros(len(vertices)))
-        centers = _cell_centers(box)
-        distance, nearest = KDTree(vertices.cpu().numpy()).query(centers.numpy(), workers=-1)
+        nearest, near = _nearest_vertices(vertices, box)
         constants = {
             "vertices": vertices,
             "normals": vertex_normals(vertices, faces),
             "faces": faces,
             "lower": box.lower,
             "cell": (box.upper - box.lower) / torch.tensor(box.resolution).to(box.lower),
-            "nearest": torch.from_numpy(nearest.astype(np.int64)),
-            "near": torch.from_numpy(distance < _NEAR),
+            "nearest": nearest,
+            "near": near,
             "distribution": torch.zeros(len(nearest), dtype=torch.float64),
             "mass": torch.zeros(()),
             "geometry_weight": torch.zeros(len(vertices)),
@@ -210,9 +210,21 @@ def seen_field(prior: UnseenPrior, field: Callable[..., tuple[Tensor, Tensor]]) 
     return seen
 
 
-def _cell_centers(box: VoxelBox) -> Float[Tensor, "cells 3"]:
-    """Middles of the cells of a box, z fastest, metres."""
+def _nearest_vertices(
+    vertices: Float[Tensor, "vertices 3"], box: VoxelBox
+) -> tuple[Int[Tensor, "cells"], Bool[Tensor, "cells"]]:
+    """Of each cell of a box the vertex next to its middle, and whether it is near; cells in order, z fastest.
+
+    Cells that are not near take the vertex of the nearest one that is: a tree takes seconds for them.
+    """
     axes = [torch.arange(size) + 0.5 for size in box.resolution]
     places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
     lower, upper = box.lower.cpu(), box.upper.cpu()
-    return lower + places / torch.tensor(box.resolution) * (upper - lower)
+    centers = lower + places / torch.tensor(box.resolution) * (upper - lower)
+    tree = KDTree(vertices.cpu().numpy())
+    distance, nearest = tree.query(centers.numpy(), distance_upper_bound=_NEAR, workers=-1)
+    near, nearest = np.isfinite(distance).reshape(box.resolution), nearest.reshape(box.resolution)
+    spacing = ((upper - lower) / torch.tensor(box.resolution)).tolist()
+    index = ndimage.distance_transform_edt(~near, sampling=spacing, return_distances=False, return_indices=True)
+    everywhere = nearest[tuple(index)]
+    return torch.from_numpy(everywhere.astype(np.int64).ravel()), torch.from_numpy(near.ravel())

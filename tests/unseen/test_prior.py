@@ -66,10 +66,10 @@ def test_loss_is_small_for_what_is_expected_and_large_for_what_is_not(prior: Uns
 def test_gradient_leads_to_the_expected_color(prior: UnseenPrior) -> None:
     field = Shell(back=(0, 0, 1))
     prior.refresh(field, with_color=True)
-    optimizer = torch.optim.SGD([field.back], lr=1.0)
-    for _ in range(60):
+    optimizer = torch.optim.SGD([field.back], lr=2.0)
+    for _ in range(30):
         optimizer.zero_grad()
-        prior.loss(field, 2048).backward()
+        prior.loss(field, 1024).backward()
         optimizer.step()
     torch.testing.assert_close(field.back.detach(), torch.tensor([1.0, 0.0, 0.0]), atol=0.1, rtol=0)
 
