@@ -30,6 +30,7 @@ _ONE_SIDED = 0.5  # weight of geometry that is seen from one side only; 1 is tha
 
 _LADDER_TOP, _LADDER_BOTTOM, _LADDER_STEP = 0.08, -0.02, 0.004  # metres along a normal, from outside to inside
 _THINNEST, _THICKEST, _USUAL = 0.0, 0.04, 0.01  # metres of clothes and hair
+_FILLING = 0.3  # weight of holes
 _MARGIN = 0.012  # metres beyond the surface in which density may end
 _SKIN = (0.02, 0.004)  # metres below the surface between which an unseen part must be solid
 _COLOR_DEPTH = 0.03  # metres below the surface down to which unseen colours are set
@@ -169,7 +170,7 @@ class UnseenPrior(nn.Module):
         holes = (1 - opaque) * unseen * ((height < -_SKIN[1]) & (height > -_SKIN[0]))
         colored = unseen * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
         difference = (color - self.color[vertex]).square().sum(dim=-1)
-        return self.mass * (outside + 0.3 * holes + colored * difference).mean()
+        return self.mass * (outside + _FILLING * holes + colored * difference).mean()
 
     def _draw(self, count: int) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "n"]]:
         """Random points where the field is told something, and the body's vertex next to each one's cell."""
