@@ -5,8 +5,8 @@
 
 `moving` is a person who moves and shows the camera one side, with a novel motion that shows all. `turning` is one who
 turns: of his training frames those in which he faces the camera within 60 degrees train, and the others, in their exact
-poses, are what was not seen (`<name>-front`). Cases are those of `benchmarks/poses.py`: `refined` and `raw`; `before` is
-`refined` with `--pipeline.model.unseen-loss-mult 0`, and `raw_before` is `raw` so. Ablations, of `refined`:
+poses, are what was not seen (`<name>-front`). Cases are those of `benchmarks/poses.py`: `refined` and `raw`; `before`
+is `refined` with `--pipeline.model.unseen-loss-mult 0`, and `raw_before` is `raw` so. Ablations, of `refined`:
 
 - `no_color`: colours are not carried on
 - `no_one_sided`: geometry that was seen from one side only is left alone
@@ -170,7 +170,7 @@ def _write_rows(path: Path, arrays: dict[str, np.ndarray], rows: np.ndarray) -> 
     """Write arrays, of those with a row a frame the rows wanted."""
     frames = len(arrays["transl"])
     kept = {name: array[rows] if array.ndim and len(array) == frames else array for name, array in arrays.items()}
-    np.savez(path, allow_pickle=False, **kept)
+    np.savez(path, **kept)  # pyright: ignore[reportArgumentType]
 
 
 if __name__ == "__main__":
