@@ -68,7 +68,7 @@ VARIANTS = {
     "no-refinement": Variant("poses taken as they are", (f"{MODEL}refine-poses", "False")),
     "fast-snarf-skinning": Variant(
         "skinning weights spread as Fast-SNARF spreads them",
-        tuple(f"{MODEL}skinning.{option}" for option in ("neighbours=30", "smoothing-passes=30", "sharpness=1")),
+        tuple(f"{MODEL}skinning.{option}" for option in ("neighbors=30", "smoothing-passes=30", "sharpness=1")),
     ),
     "no-alignment": Variant("poses not aligned to the silhouettes first", (f"{MODEL}align-poses", "False")),
     "body-joints": Variant("poses turned about the body's joints, not the person's", (f"{MODEL}move-joints", "False")),

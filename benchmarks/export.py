@@ -24,7 +24,8 @@ from benchmarks import record
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.export import Export
-from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
+from instantavatar_ns.scripts.run_folder import pipeline_of
+from instantavatar_ns.training.run_config import load_run_config
 from tests.export.glb import Glb
 
 SAMPLES = 2  # a pixel, along each axis

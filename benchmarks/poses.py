@@ -42,8 +42,8 @@ from benchmarks import record, training
 from benchmarks.in_process import heldout_set, mean_metrics, poses_of
 from benchmarks.speed import load_frames, psnr
 from benchmarks.workers import run_jobs
-from instantavatar_ns.correction.fitting import RECIPES, Recipe, fit_poses
 from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
+from instantavatar_ns.training.fitting import RECIPES, Recipe, fit_poses
 
 Case = Literal["refined", "raw", "exact", "exact_fixed"]
 # Poses to train with, and options of the model.

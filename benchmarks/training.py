@@ -77,8 +77,15 @@ def run_folder(train_arguments: list[str]) -> Path:
     return Path(values["--output-dir"], values["--experiment-name"], train_arguments[0], "run")
 
 
-def set_up(train_arguments: list[str], rank: int = 0, processes: int = 1) -> AvatarTrainer:
-    """What ns-train does before its first step, in one of several processes."""
+def set_up(train_arguments: list[str], rank: int = 0, processes: int = 1, device: str | None = None) -> AvatarTrainer:
+    """Do what ns-train does before its first step, in one of several processes.
+
+    Args:
+        train_arguments: Arguments of ns-train.
+        rank: Number of this process.
+        processes: Number of processes.
+        device: Where to train; by default as the arguments say, which on GPUs is the one of the process's number.
+    """
     import tyro
     from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
     from nerfstudio.scripts.train import _set_random_seed
@@ -90,6 +97,8 @@ def set_up(train_arguments: list[str], rank: int = 0, processes: int = 1) -> Ava
     config = tyro.cli(AnnotatedBaseConfigUnion, args=train_arguments)
     config.pipeline.datamanager.data = config.data
     config.set_timestamp()
+    if device is not None:
+        config.machine.device_type = device  # nerfstudio adds the process's number to "cuda" only
     if rank == 0:
         config.save_config()
     _set_random_seed(config.machine.seed + rank)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 import tyro
 
-from benchmarks import cpu_processes, record, training
+from benchmarks import processes, record, training
 
 
 @dataclass
@@ -55,18 +55,18 @@ class TwoGpus:
         }
         record.write(self.output, figures)
 
-    def train(self, processes: int) -> dict[str, Any]:
+    def train(self, number: int) -> dict[str, Any]:
         """Train with so many processes; returns the run's folder and seconds."""
-        record.progress(f"training by {processes}")
-        options = ["--machine.num-devices", str(processes), "--machine.device-type", self.device_type]
+        record.progress(f"training by {number}")
+        options = ["--machine.num-devices", str(number), "--machine.device-type", self.device_type]
         options += shlex.split(self.options)
-        name = f"{self.subject.name}-{processes}"
+        name = f"{self.subject.name}-{number}"
         arguments = training.arguments(self.method, self.subject, self.runs, name, self.steps, *options)
         start = monotonic()
         if self.device_type == "cuda":
             run = training.train(arguments)
         else:
-            run = cpu_processes.start(arguments, processes, lambda trainer: trainer.train())
+            run = processes.start(arguments, number, lambda trainer: trainer.train())
         return {"run": run, "train_seconds": round(monotonic() - start, 1)}
 
     def evaluate(self, run: Path) -> dict[str, float]:

@@ -13,13 +13,13 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from instantavatar_ns.check.guard import CheckMode, check_dataset, check_frames
-from instantavatar_ns.correction.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.training.checkpoints import check_fit
+from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.warm_up import compile_kernels
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass, field
-from typing import cast
 
 import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from instantavatar_ns.pipeline import AvatarPipelineConfig
-from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
+from instantavatar_ns.training.run_config import load_run_config
 
 
 @dataclass
@@ -32,8 +30,7 @@ class AvatarTrainerConfig(TrainerConfig):
             of_run = path.absolute().parent.parent / "config.yml"
             # Checkpoints may have been copied elsewhere, without it.
             if path.absolute().parent.name == self.relative_model_dir.name and of_run.is_file():
-                given = cast(AvatarPipelineConfig, self.pipeline)
-                check_options(path, pipeline_of(load_run_config(of_run)).model, given.model)
+                check_options(path, load_run_config(of_run).pipeline.model, self.pipeline.model)
         super().save_config()
 
 

@@ -25,6 +25,16 @@ SMALL_TRAINING = [
     *["--pipeline.model.density-noise-steps", "20"],
     *["--optimizers.field.optimizer.lr", "0.02"],
 ]
+# What trains in a moment, for tests of what happens around the training: the person is hardly to be seen.
+TINY_TRAINING = [
+    *["--pipeline.datamanager.train-num-rays-per-batch", "128"],
+    *["--pipeline.model.implementation", "torch"],
+    *["--pipeline.model.hash-levels", "4"],
+    *["--pipeline.model.skinning-resolution", "32", "32", "8"],
+    *["--pipeline.model.step-size", "0.08"],
+    *["--pipeline.model.occupancy-warmup", "4"],
+    *["--pipeline.model.pose-start", "2"],
+]
 
 
 def training_arguments(data: Path, output: Path, steps: int, *more: str) -> list[str]:
@@ -40,11 +50,12 @@ def run_folder(output: Path) -> Path:
     return output / "person" / "instant-avatar-lite" / "run"
 
 
-def environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path, gpu: bool = False) -> dict[str, str]:
     """Environment of commands: without a GPU or downloads, and with ffmpeg on PATH.
 
     Args:
         folder: Existing folder, in which ffmpeg is linked where the machine has none.
+        gpu: Leave the machine's GPUs visible.
     """
     ffmpeg = folder / "ffmpeg"
     if shutil.which("ffmpeg") is None and not ffmpeg.exists():
@@ -56,7 +67,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {
         **os.environ,
         "PATH": path,
-        "CUDA_VISIBLE_DEVICES": "",
+        **({} if gpu else {"CUDA_VISIBLE_DEVICES": ""}),
         "TORCH_HOME": str(folder),
         "https_proxy": nowhere,
         "http_proxy": nowhere,

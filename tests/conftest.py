@@ -22,27 +22,52 @@ TENSOR_PACKAGES = (
     "backgrounds",
     "body",
     "check",
+    "correction",
     "deformer",
+    "demo",
     "export",
     "field",
     "losses",
     "motion",
     "occupancy",
     "patch_losses",
+    "rendering.composite",
+    "rendering.composite_triton",
+    "rendering.march",
+    "rendering.march_triton",
+    "rendering.rounds_triton",
+    "utils.recorded_arrays",
+    "utils.unpickle",
 )
+for name in TENSOR_PACKAGES:
+    path = REPO_ROOT / "instantavatar_ns" / name.replace(".", "/")
+    if not (path.is_dir() or path.with_suffix(".py").is_file()):
+        raise FileNotFoundError(f"{path}: expected what TENSOR_PACKAGES names; correct it where a module has moved")
 if not torch.cuda.is_available():
     # Read by Triton when a kernel is defined: without a GPU the kernels run in its interpreter.
     os.environ.setdefault("TRITON_INTERPRET", "1")
     install_import_hook([f"instantavatar_ns.{name}" for name in TENSOR_PACKAGES], "beartype.beartype")
 
 
-# Few tests, but long ones: a process that got them last would keep the other waiting.
-FIRST = ("viewer/test_live_viewer.py", "test_docs.py", "test_end_to_end.py", "test_resume.py", "test_pose_training.py")
+# Files of few tests, but long ones: a worker that began them last would end long after the other.
+FIRST = (
+    "viewer/test_live_viewer.py",
+    "training/test_two_processes.py",
+    "test_docs.py",
+    "test_end_to_end.py",
+    "test_examples.py",
+    "training/test_resume.py",
+    "test_pose_training.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest."""
-    places = {REPO_ROOT / "tests" / name: place for place, name in enumerate(FIRST)}
+    """Begin with what takes longest.
+
+    Raises:
+        FileNotFoundError: A file of `FIRST` has been moved.
+    """
+    places = {(REPO_ROOT / "tests" / name).resolve(strict=True): place for place, name in enumerate(FIRST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
@@ -112,6 +137,14 @@ def demo_subject(tmp_path_factory: pytest.TempPathFactory) -> Path:
         DemoData(output=folder / "subject", size=96, train_frames=8, heldout_frames=3, novel_frames=4).main()
 
     return shared_folder("demo", tmp_path_factory, make) / "subject"
+
+
+@pytest.fixture(scope="session")
+def outputs(demo_subject: Path):
+    """Outputs of the data parser for the demo subject's training frames."""
+    from tests.tiny import parse
+
+    return parse(demo_subject)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What a picture shows of the person."""
+"""Tests of a picture of a person."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy import ndarray
 
 
 def is_whole(opacity: Float[ndarray, "height width"]) -> bool:
-    """Whether a person is in the picture, and nowhere cut by its border.
+    """Return whether a person is in the picture, and nowhere cut by its border.
 
     Args:
         opacity: Of each pixel, 0 to 1.

@@ -15,6 +15,11 @@ from typing import NamedTuple
 
 import pytest
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 from tests.commands import command
 from tests.dependencies import DEPENDENCIES
 
@@ -83,6 +88,18 @@ def test_marked_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRe
 def test_relative_links_lead_somewhere(page: Path) -> None:
     targets = [found["target"] or found["html"] for found in LINK.finditer(page.read_text(encoding="utf-8"))]
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_links_of_the_readme_are_absolute_on_pypi() -> None:
+    """The built package rewrites links that are relative to the repository, for pictures and pages to be found."""
+    build = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]
+    text = (REPO_ROOT / "README.md").read_text(encoding="utf-8")
+    assert LINK.search(text), "nothing to rewrite"
+    for rule in build["metadata"]["hooks"]["fancy-pypi-readme"]["substitutions"]:
+        text = re.sub(rule["pattern"], rule["replacement"], text)
+    assert [found[0] for found in LINK.finditer(text)] == []
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
+    assert pictures and all(picture.startswith("https://raw.githubusercontent.com/") for picture in pictures)
 
 
 def test_marked_blocks_are_found(tmp_path: Path) -> None:

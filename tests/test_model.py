@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,44 +11,21 @@ from nerfstudio.cameras.cameras import Cameras, CameraType
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.model_components import renderers
-from torch import Tensor, nn
+from torch import Tensor
 
 from instantavatar_ns import metrics as metrics_module
-from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.model import load_body_model
-from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.rendering import packed
 from instantavatar_ns.rendering.packed import is_densest_root
-from tests.avatars import body_density
 from tests.dependencies import interpreted_only
+from tests.tiny import COLOR, TINY, build, build_body, frame_store, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
-TRAIN, NOVEL = 8, 4
-COLOR = (0.9, 0.2, 0.1)
-TINY = InstantAvatarModelConfig(
-    implementation="torch",
-    hash_levels=4,
-    log2_hash_entries=10,
-    hidden_width=16,
-    skinning_resolution=(32, 32, 8),
-    step_size=0.02,
-)
-
-
-def parse(subject: Path, split: str) -> DataparserOutputs:
-    return InstantAvatarDataParserConfig(data=subject).setup().get_dataparser_outputs(split)
-
-
-@pytest.fixture(scope="module")
-def outputs(demo_subject: Path) -> DataparserOutputs:
-    return parse(demo_subject, "train")
+NOVEL = 4
 
 
 @pytest.fixture(scope="module")
@@ -57,47 +33,15 @@ def heldout(demo_subject: Path) -> DataparserOutputs:
     return parse(demo_subject, "test")
 
 
-def build(outputs: DataparserOutputs, **changes) -> InstantAvatarModel:
-    torch.manual_seed(0)
-    return replace(TINY, **changes).setup(
-        scene_box=outputs.scene_box, num_train_data=TRAIN, metadata=outputs.metadata, device="cpu"
-    )
-
-
 @pytest.fixture(scope="module")
 def model(outputs: DataparserOutputs) -> InstantAvatarModel:
     return build(outputs)
 
 
-class BodyField(nn.Module):
-    """Stands in for a trained field: a body of one colour."""
-
-    has_kernels = False
-
-    def __init__(self, outputs: DataparserOutputs) -> None:
-        super().__init__()
-        body = load_body_model(outputs.metadata["body_model"])
-        vertices = canonical_vertices(body, outputs.metadata["poses"].betas)
-        self._density = body_density(vertices, body.faces)
-
-    def density(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
-        assert not noise, "no noise in evaluation"
-        return self._density(points), points
-
-    def forward(self, points: Tensor, noise: float = 0.0, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if count is not None:
-            points = torch.where(torch.arange(len(points))[:, None] < count, points, 100.0)
-        return self.density(points, noise)[0], torch.tensor(COLOR).expand(len(points), 3)
-
-
 @pytest.fixture(scope="module")
 def body_model(outputs: DataparserOutputs) -> InstantAvatarModel:
     """A model in evaluation whose field is the body itself, its occupancy up to date."""
-    model = build(outputs, skinning_resolution=(64, 64, 16)).eval()
-    model.field = BodyField(outputs)  # pyright: ignore[reportAttributeAccessIssue]
-    for step in (100, 120):
-        model.refresh_occupancy(step)
-    return model
+    return build_body(outputs)
 
 
 def camera_and_mask(outputs: DataparserOutputs, index: int) -> tuple[Cameras, Tensor]:
@@ -126,7 +70,7 @@ def test_motion_is_resampled_and_taken_as_it_is_when_asked(outputs: DataparserOu
     motion = demo_subject / "novel" / "poses.npz"
     double = MotionOptions(place="dataset", fps=2 * load_motion(motion).fps)
     as_given = build(outputs, motion=motion, motion_options=double).motion
-    novel = InstantAvatarDataParserConfig(data=demo_subject, eval_set="novel").setup().get_dataparser_outputs("test")
+    novel = parse(demo_subject, "test", eval_set="novel")
     rows = novel.cameras.metadata["pose_id"].flatten()  # pyright: ignore
     expected = build(novel).poses
     assert as_given is not None and len(as_given) == 2 * NOVEL - 1
@@ -145,7 +89,7 @@ def test_rest_pose_is_canonical_and_stands_where_the_first_frame_does(model: Ins
 def test_training_step_gives_finite_losses_and_gradients_to_the_whole_field(
     model: InstantAvatarModel, outputs: DataparserOutputs, step: int
 ) -> None:
-    frames = FrameStore(AvatarDataset(outputs), "cpu", AvatarDataManagerConfig(patch_size=16), rank=0)
+    frames = frame_store(outputs, patch_size=16)
     rays, batch = frames.draw_rays(2, 256, step)
     model.train()
     model.update_to_step(step)

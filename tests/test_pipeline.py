@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
+from tests.tiny import TINY
 
 
 @pytest.mark.parametrize("record", [True, False])
@@ -20,13 +21,7 @@ def test_without_recorded_steps_images_are_not_recorded_either(
 ) -> None:
     config = AvatarPipelineConfig(
         datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=demo_subject)),
-        model=InstantAvatarModelConfig(
-            implementation="torch",
-            renderer="torch",
-            hash_levels=4,
-            log2_hash_entries=10,
-            skinning_resolution=(32, 32, 8),
-        ),
+        model=replace(TINY, renderer="torch"),
         record_steps=record,
     )
     model = config.setup(device="cpu", test_mode="test").model

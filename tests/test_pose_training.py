@@ -14,12 +14,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from benchmarks import training
-from instantavatar_ns.correction.fitting import RECIPES, fit_poses
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimizers import RowAdamConfig
@@ -29,21 +26,15 @@ from instantavatar_ns.rendering.inputs import RenderPose
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
+from instantavatar_ns.training.fitting import RECIPES, fit_poses
 from instantavatar_ns.utils.errors import InputError
+from tests import tiny
 from tests.commands import run_folder, training_arguments
+from tests.tiny import frame_store, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
 FRAMES = 8
-TINY = InstantAvatarModelConfig(
-    implementation="torch",
-    hash_levels=4,
-    log2_hash_entries=10,
-    hidden_width=16,
-    skinning_resolution=(32, 32, 8),
-    step_size=0.02,
-    pose_start=0,
-)
 
 
 class Blobs(nn.Module):
@@ -63,15 +54,12 @@ class Blobs(nn.Module):
 
 @pytest.fixture(scope="module")
 def outputs(demo_subject: Path) -> DataparserOutputs:
-    config = InstantAvatarDataParserConfig(data=demo_subject, poses="truth")
-    return config.setup().get_dataparser_outputs("train")
+    return parse(demo_subject, poses="truth")
 
 
 def build(outputs: DataparserOutputs, **changes) -> InstantAvatarModel:
-    torch.manual_seed(0)
-    model = replace(TINY, **changes).setup(
-        scene_box=outputs.scene_box, num_train_data=FRAMES, metadata=outputs.metadata, device="cpu"
-    )
+    """A tiny model whose poses are corrected from the first step on, with blobs for its field."""
+    model = tiny.build(outputs, **({"pose_start": 0} | changes))
     if model.pose_refinement is not None:
         # Blobs where the joints are in the canonical pose, and half way to their parents.
         joints = model.pose_refinement.canonical[:, :3] @ torch.cat(
@@ -84,8 +72,7 @@ def build(outputs: DataparserOutputs, **changes) -> InstantAvatarModel:
 
 
 def store(outputs: DataparserOutputs) -> FrameStore:
-    config = AvatarDataManagerConfig(train_num_rays_per_batch=256, sampling="pixels")
-    return FrameStore(AvatarDataset(outputs), "cpu", config, rank=0)
+    return frame_store(outputs, train_num_rays_per_batch=256, sampling="pixels")
 
 
 def test_gradient_to_every_correction_agrees_with_differences(
@@ -248,7 +235,7 @@ def test_corrections_are_in_the_checkpoint_and_written_in_the_layout_of_the_inpu
         (data / part.name).symlink_to(part)
     (data / "poses").unlink()
     (again,) = RefinedPoses(load_config=corrected_run / "config.yml", output_dir=data / "poses").main()
-    poses = InstantAvatarDataParserConfig(data=data, poses="refined").setup().get_dataparser_outputs("train")
+    poses = parse(data, poses="refined")
     refined = read_pose_file(again)
     np.testing.assert_allclose(poses.metadata["poses"].body_pose, refined.body_pose, atol=1e-6)
     with pytest.raises(InputError, match="no such file yet"):

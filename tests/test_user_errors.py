@@ -1,4 +1,4 @@
-"""What a user sees of a folder that cannot be used: one message which names the file, from nerfstudio's own command."""
+"""Folders that cannot be used: nerfstudio's own command ends with one message, which names the file."""
 
 import copy
 import os

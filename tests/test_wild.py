@@ -16,6 +16,7 @@ from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.pipeline import AvatarPipeline, AvatarPipelineConfig
 from instantavatar_ns.utils.errors import InputError
 from tests.backbones import vgg_state
+from tests.tiny import FIELD
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
@@ -35,12 +36,10 @@ def pipeline(demo_subject: Path, vgg: Path, **datamanager) -> AvatarPipeline:
     config.model = replace(
         config.model,
         implementation="torch",
-        hash_levels=4,
-        log2_hash_entries=10,
-        hidden_width=16,
         skinning_resolution=(48, 48, 12),
         step_size=0.02,
         vgg_backbone=vgg,
+        **FIELD,
     )
     torch.manual_seed(0)
     return config.setup(device="cpu", test_mode="val", world_size=1, local_rank=0)

@@ -1,6 +1,6 @@
 """Train a small avatar by one process and by two, and leave what each of them has at the end.
 
-python -m tests.two_processes SUBJECT FOLDER STEPS
+python -m tests.two_processes SUBJECT FOLDER STEPS DEVICE
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmarks import cpu_processes
+from benchmarks import processes
 from tests.commands import training_arguments
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ def train(folder: Path, trainer: AvatarTrainer) -> None:
     torch.save(model.state_dict(), folder / f"{trainer.local_rank}.pt")
 
 
-def main(subject: str, folder: str, steps: str) -> None:
-    """Train by one process and by two."""
-    for processes in (1, 2):
-        output = Path(folder, str(processes))
+def main(subject: str, folder: str, steps: str, device: str) -> None:
+    """Train by one process and by two, on one device."""
+    for number in (1, 2):
+        output = Path(folder, str(number))
         output.mkdir()
-        options = ["--machine.num-devices", str(processes), "--pipeline.model.pose-start", "10"]
+        options = ["--machine.num-devices", str(number), "--pipeline.model.pose-start", "10"]
         arguments = training_arguments(Path(subject), output, int(steps), *options)
-        cpu_processes.start(arguments, processes, partial(train, output))
+        processes.start(arguments, number, partial(train, output), device)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ class CanonicalField(nn.Module):
     """Hash-encoded radiance field without view direction (InstantAvatar section 3.1).
 
     Args:
-        centre: Centre of the canonical cube, metres.
+        center: Centre of the canonical cube, metres.
         half_edge: Half its edge, metres.
         grid: Sizes of the encoding.
         width: Width of both networks.

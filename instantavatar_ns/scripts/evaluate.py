@@ -14,7 +14,8 @@ from rich.table import Table
 from instantavatar_ns.check.guard import CheckMode
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
-from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+from instantavatar_ns.scripts.run_folder import pipeline_of, write_variant
+from instantavatar_ns.training.run_config import load_run_config
 
 EvalSet = Literal["heldout", "novel"]
 COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_published": "LPIPS as published", "fps": "images/s"}

@@ -11,7 +11,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
 from instantavatar_ns.scripts.evaluate import Evaluate
-from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of
+from instantavatar_ns.scripts.run_folder import pipeline_of
+from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
 
 SUBJECTS = ("male-3-casual", "male-4-casual", "female-3-casual", "female-4-casual")

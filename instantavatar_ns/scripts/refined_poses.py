@@ -23,7 +23,8 @@ from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataPars
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
-from instantavatar_ns.scripts.run_folder import load_run_config, pipeline_of, write_variant
+from instantavatar_ns.scripts.run_folder import pipeline_of, write_variant
+from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.npz import read_npz
 

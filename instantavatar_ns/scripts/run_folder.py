@@ -1,4 +1,4 @@
-"""Finished runs on disk, and variants of their configuration.
+"""Variants of a finished run's configuration.
 
 nerfstudio's commands take a run's `config.yml` and no option that changes the model or the data, but any file will do
 as long as the folder of the checkpoints follows from it. So what a command should see otherwise (another motion, other
@@ -16,30 +16,8 @@ from nerfstudio.engine.trainer import TrainerConfig
 
 from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
-
-_ADVICE = "Give the config.yml that ns-train wrote: outputs/<name>/instant-avatar/<time>/config.yml"
-
-
-def load_run_config(path: Path) -> TrainerConfig:
-    """Configuration of a run of this package, wherever its folder is now.
-
-    Args:
-        path: The run's `config.yml`, or a variant of it. As for nerfstudio's own commands, the file must come from
-            somebody you trust: it names Python classes.
-
-    Raises:
-        InputError: There is no such file, or it is not a run of this package.
-    """
-    if not path.is_file():
-        raise InputError(path, "expected the configuration of a run, found no such file", _ADVICE)
-    try:
-        config = yaml.load(path.read_text(encoding="utf8"), Loader=yaml.Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, ModuleNotFoundError) as error:
-        raise InputError(path, f"expected a configuration that nerfstudio wrote ({error})", _ADVICE) from error
-    if not isinstance(config, TrainerConfig) or not isinstance(config.pipeline, AvatarPipelineConfig):
-        raise InputError(path, "expected a run of instant-avatar, found another method's", _ADVICE)
-    return config
 
 
 def pipeline_of(config: TrainerConfig) -> AvatarPipelineConfig:

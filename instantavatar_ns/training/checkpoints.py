@@ -6,15 +6,17 @@ import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from traceback import walk_tb
+from types import TracebackType
 from typing import Any
 
 import torch
 from nerfstudio.engine.trainer import TrainerConfig
+from nerfstudio.models.base_model import ModelConfig
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from instantavatar_ns.model_config import InstantAvatarModelConfig
-from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.errors import InputError, explain_with
 
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 _CONTENT = ("step", "pipeline", "optimizers", "scalers")
@@ -85,6 +87,24 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
+@explain_with
+def _explain(traceback: TracebackType | None) -> InputError | None:
+    """Explain why ns-eval, ns-render or ns-viewer could not read a checkpoint; None of other errors.
+
+    nerfstudio's function for all three reads the file itself.
+    """
+    for frame, _ in walk_tb(traceback):
+        if frame.f_code.co_name == "eval_load_checkpoint":
+            try:
+                if "load_path" in frame.f_locals:
+                    read(frame.f_locals["load_path"])
+                else:
+                    checkpoint_to_resume(frame.f_locals["config"])
+            except InputError as found:
+                return found
+    return None
+
+
 def _checkpoints(folder: Path) -> dict[int, Path]:
     """Files by their step, the newest first."""
     if folder.is_file():
@@ -107,7 +127,7 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(numbers.items(), reverse=True))
 
 
-def check_options(path: Path, of_run: InstantAvatarModelConfig, given: InstantAvatarModelConfig) -> None:
+def check_options(path: Path, of_run: ModelConfig, given: ModelConfig) -> None:
     """Compare options on which the sizes of the model depend with those that a checkpoint's run had.
 
     Raises:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from traceback import walk_tb
 from types import TracebackType
 
 
@@ -24,37 +24,34 @@ class InputError(ValueError):
 
 _show_other_error = sys.excepthook
 _IN_TRACEBACK = f"{InputError.__module__}.{InputError.__name__}: "
+Explanation = Callable[[TracebackType | None], InputError | None]
+_explanations: list[Explanation] = []
+
+
+def explain_with(explanation: Explanation) -> Explanation:
+    """Register a function that finds the user's input at fault for errors that other packages raise.
+
+    Args:
+        explanation: Takes the traceback of an error that ends a command and returns what to show in its place, or None
+            if it knows no better.
+
+    Returns:
+        The function itself, so that this serves as a decorator.
+    """
+    _explanations.append(explanation)
+    return explanation
 
 
 def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """End a command with the message alone: nerfstudio's frames tell a user nothing about the file at fault."""
     if not isinstance(error, InputError):
-        error = _of_checkpoint(traceback) or error
+        error = next(filter(None, (explanation(traceback) for explanation in _explanations)), error)
     # What ends one of several processes reaches the first one as the text of its traceback.
     _, of_process, message = str(error).rpartition(_IN_TRACEBACK)
     if isinstance(error, InputError) or of_process:
         print(f"\nError: {message.strip()}", file=sys.stderr)
     else:
         _show_other_error(kind, error, traceback)
-
-
-def _of_checkpoint(traceback: TracebackType | None) -> InputError | None:
-    """Describe why ns-eval, ns-render or ns-viewer could not read a checkpoint; None of other errors.
-
-    nerfstudio's function for all three reads the file itself.
-    """
-    for frame, _ in walk_tb(traceback):
-        if frame.f_code.co_name == "eval_load_checkpoint":
-            from instantavatar_ns.training.checkpoints import checkpoint_to_resume, read  # which import this module
-
-            try:
-                if "load_path" in frame.f_locals:
-                    read(frame.f_locals["load_path"])
-                else:
-                    checkpoint_to_resume(frame.f_locals["config"])
-            except InputError as found:
-                return found
-    return None
 
 
 # nerfstudio's commands import this module with the package's entry points, and catch no error themselves.

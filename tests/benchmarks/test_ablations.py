@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+import tyro
 
 from benchmarks.ablations import MARKS, VARIANTS, Ablations, replace_table, summary, table
 from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.deformer.skinning_grid import FAST_SNARF_SKINNING
+from tests.commands import TINY_TRAINING
 
 RESULT = {
     "method": "instant-avatar",
@@ -72,54 +75,71 @@ def test_unknown_variant_is_named() -> None:
         Ablations(subjects=(Path("x"),), variants=("none",)).main()
 
 
-def test_runs_are_trained_evaluated_and_not_made_again(
-    demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_of_every_variant_are_those_of_ns_train(tmp_path: Path) -> None:
+    from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
+
+    benchmark = Ablations(subjects=(tmp_path,), steps=40, runs=tmp_path / "runs")
+    arguments = benchmark.arguments(tmp_path, "full", 3)
+    options = [option.format(steps=40) for variant in VARIANTS.values() for option in variant.options]
+    place = arguments.index("--data")
+    config = tyro.cli(AnnotatedBaseConfigUnion, args=[*arguments[:place], *options, *arguments[place:]])
+    assert config.pipeline.datamanager.dataparser.eval_set == "novel"
+    assert config.machine.seed == config.pipeline.datamanager.seed == 3
+    model = config.pipeline.model
+    assert model.occupancy_warmup == 40 and not (model.refine_poses or model.align_poses or model.move_joints)
+    assert model.occupancy_loss_mult == model.hard_surface_loss_mult == 0
+    assert model.skinning == FAST_SNARF_SKINNING
+
+
+@pytest.fixture
+def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ablations:
+    """Of two variants, with one seed."""
     monkeypatch.setenv("COMMIT", "0123456789")
-    small = {
-        "pipeline.datamanager.train-num-rays-per-batch": "128",
-        "pipeline.model.implementation": "torch",
-        "pipeline.model.hash-levels": "4",
-        "pipeline.model.skinning-resolution": "32 32 8",
-        "pipeline.model.step-size": "0.08",
-        "pipeline.model.occupancy-warmup": "4",
-        "pipeline.model.pose-start": "2",
-    }
+    variants = ("full", "no-union-grid")
+    output = tmp_path / "ablations.json"
+    return Ablations((tmp_path / "subject",), variants, (0,), output=output, runs=tmp_path / "runs")
+
+
+def test_runs_are_not_made_again_and_failures_are_told(
+    benchmark: Ablations, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made: list[tuple[str, int]] = []
+
+    def measure(subject: Path, name: str, seed: int) -> dict[str, float]:
+        made.append((name, seed))
+        if (name, seed) == ("full", 1):
+            raise RuntimeError("out of memory")
+        return run(27.0 + seed, 30.0)
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    benchmark.main()
+    benchmark.seeds = (0, 1)
+    result = benchmark.main()
+    assert made == [("full", 0), ("no-union-grid", 0), ("full", 1), ("no-union-grid", 1)]
+    assert "subject.full.1 failed: RuntimeError: out of memory" in capsys.readouterr().out
+    assert json.loads(benchmark.output.read_text()) == result
+    assert len(result["runs"]) == 3
+    assert result["summary"]["subject"]["no-union-grid"]["novel_psnr"]["mean"] == 27.5
+    benchmark.options = "--pipeline.model.empty-steps 7"
+    benchmark.seeds = (0,)
+    assert len(benchmark.main()["runs"]) == 2, "those of other options are made anew"
+
+
+@pytest.mark.nightly
+def test_variants_are_trained_and_evaluated(
+    benchmark: Ablations, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     convolutions = torchvision.models.alexnet().features.state_dict(prefix="features.")
     torch.save(convolutions, tmp_path / "alexnet.pth")
-    benchmark = Ablations(
-        subjects=(demo_subject,),
-        variants=("full", "no-union-grid"),
-        seeds=(0, 1),
-        method="instant-avatar-lite",
-        steps=6,
-        output=tmp_path / "ablations.json",
-        runs=tmp_path / "runs",
-        lpips_backbone=tmp_path / "alexnet.pth",
-        options=" ".join(f"--{name} {value}" for name, value in small.items()),
-    )
+    benchmark.subjects, benchmark.method, benchmark.steps = (demo_subject,), "instant-avatar-lite", 6
+    benchmark.options, benchmark.lpips_backbone = " ".join(TINY_TRAINING), tmp_path / "alexnet.pth"
     read = []
     original = AvatarDataset.get_numpy_image
     monkeypatch.setattr(AvatarDataset, "get_numpy_image", lambda self, i: read.append(i) or original(self, i))
-    benchmark.seeds = (0,)
-    benchmark.main()
-    assert len(read) == 8 + 4 + 3, "two runs read the training, novel and held-out frames once"
-    benchmark.seeds, made = (0, 1), []
-    measure = benchmark.measure
-
-    def fail_once(subject: Path, name: str, seed: int) -> dict[str, float]:
-        made.append((name, seed))
-        if name == "full":
-            raise RuntimeError("out of memory")
-        return measure(subject, name, seed)
-
-    monkeypatch.setattr(benchmark, "measure", fail_once)
     result = benchmark.main()
-    assert made == [("full", 1), ("no-union-grid", 1)]
-    assert "full.1 failed: RuntimeError: out of memory" in capsys.readouterr().out
-    assert json.loads((tmp_path / "ablations.json").read_text()) == result
-    assert len(result["runs"]) == 3 and all(5 < figures["novel_psnr"] < 30 for figures in result["runs"].values())
+    assert len(read) == 8 + 4 + 3, "two runs read the training, novel and held-out frames once"
+    assert all(5 < figures["novel_psnr"] < 30 for figures in result["runs"].values())
     assert all(0 < figures["novel_lpips"] < 1 for figures in result["runs"].values())
-    assert result["summary"]["subject"]["no-union-grid"]["heldout_psnr"]["seeds"] == 2
-    config = (tmp_path / "runs" / "subject.no-union-grid.1" / "instant-avatar-lite" / "run" / "config.yml").read_text()
-    assert "occupancy_warmup: 6\n" in config and config.count("seed: 1\n") == 2
+    assert result["summary"]["subject"]["no-union-grid"]["heldout_psnr"]["seeds"] == 1
+    config = (tmp_path / "runs" / "subject.no-union-grid.0" / "instant-avatar-lite" / "run" / "config.yml").read_text()
+    assert "occupancy_warmup: 6\n" in config and config.count("seed: 0\n") == 2

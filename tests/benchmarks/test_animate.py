@@ -1,4 +1,4 @@
-"""What the benchmark of the viewer does about a server that fails, and about figures that there are."""
+"""The benchmark of the viewer: servers that fail, and figures that there are already."""
 
 from __future__ import annotations
 

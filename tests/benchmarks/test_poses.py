@@ -5,42 +5,58 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.poses import Poses, averages
-from instantavatar_ns.correction.fitting import RECIPES
 from instantavatar_ns.scripts.evaluate import Evaluate
-
-SMALL = {
-    "pipeline.datamanager.train-num-rays-per-batch": "128",
-    "pipeline.model.implementation": "torch",
-    "pipeline.model.hash-levels": "4",
-    "pipeline.model.skinning-resolution": "32 32 8",
-    "pipeline.model.step-size": "0.08",
-    "pipeline.model.occupancy-warmup": "4",
-    "pipeline.model.pose-start": "2",
-}
+from instantavatar_ns.training.fitting import RECIPES
+from tests.commands import TINY_TRAINING
 
 
-@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
-def test_figures_are_those_of_the_commands_and_not_made_again(
-    demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Poses:
+    """Of one case, with one seed."""
     monkeypatch.setenv("COMMIT", "0123456789")
+    output, runs = tmp_path / "poses.json", tmp_path / "runs"
+    return Poses((tmp_path / "subject",), cases=("raw",), seeds=(0,), output=output, runs=runs, options=("--a", "1"))
+
+
+def test_runs_are_not_made_again_but_for_failed_ones_and_those_of_other_options(
+    benchmark: Poses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def measure(subject: Path, case: str, seed: int) -> dict[str, float]:
+        made.append(seed)
+        if made == [0]:
+            raise RuntimeError("out of memory")
+        return {"novel_psnr": 27.0 + seed}
+
+    def figures() -> dict[str, Any]:
+        benchmark.main()
+        return json.loads(benchmark.output.read_text())["subject.raw"]
+
+    monkeypatch.setattr(benchmark, "measure", measure)
+    assert figures() == {"failed": "RuntimeError: out of memory"}
+    assert figures() == {"novel_psnr": 27.0, "seeds": 1}
+    benchmark.seeds = (0, 1)
+    assert figures()["novel_psnr"] == 27.5 and made == [0, 0, 1]
+    benchmark.options = ("--a", "2")
+    assert figures()["seeds"] == 2 and made == [0, 0, 1, 0, 1]
+
+
+@pytest.mark.nightly
+@pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
+def test_figures_are_those_of_the_commands(
+    benchmark: Poses, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], looks=1, num_rays=64))
-    output = tmp_path / "poses.json"
-    benchmark = Poses(
-        subjects=(demo_subject,),
-        cases=("raw",),
-        method="instant-avatar-lite",
-        output=output,
-        runs=tmp_path / "runs",
-        steps=6,
-        options=tuple(part for name, value in SMALL.items() for part in (f"--{name}", *value.split())),
-    )
+    benchmark.subjects, benchmark.method, benchmark.steps = (demo_subject,), "instant-avatar-lite", 6
+    benchmark.options = tuple(TINY_TRAINING)
     benchmark.main()
-    figures = json.loads(output.read_text())["subject.raw"]
+    figures = json.loads(benchmark.output.read_text())["subject.raw"]
     assert figures["seeds"] == 1 and "novel_psnr_spread" not in figures
     assert figures["fit_frames"] == 3 and figures["fit_seconds"] > 0 and figures["steps"] == 6
     assert figures["pose_error_deg_before"] > 1 and figures["pose_error_deg_after"] > 1
@@ -53,10 +69,6 @@ def test_figures_are_those_of_the_commands_and_not_made_again(
     assert figures["heldout_exact_psnr"] == pytest.approx(stock["heldout"]["psnr"], abs=1e-3)
     assert figures["ssim"] == pytest.approx(stock["heldout"]["ssim"], abs=1e-4)
     assert figures["heldout_given_psnr"] != pytest.approx(figures["heldout_exact_psnr"], abs=1e-3)
-
-    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("made again"))
-    benchmark.main()
-    assert json.loads(output.read_text())["subject.raw"] == figures
 
 
 def test_several_seeds_are_averaged_and_failures_left_out() -> None:

@@ -17,14 +17,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import first_step, speed, training, watches
 from benchmarks.speed import Speed
 from benchmarks.watches import Curve, Profile, Stopwatch
+from tests.commands import TINY_TRAINING
 
 STEPS = 40
 INTERVAL = 10
 
 
-SMALL = """--pipeline.datamanager.train-num-rays-per-batch 128 --pipeline.model.skinning-resolution 32 32 8
-    --pipeline.model.hash-levels 4 --pipeline.model.step-size 0.04 --pipeline.model.occupancy-warmup 10
-    --pipeline.model.occupancy-interval 10 --optimizers.field.optimizer.lr 0.02"""
+# The grid is refreshed within the few steps, and the person can be recognized at the end.
+SMALL = [
+    *TINY_TRAINING,
+    *["--pipeline.model.step-size", "0.04"],
+    *["--pipeline.model.occupancy-warmup", str(INTERVAL)],
+    *["--pipeline.model.occupancy-interval", str(INTERVAL)],
+    *["--optimizers.field.optimizer.lr", "0.02"],
+]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +48,7 @@ def tiny_speed(tiny_subject: Path, tmp_path: Path) -> Speed:
         tiny_subject,
         output=tmp_path / "speed.json",
         method="instant-avatar-lite",
-        options=SMALL,
+        options=" ".join(SMALL),
         budget=1000.0,
         steps=STEPS,
         probe_steps=STEPS,
@@ -50,6 +56,7 @@ def tiny_speed(tiny_subject: Path, tmp_path: Path) -> Speed:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(torch.cuda.is_available(), reason="times a GPU's kernels, which takes minutes")
 def test_everything_that_a_cpu_can_measure_is_written(tiny_speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "first_step_seconds", lambda arguments: {"first_step_s": float(len(arguments))})
@@ -98,6 +105,7 @@ def test_a_probe_without_a_middle_is_refused(tiny_speed: Speed) -> None:
         tiny_speed.probe()
 
 
+@pytest.mark.nightly
 def test_traced_steps_and_refreshes_are_found_in_the_trace(tiny_speed: Speed) -> None:
     trainer = training.set_up(tiny_speed.arguments("traced", STEPS))
     profile, watch = Profile(19, INTERVAL), Stopwatch(5, 15)
@@ -207,6 +215,7 @@ def test_first_step_is_timed_without_the_import(monkeypatch: pytest.MonkeyPatch,
     assert not math.isnan(figures["nerfstudio_import_s"])
 
 
+@pytest.mark.nightly
 def test_the_first_step_of_a_new_machine_is_reached(tiny_speed: Speed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(first_step, "_IMPORT", "print(0.0)")
     figures = first_step.first_step_seconds(tiny_speed.arguments("first", STEPS))

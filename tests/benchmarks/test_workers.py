@@ -14,7 +14,8 @@ def double(number: int) -> dict[str, int]:
     return {"double": 2 * number, "process": os.getpid()}
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+# Each further process imports nerfstudio.
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.nightly)])
 def test_every_job_is_run_and_failures_are_told(workers: int) -> None:
     figures = dict(run_jobs(double, [(number,) for number in range(4)], workers, budget=60))
     assert figures.pop((2,)) == {"failed": "RuntimeError: out of memory"}

@@ -61,7 +61,7 @@ def fake_chumpy():
 
 
 def chumpy_state(**terms: Any) -> dict[str, Any]:
-    """What chumpy keeps of an array besides its terms."""
+    """Fields of chumpy's arrays besides their terms."""
     return {"_dirty_vars": {"x"}, "_itr": None, "_depends_on_deps": {}, "_make_dense": False, **terms}
 
 

@@ -29,7 +29,7 @@ def folder(tmp_path, demo_subject):
 
 @pytest.fixture
 def said(monkeypatch):
-    """What the check logs."""
+    """Lines that the check logs."""
     lines = []
     monkeypatch.setattr(guard.CONSOLE, "log", lines.append)
     return lines
@@ -159,7 +159,7 @@ def write_camera(data, intrinsic):
 
 
 def test_check_draws_no_random_numbers(folder):
-    """What is trained does not depend on whether the check was made."""
+    """The training does not depend on whether the check was made."""
     before = torch.random.get_rng_state()
     check_dataset(folder.path, dataset(folder), "stop", "Go on")
     assert torch.equal(before, torch.random.get_rng_state())

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
-from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
-from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.utils import progress
+from tests.tiny import build, frame_store
 
 
 def test_log_says_how_many_frames_are_aligned_and_how_far_it_is(
-    demo_subject: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    outputs: DataparserOutputs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "_SECONDS_A_LINE", 0.0)
-    outputs = InstantAvatarDataParserConfig(data=demo_subject).setup().get_dataparser_outputs("train")
-    config = InstantAvatarModelConfig(
-        implementation="torch", hash_levels=4, log2_hash_entries=10, skinning_resolution=(32, 32, 8)
-    )
-    frames = FrameStore(AvatarDataset(outputs), "cpu", AvatarDataManagerConfig(), rank=0)
-    model = config.setup(
-        scene_box=outputs.scene_box, num_train_data=len(frames), metadata=outputs.metadata, device="cpu"
-    )
+    frames, model = frame_store(outputs), build(outputs)
     capsys.readouterr()
     model.align_poses(frames.images[..., 3], frames.cameras)
     first, *lines, last = capsys.readouterr().out.splitlines()

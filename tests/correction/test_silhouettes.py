@@ -1,4 +1,4 @@
-"""What cameras saw of the person, and the mesh that is compared with it."""
+"""Silhouettes of the person, and the mesh that is compared with them."""
 
 from __future__ import annotations
 

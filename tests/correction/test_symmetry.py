@@ -1,4 +1,4 @@
-"""What the two sides of a body tell of each other."""
+"""Joints of the two sides of a body, of which each tells of the other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What others make of the GLB: Khronos' validator, and three.js in a browser, which plays a clip."""
+"""The GLB in the hands of others: Khronos' validator, and three.js in a browser, which plays a clip."""
 
 import io
 import json

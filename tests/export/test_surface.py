@@ -51,7 +51,7 @@ def test_surface_is_where_two_centimetres_are_half_opaque(occupancy):
 
 
 def test_surface_of_a_body(small_avatar):
-    """What has a body's shape is closed, keeps its volume, and lies a centimetre outside, as the density does."""
+    """A body's surface is closed, keeps its volume, and lies a centimetre outside, as the density does."""
     pytest.importorskip("rtree", reason="rtree is not installed, and trimesh finds no closest points without it")
     density = body_density(small_avatar.vertices, small_avatar.body.faces)
     occupancy = CanonicalOccupancy(small_avatar.deformer.box)

@@ -52,7 +52,7 @@ def reference(field: CanonicalField) -> CanonicalField:
 
 
 def smooth_points(field: CanonicalField) -> Tensor:
-    """Whether rounding can switch no ReLU at a point [n, 1]; else there is no gradient to compare."""
+    """Mark points [n, 1] at which rounding can switch no ReLU; at others gradients cannot be compared."""
     return away_from_kinks(reference(field), points_along_rays().double(), margin=1e-3)[:, None]
 
 

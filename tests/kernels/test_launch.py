@@ -1,11 +1,7 @@
-"""How kernels reach the GPU."""
+"""Launches of kernels by Triton, or by the CUDA driver where there is no C compiler."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +13,7 @@ import torch
 from instantavatar_ns.kernels import launch as launch_module
 from instantavatar_ns.kernels.components import count_kernel
 from instantavatar_ns.kernels.launch import launch, launcher, signature
+from tests.kernels.harness import report_of
 
 
 @pytest.fixture(autouse=True)
@@ -44,15 +41,10 @@ def test_arguments_that_are_not_the_kernels_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def driver_report(repo_root: Path) -> dict[str, Any]:
-    """What a driver that only notes it was given."""
+def driver_report() -> dict[str, Any]:
+    """Launches that a driver was asked for which only notes them."""
     pytest.importorskip("cuda.bindings.driver")
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    environment["PATH"] = ""  # no C compiler
-    command = [sys.executable, "-m", "tests.kernels.driver_launches"]
-    result = subprocess.run(command, cwd=repo_root, env=environment, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr[-4000:]
-    return json.loads(result.stdout)
+    return report_of("driver_launches")
 
 
 def test_driver_is_given_the_arguments(driver_report: dict[str, Any]) -> None:

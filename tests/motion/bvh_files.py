@@ -92,7 +92,7 @@ PARENTS = _BODY.parents.tolist()
 
 @dataclass(frozen=True)
 class BvhStyle:
-    """How a program writes its BVH files.
+    """Style in which a program writes its BVH files.
 
     Attributes:
         names: Its names of SMPL's joints.

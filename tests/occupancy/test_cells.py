@@ -23,7 +23,7 @@ def lattice(spacing: float, turn: Tensor, offset: Tensor) -> Tensor:
 
 
 def occupied_at(points: Tensor, binaries: Tensor) -> Tensor:
-    """Whether points lie in occupied cells of a box from -1 to 1."""
+    """Mark points that lie in occupied cells of a box from -1 to 1."""
     x, y, z = ((points + 1) / EDGE).floor().long().unbind(dim=-1)
     return binaries[x, y, z]
 
@@ -35,7 +35,7 @@ def random_turn(seed: int) -> Tensor:
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("spacing", "turned"), [(EDGE, False), (EDGE / math.sqrt(3), True)])
 def test_points_an_edge_apart_leave_no_hole(spacing: float, turned: bool, seed: int) -> None:
-    """However the lattice lies between the cells; where it is turned, its diagonal counts."""
+    """The lattice may lie anywhere between the cells; where it is turned, its diagonal counts."""
     generator = torch.Generator().manual_seed(seed)
     turn = random_turn(seed) if turned else torch.eye(3)
     points = lattice(spacing, turn, spacing * torch.rand(3, generator=generator))

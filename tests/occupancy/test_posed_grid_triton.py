@@ -75,7 +75,7 @@ def test_union_is_that_of_torch(
 
 
 def test_refreshed_union_has_a_new_version(small_avatar: Avatar, occupancy: CanonicalOccupancy, bones: Tensor) -> None:
-    """What is drawn in the viewer is kept by it."""
+    """The viewer draws the cells anew when the version has changed."""
     grid = union(small_avatar, occupancy, bones[:1])
     version = grid.binaries._version
     grid.refresh(occupancy, deepcopy(small_avatar.deformer).to(DEVICE), bones[:1])
@@ -195,7 +195,7 @@ def assert_filled(cells: OccupiedCells, points: Tensor, rounding: float = 1e-5) 
 
 
 def contains(cells: OccupiedCells, points: Tensor) -> Tensor:
-    """Whether points lie in occupied cells."""
+    """Mark points that lie in occupied cells."""
     size = torch.tensor(cells.binaries.shape, device=points.device)
     cell = ((points - cells.aabb[:3]) / (cells.aabb[3:] - cells.aabb[:3]) * size).floor().long()
     inside = ((cell >= 0) & (cell < size)).all(dim=-1)
@@ -204,7 +204,7 @@ def contains(cells: OccupiedCells, points: Tensor) -> Tensor:
 
 
 def covered(cells: OccupiedCells, outer: OccupiedCells) -> bool:
-    """Whether the box around the occupied cells of `outer` holds those of `cells`."""
+    """Return whether the box around the occupied cells of `outer` holds those of `cells`."""
     assert outer.filled is not None
     edge = (cells.aabb[3:] - cells.aabb[:3]) / torch.tensor(cells.binaries.shape, device=cells.aabb.device)
     index = cells.binaries.nonzero()

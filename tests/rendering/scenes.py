@@ -1,4 +1,4 @@
-"""What the tests of the renderers render."""
+"""Scenes that the tests of the renderers render."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 class Scene(NamedTuple):
-    """What is rendered."""
+    """A person in one pose, and rays at it."""
 
     rays: Rays
     bones: Tensor

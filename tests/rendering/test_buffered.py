@@ -85,7 +85,7 @@ def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
 
 
 def checked(buffers: RenderBuffers) -> bool:
-    """Whether a check enlarged buffers; on a GPU it is the second one that knows of the last step."""
+    """Return whether a check enlarged buffers; on a GPU the second one knows of the last step."""
     enlarged = buffers.check()
     if DEVICE == "cpu":
         return enlarged

@@ -28,7 +28,7 @@ class Looks(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What `ImageBuffers` needs to know of an image."""
+    """An image, as `ImageBuffers` sees it."""
 
     counts: Tensor
 

@@ -58,7 +58,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
-    """What is recorded from now on; on a CPU, too, each has its place in memory for what it gives."""
+    """CUDA graphs captured from now on; on a CPU, too, each writes its results to the same place at every replay."""
     made: list[CudaGraph] = []
 
     class Kept(CudaGraph):
@@ -285,7 +285,7 @@ def test_interruptions_do_no_harm(images: RecordedImages, quick: Scene, recorded
 
 
 class NoHostReads(TorchDispatchMode):
-    """What must not happen in a recording: that the host reads from the device, or sends it something."""
+    """Fails where the host reads from the device or sends it something, which a capture forbids."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

@@ -61,7 +61,7 @@ def stock_command(output):
 
 
 def render_stock(arguments):
-    """What ns-render writes."""
+    """Images of ns-render."""
     tyro.cli(Commands, args=arguments).main()
     return images_of(arguments[arguments.index("--output-path") + 1])
 

@@ -3,45 +3,33 @@
 from __future__ import annotations
 
 import gc
-from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
-from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
-from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.datamanager import FrameStore
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.utils.cuda_graph import CudaGraph, _no_garbage_collection
+from tests.tiny import DEVICE, build, frame_store
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def frames_and_model(demo_subject: Path) -> tuple[FrameStore, InstantAvatarModel]:
-    outputs = InstantAvatarDataParserConfig(data=demo_subject).setup().get_dataparser_outputs("train")
-    config = InstantAvatarModelConfig(
+def frames_and_model(outputs: DataparserOutputs) -> tuple[FrameStore, InstantAvatarModel]:
+    model = build(
+        outputs,
+        DEVICE,
         implementation="triton" if DEVICE == "cuda" else "torch",
         renderer="triton" if DEVICE == "cuda" else "torch",
         hash_levels=8,
-        log2_hash_entries=10,
-        hidden_width=16,
-        skinning_resolution=(32, 32, 8),
-        step_size=0.02,
         pose_start=4,
         # On a GPU samples lie in the buffers in another order each time, and which one gets which noise with it.
         density_noise_steps=0,
     )
-    torch.manual_seed(0)
-    model = replace(config).setup(
-        scene_box=outputs.scene_box, num_train_data=8, metadata=outputs.metadata, device=DEVICE
-    )
-    frames = FrameStore(AvatarDataset(outputs), DEVICE, AvatarDataManagerConfig(patch_size=8), rank=0)
-    return frames, model.to(DEVICE).train()
+    return frame_store(outputs, DEVICE, patch_size=8), model.train()
 
 
 def run(frames: FrameStore, model: InstantAvatarModel, step_of, steps: int) -> list[dict[str, torch.Tensor]]:

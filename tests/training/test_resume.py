@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from instantavatar_ns.trainer import AvatarTrainer, AvatarTrainerConfig
 from instantavatar_ns.training.checkpoints import checkpoint_to_resume
 from instantavatar_ns.utils.errors import InputError
 from tests.commands import command, environment, run_folder, training_arguments
+from tests.tiny import FIELD
 
 EVERY = 20
 
@@ -210,8 +212,7 @@ def pipeline(data, **options):
     """A small avatar of a folder, before it has learnt anything."""
     config = copy.deepcopy(instant_avatar_lite.config.pipeline)
     config.datamanager.data = data
-    for name, value in {"hash_levels": 4, "skinning_resolution": (32, 32, 8), **options}.items():
-        setattr(config.model, name, value)
+    config.model = replace(config.model, **{**FIELD, "skinning_resolution": (32, 32, 8), **options})
     return config.setup(device="cpu", test_mode="test")
 
 

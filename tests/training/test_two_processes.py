@@ -1,4 +1,7 @@
-"""Training by two processes: they learn the same avatar together, as good a one as one process learns."""
+"""Training by two processes: they learn the same avatar together, as good a one as one process learns.
+
+On the CPU, and on the GPU if there is one, which the processes share.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +21,17 @@ STEPS = 40
 FRAMES = 8
 
 
-@pytest.fixture(scope="module")
-def runs(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What `tests.two_processes` leaves."""
-    folder = tmp_path_factory.mktemp("runs")
-    command = [sys.executable, "-m", "tests.two_processes", demo_subject, folder, STEPS]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda:0", marks=needs_gpu)])
+def runs(request: pytest.FixtureRequest, demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with the files of `tests.two_processes`."""
+    folder, device = tmp_path_factory.mktemp("runs"), request.param
+    command = [sys.executable, "-m", "tests.two_processes", demo_subject, folder, STEPS, device]
     root = Path(__file__).resolve().parents[2]
-    result = subprocess.run(
-        [*map(str, command)], cwd=root, env=environment(folder), capture_output=True, text=True, check=False
-    )
+    variables = environment(folder, gpu=device != "cpu")
+    result = subprocess.run([*map(str, command)], cwd=root, env=variables, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-4000:]
     return folder
 

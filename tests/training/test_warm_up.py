@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
+from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training import warm_up
-
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+from tests.tiny import DEVICE, build
 
 
 @pytest.fixture(scope="module")
-def model(demo_subject: Path):
-    outputs = InstantAvatarDataParserConfig(data=demo_subject).setup().get_dataparser_outputs("train")
-    config = InstantAvatarModelConfig(
-        implementation="triton",
-        renderer="triton",
-        hash_levels=8,
-        log2_hash_entries=8,
-        hidden_width=16,
-        skinning_resolution=(16, 16, 8),
-    )
-    torch.manual_seed(0)
-    return config.setup(scene_box=outputs.scene_box, num_train_data=8, metadata=outputs.metadata, device=DEVICE).to(
-        DEVICE
-    )
+def model(outputs: DataparserOutputs):
+    sizes = {"hash_levels": 8, "log2_hash_entries": 8, "skinning_resolution": (16, 16, 8)}
+    return build(outputs, DEVICE, implementation="triton", renderer="triton", **sizes)
 
 
 def test_every_group_runs_and_changes_nothing(model, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.utils import CameraState, get_camera
 
-from tests.test_model import BodyField, build, parse
+from tests.tiny import build, build_body
 
 
 class Scene:
@@ -26,17 +26,8 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def outputs(demo_subject):
-    return parse(demo_subject, "train")
-
-
-@pytest.fixture(scope="module")
 def trained_model(outputs):
-    model = build(outputs, skinning_resolution=(64, 64, 16)).eval()
-    model.field = BodyField(outputs)
-    for step in (100, 120):
-        model.refresh_occupancy(step)
-    return model
+    return build_body(outputs)
 
 
 @pytest.fixture

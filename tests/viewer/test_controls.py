@@ -1,4 +1,4 @@
-"""What the panel does to the viewer's images, and that it does nothing to any others."""
+"""The viewer's panel changes the viewer's images, and no others."""
 
 from __future__ import annotations
 

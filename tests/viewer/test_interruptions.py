@@ -114,7 +114,7 @@ def test_change_at_rest_is_shown_by_the_next_image(make) -> None:
 
 
 def test_nerfstudio_loses_the_first_image(make) -> None:
-    """What `Interruptions` is for; once this fails, it is needed no more."""
+    """The fault of nerfstudio that `Interruptions` works around; once this fails, it is not needed any more."""
     viewer = make(ours=False)
     rest(viewer)
     viewer.sent.clear()

@@ -26,7 +26,7 @@ def posed(avatar, body_pose):
 
 
 def bent(avatar, skeleton, limb, label, joint):
-    """How a joint of the T-pose moves, in root space."""
+    """Movement of a joint of the T-pose, in root space."""
     sliders = JointSliders()
     sliders.slider(limb, label).value = 40.0
     before = posed(avatar, torch.zeros(69))

@@ -110,7 +110,7 @@ def _choose(page, label, option):
 
 
 def _changed(scene, before):
-    """Where two scenes differ."""
+    """Mask of the pixels in which two scenes differ."""
     return np.abs(scene - before).max(axis=2) > 0.15
 
 

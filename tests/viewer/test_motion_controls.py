@@ -1,4 +1,4 @@
-"""What the viewer shows: files that load and files that do not, frames, and playing."""
+"""Controls of the motion: files that load and files that do not, frames, and playing."""
 
 from __future__ import annotations
 

@@ -1,10 +1,14 @@
-"""Compile kernels as they are launched, on a machine that need not have any GPU."""
+"""Kernels in a process of their own, compiled as they are launched, on a machine that need not have any GPU."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import subprocess
+import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,25 @@ from triton.runtime.jit import JITFunction
 from instantavatar_ns.kernels import launch as launch_module
 
 _BINARIES = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+
+
+def report_of(module: str) -> Any:
+    """Run a module of `tests.kernels` and return what it prints as JSON.
+
+    It is run in a process of its own, because Triton decides once per process whether it interprets kernels, and
+    without a C compiler: what Triton's wheel brings must do.
+
+    Raises:
+        AssertionError: The process failed; shows the end of what it wrote.
+    """
+    root = Path(__file__).resolve().parents[2]
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", f"tests.kernels.{module}"]
+    result = subprocess.run(
+        command, cwd=root, env={**environment, "PATH": ""}, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 class NoDevice:
@@ -57,20 +80,30 @@ def compiled_launches(launch: Callable[[], object], capability: int = 90) -> dic
     return kernels
 
 
-def resources(kernel: Any) -> dict[str, int]:
-    """A lane's registers and bytes of spilt ones, and a program's shared memory, as the assembler says."""
+def resources(kernel: Any, with_instructions: bool = False) -> dict[str, Any]:
+    """Resources of a compiled kernel: a lane's registers and bytes of spilt ones, a program's bytes of shared memory.
+
+    Args:
+        kernel: As `compiled_launches` gives it.
+        with_instructions: Count its machine instructions by kind too, and list those that join a product with another
+            lane's.
+    """
     report = _cuobjdump(kernel, "-res-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+)", report)
     assert found is not None, report
-    return {"registers": int(found[1]), "spilt": int(found[2]), "shared": kernel.metadata.shared}
+    used = {"registers": int(found[1]), "spilt": int(found[2]), "shared": kernel.metadata.shared}
+    if with_instructions:
+        used["instructions"] = Counter(_instructions(kernel))
+        used["fused_with_other_lanes"] = _fused_with_other_lanes(kernel)
+    return used
 
 
-def instructions(kernel: Any) -> list[str]:
+def _instructions(kernel: Any) -> list[str]:
     """Names of the machine instructions, with their modifiers, in order."""
     return re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([A-Z][\w.]*)", _cuobjdump(kernel, "-sass"), re.M)
 
 
-def fused_with_other_lanes(kernel: Any) -> list[str]:
+def _fused_with_other_lanes(kernel: Any) -> list[str]:
     """Instructions that join a product with what another lane has sent: lanes that sum so end with different sums."""
     ptx = kernel.asm["ptx"]
     sent = set(re.findall(r"shfl\.sync\.\w+\.b32\s+(%\w+)", ptx))

@@ -16,7 +16,7 @@ LITTLE = 1000, 700
 
 
 class Steps:
-    """What steps would have filled, said at the next check as on a GPU."""
+    """Numbers of samples and roots of made-up steps, known at the next check as on a GPU."""
 
     def __init__(self) -> None:
         self.buffers, self._sent, self._most = RenderBuffers(), None, (0, 0)

@@ -1,0 +1,147 @@
+"""Launches of every Triton kernel by the functions of the package that launch them, on tensors of the CPU.
+
+    python -m tests.kernels.launches
+
+Compiles what is launched, on a machine that need not have any GPU, and prints as JSON what each kernel takes: by the
+name of the launches in `LAUNCHES`, then of the kernel, for each of its variants.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+
+from instantavatar_ns.deformer import search_triton
+from instantavatar_ns.deformer.candidates import main_bones
+from instantavatar_ns.deformer.search import SearchSettings
+from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.field import heads_triton
+from instantavatar_ns.field.canonical_field import CanonicalField
+from instantavatar_ns.field.field_triton import Precision, evaluate_field
+from instantavatar_ns.field.hash_encoding import HashGrid
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
+from instantavatar_ns.occupancy.cells import OccupiedCells
+from instantavatar_ns.occupancy.components_triton import largest_component_triton
+from instantavatar_ns.occupancy.posed_grid_triton import pose_cells_triton, union_triton
+from instantavatar_ns.optimizers import RowAdam
+from instantavatar_ns.rendering.composite_triton import composite_triton
+from instantavatar_ns.rendering.march_triton import sample_rays_triton
+from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
+from tests.kernels.harness import compiled_launches, resources
+
+_BOX = VoxelBox(-torch.ones(3), torch.ones(3), (128, 128, 32))
+_LENGTHS = (1024, 1000, 1)
+
+
+def launch_field(
+    precision: Precision, grid: HashGrid, width: int, colors: tuple[bool, ...] = (True,), with_count: bool = False
+) -> None:
+    """Evaluate the field at different numbers of points, forward and backward, and without gradient."""
+    field = CanonicalField(torch.full((3,), 0.5), torch.tensor(0.5), grid, width, "torch")
+    modules = (field.encoding, field.density_head, field.color_head)
+    for num_points in _LENGTHS:
+        points, noise = torch.rand(num_points, 3, requires_grad=True), torch.zeros(num_points)
+        options: dict[str, Any] = {"precision": precision, "noise": noise}
+        if with_count:
+            options["count"] = torch.tensor([900], dtype=torch.int32)
+        for with_color in colors:
+            density, second = evaluate_field(modules, points, with_color=with_color, **options)
+            (density.sum() + second.sum()).backward()
+            with torch.no_grad():
+                evaluate_field(modules, points, with_color=with_color, **options)
+
+
+def launch_field_with_little_shared_memory() -> None:
+    """Evaluate the field as on compute capability 8.6, whose programs share 99 KiB."""
+    heads_triton._has_large_shared_memory = lambda device: False
+    launch_field("half", HashGrid(), 64)
+
+
+def launch_search() -> None:
+    """Search for different numbers of points, with and without the optional tensors, forward and backward."""
+    search_triton._check_device = lambda tensor: None
+    weights = torch.full((128 * 128 * 32, 24), 1 / 24)
+    bones = torch.eye(4).repeat(24, 1, 1).requires_grad_(True)
+    posed = search_triton.pose_triton(bones, weights, main_bones(weights, _BOX), _BOX)
+    count = torch.ones(1, dtype=torch.int32)
+    occupied = torch.ones(_BOX.resolution, dtype=torch.bool)
+    for num_points in _LENGTHS[:2]:
+        for optional in ({}, {"num_points": count, "occupied": occupied}):
+            points = torch.zeros(num_points, 3, requires_grad=True)
+            capacity = 2 * num_points
+            roots = search_triton.find_roots(points, posed, weights, SearchSettings(), capacity=capacity, **optional)
+            roots.canonical.sum().backward()
+
+
+def launch_occupancy() -> None:
+    """Skin the occupied cells into several poses and into one, and look for the largest component."""
+    canonical = CanonicalOccupancy(_BOX)
+    deformer: Any = SimpleNamespace(skinning_weights=torch.full((128 * 128 * 32, 24), 1 / 24))
+    bones = torch.eye(4).repeat(20, 24, 1, 1)
+    union_triton(canonical, deformer, bones, torch.tensor([-1.0, -1, -1, 1, 1, 1]), (66, 72, 38))
+    pose_cells_triton(canonical, deformer, bones[0], spacing=2)
+    largest_component_triton(canonical.binaries[0])
+
+
+def launch_rendering() -> None:
+    """March and composite rays, in one go for training and in rounds for images."""
+    cells = OccupiedCells(torch.tensor([-1.0, -1, -1, 1, 1, 1]), torch.ones(66, 72, 38, dtype=torch.bool))
+    for num_rays in _LENGTHS[:2]:
+        origins, directions = torch.zeros(num_rays, 3), torch.ones(num_rays, 3)
+        density, rgb = torch.zeros(4096, requires_grad=True), torch.zeros(4096, 3, requires_grad=True)
+        roots = torch.zeros(2, 4096, dtype=torch.int32)
+        samples = sample_rays_triton(origins, directions, cells, 0.01, stratified=True, capacity=4096)
+        pixels = composite_triton(density, rgb, *roots, samples, 0.01)
+        (pixels.rgb.sum() + pixels.accumulation.sum()).backward()
+        marched = MarchedRays.at_origins(num_rays, origins.device)
+        samples = march(origins[:1], directions, cells, marched, 0.01, 1e-4, limit=4, capacity=4096)
+        composite_round(density, rgb, *roots, samples, marched, 0.01, 0.01, 1e-4)
+
+
+def launch_optimizer() -> None:
+    """Update the rows of a parameter."""
+    parameter = torch.zeros(100, 75, requires_grad=True)
+    parameter.grad = torch.zeros_like(parameter)
+    optimizer = RowAdam([parameter], lr=0.01, betas=(0.9, 0.99), eps=1e-8)
+    optimizer._update_torch = optimizer._update_triton
+    optimizer.step()
+
+
+class Launches(NamedTuple):
+    """Launches that are compiled together: the function, the compute capability, whether instructions are listed."""
+
+    launch: Callable[[], None]
+    capability: int = 90
+    with_instructions: bool = False
+
+
+LAUNCHES = {
+    "field, half": Launches(lambda: launch_field("half", HashGrid(), 64, (True, False), with_count=True)),
+    "field, float": Launches(lambda: launch_field("float", HashGrid(12, 16), 32)),
+    "search": Launches(launch_search, with_instructions=True),
+    "occupancy": Launches(launch_occupancy),
+    "rendering": Launches(launch_rendering),
+    "optimizer": Launches(launch_optimizer),
+    # Last, because it changes what the field asks for.
+    "field, half, 8.6": Launches(launch_field_with_little_shared_memory, 86),
+}
+
+
+def main() -> None:
+    """Compile and print."""
+    report = {}
+    for name, (launch, capability, with_instructions) in LAUNCHES.items():
+        kernels = compiled_launches(launch, capability)
+        report[name] = {
+            kernel: [resources(variant, with_instructions) for variant in variants]
+            for kernel, variants in kernels.items()
+        }
+    print(json.dumps(report))
+
+
+if __name__ == "__main__":
+    main()
