@@ -372,7 +372,7 @@ def images_read_once() -> Iterator[None]:
     decode = AvatarDataset.get_numpy_image
 
     def kept(self: AvatarDataset, image_idx: int) -> Any:
-        key = self.image_filenames[image_idx].resolve(), self.metadata["foreground_masks"][image_idx].resolve()
+        key = self.image_filenames[image_idx].resolve(), self.subject.mask_filenames[image_idx].resolve()
         if not self.image_filenames[image_idx].is_symlink():
             return decode(self, image_idx)
         if key not in decoded:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed import EvalFrames
-from instantavatar_ns.body.bank import PoseBank, PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.deformer import fast_snarf
@@ -65,11 +65,10 @@ def heldout_set(datamanager: AvatarDataManager, heldout_poses: str | None = None
 
 
 def poses_of(dataset: AvatarDataset, model: InstantAvatarModel) -> dict[int, PosedBody]:
-    """Poses of a set's frames in a model's world, for `ImagePoses.replacing`."""
-    world_to_dataset = model.kwargs["metadata"]["world_to_dataset"]
-    bank = PoseBank(model.body, dataset.metadata["poses"], world_to_dataset).to(model.device)
+    """Poses of a set's frames in a model's world, for `PoseProvider.replacing`."""
+    poses = model.poses.posed(dataset.subject.poses)
     rows = dataset.cameras.metadata["pose_id"].flatten().tolist()
-    return {row: bank[row] for row in rows}
+    return {row: poses[row] for row in rows}
 
 
 @torch.no_grad()

@@ -141,7 +141,7 @@ class Poses:
         heldout, novel_frames = load_frames(heldout_frames, device), load_frames(datamanager.eval_dataset, device)
         evaluate = partial(mean_metrics, model, lpips_backbone=self.lpips_backbone)
         novel, given = evaluate(frames=novel_frames), evaluate(frames=heldout)
-        with model.image_poses.replacing(poses_of(heldout_set(datamanager, "truth"), model)):
+        with model.poses.replacing(poses_of(heldout_set(datamanager, "truth"), model)):
             exact = evaluate(frames=heldout)
 
         def fitted_psnr(recipe: Recipe) -> tuple[float, float]:
@@ -149,7 +149,7 @@ class Poses:
             fitted = fit_poses(model, heldout_frames, datamanager.config, RECIPES[recipe])
             training.synchronise()
             seconds = monotonic() - start
-            with model.image_poses.replacing(fitted):
+            with model.poses.replacing(fitted):
                 return psnr(model, heldout), seconds
 
         nan = float("nan")

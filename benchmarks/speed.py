@@ -8,7 +8,7 @@ Everything goes through nerfstudio's own, unmodified trainer, set up as ns-train
   more rays (`step_ms`, `late_step_ms`, the GPU waited for at both ends only). Steps before that one are traced
   (`launches` and the like, `gpu_ms`, and `kernels`, the busiest ones: benchmarks/trace.py). `mean_step_ms` is over all
   its steps but the first and the traced ones: with the start, when all space is occupied, and with steps
-  that are recorded. `memory_gb` is the most that PyTorch had given out, `memory_reserved_gb` the most it held.
+  that are captured. `memory_gb` is the most that PyTorch had given out, `memory_reserved_gb` the most it held.
   `loop_ms` is the same loop with nothing in it.
 - A second training has as many steps as fit `--budget` seconds by `mean_step_ms`; all schedules are scaled to them. Its
   clock runs from the end of the first step to the end of the last, and stands while held-out and novel frames are
@@ -128,7 +128,7 @@ class Speed:
         datamanager = trainer.pipeline.datamanager.config
         has_late = datamanager.late_rays_mult > 1
         late = datamanager.late_rays_start if has_late else self.probe_steps
-        # Whole intervals, so that the share of refreshes is right; not where schedules change and steps are recorded.
+        # Whole intervals, so that the share of refreshes is right; not where schedules change and steps are captured.
         third = self.probe_steps // interval // 3 * interval
         begin, end = third + interval // 2, min(2 * third + interval // 2, late - 3 * interval // 2)
         if end < begin + interval:
@@ -253,12 +253,12 @@ def frame_milliseconds(model: Any, cameras: list[Any]) -> float:
     model.eval()
     times = []
     for camera in [*cameras[:WARM_FRAMES], *cameras]:
-        with model.image_poses.replacing({}):  # forgets the poses that were rendered
-            training.synchronise()
-            start = time.perf_counter()
-            model.get_outputs_for_camera(camera)
-            training.synchronise()
-            times.append(1000 * (time.perf_counter() - start))
+        model.forget_images()
+        training.synchronise()
+        start = time.perf_counter()
+        model.get_outputs_for_camera(camera)
+        training.synchronise()
+        times.append(1000 * (time.perf_counter() - start))
     return median(times[min(WARM_FRAMES, len(cameras)) :])
 
 

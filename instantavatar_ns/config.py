@@ -33,7 +33,7 @@ def _trainer_config(
         steps_per_eval_batch=0,
         steps_per_eval_image=0,
         steps_per_eval_all_images=0,
-        # The gradient scaler waits for the GPU twice a step; half precision happens inside the field.
+        # The gradient scaler blocks the host twice a step; half precision happens inside the field.
         mixed_precision=False,
         pipeline=AvatarPipelineConfig(datamanager=datamanager, model=model),
         optimizers={

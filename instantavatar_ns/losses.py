@@ -1,15 +1,74 @@
-"""Loss terms of InstantAvatar (section 3.4), each a mean over rays, samples or points."""
+"""Loss terms of InstantAvatar (section 3.4).
+
+`loss_terms` puts them together with their weights. Those of patches belong to the in-the-wild configuration.
+"""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Num
-from torch import Tensor
+from torch import Tensor, nn
+
+from instantavatar_ns.backgrounds import on_same_background
+from instantavatar_ns.model_config import InstantAvatarModelConfig
+from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.perceptual import lpips
 
 _HARD_SURFACE_MINIMUM = math.log(1 + math.exp(-1))  # of the prior, reached at 0 and 1
+_VGG_SMALLEST = 16  # pixels: it halves an image four times
+
+
+def loss_terms(
+    outputs: dict[str, Tensor],
+    batch: dict[str, Any],
+    config: InstantAvatarModelConfig,
+    background: float | None,
+    step: int | None,
+) -> dict[str, Tensor]:
+    """Return all terms of a batch with their weights.
+
+    Args:
+        outputs: Of the model.
+        batch: `image` [rays, 4], colours and opacity, and `patch_size` where the rays are those of patches.
+        config: Names the weights.
+        background: Colour behind the person; None for random ones.
+        step: Of training; None for evaluation, which knows colours and masks only.
+
+    Raises:
+        InputError: See `as_patches` and `lpips_vgg`.
+    """
+    accumulation = outputs["accumulation"]
+    image = batch["image"].to(accumulation.device)
+    rgb, truth = on_same_background(outputs["rgb"], accumulation, image, background)
+    terms = {
+        "rgb_loss": rgb_loss(rgb, truth),
+        "mask_loss": config.mask_loss_mult * mask_loss(accumulation, image[:, 3:]),
+    }
+    if step is None:
+        return terms
+    surface = hard_surface_loss(accumulation)
+    surface = surface + hard_surface_loss(outputs["sample_weights"], outputs["num_samples"])
+    terms["hard_surface_loss"] = config.hard_surface_loss_mult * surface
+    outside = opacity_loss(outputs["space_opacity"], outputs["space_is_free"])
+    terms["occupancy_loss"] = config.occupancy_loss_mult * outside
+    if "unseen" in outputs:
+        terms["unseen_loss"] = config.unseen_loss_mult * outputs["unseen"]
+    if "pose_prior" in outputs:
+        terms["pose_prior"] = outputs["pose_prior"]
+    if step < config.empty_steps:
+        terms["empty_loss"] = config.empty_loss_mult * opacity_loss(outputs["space_opacity"])
+    size: int | None = batch.get("patch_size")
+    if config.lpips_loss_mult:
+        network = lpips_vgg(config.vgg_backbone, str(rgb.device))
+        terms["lpips_loss"] = config.lpips_loss_mult * patch_lpips_loss(rgb, truth, size, network)
+    if config.depth_loss_mult:
+        terms["depth_loss"] = config.depth_loss_mult * patch_depth_loss(outputs["depth"], accumulation, size)
+    return terms
 
 
 def rgb_loss(rgb: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"]) -> Float[Tensor, ""]:
@@ -23,7 +82,9 @@ def mask_loss(accumulation: Float[Tensor, "rays 1"], mask: Float[Tensor, "rays 1
 
 
 def hard_surface_loss(opacity: Float[Tensor, "*n"], count: Num[Tensor, "1"] | None = None) -> Float[Tensor, ""]:
-    """Prior that opacities are 0 or 1 (eq. 12): -log(e^-a + e^(a-1)), less its minimum; zero of nothing.
+    """Prior that opacities are 0 or 1 (eq. 12), -log(e^-a + e^(a-1)).
+
+    Shifted so that its minimum is 0; 0 for empty input.
 
     Args:
         opacity: Of rays or samples.
@@ -44,3 +105,88 @@ def opacity_loss(opacity: Float[Tensor, "points"], where: Bool[Tensor, "points"]
         where: Those that should be empty, such as those outside the occupied cells; by default all.
     """
     return (opacity if where is None else opacity * where).mean()
+
+
+def as_patches(
+    values: Float[Tensor, "rays channels"], size: int | None, smallest: int = 1
+) -> Float[Tensor, "patches size size channels"]:
+    """Rays of patches as the data manager draws them, patch by patch and row by row, as images.
+
+    Args:
+        values: Of the rays.
+        size: Edge of a patch, pixels; None if the rays are single ones.
+        smallest: Smallest size that will do.
+
+    Raises:
+        InputError: The rays are single ones, or the patches too small.
+    """
+    if size is None or size < smallest:
+        found = "single pixels" if size is None else f"{size}"
+        raise InputError(
+            "--pipeline.datamanager.sampling",
+            f"expected patches of at least {smallest} pixels for the losses on patches, found {found}",
+            "Set sampling to patches and patch-size to 32, or --pipeline.model.lpips-loss-mult and "
+            "--pipeline.model.depth-loss-mult to 0",
+        )
+    return values.reshape(-1, size, size, values.shape[-1])
+
+
+def patch_lpips_loss(
+    rendered: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"], size: int | None, network: nn.Module
+) -> Float[Tensor, ""]:
+    """LPIPS of patches with values from 0 to 1, summed over them as InstantAvatar does.
+
+    Args:
+        rendered: Rendered patches.
+        truth: What they should look like, on the same background.
+        size: See `as_patches`.
+        network: That of `lpips_vgg`.
+
+    Raises:
+        InputError: See `as_patches`.
+    """
+    images = [as_patches(colors, size, _VGG_SMALLEST).movedim(-1, 1) for colors in (rendered, truth)]
+    return network(*images, normalize=True).sum()
+
+
+def patch_depth_loss(
+    depth: Float[Tensor, "rays 1"], accumulation: Float[Tensor, "rays 1"], size: int | None
+) -> Float[Tensor, ""]:
+    """How far depth lies from its mean over the patch, metres: against specks that float before or behind the person.
+
+    Pixels count by their opacity, those that are mostly empty not at all. No gradient reaches the opacity, which would
+    otherwise fall wherever the person is not flat.
+
+    Args:
+        depth: Distance along the ray, metres.
+        accumulation: Opacity.
+        size: See `as_patches`.
+
+    Raises:
+        InputError: See `as_patches`.
+    """
+    weight = as_patches(torch.where(accumulation > 0.5, accumulation, 0.0).detach(), size)
+    depth = as_patches(depth, size)
+    mean = (weight * depth).sum(dim=(1, 2), keepdim=True) / weight.sum(dim=(1, 2), keepdim=True).clamp_min(1e-3)
+    return (weight * (depth - mean).abs()).mean()
+
+
+def lpips_vgg(file: Path | None, device: str) -> nn.Module:
+    """LPIPS-VGG; built once per process.
+
+    Args:
+        file: State of torchvision's VGG16 (its `features` suffice), or None to let torchvision download it.
+        device: Where to put it.
+
+    Raises:
+        InputError: The file given is missing or holds something else, or the download failed.
+    """
+    try:
+        return lpips("vgg", file, device)
+    except OSError as error:  # urllib's errors: no network
+        raise InputError(
+            "VGG16's weights",
+            f"expected to download them for the LPIPS loss ({error})",
+            "Give the file that torchvision downloads, vgg16-397923af.pth, with --pipeline.model.vgg-backbone, or do "
+            "without the term: --pipeline.model.lpips-loss-mult 0",
+        ) from error

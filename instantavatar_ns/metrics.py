@@ -2,17 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from nerfstudio.models.base_model import Model
 from nerfstudio.utils import colormaps
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import blend
 from instantavatar_ns.utils.perceptual import lpips
+
+
+@contextmanager
+def noting_image_metrics(model: Model) -> Iterator[list[dict[str, float]]]:
+    """Collect the metrics of each image that is evaluated meanwhile; nerfstudio gives their averages only.
+
+    Args:
+        model: Evaluates the images.
+    """
+    noted: list[dict[str, float]] = []
+    evaluate = model.get_image_metrics_and_images
+
+    def evaluate_and_note(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[dict, dict]:
+        metrics, images = evaluate(outputs, batch)
+        noted.append(dict(metrics))  # a copy, as nerfstudio adds to it
+        return metrics, images
+
+    model.get_image_metrics_and_images = evaluate_and_note
+    try:
+        yield noted
+    finally:
+        del model.get_image_metrics_and_images  # and the class's own is there again
 
 
 def quantise(image: Float[Tensor, "*image"]) -> Float[Tensor, "*image"]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+import torch
 from nerfstudio.models.base_model import ModelConfig
 
 from instantavatar_ns.backgrounds import Background
-from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, FAST_SNARF_SKINNING, SkinningSettings
+from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, SkinningSettings
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, MotionOptions
+from instantavatar_ns.rendering.avatar import AvatarSizes
+from instantavatar_ns.rendering.implementation import choose_renderer
 
 
 def _model() -> type:
@@ -30,8 +33,10 @@ class InstantAvatarModelConfig(ModelConfig):
     eval_num_rays_per_chunk: int = 1 << 16
     """Rays that PyTorch renders at once; fewer take less memory."""
     image_megabytes: int = 2048
-    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts. Recorded
-    images of the last three sizes keep theirs."""
+    """Memory for the buffers of an image where Triton kernels render it; what takes more is rendered in parts. CUDA
+    graphs of the last three sizes keep theirs."""
+    cuda_graphs: bool = True
+    """Capture training steps and images as CUDA graphs where Triton kernels compute them."""
     implementation: Literal["auto", "tcnn", "triton", "torch"] = "auto"
     """What computes the field: tiny-cuda-nn, Triton kernels, plain PyTorch, or the fastest that runs here. Checkpoints
     fit all."""
@@ -108,6 +113,19 @@ class InstantAvatarModelConfig(ModelConfig):
     vgg_backbone: Path | None = None
     """File with VGG16's convolutions for the loss of `lpips_loss_mult`; by default torchvision downloads them."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Fields of older runs fit the skinning they were trained with, which their config.yml does not name.
-        self.__dict__.update({"skinning": FAST_SNARF_SKINNING, **state})
+    def avatar_sizes(self, device: torch.device | str) -> AvatarSizes:
+        """Return the sizes of the avatar's parts, and what computes them.
+
+        Args:
+            device: Where the avatar will be.
+        """
+        return AvatarSizes(
+            skinning_resolution=self.skinning_resolution,
+            skinning=self.skinning,
+            hash_levels=self.hash_levels,
+            log2_hash_entries=self.log2_hash_entries,
+            hidden_width=self.hidden_width,
+            field=self.implementation,
+            renderer=choose_renderer(self.renderer, device),
+            body_reach=self.body_reach if self.occupancy_start == "body" else None,
+        )

@@ -90,7 +90,7 @@ class RowAdam(Optimizer):
 
     Between two looks at a row, torch's Adam goes on moving it by its momentum, and forgets its second moment, so that
     each look ends as a jump of the same length whatever the gradient. `SparseAdam` counts steps per parameter, takes
-    sparse gradients only, and waits for the device to learn which rows they have.
+    sparse gradients only, and blocks the host to learn which rows they have.
     """
 
     def __init__(self, params, lr: float, betas: tuple[float, float], eps: float) -> None:

@@ -1,4 +1,4 @@
-"""nerfstudio's pipeline, with the metrics of every frame beside their averages."""
+"""nerfstudio's pipeline, made ready for training by one call, and with the metrics of every evaluated frame."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from torch.cuda.amp.grad_scaler import GradScaler
 from instantavatar_ns.check.guard import CheckMode, check_dataset, check_frames
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.metrics import noting_image_metrics
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
+from instantavatar_ns.training.alignment import align_poses
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.training.checkpoints import check_fit
+from instantavatar_ns.training.coverage import observe_coverage
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.warm_up import compile_kernels
@@ -40,8 +43,6 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     check_data: CheckMode = "stop"
     """Compare the posed body with the masks before training and evaluation: stop where they do not fit, warn only, or
     leave it out."""
-    record_steps: bool = True
-    """Record training steps, and with them images, as CUDA graphs, where the model's kernels can be recorded."""
 
 
 class AvatarPipeline(VanillaPipeline):
@@ -60,25 +61,45 @@ class AvatarPipeline(VanillaPipeline):
     ) -> None:
         # As one process: nerfstudio would let the model average gradients before its poses are aligned.
         super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
-        self.world_size = cast(AvatarDataManager, self.datamanager).world_size = world_size
+        self.world_size = self._data.world_size = world_size
         # Several processes exchange gradients in hooks, and a gradient scaler multiplies losses by what varies.
-        scaled = grad_scaler is not None and grad_scaler.is_enabled()
-        self._may_record = config.record_steps and world_size == 1 and not scaled
-        self._training_step: TrainingStep | None = None
-        model = cast(InstantAvatarModel, self.model)
-        model.may_record = config.record_steps
-        if self.test_mode != "val":  # what ns-train asks for
-            return
-        datamanager = cast(AvatarDataManager, self.datamanager)
-        frames, dataset = datamanager.train_frames, datamanager.train_dataset
-        way_on = "To train all the same, give --pipeline.check-data warn"
+        self._steps_are_alike = world_size == 1 and not (grad_scaler is not None and grad_scaler.is_enabled())
+        self._captured_step: TrainingStep | None = None
+
+    @property
+    def _avatar(self) -> InstantAvatarModel:
+        """The model, by its own type."""
+        return cast(InstantAvatarModel, self.model)
+
+    @property
+    def _data(self) -> AvatarDataManager:
+        """The data manager, by its own type."""
+        return cast(AvatarDataManager, self.datamanager)
+
+    # Training
+
+    def prepare_training(self, *, resumed: bool) -> None:
+        """Check the data, align the poses and compile kernels; called once, right before the first step.
+
+        Args:
+            resumed: A checkpoint was loaded: its corrections are there already.
+
+        Raises:
+            InputError: The posed body does not lie where the masks are, and `check_data` is "stop".
+        """
+        model, frames = self._avatar, self._data.train_frames
         masks = frames.images[..., 3]
-        check_frames(datamanager.data_folder, masks, frames.cameras, dataset, config.check_data, way_on)
-        model.align_poses(masks, frames.cameras)
-        model.observe(frames.cameras)
-        if model.supports_cuda_graphs:
+        way_on = "To train all the same, give --pipeline.check-data warn"
+        folder, dataset = self._data.data_folder, self._data.train_dataset
+        check_frames(folder, masks, frames.cameras, dataset, self.config.check_data, way_on)
+        if not resumed:
+            align_poses(model, masks, frames.cameras)
+        observe_coverage(model, frames.cameras)
+        if model.renderer.supports_cuda_graphs:
             compile_kernels(model)
-        if world_size > 1:
+            if self._steps_are_alike:
+                self._captured_step = TrainingStep(model)
+        if self.world_size > 1:
             share_state(model)
             self._model = cast(Model, averaging_gradients(model))
 
@@ -90,7 +111,7 @@ class AvatarPipeline(VanillaPipeline):
         if self.world_size > 1:
             share = TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
-                lambda step: share_occupancy(cast(InstantAvatarModel, self.model)),
+                lambda step: share_occupancy(self._avatar),
                 update_every_num_iters=self.config.model.occupancy_interval,
             )
             callbacks.append(share)
@@ -109,31 +130,29 @@ class AvatarPipeline(VanillaPipeline):
         super().load_pipeline(loaded_state, step)
 
     def get_train_loss_dict(self, step: int):
-        """Losses of a step, by a recording of its kernels where one can be made."""
-        model = cast(InstantAvatarModel, self.model)
-        if not (self._may_record and model.supports_cuda_graphs):
+        """Losses of a step, by a CUDA graph of its kernels where they can be captured."""
+        if self._captured_step is None:
             return super().get_train_loss_dict(step)
-        if self._training_step is None:
-            self._training_step = TrainingStep(model)
-        return self._training_step(*cast(AvatarDataManager, self.datamanager).next_train(step))
+        return self._captured_step(*self._data.next_train(step))
+
+    # Evaluation
 
     def get_average_eval_image_metrics(
         self, step: int | None = None, output_path: Path | None = None, get_std: bool = False
     ):
-        """Averages over the evaluation images; with `get_std`, as `ns-eval` asks, each image's metrics too."""
-        model = cast(InstantAvatarModel, self.model)
-        if get_std:
-            way_on = "To evaluate all the same, give instant-avatar evaluate --check-data warn"
-            folder = cast(AvatarDataManager, self.datamanager).eval_folder
-            check_dataset(folder, self._eval_dataset, self.config.check_data, way_on)
-        with model.logging_image_metrics() as frames:
-            metrics = super().get_average_eval_image_metrics(step, output_path, get_std)
+        """Averages over the evaluation images; with `get_std`, as `ns-eval` asks, each image's metrics too.
+
+        Raises:
+            InputError: `ns-eval` asks, the posed body does not lie where the masks are, and `check_data` is "stop".
+        """
         if not get_std:  # during training the averages go to a writer of scalars
-            return metrics
-        recipe = self.config.fit_poses
-        if recipe != "off":
+            return super().get_average_eval_image_metrics(step, output_path, get_std)
+        way_on = "To evaluate all the same, give instant-avatar evaluate --check-data warn"
+        check_dataset(self._data.eval_folder, self._eval_dataset, self.config.check_data, way_on)
+        metrics, frames = self._image_metrics(step, output_path)
+        if self.config.fit_poses != "off":
             folder = output_path / "fitted" if output_path else None
-            fitted, fitted_frames = self._fitted_metrics(RECIPES[recipe], step, folder)
+            fitted, fitted_frames = self._fitted_metrics(RECIPES[self.config.fit_poses], step, folder)
             metrics.update(fitted)
             for values, more in zip(frames, fitted_frames, strict=True):
                 values.update({f"{key}_fitted": value for key, value in more.items()})
@@ -145,15 +164,20 @@ class AvatarPipeline(VanillaPipeline):
     def _eval_dataset(self) -> AvatarDataset:
         return cast(AvatarDataset, self.datamanager.eval_dataset)
 
+    def _image_metrics(self, step: int | None, output_path: Path | None) -> tuple[dict[str, Any], list[dict]]:
+        """nerfstudio's averages over the evaluation images and their deviations, and each image's metrics."""
+        with noting_image_metrics(self.model) as frames:
+            return super().get_average_eval_image_metrics(step, output_path, get_std=True), frames
+
     def _fitted_metrics(
         self, recipe: FitRecipe, step: int | None, output_path: Path | None
-    ) -> tuple[dict[str, float], list[dict[str, float]]]:
+    ) -> tuple[dict[str, float], list[dict]]:
         """Averages and each frame's metrics in poses that are fitted to the images."""
-        model, start = cast(InstantAvatarModel, self.model), monotonic()
-        poses = fit_poses(model, self._eval_dataset, self.config.datamanager, recipe)
+        start = monotonic()
+        poses = fit_poses(self._avatar, self._eval_dataset, self.config.datamanager, recipe)
         result = {"fit_seconds": monotonic() - start}
-        with model.image_poses.replacing(poses), model.logging_image_metrics() as frames:
-            metrics = super().get_average_eval_image_metrics(step, output_path, get_std=True)
+        with self._avatar.poses.replacing(poses):
+            metrics, frames = self._image_metrics(step, output_path)
         for key in frames[0]:
             result[f"{key}_fitted"], result[f"{key}_fitted_std"] = metrics[key], metrics[f"{key}_std"]
         return result, frames

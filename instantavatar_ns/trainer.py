@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass, field
+from typing import Literal, cast
 
 import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 
+from instantavatar_ns.pipeline import AvatarPipeline
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.training.run_config import load_run_config
 
@@ -47,6 +49,17 @@ class AvatarTrainer(Trainer):
             # Triton's kernels and CUDA graphs go to the current device, and nerfstudio's processes all begin with the
             # first one.
             torch.cuda.set_device(self.device)
+
+    def setup(self, test_mode: Literal["test", "val", "inference"] = "val") -> None:
+        """Set everything up, load the checkpoint that the options ask for, and make ready for the first step.
+
+        Raises:
+            InputError: The checkpoint or the data cannot be used.
+        """
+        super().setup(test_mode)
+        resumed = self.config.load_dir is not None or self.config.load_checkpoint is not None
+        with self.train_lock:  # a browser may have asked the viewer for an image already
+            cast(AvatarPipeline, self.pipeline).prepare_training(resumed=resumed)
 
     def _load_checkpoint(self) -> None:
         """Go on from the checkpoint that the options ask for, if any."""

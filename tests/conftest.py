@@ -30,7 +30,6 @@ TENSOR_PACKAGES = (
     "losses",
     "motion",
     "occupancy",
-    "patch_losses",
     "rendering.composite",
     "rendering.composite_triton",
     "rendering.march",

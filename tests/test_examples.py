@@ -96,9 +96,9 @@ def test_animate(arguments, trained_run, tmp_path, monkeypatch):
     def look(pipeline, cameras, frames, alpha):
         """The body lies within all frames; of five, the first and the last among them, the image shows the person."""
         model = pipeline.model
-        rows = (cameras.times[:, 0] * (len(model.motion) - 1)).round().long()
-        assert rows.min() == 0 and rows.max() == len(model.motion) - 1, "the whole motion"
-        assert not cut_frames(body_points(model, model.motion)[rows], cameras).any()
+        rows = (cameras.times[:, 0] * (len(model.poses.motion_poses) - 1)).round().long()
+        assert rows.min() == 0 and rows.max() == len(model.poses.motion_poses) - 1, "the whole motion"
+        assert not cut_frames(body_points(model, model.poses.motion_poses)[rows], cameras).any()
         cameras.rescale_output_resolution(SIZE / int(cameras.height[0]))
         for index in np.linspace(0, len(cameras) - 1, 5).round().astype(int).tolist():
             with torch.no_grad():

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from nerfstudio.cameras.cameras import Cameras, CameraType
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from nerfstudio.engine.callbacks import TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.model_components import renderers
 from torch import Tensor
 
 from instantavatar_ns import metrics as metrics_module
 from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.subject import subject_of
+from instantavatar_ns.metrics import noting_image_metrics
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.rendering import packed
 from instantavatar_ns.rendering.packed import is_densest_root
-from tests.dependencies import interpreted_only
 from tests.tiny import COLOR, TINY, build, build_body, frame_store, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
@@ -57,29 +57,24 @@ def camera_and_mask(outputs: DataparserOutputs, index: int) -> tuple[Cameras, Te
 
 def test_time_plays_a_motion_where_one_is_set(outputs: DataparserOutputs, demo_subject: Path) -> None:
     model = build(outputs, motion=demo_subject / "novel" / "poses.npz")
-    assert model.motion is not None and len(model.motion) == NOVEL
-    assert model.image_poses.resolve(torch.tensor([0.4]), None) == ("motion", 1)
-    assert model.image_poses.resolve(torch.tensor([7.0]), None) == ("motion", NOVEL - 1)
-    assert model.image_poses.resolve(torch.tensor([0.4]), {"pose_id": torch.tensor([2])}) == ("poses", 2)
+    assert model.poses.motion is not None and len(model.poses.motion) == NOVEL
+    assert model.poses.seen_by(torch.tensor([0.4]), None) is model.poses.motion_frame(1)
     # It begins where the person stands in the first training frame.
-    place = torch.linalg.inv(model.motion[0].world_to_root)[:3, 3]
-    torch.testing.assert_close(place, torch.linalg.inv(model.poses[0].world_to_root)[:3, 3], atol=0.05, rtol=0)
+    place, stand = (
+        torch.linalg.inv(pose.world_to_root)[:3, 3] for pose in (model.poses.motion_frame(0), model.poses.frame(0))
+    )
+    torch.testing.assert_close(place, stand, atol=0.05, rtol=0)
 
 
 def test_motion_is_resampled_and_taken_as_it_is_when_asked(outputs: DataparserOutputs, demo_subject: Path) -> None:
     motion = demo_subject / "novel" / "poses.npz"
     double = MotionOptions(place="dataset", fps=2 * load_motion(motion).fps)
-    as_given = build(outputs, motion=motion, motion_options=double).motion
+    as_given = build(outputs, motion=motion, motion_options=double).poses.motion_poses
     novel = parse(demo_subject, "test", eval_set="novel")
     rows = novel.cameras.metadata["pose_id"].flatten()  # pyright: ignore
-    expected = build(novel).poses
+    expected = build(novel).poses.posed(subject_of(novel.metadata).poses)
     assert as_given is not None and len(as_given) == 2 * NOVEL - 1
     torch.testing.assert_close(as_given.bone_transforms[::2], expected.bone_transforms[rows], atol=1e-4, rtol=0)
-
-
-def test_rest_pose_is_canonical_and_stands_where_the_first_frame_does(model: InstantAvatarModel) -> None:
-    torch.testing.assert_close(model.rest_pose[0].bone_transforms, torch.eye(4).expand(24, 4, 4), atol=1e-5, rtol=0)
-    torch.testing.assert_close(model.rest_pose[0].world_to_root, model.poses[0].world_to_root, atol=1e-5, rtol=0)
 
 
 # Training
@@ -174,93 +169,11 @@ def test_depth_is_the_distance_to_the_body(body_model: InstantAvatarModel, heldo
     camera, shown = camera_and_mask(heldout, 0)
     depth = body_model.get_outputs_for_camera(camera)["depth"][..., 0]
     assert camera.metadata is not None
-    world_to_root = body_model.poses[int(camera.metadata["pose_id"])].world_to_root
+    world_to_root = body_model.poses.frame(int(camera.metadata["pose_id"])).world_to_root
     root = torch.linalg.inv(world_to_root)[:3, 3]
     distance = (camera.camera_to_worlds[0, :, 3] - root).norm()
     assert depth[shown].median().item() == pytest.approx(distance.item(), abs=0.3)
     assert depth[~shown].median() >= depth[shown].median()
-
-
-def test_chunks_do_not_change_the_image(
-    body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    camera, _ = camera_and_mask(heldout, 0)
-    whole = body_model.get_outputs_for_camera(camera)
-    monkeypatch.setattr(body_model.config, "eval_num_rays_per_chunk", 1000)
-    parts = body_model.get_outputs_for_camera(camera)
-    torch.testing.assert_close(parts["rgb"], whole["rgb"])
-
-
-@pytest.fixture
-def triton_model(body_model: InstantAvatarModel, monkeypatch: pytest.MonkeyPatch) -> InstantAvatarModel:
-    """The same avatar, with Triton's kernels but for the search, for which the interpreter takes long."""
-    monkeypatch.setattr(body_model, "renderer", "triton")
-    return body_model
-
-
-def small_camera(heldout: DataparserOutputs) -> Cameras:
-    camera = heldout.cameras[1:2]
-    camera.rescale_output_resolution(0.25)
-    return camera
-
-
-def no_rays(*_: object, **__: object) -> None:
-    raise AssertionError("nerfstudio's generator is slow")
-
-
-@interpreted_only
-def test_whole_image_by_kernels_is_that_of_torch(
-    body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    camera = small_camera(heldout)
-    theirs = body_model.get_outputs_for_camera(camera)
-    monkeypatch.setattr(body_model, "renderer", "triton")
-    monkeypatch.setattr(Cameras, "generate_rays", no_rays)
-    ours = body_model.get_outputs_for_camera(camera)
-    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
-    assert (ours["accumulation"] > 0.99).sum() > 20 and (ours["accumulation"] == 0).sum() > 200
-    # A sample on the border of a cell may be counted to either.
-    for key in ours:
-        differ = (ours[key] - theirs[key]).abs().amax(dim=-1) > 1e-3
-        assert differ.float().mean() < 0.01, key
-
-
-@interpreted_only
-def test_recorded_image_is_that_of_the_renderer(
-    triton_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    camera, blue = small_camera(heldout), torch.tensor([0.1, 0.2, 0.9])
-    theirs = triton_model.get_outputs_for_camera(camera)
-    triton_model.image_poses.forget()
-    monkeypatch.setattr(InstantAvatarModel, "supports_cuda_graphs", True)
-    monkeypatch.setattr(triton_model, "render", no_rays)
-    images = [triton_model.get_outputs_for_camera(camera)]
-    with renderers.background_color_override_context(blue):
-        images.append(triton_model.get_outputs_for_camera(camera))
-    assert not triton_model.image_poses._prepared, "recordings prepare poses themselves"
-    for key, value in theirs.items():
-        torch.testing.assert_close(images[0][key], value, atol=1e-5, rtol=1e-5)
-    expected = theirs["rgb"] + (blue - 1) * (1 - theirs["accumulation"])
-    torch.testing.assert_close(images[1]["rgb"], expected, atol=1e-5, rtol=0)
-
-
-@interpreted_only
-@pytest.mark.parametrize(
-    "changes",
-    [{"camera_type": CameraType.FISHEYE}, {"distortion_params": torch.tensor([[0.2, 0.0, 0.0, 0.0, 0.05, 0.0]])}],
-)
-def test_other_cameras_have_nerfstudios_rays(
-    triton_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch, changes: dict
-) -> None:
-    pinhole = small_camera(heldout)
-    names = ("camera_to_worlds", "fx", "fy", "cx", "cy", "width", "height", "metadata")
-    camera = Cameras(**({name: getattr(pinhole, name) for name in names} | changes))
-    ours = triton_model.get_outputs_for_camera(camera)
-    monkeypatch.setattr(triton_model, "renderer", "torch")
-    theirs = triton_model.get_outputs_for_camera(camera)
-    undistorted = triton_model.get_outputs_for_camera(pinhole)
-    torch.testing.assert_close(ours["rgb"], theirs["rgb"], atol=1e-3, rtol=0)
-    assert (ours["accumulation"] - undistorted["accumulation"]).abs().max() > 0.5, "the camera matters"
 
 
 def test_camera_that_sees_nobody_gives_white(body_model: InstantAvatarModel, heldout: DataparserOutputs) -> None:
@@ -295,26 +208,19 @@ def test_thin_and_hidden_samples_are_left_out(
     assert inside.max() <= most and inside.max() >= 0.2 * most
 
 
-def test_poses_are_prepared_anew_after_a_training_step(body_model: InstantAvatarModel) -> None:
-    first = body_model.image_poses.prepared("poses", 0)
-    assert body_model.image_poses.prepared("poses", 0) is first
+def test_poses_are_made_and_prepared_anew_after_a_training_step(body_model: InstantAvatarModel) -> None:
+    first = body_model.renderer.prepared(body_model.poses.frame(0))
+    assert body_model.renderer.prepared(body_model.poses.frame(0)) is first
     callbacks = body_model.get_training_callbacks(TrainingCallbackAttributes(None, None, None, None))  # pyright: ignore
     for callback in callbacks:
         callback.run_callback_at_location(0, TrainingCallbackLocation.AFTER_TRAIN_ITERATION)
-    assert body_model.image_poses.prepared("poses", 0) is not first
+    assert not body_model.renderer._prepared
+    assert body_model.renderer.prepared(body_model.poses.frame(0)) is not first
 
 
-def test_interrupted_rendering_leaves_no_pose_behind(
-    body_model: InstantAvatarModel, heldout: DataparserOutputs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(body_model, "render", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            body_model.get_outputs_for_camera(heldout.cameras[0:1])
-    assert body_model._current is None
+def test_data_of_another_format_is_refused(outputs: DataparserOutputs) -> None:
+    with pytest.raises(InputError, match=r"the data parser: .*found depth.*instant-avatar-data"):
+        TINY.setup(scene_box=outputs.scene_box, num_train_data=1, metadata={"depth": 1}, device="cpu")
 
 
 def test_densest_root_decides(body_model: InstantAvatarModel) -> None:
@@ -346,7 +252,7 @@ def test_image_metrics_are_collected_while_asked_for(
     monkeypatch.setattr(metrics_module, "image_metrics", lambda *_: {"psnr": 20.0})
     image = torch.rand(16, 16, 4)
     result = {"rgb": image[..., :3], "accumulation": image[..., 3:], "depth": image[..., 3:]}
-    with body_model.logging_image_metrics() as frames:
+    with noting_image_metrics(body_model) as frames:
         metrics, images = body_model.get_image_metrics_and_images(result, {"image": image})
         body_model.get_image_metrics_and_images(result, {"image": image})
     assert frames == [{"psnr": 20.0}] * 2 and metrics == {"psnr": 20.0}

@@ -8,25 +8,49 @@ from pathlib import Path
 import pytest
 import torch
 
+from instantavatar_ns import pipeline as pipeline_module
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.rendering.renderer import Renderer
 from tests.tiny import TINY
 
 
-@pytest.mark.parametrize("record", [True, False])
-def test_without_recorded_steps_images_are_not_recorded_either(
-    demo_subject: Path, monkeypatch: pytest.MonkeyPatch, record: bool
+@pytest.mark.parametrize("allowed", [True, False])
+def test_one_option_says_whether_steps_and_images_may_be_captured(
+    demo_subject: Path, monkeypatch: pytest.MonkeyPatch, allowed: bool
 ) -> None:
     config = AvatarPipelineConfig(
         datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=demo_subject)),
-        model=replace(TINY, renderer="torch"),
-        record_steps=record,
+        model=replace(TINY, renderer="torch", cuda_graphs=allowed),
     )
-    model = config.setup(device="cpu", test_mode="test").model
-    assert not model.supports_cuda_graphs
-    monkeypatch.setattr(InstantAvatarModel, "device", torch.device("cuda"))
-    monkeypatch.setattr(model, "renderer", "triton")
+    pipeline = config.setup(device="cpu", test_mode="test")
+    model = pipeline.model
+    assert not model.renderer.supports_cuda_graphs
+    monkeypatch.setattr(Renderer, "device", torch.device("cuda"))
+    monkeypatch.setattr(model.renderer, "implementation", "triton")
     monkeypatch.setattr(model.field, "has_kernels", True)
-    assert model.supports_cuda_graphs == record
+    assert model.renderer.supports_cuda_graphs == allowed
+    prepared = []
+    for name in ("check_frames", "align_poses", "compile_kernels"):
+        monkeypatch.setattr(pipeline_module, name, lambda *_, name=name: prepared.append(name))
+    pipeline.prepare_training(resumed=False)
+    assert prepared == ["check_frames", "align_poses", *["compile_kernels"] * allowed]
+    assert (pipeline._captured_step is not None) == allowed
+
+
+def test_what_a_checkpoint_has_is_not_aligned_again(demo_subject: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is a pipeline that is not trained: nothing is prepared until it is asked for."""
+    config = AvatarPipelineConfig(
+        datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=demo_subject)),
+        model=TINY,
+        check_data="off",
+    )
+    called = []
+    monkeypatch.setattr(pipeline_module, "align_poses", lambda *_: called.append("align_poses"))
+    pipeline = config.setup(device="cpu")
+    assert not called
+    pipeline.prepare_training(resumed=True)
+    assert not called
+    pipeline.prepare_training(resumed=False)
+    assert called == ["align_poses"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
@@ -16,13 +17,15 @@ from torch import Tensor, nn
 from benchmarks import training
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.readers import read_pose_file
+from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimizers import RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.rendering import inputs
-from instantavatar_ns.rendering.inputs import RenderPose
+from instantavatar_ns.rendering.inputs import Rays
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.published_table import PUBLISHED, PublishedTable, table
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
@@ -68,7 +71,16 @@ def build(outputs: DataparserOutputs, **changes) -> InstantAvatarModel:
         joints = joints[..., 0]
         parents = model.pose_refinement.ancestors[0][1:]
         model.field = Blobs(torch.cat([joints, (joints[1:] + joints[parents]) / 2]))
+        model.renderer.avatar = model.renderer.avatar._replace(field=model.field)
     return model
+
+
+def render(
+    model: InstantAvatarModel, rays: RayBundle, body: PosedBody, cells: OccupiedCells | None = None
+) -> dict[str, Tensor]:
+    """Rays in a pose, on white."""
+    pose = model.renderer.prepare(body, cells)
+    return model.renderer.render_rays(Rays(rays.origins, rays.directions), pose, background=1.0)
 
 
 def store(outputs: DataparserOutputs) -> FrameStore:
@@ -94,8 +106,7 @@ def test_gradient_to_every_correction_agrees_with_differences(
         with torch.no_grad():
             refinement.remainders[2, index] = change
         body = refinement[2]
-        pose = RenderPose(body, model.deformer.pose(body.bone_transforms), cells)
-        return (model.render(rays, pose)["rgb"] * weights).sum(dim=1)
+        return (render(model, rays, body, cells)["rgb"] * weights).sum(dim=1)
 
     # Hands and feet have too little effect for differences in single precision.
     probed = [0, 1, 2, 4, 6, 9, 14, 38, 50, 54, 72, 73, 74]
@@ -136,17 +147,18 @@ def test_training_step_corrects_the_frame_it_sees_once_it_is_time(outputs: Datap
 def test_corrected_poses_are_shown_and_fill_the_union(outputs: DataparserOutputs) -> None:
     model = build(outputs).eval()
     assert model.pose_refinement is not None
-    before = model.image_poses.prepared("poses", 1).body.world_to_root
+    before, given = model.poses.frame(1), subject_of(outputs.metadata).poses
     with torch.no_grad():
         model.pose_refinement.remainders[1] = 0.05
-    model.image_poses.forget()
-    after, bones = model.image_poses.prepared("poses", 1).body, model._train_bones()
-    assert (after.world_to_root - before).abs().max() > 1e-3
+    assert model.poses.frame(1) is before
+    model.forget_images()
+    after, bones = model.poses.frame(1), model.poses.training_bones()
+    assert (after.world_to_root - before.world_to_root).abs().max() > 1e-3
     torch.testing.assert_close(bones[1], after.bone_transforms)
-    assert (bones[1] - model.poses.bone_transforms[1]).abs().max() > 1e-3
+    assert (bones[1] - model.poses.posed(given)[1].bone_transforms).abs().max() > 1e-3
     # Held-out frames keep theirs.
-    held_out = model.image_poses.posed_body("poses", FRAMES)
-    torch.testing.assert_close(held_out.world_to_root, model.poses[FRAMES].world_to_root)
+    held_out = model.poses.frame(FRAMES)
+    torch.testing.assert_close(held_out.world_to_root, model.poses.posed(given)[FRAMES].world_to_root)
 
 
 def test_without_refinement_there_is_nothing_to_correct(outputs: DataparserOutputs) -> None:
@@ -162,9 +174,8 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
     assert refinement is not None
     model.refresh_occupancy(100)
     rays, _ = store(outputs).draw_rays(0, 400, step=0)
-    truth = model.image_poses.prepared("poses", 0)
     with torch.no_grad():
-        target = model.render(rays, truth)["rgb"]
+        target = render(model, rays, model.poses.frame(0))["rgb"]
     turned, degrees = [1, 16, 17], 8.0  # left hip, shoulders: about the viewing axis
 
     def surface() -> Tensor:
@@ -182,8 +193,7 @@ def test_known_perturbation_is_repaired(outputs: DataparserOutputs) -> None:
 
     def mismatch() -> Tensor:
         body = refinement[0]
-        pose = RenderPose(body, model.deformer.pose(body.bone_transforms), model.union_grid.cells)
-        return nn.functional.mse_loss(model.render(rays, pose)["rgb"], target)
+        return nn.functional.mse_loss(render(model, rays, body, model.union_grid.cells)["rgb"], target)
 
     before = (surface() - true).norm(dim=1).mean()
     steps = 30
@@ -237,7 +247,7 @@ def test_corrections_are_in_the_checkpoint_and_written_in_the_layout_of_the_inpu
     (again,) = RefinedPoses(load_config=corrected_run / "config.yml", output_dir=data / "poses").main()
     poses = parse(data, poses="refined")
     refined = read_pose_file(again)
-    np.testing.assert_allclose(poses.metadata["poses"].body_pose, refined.body_pose, atol=1e-6)
+    np.testing.assert_allclose(subject_of(poses.metadata).poses.body_pose, refined.body_pose, atol=1e-6)
     with pytest.raises(InputError, match="no such file yet"):
         RefinedPoses(load_config=corrected_run / "config.yml", output_dir=data / "poses").main()
 
@@ -258,7 +268,7 @@ def test_poses_of_a_split_are_written_as_a_split(demo_subject: Path, trained_run
 def test_evaluation_sets_fitted_figures_beside_the_others(
     corrected_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = replace(RECIPES["fast"], looks=6, num_rays=256)
+    quick = replace(RECIPES["fast"], steps_per_frame=6, num_rays=256)
     monkeypatch.setitem(RECIPES, "fast", quick)  # pyright: ignore[reportArgumentType]
     command = Evaluate(load_config=corrected_run / "config.yml", output_dir=tmp_path, sets=("heldout",), fit="fast")
     results = command.main()["heldout"]
@@ -272,33 +282,34 @@ def test_evaluation_sets_fitted_figures_beside_the_others(
 
 def test_poses_of_a_checkpoint_turn_about_its_joints(outputs: DataparserOutputs) -> None:
     trained, resumed = build(outputs), build(outputs)
-    betas = outputs.metadata["poses"].betas
+    betas = subject_of(outputs.metadata).poses.betas
     offsets = 0.01 * torch.randn(24, 3, generator=torch.Generator().manual_seed(3))
     assert trained.pose_refinement is not None
     trained.pose_refinement.joints += offsets
     resumed.load_state_dict(trained.state_dict())
-    torch.testing.assert_close(resumed.body.joint_offsets, offsets, atol=1e-6, rtol=0)
-    torch.testing.assert_close(resumed.body.rest(betas)[1], trained.pose_refinement.joints, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resumed.poses.body.joint_offsets, offsets, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resumed.poses.body.rest(betas)[1], trained.pose_refinement.joints, atol=1e-6, rtol=0)
     for row in range(FRAMES):  # every pose of the run, those of no training frame too
         expected = trained.pose_refinement[row].bone_transforms
-        torch.testing.assert_close(resumed.poses[row].bone_transforms, expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(
-            resumed.image_poses.posed_body("poses", row).bone_transforms, expected, atol=1e-5, rtol=0
-        )
-    assert (resumed.rest_pose[0].bone_transforms - trained.rest_pose[0].bone_transforms).abs().max() > 1e-3
+        given = resumed.poses.posed(subject_of(outputs.metadata).poses)[row]
+        torch.testing.assert_close(given.bone_transforms, expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(resumed.poses.frame(row).bone_transforms, expected, atol=1e-5, rtol=0)
+    assert (resumed.poses.rest.bone_transforms - trained.poses.rest.bone_transforms).abs().max() > 1e-3
     resumed.load_state_dict(trained.state_dict())  # and not moved once more
-    torch.testing.assert_close(resumed.body.joint_offsets, offsets, atol=1e-6, rtol=0)
+    torch.testing.assert_close(resumed.poses.body.joint_offsets, offsets, atol=1e-6, rtol=0)
 
 
 def test_published_recipe_hardly_moves_a_pose_and_leaves_the_avatar_alone(outputs: DataparserOutputs) -> None:
     model = build(outputs).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     dataset = AvatarDataset(outputs)
-    poses = fit_poses(model, dataset, AvatarDataManagerConfig(), replace(RECIPES["published"], looks=2, num_rays=64))
+    poses = fit_poses(
+        model, dataset, AvatarDataManagerConfig(), replace(RECIPES["published"], steps_per_frame=2, num_rays=64)
+    )
     assert list(poses) == list(range(FRAMES)) and model.training
     assert all(value.requires_grad for value in model.parameters())
     for row, body in poses.items():
-        moved = (body.bone_transforms - model.poses[row].bone_transforms).abs().max()
+        moved = (body.bone_transforms - model.poses.frame(row).bone_transforms).abs().max()
         assert 1e-6 < moved < 1e-3 and not body.bone_transforms.requires_grad
     for key, value in model.state_dict().items():
         assert torch.equal(value, before[key])

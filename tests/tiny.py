@@ -15,6 +15,7 @@ from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from tests.avatars import body_density
@@ -66,8 +67,8 @@ class BodyField(nn.Module):
 
     def __init__(self, outputs: DataparserOutputs) -> None:
         super().__init__()
-        body = load_body_model(outputs.metadata["body_model"])
-        vertices = canonical_vertices(body, outputs.metadata["poses"].betas)
+        body = load_body_model(subject_of(outputs.metadata).body_model)
+        vertices = canonical_vertices(body, subject_of(outputs.metadata).poses.betas)
         self._density = body_density(vertices, body.faces)
 
     def density(self, points: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -84,6 +85,7 @@ def build_body(outputs: DataparserOutputs) -> InstantAvatarModel:
     """A model in evaluation whose field is the body itself, its occupancy up to date."""
     model = build(outputs, skinning_resolution=(64, 64, 16)).eval()
     model.field = BodyField(outputs)  # pyright: ignore[reportAttributeAccessIssue]
+    model.renderer.avatar = model.renderer.avatar._replace(field=model.field)
     for step in (100, 120):
         model.refresh_occupancy(step)
     return model

@@ -44,8 +44,8 @@ def check_frames(
         InputError: The data is wrong, and `mode` is "stop".
     """
     if mode != "off":
-        body = load_body_model(dataset.metadata["body_model"])
-        _judge(data, make_recording(masks, cameras, dataset.metadata, body), dataset, mode, way_on)
+        body = load_body_model(dataset.subject.body_model)
+        _judge(data, make_recording(masks, cameras, dataset.subject, body), dataset, mode, way_on)
 
 
 def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -18,6 +17,7 @@ from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.model import BodyModel, load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.subject import Subject
 
 # Pixels that the person's longer side gets, of some two centimetres each, and the most that an image's gets.
 _PERSON_SIDE, _LONGEST_SIDE, _LARGEST_SCALE = 80, 480, 4.0
@@ -169,28 +169,28 @@ def read_recording(dataset: AvatarDataset, device: torch.device | str = "cpu") -
 
     with ThreadPoolExecutor() as pool:
         masks = torch.stack([*pool.map(mask, range(len(dataset)))]).to(device)
-    return make_recording(masks, dataset.cameras, dataset.metadata, load_body_model(dataset.metadata["body_model"]))
+    return make_recording(masks, dataset.cameras, dataset.subject, load_body_model(dataset.subject.body_model))
 
 
 def make_recording(
-    masks: UInt8[Tensor, "frames height width"], cameras: Cameras, metadata: dict[str, Any], body: BodyModel
+    masks: UInt8[Tensor, "frames height width"], cameras: Cameras, subject: Subject, body: BodyModel
 ) -> Recording:
     """Recording of the frames of a data parser's outputs.
 
     Args:
         masks: Opacity of the person in the frames, on any device, which is the one that computes.
         cameras: Of the frames.
-        metadata: Of the data parser's outputs.
+        subject: The person, and the frames' places in the recording.
         body: The person's body.
     """
-    device, poses = masks.device, metadata["poses"]
+    device, poses = masks.device, subject.poses
     cameras = cameras.to(device)
     assert cameras.metadata is not None
-    world_to_dataset = metadata["world_to_dataset"].to(device).double()
+    world_to_dataset = subject.world_to_dataset.to(device).double()
     camera_to_dataset = world_to_dataset @ to4x4(cameras.camera_to_worlds).double()
     opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], dtype=torch.float64, device=device))
     small, scale = scaled_masks(masks)
-    numbers = metadata["recording_numbers"]
+    numbers = subject.recording_numbers
     order = numbers.argsort()
     surface = BodySurface(body, poses.betas, device)
     # A frame may belong to both splits with poses of two qualities: its own are those that its camera names.
@@ -204,9 +204,9 @@ def make_recording(
         world_to_camera=(opengl_to_opencv @ torch.linalg.inv(camera_to_dataset)).float(),
         surface=surface,
         frame_poses=frame_poses,
-        poses=pick(poses, metadata["recording_rows"][order]),
+        poses=pick(poses, subject.recording_rows[order]),
         pose_numbers=numbers[order],
-        numbers=metadata["frame_numbers"],
+        numbers=subject.frame_numbers,
         points=points,
         joints=joints,
         scale=scale,

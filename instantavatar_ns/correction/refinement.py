@@ -9,17 +9,16 @@ correction in some 25 looks.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
 from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, rotation_matrices
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.data.subject import Subject
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.linalg import rigid_inverse
 
@@ -28,7 +27,7 @@ NUM_COORDINATES = 3 * NUM_JOINTS + 3  # rotation vectors of the joints, radians,
 
 
 class PoseRefinement(nn.Module):
-    """Poses with corrections: what a `PoseBank` holds, made anew from the corrections and differentiable to them.
+    """Poses with corrections: posed bodies, made anew from the corrections and differentiable with respect to them.
 
     The corrections alone are parameters; a checkpoint holds them, their coordinates and the person's joints. At first
     corrections are zero and the joints the body's.
@@ -38,7 +37,7 @@ class PoseRefinement(nn.Module):
         poses: The given SMPL parameters, in the dataset's world.
         times: Place of each frame in its recording, ascending, in frames.
         world_to_dataset: Rigid transform from nerfstudio's world.
-        coordinates: In which the corrections are kept; columns as `surface_coordinates` gives them.
+        coordinates: In which the corrections are kept; by default those of `surface_coordinates`.
         knot_spacing: Frames of the recording between two knots of the spline.
     """
 
@@ -60,11 +59,13 @@ class PoseRefinement(nn.Module):
         poses: PoseSequence,
         times: Float[Tensor, "frames"],
         world_to_dataset: Float[Tensor, "4 4"],
-        coordinates: Float[Tensor, "75 75"],
+        coordinates: Float[Tensor, "75 75"] | None = None,
         *,
         knot_spacing: float = 8.0,
     ) -> None:
         super().__init__()
+        if coordinates is None:
+            coordinates = surface_coordinates(body, poses)
         axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, NUM_JOINTS, 3)
         constants = {
             "given_rotations": rotation_matrices(axis_angle),
@@ -85,20 +86,17 @@ class PoseRefinement(nn.Module):
         self.knots = nn.Parameter(torch.zeros(self.basis.shape[1], NUM_COORDINATES))
         self.remainders = nn.Parameter(torch.zeros(len(times), NUM_COORDINATES))
 
-    def _load_from_state_dict(  # pyright: ignore[reportIncompatibleMethodOverride]
-        self, state_dict: dict[str, Any], prefix: str, *args: Any
-    ) -> None:
-        # Checkpoints of before 2026-11-26 lack the coordinates: theirs are those that this machine finds.
-        # Those of before 2026-11-28 were pulled to the given poses, and turned about the body's joints.
-        former = {
-            "coordinates": self.coordinates,
-            "start": torch.zeros_like(self.start),
-            "certainty": torch.ones_like(self.certainty),
-            "joints": self.joints,
-        }
-        for name, value in former.items():
-            state_dict.setdefault(f"{prefix}{name}", value)
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    @classmethod
+    def of_training_frames(cls, subject: Subject, body: BodyModel, knot_spacing: float) -> PoseRefinement:
+        """Return the given poses of the training frames, to be corrected.
+
+        Args:
+            subject: The person.
+            body: The person's body.
+            knot_spacing: Frames of the recording between two knots of the spline.
+        """
+        times, world_to_dataset = subject.train_numbers.float(), subject.world_to_dataset
+        return cls(body, subject.train_poses, times, world_to_dataset, knot_spacing=knot_spacing)
 
     def __len__(self) -> int:
         return len(self.remainders)

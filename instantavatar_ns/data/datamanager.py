@@ -91,7 +91,7 @@ class FrameStore:
     def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of one frame; the same for the same seed, step and rank. Of patches the size comes along.
 
-        On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are recorded once and
+        On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are captured once and
         replayed, on the same tensors.
         """
         if num_rays not in self._draws:
@@ -128,7 +128,7 @@ class FrameStore:
         serves the pinhole cameras that the data parsers make.
         """
         cameras, width = self.cameras, self.images.shape[2]
-        # Indexed by tensors of one element: the host waits for the value of one without dimensions.
+        # Indexed by tensors of one element: one without dimensions would block the host.
         fx, fy, cx, cy = (value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
         camera_to_world = cameras.camera_to_worlds[frame][0]
         x = (pixels % width + 0.5 - cx) / fx

@@ -13,11 +13,17 @@ from nerfstudio.data.datasets.base_dataset import InputDataset
 
 from instantavatar_ns.data.images import read_rgb
 from instantavatar_ns.data.masks import is_empty, read_mask
+from instantavatar_ns.data.subject import Subject, subject_of
 from instantavatar_ns.utils.errors import InputError
 
 
 class AvatarDataset(InputDataset):
     """RGBA images of one person at the cameras' resolution; see `InputDataset`."""
+
+    @property
+    def subject(self) -> Subject:
+        """The person, and where the masks are."""
+        return subject_of(self.metadata)
 
     def get_numpy_image(self, image_idx: int) -> UInt8[np.ndarray, "height width 4"]:
         """The image with the mask as alpha (not premultiplied), averaged down to the camera's size.
@@ -28,12 +34,12 @@ class AvatarDataset(InputDataset):
         Raises:
             InputError: The image or the mask is unreadable, of another size than cameras and image say, or all black.
         """
-        image_path = self._dataparser_outputs.image_filenames[image_idx]
-        mask_path = self.metadata["foreground_masks"][image_idx]
-        image = read_rgb(image_path, self.metadata["image_size"])
-        mask = read_mask(mask_path, self.metadata["mask_encoding"])
-        if image.shape[:2] != self.metadata["image_size"]:
-            message = f"expected an image of height and width {self.metadata['image_size']}, found {image.shape[:2]}"
+        subject, image_path = self.subject, self._dataparser_outputs.image_filenames[image_idx]
+        mask_path = subject.mask_filenames[image_idx]
+        image = read_rgb(image_path, subject.image_size)
+        mask = read_mask(mask_path, subject.mask_encoding)
+        if image.shape[:2] != subject.image_size:
+            message = f"expected an image of height and width {subject.image_size}, found {image.shape[:2]}"
             raise InputError(image_path, message, "All images of a recording have one size, the one cameras.npz says")
         if mask.shape != image.shape[:2]:
             message = f"expected a mask of height and width {image.shape[:2]}, as its image has, found {mask.shape}"

@@ -24,6 +24,7 @@ from instantavatar_ns.body.model import BodyModel, load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.masks import WHITE_ON_BLACK, MaskEncoding
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
+from instantavatar_ns.data.subject import Subject
 from instantavatar_ns.utils.errors import InputError
 
 # Metres from a joint to the farthest point of the person: top of the head, fingertips, loose clothes.
@@ -58,7 +59,7 @@ class Frames:
 
 
 def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, downscale: int) -> DataparserOutputs:
-    """Outputs of one split, with the poses of all parts in its metadata.
+    """Outputs of one split, with the `Subject` in its metadata.
 
     Args:
         parts: Frames by name; "train" comes first.
@@ -72,6 +73,7 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
     pose_ids = torch.arange(first_row, first_row + len(frames.numbers))
     body = load_body_model(body_model)
     world_to_dataset = upright_world(body, train.poses, train.world_to_camera[0])
+    recording_rows, recording_numbers = _recording(parts, chosen)
     joints = posed_joints(body, poses).reshape(-1, 3)
     joints = (joints - world_to_dataset[:3, 3].float()) @ world_to_dataset[:3, :3].float()
     return DataparserOutputs(
@@ -80,30 +82,33 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
         scene_box=SceneBox(aabb=torch.stack([joints.amin(0) - _MARGIN, joints.amax(0) + _MARGIN])),
         dataparser_transform=torch.linalg.inv(world_to_dataset)[:3].float(),
         alpha_color=torch.ones(3),  # whole images, as they are evaluated and written beside renderings, are on white
-        metadata={
-            "poses": poses,
-            "body_model": body_model,
-            "train_pose_ids": torch.arange(len(train.numbers)),
-            "train_frame_numbers": torch.tensor(train.numbers),
-            "frame_numbers": torch.tensor(frames.numbers),
-            **_recording_rows(parts, chosen),
-            "foreground_masks": frames.mask_filenames,
-            "mask_encoding": frames.mask_encoding,
-            "world_to_dataset": world_to_dataset.float(),
-            "image_size": frames.image_size,
-        },
+        metadata=Subject(
+            body_model=body_model,
+            poses=poses,
+            num_train=len(train.numbers),
+            train_numbers=torch.tensor(train.numbers),
+            world_to_dataset=world_to_dataset.float(),
+            frame_numbers=torch.tensor(frames.numbers),
+            recording_rows=torch.tensor(recording_rows),
+            recording_numbers=torch.tensor(recording_numbers),
+            mask_filenames=frames.mask_filenames,
+            mask_encoding=frames.mask_encoding,
+            image_size=frames.image_size,
+        ).metadata(),
     )
 
 
-def _recording_rows(parts: dict[str, Frames], chosen: str) -> dict[str, Tensor]:
+def _recording(parts: dict[str, Frames], chosen: str) -> tuple[list[int], list[int]]:
     """Rows of all poses of the recording that a part belongs to, and their places in it; "novel" is one of its own."""
-    rows, numbers, first = [], [], 0
+    rows: list[int] = []
+    numbers: list[int] = []
+    first = 0
     for name, part in parts.items():
         if (name == "novel") == (chosen == "novel"):
             rows += range(first, first + len(part.numbers))
             numbers += part.numbers
         first += len(part.numbers)
-    return {"recording_rows": torch.tensor(rows), "recording_numbers": torch.tensor(numbers)}
+    return rows, numbers
 
 
 def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:

@@ -7,16 +7,15 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody, rest_sequence
-from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
-from instantavatar_ns.export.motions import NamedMotion
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.motion.motion import Motion
 
 # From nerfstudio's world, z up, to glTF's, y up.
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
@@ -50,11 +49,9 @@ class AvatarMesh:
 
     def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
         self.model, self.surface = model, surface
-        metadata = model.kwargs["metadata"]
-        self.train_poses: PoseSequence = metadata["poses"]
-        self.world_to_dataset: Float[Tensor, "4 4"] = metadata["world_to_dataset"]
+        self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
-        self._world_to_upright[1, 3] = -float(self.posed_vertices(model.rest_pose[0])[:, 1].min())
+        self._world_to_upright[1, 3] = -float(self.posed_vertices(model.poses.rest)[:, 1].min())
 
     @property
     def dataset_to_upright(self) -> Float[ndarray, "4 4"]:
@@ -70,7 +67,7 @@ class AvatarMesh:
         transform = self._world_to_upright @ torch.linalg.inv(pose.world_to_root.cpu())
         return (vertices @ transform[:3, :3].T + transform[:3, 3]).numpy()
 
-    def glb(self, motions: list[NamedMotion], texture_size: int) -> bytes:
+    def glb(self, motions: list[Motion], texture_size: int) -> bytes:
         """A GLB file: the canonical mesh with skin, texture, and a clip per motion."""
         surface = self.surface
         canonical = torch.from_numpy(surface.vertices).to(self.model.device)
@@ -86,10 +83,12 @@ class AvatarMesh:
             shares[source],
             unwrapped.faces,
         )
-        skeleton = make_skeleton(self.model.body, self.train_poses.betas)
-        stand = rest_sequence(self.train_poses, self.model.train_pose_ids[0])
-        rest = make_clip("rest", stand, 1.0, skeleton)
-        clips = [make_clip(motion.name, motion.poses, motion.fps, skeleton) for motion in motions]
+        skeleton = make_skeleton(self.model.poses.body, self.poses.betas)
+        rest = make_clip("rest", rest_sequence(self.poses, 0), 1.0, skeleton)
+        shaped = [motion.with_shape(self.poses.betas) for motion in motions]
+        clips = [
+            make_clip(motion.name, poses, motion.fps, skeleton) for motion, poses in zip(motions, shaped, strict=True)
+        ]
         return glb_bytes(
             mesh,
             texture_png=png_bytes(texture),

@@ -2,33 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from instantavatar_ns.body.bank import PoseBank, PosedBody
-from instantavatar_ns.body.poses import PoseSequence
+import torch
+
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
+from instantavatar_ns.motion.motion import Motion
 from instantavatar_ns.motion.run_motion import load_run_motion
 
 
-@dataclass(frozen=True)
-class NamedMotion:
-    """A motion of the person, in the dataset's world.
-
-    Attributes:
-        name: What players call it.
-        poses: One per frame.
-        fps: Frames per second.
-    """
-
-    name: str
-    poses: PoseSequence
-    fps: float
-
-
-def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> NamedMotion:
-    """Load a motion, named like its file, and give it the person's shape and place, as the model does to its own.
+def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> Motion:
+    """Load a motion, named like its file, and put it where the person stands, as the model does with its own.
 
     Args:
         path: As of `load_motion`.
@@ -38,16 +24,10 @@ def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> Name
     Raises:
         InputError: See `load_run_motion`.
     """
-    metadata, first = model.kwargs["metadata"], model.train_pose_ids[0]
-    stand = metadata["poses"].rows(slice(first, first + 1))
-    return NamedMotion(path.stem, *load_run_motion(path, options, stand, metadata["world_to_dataset"][:3, 2]))
+    return load_run_motion(path, options, model.subject.stand, model.subject.up)
 
 
-def closed(motion: NamedMotion) -> NamedMotion:
+def closed(motion: Motion) -> Motion:
     """A motion that loops, followed by its first frame: players do not interpolate from the last key to the first."""
-    return replace(motion, poses=motion.poses.concatenate(motion.poses.rows(slice(0, 1))))
-
-
-def posed_body(motion: NamedMotion, frame: int, model: InstantAvatarModel) -> PosedBody:
-    """One frame of a motion."""
-    return PoseBank(model.body, motion.poses, model.kwargs["metadata"]["world_to_dataset"])[frame]
+    again = {name: getattr(motion, name) for name in ("global_orient", "body_pose", "transl")}
+    return replace(motion, **{name: torch.cat([values, values[:1]]) for name, values in again.items()})

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation, Slerp
 from torch import Tensor
 
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.free_motions import find_motion, library_names
 from instantavatar_ns.motion.readers import MotionFile, read_motion_file
 from instantavatar_ns.motion.retargeting import read_bvh_poses
@@ -27,7 +28,7 @@ _HIGHEST = 20.0
 """Metres above or below the origin that no recording reaches."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Motion:
     """SMPL poses over time, in a world of their own.
 
@@ -37,6 +38,7 @@ class Motion:
         transl: Translation, metres.
         fps: Frames per second.
         up: The vertical direction in the motion's world, of unit length.
+        name: What players call it.
     """
 
     global_orient: Float[Tensor, "frames 3"]
@@ -44,9 +46,14 @@ class Motion:
     transl: Float[Tensor, "frames 3"]
     fps: float
     up: Float[Tensor, "3"]
+    name: str = ""
 
     def __len__(self) -> int:
         return len(self.transl)
+
+    def with_shape(self, betas: Float[Tensor, "10"]) -> PoseSequence:
+        """Return the poses, of a person of this shape."""
+        return PoseSequence(betas, self.global_orient, self.body_pose, self.transl)
 
     @property
     def duration(self) -> float:
@@ -89,6 +96,7 @@ def load_motion(path: Path, fps: float | None = None, up: UpAxis | None = None) 
         transl=torch.from_numpy(file.transl),
         fps=float(rate),
         up=torch.from_numpy(vertical).float(),
+        name=path.stem,
     )
 
 

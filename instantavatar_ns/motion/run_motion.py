@@ -1,4 +1,4 @@
-"""The motion of a run's configuration, which nerfstudio's time plays."""
+"""Motions brought to where a run's person stands."""
 
 from __future__ import annotations
 
@@ -12,23 +12,17 @@ from instantavatar_ns.motion.editing import MotionOptions, prepare_motion
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion, load_motion
 
 
-def load_run_motion(
-    path: Path, options: MotionOptions, stand: PoseSequence, up: Float[Tensor, "3"]
-) -> tuple[PoseSequence, float]:
-    """Load a motion and prepare it as the options say.
+def load_run_motion(path: Path, options: MotionOptions, stand: PoseSequence, up: Float[Tensor, "3"]) -> Motion:
+    """Load a motion and prepare it as the options say, in the dataset's world.
 
     Args:
         path: As of `load_motion`.
         options: What to make of the motion.
-        stand: The person in the first training frame: shape and place.
-        up: The vertical direction in the dataset's world, of unit length: `world_to_dataset[:3, 2]`.
-
-    Returns:
-        The motion with the person's shape, and its frames per second.
+        stand: The person's pose in the first training frame.
+        up: The vertical direction in the dataset's world, of unit length: `Subject.up`.
 
     Raises:
         InputError: See `load_motion` and `prepare_motion`.
     """
     start = Motion(stand.global_orient, stand.body_pose, stand.transl, DEFAULT_FPS, up)
-    motion = prepare_motion(load_motion(path, options.source_fps, options.up), options, start)
-    return PoseSequence(stand.betas, motion.global_orient, motion.body_pose, motion.transl), motion.fps
+    return prepare_motion(load_motion(path, options.source_fps, options.up), options, start)

@@ -1,7 +1,7 @@
 """Rendering in buffers of a fixed size: a few launches of Triton kernels, and nothing that the host has to know.
 
 Samples, their canonical roots and the field's values of these lie in buffers whose filling only the device knows. What
-does not fit is left out and counted; `RenderBuffers` sees to that.
+does not fit is left out and counted; `StepBuffers` sees to that.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from jaxtyping import Int32
 from torch import Tensor
 
-from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.composite_triton import composite_triton
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
@@ -27,7 +27,7 @@ class Rendering(NamedTuple):
 
 
 def render_buffered(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules, sizes: BufferSizes) -> Rendering:
-    """Render rays; differentiable to the field, and to the pose where it asks for it."""
+    """Render rays; differentiable with respect to the field, and to the pose where it asks for it."""
     deformer, occupancy, field = avatar
     origins, directions = rays.in_root_space(pose.body)
     origins = origins.expand_as(directions)

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering.capacity import BufferSizes, shrunk
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 
@@ -21,11 +21,8 @@ from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRu
 ROUNDS = (20, 20, 0)
 # A person fills a part of the image only: this is about what a ray has in the first round, on average.
 _SAMPLES_PER_RAY = 6
-_SPARE = 1.25
-_WASTE = 2
 # Images after which buffers may shrink: poses and cameras that alternate must not resize them at every turn.
 _PATIENCE = 8
-_MULTIPLE = 1 << 12
 # Bytes: 12 + 4 of a sample's place, 8 of its roots' places; of a root, 16 of its place, 24 in the unit cube, 128 of its
 # encoding (16 levels), 16 of density and colour.
 _SAMPLE_BYTES = 24
@@ -49,8 +46,7 @@ class ImageLayout:
     @classmethod
     def fitting(cls, needs: _Needs, parts: int) -> ImageLayout:
         """With something to spare."""
-        sizes = (BufferSizes(*(_rounded(_SPARE * number / parts) for number in of_round)) for of_round in needs)
-        return cls(parts, tuple(sizes))
+        return cls(parts, tuple(BufferSizes.fitting(samples / parts, roots / parts) for samples, roots in needs))
 
     @classmethod
     def within(cls, megabytes: float, num_rays: int, needs: _Needs, least_parts: int = 1) -> ImageLayout:
@@ -69,35 +65,20 @@ class ImageLayout:
     def needs(self, counts: list[list[int]]) -> _Needs:
         """What an image needs that had so many in each round of its fullest part.
 
-        If all fitted, this is exact. Else samples are no fewer than they will be, since what was left out in front hid
-        nothing, and roots are estimated: samples that were left out had no chance to have any.
+        Samples are no fewer than they will be, since what was left out in front hid nothing.
         """
-        return tuple(
-            (self.parts * samples, round(self.parts * roots * max(1.0, samples / sizes.samples)))
-            for sizes, (samples, roots) in zip(self.rounds, counts, strict=True)
-        )
+        needed = (sizes.needed(*wanted) for sizes, wanted in zip(self.rounds, counts, strict=True))
+        return tuple((self.parts * samples, self.parts * roots) for samples, roots in needed)
 
     def megabytes(self) -> float:
         """Memory of the largest round; each gives its own back."""
         return max(_SAMPLE_BYTES * sizes.samples + _ROOT_BYTES * sizes.roots for sizes in self.rounds) / 1e6
 
     def shrunk(self, fitting: ImageLayout) -> ImageLayout:
-        """A layout that fits; of as many parts, only what is a multiple of that is smaller."""
+        """A layout that fits; of as many parts, only where this one is wasteful."""
         if fitting.parts < self.parts:
             return fitting
-        sizes = (
-            BufferSizes(_shrunk(old.samples, new.samples), _shrunk(old.roots, new.roots))
-            for old, new in zip(self.rounds, fitting.rounds, strict=True)
-        )
-        return ImageLayout(self.parts, tuple(sizes))
-
-
-def _shrunk(size: int, fitting: int) -> int:
-    return fitting if size > _WASTE * fitting else size
-
-
-def _rounded(size: float) -> int:
-    return max(1, -(-int(size) // _MULTIPLE)) * _MULTIPLE
+        return ImageLayout(self.parts, shrunk(self.rounds, fitting.rounds))
 
 
 def _larger(needs: _Needs, others: _Needs) -> _Needs:
@@ -159,7 +140,7 @@ class ImageBuffers:
         layout, wanted = first, most
         while True:
             image = render(layout)
-            # The one time that the host waits for an image: it must not lack anything.
+            # The one thing of an image that blocks the host: it must not lack anything.
             counts = _most(image.counts.tolist())
             needs = layout.needs(counts)
             if layout.hold(counts):

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
 
@@ -19,7 +19,7 @@ ALL = 1 << 30
 
 
 class ImageRendering(NamedTuple):
-    """Pixels as in `compositing.Pixels`, and how many samples and roots each round has, or would have."""
+    """Pixels as in `composite.Pixels`, and how many samples and roots each round has, or would have."""
 
     rgb: Float[Tensor, "rays 3"]
     accumulation: Float[Tensor, "rays"]

@@ -1,4 +1,4 @@
-"""What the renderers take."""
+"""Renderer inputs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning
+from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
@@ -39,12 +40,12 @@ class Avatar(NamedTuple):
     Attributes:
         deformer: Finds the canonical roots of posed points.
         occupancy: Where the person is; roots in free cells are left out.
-        field: Density and colour, a `CanonicalField`.
+        field: Density and colour.
     """
 
     deformer: FastSnarfDeformer
     occupancy: CanonicalOccupancy
-    field: nn.Module
+    field: CanonicalField
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,11 @@ class SampleRules:
 
 
 def image_rules(step: float) -> SampleRules:
-    """Rules of what is not trained on; `step` is the distance between samples, metres."""
+    """Rules of what is not trained on.
+
+    Args:
+        step: Distance between samples, metres.
+    """
     return SampleRules(step, alpha_threshold=_IMAGE_ALPHA_THRESHOLD, early_stop_eps=_IMAGE_EARLY_STOP_EPS)
 
 
@@ -94,7 +99,13 @@ class Rays(NamedTuple):
     def points(self, body: PosedBody, ray: Tensor, distance: Float[Tensor, "samples"]) -> Float[Tensor, "samples 3"]:
         """Points on rays in the root space of a pose.
 
-        They are moved there as points: so the gradient to the pose is one product, not a sum over each ray's samples.
+        They are moved there as points: so the gradient with respect to the pose is one product, not a sum over each
+        ray's samples.
+
+        Args:
+            body: The pose.
+            ray: Of each point.
+            distance: From the ray's origin, metres.
         """
         points = self.origins.expand_as(self.directions)[ray] + self.directions[ray] * distance[:, None]
         return points @ body.world_to_root[:3, :3].T + body.world_to_root[:3, 3]

@@ -1,6 +1,6 @@
 """Rendering with tensors as long as there are samples: PyTorch, and nerfacc's CUDA functions where they can be used.
 
-The reference of `buffered`, and the path of CPUs. On a GPU the host waits for the number of samples and of roots.
+The reference of `buffered`, and the path of CPUs. On a GPU the numbers of samples and of roots block the host.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from instantavatar_ns.rendering.march import sample_rays
 
 
 def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> Pixels:
-    """Render rays; differentiable to the field, and to the pose where it asks for it."""
+    """Render rays; differentiable with respect to the field, and to the pose where it asks for it."""
     num_rays = len(rays.directions)
     origins, directions = rays.in_root_space(pose.body)
     origins = origins.expand_as(directions)

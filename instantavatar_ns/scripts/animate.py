@@ -20,6 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion
@@ -95,7 +96,7 @@ class Animate:
         _print_stock_command(config_path, json_path, has_alpha(output))
 
         output.parent.mkdir(parents=True, exist_ok=True)
-        settings = _fingerprint(config_path, checkpoint, _motion_bank(pipeline), json.dumps(path), has_alpha(output))
+        settings = _fingerprint(config_path, checkpoint, _motion_poses(pipeline), json.dumps(path), has_alpha(output))
         frames = PartialFrames(output, settings)
         _render_missing(pipeline, get_path_from_json(path), frames, has_alpha(output))
         if is_folder(output):
@@ -110,11 +111,11 @@ class Animate:
 
     def _camera_path(self, pipeline: Pipeline, saved_path: dict | None, options: MotionOptions) -> dict:
         """The cameras and times of all frames, as `ns-render camera-path` takes them."""
-        bank = _motion_bank(pipeline)
-        points = body_points(cast(InstantAvatarModel, pipeline.model), bank)
+        poses = _motion_poses(pipeline)
+        points = body_points(cast(InstantAvatarModel, pipeline.model), poses)
         assert options.fps is not None
         if saved_path is not None:
-            path = film_motion(saved_path, len(bank), options.fps, options.loop > 0)
+            path = film_motion(saved_path, len(poses), options.fps, options.loop > 0)
             width, height = path["render_width"], path["render_height"]
             if self.size is not None:
                 path.update(render_width=max(1, round(self.size * width / height)), render_height=self.size)
@@ -142,10 +143,10 @@ class Animate:
             CONSOLE.log(f"{found} Move its keyframes back, or use --camera static or orbit.", markup=False)
 
 
-def _motion_bank(pipeline: Pipeline):
-    model = pipeline.model
-    assert isinstance(model, InstantAvatarModel) and model.motion is not None
-    return model.motion
+def _motion_poses(pipeline: Pipeline) -> PosedBody:
+    poses = cast(InstantAvatarModel, pipeline.model).poses.motion_poses
+    assert poses is not None
+    return poses
 
 
 def _print_stock_command(config_path: Path, json_path: Path, alpha: bool) -> None:
@@ -156,11 +157,11 @@ def _print_stock_command(config_path: Path, json_path: Path, alpha: bool) -> Non
     CONSOLE.print(f"The same frames with nerfstudio's own command:\n{command}", soft_wrap=True, highlight=False)
 
 
-def _fingerprint(config_path: Path, checkpoint: Path, bank, path: str, alpha: bool) -> str:
+def _fingerprint(config_path: Path, checkpoint: Path, poses: PosedBody, path: str, alpha: bool) -> str:
     """Differs when the frames would."""
     digest = hashlib.sha256(config_path.read_bytes())
     # The poses tell of the motion's file, the training poses and the body.
-    for values in (bank.world_to_root, bank.bone_transforms):
+    for values in (poses.world_to_root, poses.bone_transforms):
         digest.update(values.cpu().numpy().tobytes())
     state = checkpoint.stat()
     digest.update(f"{checkpoint} {state.st_size} {state.st_mtime_ns} {path} {alpha}".encode())

@@ -9,13 +9,13 @@ from typing import Annotated, Literal, cast
 import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.mesh_files import write_whole
-from instantavatar_ns.export.motions import NamedMotion, closed, place, posed_body
+from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
-from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.motion.motion import Motion, load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 
@@ -108,11 +108,13 @@ class Export:
                 advice = "Give another --output, or delete the file if you no longer need it"
                 raise InputError(output.with_suffix(suffix), "expected no such file yet", advice)
 
-    def _pose(self, model: InstantAvatarModel, motions: list[NamedMotion]) -> PosedBody:
+    def _pose(self, model: InstantAvatarModel, motions: list[Motion]) -> PosedBody:
         """The pose that a PLY or OBJ shows."""
         if self.frame is None:
-            return model.rest_pose[0]
-        count = len(motions[0].poses) if motions else len(model.train_pose_ids)
+            return model.poses.rest
+        count = len(motions[0]) if motions else model.subject.num_train
         if not 0 <= self.frame < count:
             raise InputError("--frame", f"expected 0 to {count - 1}, found {self.frame}", "Give a frame that exists")
-        return posed_body(motions[0], self.frame, model) if motions else model.poses[model.train_pose_ids[self.frame]]
+        if not motions:
+            return model.poses.frame(self.frame)
+        return model.poses.posed(motions[0].with_shape(model.subject.poses.betas))[self.frame]

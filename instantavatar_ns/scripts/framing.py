@@ -7,9 +7,9 @@ from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PoseBank
 from instantavatar_ns.body.canonical import canonical_vertices
 from instantavatar_ns.body.kinematics import skinned
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.utils.linalg import rigid_inverse
 
@@ -21,9 +21,9 @@ _FRAMES_AT_ONCE = 128
 
 
 @torch.no_grad()
-def body_points(model: InstantAvatarModel, poses: PoseBank) -> Float[Tensor, "frames points 3"]:
-    """Points all over the person's body in every pose of a bank, in nerfstudio's world, on the CPU."""
-    body, betas = model.body, model.kwargs["metadata"]["poses"].betas
+def body_points(model: InstantAvatarModel, poses: PosedBody) -> Float[Tensor, "frames points 3"]:
+    """Points all over the person's body in every one of several poses, in nerfstudio's world, on the CPU."""
+    body, betas = model.poses.body, model.subject.poses.betas
     vertices = canonical_vertices(body, betas)[::_VERTEX_STRIDE]
     weights = body.skinning_weights[::_VERTEX_STRIDE]
     parts = []

@@ -14,15 +14,15 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import PoseError, joint_rotations, pose_error
-from instantavatar_ns.correction.refinement import PoseRefinement, surface_coordinates
+from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
 from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
+from instantavatar_ns.data.subject import Subject, subject_of
 from instantavatar_ns.scripts.run_folder import pipeline_of, write_variant
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
@@ -90,7 +90,7 @@ class RefinedPoses:
         true = read_split_poses(dataparser.data, truth, "train", numbers, count)
         true = true.rows([numbers.index(number) for number in _trained_frames(dataparser)])
         given, _, refined = load_refined(config)
-        body = load_body_model(dataparser.setup().get_dataparser_outputs("train").metadata["body_model"])
+        body = _subject(dataparser).load_body()
         true_joints = posed_joints(body, true)
 
         def error(poses: PoseSequence) -> Errors:
@@ -131,7 +131,11 @@ class RefinedPoses:
 
 def _trained_frames(dataparser: DataParserConfig) -> list[int]:
     """Numbers of the training frames, without those that were left out because nobody is in them."""
-    return dataparser.setup().get_dataparser_outputs("train").metadata["train_frame_numbers"].tolist()
+    return _subject(dataparser).train_numbers.tolist()
+
+
+def _subject(dataparser: DataParserConfig) -> Subject:
+    return subject_of(dataparser.setup().get_dataparser_outputs("train").metadata)
 
 
 def _with_skipped_frames(
@@ -142,9 +146,8 @@ def _with_skipped_frames(
         return refined, test
     trained = _trained_frames(dataparser)
     whole = replace(dataparser, skip_frames_without_person=False)  # pyright: ignore[reportCallIssue]
-    metadata = whole.setup().get_dataparser_outputs("train").metadata
-    numbers: list[int] = metadata["train_frame_numbers"].tolist()
-    poses: PoseSequence = metadata["poses"]
+    subject = _subject(whole)
+    numbers, poses = subject.train_numbers.tolist(), subject.poses
     rows, count = [numbers.index(number) for number in trained], len(numbers)
     given = poses.rows(slice(count))
     for name in ("global_orient", "body_pose", "transl"):
@@ -172,21 +175,11 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
     if not corrections:
         advice = "Train with --pipeline.model.refine-poses True, which is the default"
         raise InputError(config_path, "expected a run whose poses were corrected, found one without", advice)
-    metadata = pipeline.datamanager.dataparser.setup().get_dataparser_outputs("train").metadata
-    poses: PoseSequence = metadata["poses"]
-    count = len(metadata["train_pose_ids"])
-    train = poses.rows(slice(count))
-    body, times = load_body_model(metadata["body_model"]), metadata["train_frame_numbers"].float()
-    refinement = PoseRefinement(
-        body,
-        train,
-        times,
-        metadata["world_to_dataset"],
-        surface_coordinates(body, train),
-        knot_spacing=pipeline.model.pose_knot_spacing,
-    )
+    subject = _subject(pipeline.datamanager.dataparser)
+    spacing, train = pipeline.model.pose_knot_spacing, subject.train_poses
+    refinement = PoseRefinement.of_training_frames(subject, subject.load_body(), spacing)
     refinement.load_state_dict(corrections)
-    return train, poses.rows(slice(count, None)), corrected_sequence(train, refinement)
+    return train, subject.poses.rows(slice(subject.num_train, None)), corrected_sequence(train, refinement)
 
 
 def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseSequence:

@@ -1,4 +1,4 @@
-"""A training step's forward and backward pass, recorded as one CUDA graph.
+"""A training step's forward and backward pass as one CUDA graph.
 
 nerfstudio's trainer asks its pipeline for losses and calls `backward` on their sum. Here the losses are those of a
 replayed graph that has the gradients already; `backward` hands them out.
@@ -30,31 +30,31 @@ class StepResult(NamedTuple):
 
 
 class TrainingStep:
-    """Training steps of a model, whose kernels are recorded when two steps in succession have the same.
+    """Training steps of a model, whose kernels are captured when two steps in succession have the same.
 
     Args:
-        model: In training; its kernels must wait for nothing, see `InstantAvatarModel.step_settings`.
+        model: In training; nothing between its kernels may block the host (`Renderer.supports_cuda_graphs`).
     """
 
     def __init__(self, model: InstantAvatarModel) -> None:
         self._model, self._forward = model, _Forward(model)
         self._params = {name: value for name, value in self._forward.named_parameters() if value.numel()}
-        self._work: AutoCudaGraph[tuple[StepResult, tuple[Tensor | None, ...]]] = AutoCudaGraph(model.device)
+        self._graph: AutoCudaGraph[tuple[StepResult, tuple[Tensor | None, ...]]] = AutoCudaGraph(model.device)
 
     @property
-    def is_recorded(self) -> bool:
-        """Whether the last step has been recorded."""
-        return self._work.is_recorded
+    def is_captured(self) -> bool:
+        """Whether the last step was the replay of a CUDA graph."""
+        return self._graph.is_captured
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
         """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
         settings = (id(rays), self._model.step_settings(len(rays)))
-        result, gradients = self._work(settings, partial(self._forward_backward, rays, batch))
+        result, gradients = self._graph(settings, partial(self._forward_backward, rays, batch))
         losses = _Replayed.apply(tuple(result.losses.values()), gradients, *self._params.values())
         return result._replace(losses=dict(zip(result.losses, losses, strict=True)))
 
     def _forward_backward(self, rays: RayBundle, batch: Batch) -> tuple[StepResult, tuple[Tensor | None, ...]]:
-        # Autograd remembers on which stream a parameter was used first, and would wait for it: hence aliases.
+        # Autograd remembers on which stream a parameter was used first, and would synchronise with it: hence aliases.
         aliases = {name: value.detach().requires_grad_() for name, value in self._params.items()}
         result = functional_call(self._forward, aliases, (rays, batch))
         total = torch.stack([*result.losses.values()]).sum()

@@ -19,14 +19,15 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor, nn
 
-from instantavatar_ns import losses
-from instantavatar_ns.body.bank import PosedBody
-from instantavatar_ns.body.poses import PoseSequence
-from instantavatar_ns.correction.refinement import NUM_COORDINATES, PoseRefinement, surface_coordinates
+from instantavatar_ns.backgrounds import image_background
+from instantavatar_ns.body.posed import PosedBody
+from instantavatar_ns.correction.refinement import NUM_COORDINATES, PoseRefinement
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.losses import mask_loss
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.optimizers import RowAdam
+from instantavatar_ns.rendering.inputs import Rays
 from instantavatar_ns.utils.cuda_graph import AutoCudaGraph
 
 Recipe = Literal["published", "fast"]
@@ -37,7 +38,7 @@ class FitRecipe:
     """How poses are fitted.
 
     Attributes:
-        looks: Steps that each frame gets.
+        steps_per_frame: Steps that each frame gets.
         num_rays: Rays of a step.
         lr: Learning rate at first.
         decay: Exponent of the rate's decay to zero; 0 keeps it.
@@ -46,7 +47,7 @@ class FitRecipe:
         surface: Adam's coordinates are those of `surface_coordinates`; otherwise rotation vectors and shift.
     """
 
-    looks: int
+    steps_per_frame: int
     num_rays: int
     lr: float
     decay: float
@@ -77,18 +78,18 @@ def fit_poses(
         recipe: How to fit.
 
     Returns:
-        The fitted pose of each row, for `ImagePoses.replacing`.
+        The fitted pose of each row, for `PoseProvider.replacing`.
     """
     frames = FrameStore(dataset, model.device, replace(config, sampling="pixels", pixel_shares=_SHARES), rank=0)
     rows: list[int] = dataset.cameras.metadata["pose_id"].flatten().tolist()  # pyright: ignore[reportOptionalSubscript]
-    poses: PoseSequence = dataset.metadata["poses"].rows(slice(rows[0], rows[-1] + 1))
-    coordinates = surface_coordinates(model.body, poses) if recipe.surface else torch.eye(NUM_COORDINATES)
-    times = dataset.metadata["frame_numbers"].float()
-    refinement = PoseRefinement(model.body, poses, times, dataset.metadata["world_to_dataset"], coordinates)
+    subject = dataset.subject
+    poses, times = subject.poses.rows(slice(rows[0], rows[-1] + 1)), subject.frame_numbers.float()
+    coordinates = None if recipe.surface else torch.eye(NUM_COORDINATES)
+    refinement = PoseRefinement(model.poses.body, poses, times, subject.world_to_dataset, coordinates)
     refinement = refinement.to(model.device)
     # Each frame by itself, so that the figures do not depend on which others are evaluated: no knots.
     optimizer = RowAdam([refinement.remainders], lr=recipe.lr, betas=(0.9, 0.99), eps=recipe.eps)
-    steps = recipe.looks * len(frames)
+    steps = recipe.steps_per_frame * len(frames)
     scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, steps, recipe.decay)
     number = torch.zeros((), dtype=torch.long, device=model.device)
     work: AutoCudaGraph[Tensor] = AutoCudaGraph(model.device)
@@ -103,15 +104,15 @@ def fit_poses(
             frame = frames.frame_of_step(step, world_size=1)
             drawn = frames.draw_rays(frame, recipe.num_rays, step)
             number.fill_(frame)
-            if model.supports_cuda_graphs:
-                settings = (id(drawn[0]), model.render_buffers.sizes(recipe.num_rays))
+            if model.renderer.supports_cuda_graphs:
+                settings = (id(drawn[0]), model.renderer.capacity(recipe.num_rays))
                 refinement.remainders.grad = work(settings, partial(gradient, drawn))
             else:
                 refinement.remainders.grad = gradient(drawn)
             optimizer.step()
             scheduler.step()
             if step % _CHECKED_EVERY == 0:
-                model.render_buffers.check()
+                model.renderer.check_capacity()
         with torch.no_grad():
             return {row: refinement[frame] for frame, row in enumerate(rows)}
 
@@ -119,10 +120,11 @@ def fit_poses(
 def _image_loss(model: InstantAvatarModel, body: PosedBody, drawn: Drawn) -> Tensor:
     """Difference between an image and its rendering as it is evaluated, on white, at some of its pixels."""
     rays, batch = drawn
-    outputs = model.render(rays, model.prepare_pose(body))
+    pose, white = model.renderer.prepare(body), image_background(model.device)
+    outputs = model.renderer.render_rays(Rays(rays.origins, rays.directions), pose, background=white)
     image, mask = batch["image"][:, :3], batch["image"][:, 3:]
     color = nn.functional.mse_loss(outputs["rgb"], image * mask + 1 - mask)
-    return color + model.config.mask_loss_mult * losses.mask_loss(outputs["accumulation"], mask)
+    return color + model.config.mask_loss_mult * mask_loss(outputs["accumulation"], mask)
 
 
 @contextmanager

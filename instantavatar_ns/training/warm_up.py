@@ -95,7 +95,7 @@ def _image(model: InstantAvatarModel) -> None:
     """Marching and compositing as in images."""
     from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
 
-    cells = pose_cells(model.canonical_occupancy, model.deformer, _identities(model), model.renderer)
+    cells = pose_cells(model.canonical_occupancy, model.deformer, _identities(model), model.renderer.implementation)
     directions, step = _directions(model), model.config.step_size
     marched = MarchedRays.at_origins(_FEW, directions.device)
     samples = march(-9 * directions[:1], directions, cells, marched, step, 0.5, 1, _FEW)
@@ -107,7 +107,7 @@ def _canonical_grid(model: InstantAvatarModel) -> None:
 
 
 def _union_grid(model: InstantAvatarModel) -> None:
-    bones = _identities(model).expand(len(model.train_pose_ids), -1, -1, -1)
+    bones = _identities(model).expand(model.subject.num_train, -1, -1, -1)
     copy.deepcopy(model.union_grid).refresh(model.canonical_occupancy, model.deformer, bones.contiguous())
 
 
@@ -119,7 +119,7 @@ def _pose_table(model: InstantAvatarModel) -> None:
 
 
 def _identities(model: InstantAvatarModel) -> Tensor:
-    return torch.eye(4, device=model.device).repeat(24, 1, 1)
+    return torch.eye(4, device=model.device).repeat(len(model.poses.body.parents), 1, 1)
 
 
 def _directions(model: InstantAvatarModel) -> Tensor:

@@ -18,6 +18,8 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 from torch import Tensor, nn
 
+from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
@@ -96,6 +98,18 @@ class UnseenPrior(nn.Module):
         }
         for name, value in constants.items():
             self.register_buffer(name, value.clone(), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, keys: self.prepare())
+
+    @classmethod
+    def of_body(cls, body: BodyModel, betas: Float[Tensor, "10"], box: VoxelBox) -> UnseenPrior:
+        """Return the prior of a person, before anything is known of the views.
+
+        Args:
+            body: The person's body.
+            betas: Its shape.
+            box: The canonical box.
+        """
+        return cls(canonical_vertices(body, betas), body.faces, box)
 
     @property
     def has_observed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Kernels that are recorded once, as a CUDA graph, and launched together: a training step is hundreds of small ones."""
+"""CUDA graphs: kernels that are captured once and launched together. A training step is hundreds of small ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 class CudaGraph(Generic[T]):
     """A function without arguments that always does the same work on the same tensors.
 
-    On a GPU its kernels are recorded when the recording is made, and replayed at each call, which returns the same
+    On a GPU its kernels are captured when the graph is made, and replayed at each call, which returns the same
     tensors with new values. On a CPU, calls call the function. Random numbers are new ones each time.
 
     Args:
@@ -86,7 +86,7 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
 
 
 class AutoCudaGraph(Generic[T]):
-    """Work that is recorded when two calls in succession do the same.
+    """Work that is captured when two calls in succession launch the same kernels on the same tensors.
 
     A call with settings of its own (a schedule has moved on, buffers have grown) does its work as it is, which also
     compiles kernels and starts libraries.
@@ -98,23 +98,23 @@ class AutoCudaGraph(Generic[T]):
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._settings: Hashable = None
-        self._recording: CudaGraph[T] | None = None
+        self._graph: CudaGraph[T] | None = None
 
     @property
-    def is_recorded(self) -> bool:
-        """Whether the last call's work has been recorded."""
-        return self._recording is not None
+    def is_captured(self) -> bool:
+        """Whether the last call's work was the replay of a CUDA graph."""
+        return self._graph is not None
 
     def __call__(self, settings: Hashable, function: Callable[[], T]) -> T:
         """Do the work; what is returned may be overwritten by the next call.
 
         Args:
             settings: What the work depends on besides the values of tensors.
-            function: Does it, see `Recording`; with the same settings, the same on the same tensors.
+            function: Does it, see `CudaGraph`; with the same settings, the same on the same tensors.
         """
         if settings != self._settings:
-            self._settings, self._recording = settings, None
+            self._settings, self._graph = settings, None
             return function()
-        if self._recording is None:
-            self._recording = CudaGraph(function, self._device, warm=True)
-        return self._recording()
+        if self._graph is None:
+            self._graph = CudaGraph(function, self._device, warm=True)
+        return self._graph()

@@ -6,88 +6,47 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.model_components import renderers
 from nerfstudio.viewer.viewer_elements import ViewerControl
 from torch import Tensor, nn
 
-from instantavatar_ns.body.bank import PoseBank, PosedBody
-from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.body.model import BodyModel
-from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.motion.editing import MotionOptions, Root
+from instantavatar_ns.motion.motion import Motion
 from instantavatar_ns.motion.run_motion import load_run_motion
+from instantavatar_ns.occupancy.cells import OccupiedCells
+from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.viewer.interruptions import Interruptions
-from instantavatar_ns.viewer.joint_sliders import JointSliders, bend, canonical_skeleton, joint_turns
-from instantavatar_ns.viewer.motion_controls import FRAME, REST, RUN_MOTION, Clip, MotionControls
-from instantavatar_ns.viewer.scene_overlays import CanonicalBody, SceneOverlays, ShownPose
+from instantavatar_ns.viewer.joint_sliders import JointSliders, bend, joint_turns
+from instantavatar_ns.viewer.motion_controls import FRAME, REST, RUN_MOTION, MotionControls
+from instantavatar_ns.viewer.scene_overlays import CanonicalBody, SceneOverlays
 
 # Metres by which the person's surface is drawn back where overlays lie within the person.
 _BEHIND = 1.0
-_BANKS = {FRAME: "poses", REST: "rest_pose", RUN_MOTION: "motion"}
-
-
-class ViewerPose(NamedTuple):
-    """A pose that only the viewer shows.
-
-    Attributes:
-        bank: One of the model's banks; None for a clip that was loaded in the viewer.
-        clip: That clip.
-        row: The frame of the bank or the clip.
-        angles: Of the joint sliders, degrees; () for none.
-    """
-
-    bank: str | None
-    clip: Clip | None
-    row: int
-    angles: tuple[float, ...]
 
 
 class ViewerControls(nn.Module):
     """The folders of the control panel. Without a viewer nothing here has any effect.
 
     Args:
-        body: The person's body.
-        poses: Poses of the data set, in its world.
-        world_to_dataset: Rigid transform from nerfstudio's world.
-        train_pose_ids: The training frames among the poses.
-        run_motion: The motion of the run's configuration, the model's bank "motion".
-        posed_body: A row of one of the model's banks.
+        poses: The person's poses.
     """
 
-    def __init__(
-        self,
-        body: BodyModel,
-        poses: PoseSequence,
-        world_to_dataset: Tensor,
-        train_pose_ids: list[int],
-        *,
-        run_motion: Clip | None,
-        posed_body: Callable[[str, int], PosedBody],
-    ) -> None:
+    def __init__(self, poses: PoseProvider) -> None:
         super().__init__()
         self.control = ViewerControl()
         self.interruptions = Interruptions()
-        self._poses, self._world_to_dataset, self._train_pose_ids = poses, world_to_dataset, train_pose_ids
-        self._posed_body = posed_body
-        self._body = (body,)  # in a tuple, so that it is no submodule
-        self._skeleton = canonical_skeleton(body, poses.betas)
+        self._poses = poses
+        self._canonical: CanonicalBody | None = None
+        # Motions that were loaded in the viewer, posed.
+        self._loaded: WeakKeyDictionary[Motion, PosedBody] = WeakKeyDictionary()
         # nerfstudio calls the folders of its panel as these attributes.
-        self.motion = MotionControls(len(train_pose_ids), run_motion, self._load_clip, self.control)
+        self.motion = MotionControls(poses.subject.num_train, poses.motion, self._load_motion, self.control)
         self.pose = JointSliders()
-        self.scene = SceneOverlays(self._canonical_body(), self.control)
-
-    def set_body(self, body: BodyModel) -> None:
-        """Pose and draw a body, on the CPU, whose joints may lie elsewhere than the former one's."""
-        self._body, self._skeleton = (body,), canonical_skeleton(body, self._poses.betas)
-        self.scene.body = self._canonical_body()
-
-    def _canonical_body(self) -> CanonicalBody:
-        (body,), skeleton = self._body, self._skeleton
-        vertices, joints = canonical_vertices(body, self._poses.betas), skeleton.frames[:, :3, 3]
-        return CanonicalBody(vertices, body.faces, body.skinning_weights, joints, skeleton.parents)
+        self.scene = SceneOverlays(self.control)
 
     def asks(self, camera: Cameras) -> bool:
         """Whether the viewer asks for an image.
@@ -99,7 +58,7 @@ class ViewerControls(nn.Module):
         return hasattr(self.control, "viewer") and "cam_idx" in metadata and "pose_id" not in metadata
 
     @staticmethod
-    def mend(camera: Cameras) -> None:
+    def give_size(camera: Cameras) -> None:
         """Give a camera of the viewer at least one pixel, in place.
 
         nerfstudio's field for the resolution takes zero and less, and its rendering thread would die of that. Reads the
@@ -109,43 +68,56 @@ class ViewerControls(nn.Module):
             for name in ("height", "width", "fx", "fy", "cx", "cy"):
                 getattr(camera, name).fill_(1)
 
-    def choose(self, bank: str, row: int) -> tuple[str, int | ViewerPose]:
-        """Bank and row of what the panel shows; `self[row]` where the bank is "viewer_controls".
+    def shown_pose(self, of_time: Callable[[], PosedBody]) -> PosedBody:
+        """Return the pose that the panel shows; see `PoseProvider.seen_by`.
 
         Args:
-            bank: The bank that nerfstudio's time leads to.
-            row: Its row.
+            of_time: Gives the pose that nerfstudio's time leads to.
         """
         shown, angles = self.motion.shown(), self.pose.angles()
-        if shown is not None:
-            name, row = shown
-            if name not in _BANKS:
-                return "viewer_controls", ViewerPose(None, self.motion.clip(name), row, angles)
-            bank, row = _BANKS[name], self._train_pose_ids[row] if name == FRAME else row
-        return ("viewer_controls", ViewerPose(bank, None, row, angles)) if angles else (bank, row)
+        body = of_time() if shown is None else self._chosen(*shown)
+        if not angles:
+            return body
+        return self._poses.kept((body, angles), lambda: bend(body, self._person().skeleton, joint_turns(angles)))
 
-    def __getitem__(self, pose: ViewerPose) -> PosedBody:
-        if pose.clip is not None:
-            body = pose.clip.poses[pose.row]
-        else:
-            assert pose.bank is not None
-            body = self._posed_body(pose.bank, pose.row)
-        return bend(body, self._skeleton, joint_turns(pose.angles)) if pose.angles else body
+    def _chosen(self, name: str, row: int) -> PosedBody:
+        if name == FRAME:
+            return self._poses.frame(row)
+        if name == REST:
+            return self._poses.rest
+        if name == RUN_MOTION:
+            return self._poses.motion_frame(row)
+        motion = self.motion.named(name)
+        return self._poses.kept((motion, row), lambda: self._loaded[motion][row])
 
-    def render(self, render: Callable[[], dict[str, Tensor]], pose: ShownPose) -> dict[str, Tensor]:
+    def _person(self) -> CanonicalBody:
+        """The body, made anew when its joints have been moved."""
+        if self._canonical is None or self._canonical.body is not self._poses.body:
+            self._canonical = CanonicalBody.of(self._poses.body, self._poses.subject.poses.betas)
+        return self._canonical
+
+    def render(
+        self,
+        render: Callable[[], dict[str, Tensor]],
+        body: PosedBody,
+        cells: Callable[[], OccupiedCells],
+        union: OccupiedCells,
+    ) -> dict[str, Tensor]:
         """The viewer's image, on its background, and the overlays that go with it.
 
         Args:
             render: Renders the image; may be ended by nerfstudio's interruption, and then nothing is drawn.
-            pose: What the image shows.
+            body: The pose that the image shows; another object whenever anything has changed.
+            cells: Gives its occupied cells, in root space; preparing them takes a while.
+            union: The occupied cells of all training poses, in root space.
         """
         start = monotonic()
         # A cropped view has a background of its own, in nerfstudio's panel.
         cropped = renderers.BACKGROUND_COLOR_OVERRIDE is not None
-        background = self.scene.background(pose.body.world_to_root.device)
+        background = self.scene.background(body.world_to_root.device)
         with nullcontext() if cropped else renderers.background_color_override_context(background):
             outputs = render()
-        self.scene.draw(pose)
+        self.scene.draw(self._person(), body, cells, union)
         if self.scene.in_front:
             outputs["depth"] = outputs["depth"] + _BEHIND
         trainer = self.control.viewer.trainer
@@ -154,10 +126,9 @@ class ViewerControls(nn.Module):
             self.motion.leave_time(monotonic() - start)
         return outputs
 
-    def _load_clip(self, path: Path, root: Root) -> Clip:
+    def _load_motion(self, path: Path, root: Root) -> Motion:
         """Read a motion, and let it start where the person stands in the first training frame."""
-        first = self._train_pose_ids[0]
-        stand, up = self._poses.rows(slice(first, first + 1)), self._world_to_dataset[:3, 2]
-        sequence, fps = load_run_motion(path, MotionOptions(root=root), stand, up)
-        bank = PoseBank(self._body[0], sequence, self._world_to_dataset)
-        return Clip(bank.to(self._posed_body("rest_pose", 0).world_to_root.device), fps)
+        subject = self._poses.subject
+        motion = load_run_motion(path, MotionOptions(root=root), subject.stand, subject.up)
+        self._loaded[motion] = self._poses.posed(motion.with_shape(subject.poses.betas))
+        return motion

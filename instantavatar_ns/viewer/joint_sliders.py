@@ -13,9 +13,9 @@ from nerfstudio.viewer.viewer_elements import ViewerButton, ViewerDropdown, View
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.body.canonical import canonical_transforms
 from instantavatar_ns.body.model import JOINT_NAMES, NUM_JOINTS, BodyModel
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.viewer.folder import Folder, finite
 
 Vector = tuple[float, float, float]
@@ -174,7 +174,7 @@ def bend(body: PosedBody, skeleton: Skeleton, turns: dict[int, Vector]) -> Posed
     rotations[:, :3, :3] = torch.from_numpy(Rotation.from_rotvec(vectors).as_matrix())
     frames = body.bone_transforms @ canonical
     parents = torch.tensor(skeleton.parents[1:], device=device)
-    # inv_ex and not inv, which waits for the device to tell whether a matrix is singular; none is.
+    # inv_ex and not inv, which blocks the host to tell whether a matrix is singular; none is.
     local = torch.linalg.inv_ex(frames[parents]).inverse @ frames[1:] @ rotations[1:].to(device)
     turned = [frames[0]]
     for joint in range(1, NUM_JOINTS):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
 from typing import cast, get_args
@@ -19,9 +18,8 @@ from nerfstudio.viewer.viewer_elements import (
 )
 
 import instantavatar_ns.motion
-from instantavatar_ns.body.bank import PoseBank
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, Root
-from instantavatar_ns.motion.motion import DEFAULT_FPS
+from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.viewer.folder import Folder, Message, finite
 from instantavatar_ns.viewer.playback import Playback
@@ -32,28 +30,6 @@ REST = "rest pose"
 RUN_MOTION = "the run's motion"
 
 LIBRARY = Path(instantavatar_ns.motion.__file__).parent / "library"
-
-
-@dataclass(frozen=True)
-class Clip:
-    """A motion that can be shown: its poses and their rate.
-
-    Attributes:
-        poses: The poses.
-        fps: Frames per second.
-    """
-
-    poses: PoseBank
-    fps: float
-
-    def row(self, position: float) -> int:
-        """The frame at a position from 0, the first, to 1, the last."""
-        return round(position * (len(self.poses) - 1))
-
-    @property
-    def seconds(self) -> float:
-        """From the first frame to the last; of a single frame, one frame's time."""
-        return max(len(self.poses) - 1, 1) / self.fps
 
 
 class MotionControls(Folder):
@@ -68,13 +44,13 @@ class MotionControls(Folder):
     """
 
     def __init__(
-        self, num_train: int, run_motion: Clip | None, load: Callable[[Path, Root], Clip], control: ViewerControl
+        self, num_train: int, run_motion: Motion | None, load: Callable[[Path, Root], Motion], control: ViewerControl
     ) -> None:
         super().__init__()
         self._num_train, self._run_motion, self._load, self._control = num_train, run_motion, load, control
-        # Files that can be shown; the clips of some, read with the root that is chosen.
+        # Files that can be shown; the motions of some, read with the root that is chosen.
         self._files: dict[str, Path] = {path.stem: path for path in sorted(LIBRARY.glob("*.npz"))}
-        self._clips: dict[str, Clip] = {} if run_motion is None else {RUN_MOTION: run_motion}
+        self._motions: dict[str, Motion] = {} if run_motion is None else {RUN_MOTION: run_motion}
         self._before = TIME
 
         self._shown = self.add(ViewerDropdown("Show", TIME, self._options(), cb_hook=self._choose))
@@ -108,20 +84,20 @@ class MotionControls(Folder):
         return self._message.text
 
     def shown(self) -> tuple[str, int] | None:
-        """Name of the clip, or FRAME or REST, and the frame of it; None where nerfstudio's time is to decide."""
+        """Name of the motion, or FRAME or REST, and the frame of it; None where nerfstudio's time is to decide."""
         name = self._shown.value
         if name == FRAME:
             return FRAME, int(finite(self._frame.value, 0, 0, self._num_train - 1))
         if name == REST:
             return REST, 0
-        clip = self._clips.get(name)
-        if clip is not None:
-            return name, clip.row(finite(self._position.value, 0.0, 0.0, 1.0))
+        motion = self._motions.get(name)
+        if motion is not None:
+            return name, round(finite(self._position.value, 0.0, 0.0, 1.0) * (len(motion) - 1))
         return None
 
-    def clip(self, name: str) -> Clip:
-        """A clip that `shown` named."""
-        return self._clips[name]
+    def named(self, name: str) -> Motion:
+        """A motion that `shown` named."""
+        return self._motions[name]
 
     def _options(self) -> list[str]:
         """All that can be shown."""
@@ -132,14 +108,14 @@ class MotionControls(Folder):
 
     def _choose(self, _: object) -> None:
         name = self._shown.value
-        if name in self._files and name not in self._clips and not self._read(name, self._files[name]):
+        if name in self._files and name not in self._motions and not self._read(name, self._files[name]):
             self._shown.value = self._before
             return
         if name != self._before:  # else it was set back by a file that could not be read, whose message must stay
             self._before, self._message.text = name, ""
         if self._shown.gui_handle is not None:
             self._frame.set_visible(name == FRAME)
-            self._position.set_visible(name in self._clips)
+            self._position.set_visible(name in self._motions)
         self._play_or_pause(None)
 
     def _choose_root(self, _: object) -> None:
@@ -147,8 +123,8 @@ class MotionControls(Folder):
         name = self._shown.value
         if name in self._files and self._read(name, self._files[name]):
             self._message.text = ""
-        # In one go, for a rendering may be about to take the clip that is shown.
-        self._clips = {key: clip for key, clip in self._clips.items() if key in (name, RUN_MOTION)}
+        # In one go, for a rendering may be about to take the motion that is shown.
+        self._motions = {key: motion for key, motion in self._motions.items() if key in (name, RUN_MOTION)}
 
     def _load_file(self, _: object) -> None:
         text = self._file.value.strip().strip("'\"")
@@ -166,9 +142,9 @@ class MotionControls(Folder):
                 self._choose(None)
 
     def _read(self, name: str, path: Path) -> bool:
-        """Load a clip; if that cannot be done, say so."""
+        """Load a motion; if that cannot be done, say so."""
         try:
-            self._clips[name] = self._load(path.expanduser(), cast(Root, self._root.value))
+            self._motions[name] = self._load(path.expanduser(), cast(Root, self._root.value))
         except InputError as error:
             self._message.text = str(error)
             return False
@@ -208,8 +184,8 @@ class MotionControls(Folder):
         name, step = self._shown.value, seconds * finite(self._speed.value, 1.0, self._speed.min, self._speed.max)
         try:
             if name == TIME:
-                clip, panel = self._run_motion, self._control.viewer.control_panel
-                duration = self._num_train / DEFAULT_FPS if clip is None else clip.seconds
+                motion, panel = self._run_motion, self._control.viewer.control_panel
+                duration = self._num_train / DEFAULT_FPS if motion is None else _seconds(motion)
                 panel.time = (finite(panel.time, 0.0, 0.0, 1.0) + step / duration) % 1.0
             elif name == FRAME:
                 frame = finite(self._frame.value, 0.0, 0.0, self._frame.max)
@@ -218,10 +194,15 @@ class MotionControls(Folder):
                 self._exact_frame = (self._exact_frame + step * DEFAULT_FPS) % self._num_train
                 self._moving = True
                 self._frame.value = float(int(self._exact_frame))
-            elif (clip := self._clips.get(name)) is not None:
+            elif (motion := self._motions.get(name)) is not None:
                 self._moving = True
                 position = finite(self._position.value, 0.0, 0.0, 1.0)
-                self._position.value = (position + step / clip.seconds) % 1.0
+                self._position.value = (position + step / _seconds(motion)) % 1.0
         except RuntimeError:  # viser takes no more values: the viewer was shut down
             return False
         return True
+
+
+def _seconds(motion: Motion) -> float:
+    """From the first frame to the last; of a single frame, one frame's time."""
+    return max(motion.duration, 1 / motion.fps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,9 +15,13 @@ from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerControl, Vie
 from torch import Tensor
 from viser import SceneApi, SceneNodeHandle
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.body.kinematics import skinned
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.viewer.folder import Folder, finite
+from instantavatar_ns.viewer.joint_sliders import Skeleton, canonical_skeleton
 
 _BONE_RADIUS, _EDGE_RADIUS = 0.012, 0.004  # metres
 _BODY, _SKELETON, _BOX = "Body mesh", "Skeleton", "Union box"
@@ -26,70 +31,46 @@ _WHITE = (255.0, 255.0, 255.0)
 
 
 @dataclass(frozen=True)
-class ShownPose:
-    """What overlays are drawn of.
-
-    Attributes:
-        key: Changes whenever anything else here does.
-        body: The pose.
-        cells: Gives its occupied cells, in root space; preparing them takes a while.
-        union: The occupied cells of all training poses, in root space.
-    """
-
-    key: object
-    body: PosedBody
-    cells: Callable[[], OccupiedCells]
-    union: OccupiedCells
-
-
-@dataclass(frozen=True)
 class CanonicalBody:
     """The person's body in the canonical pose.
 
     Attributes:
+        body: The body.
         vertices: Metres.
-        faces: Vertices of each triangle.
-        weights: Skinning weights.
-        joints: Joints, metres.
-        parents: Parent of each joint, -1 for the root.
+        skeleton: Its joints.
     """
 
+    body: BodyModel
     vertices: Float[Tensor, "vertices 3"]
-    faces: Int[Tensor, "faces 3"]
-    weights: Float[Tensor, "vertices 24"]
-    joints: Float[Tensor, "24 3"]
-    parents: tuple[int, ...]
+    skeleton: Skeleton
+
+    @classmethod
+    def of(cls, body: BodyModel, betas: Float[Tensor, "10"]) -> CanonicalBody:
+        """Pose a body of given shape."""
+        return cls(body, canonical_vertices(body, betas), canonical_skeleton(body, betas))
 
 
 class SceneOverlays(Folder):
     """Checkboxes of the overlays; they are drawn when an image has been rendered, so that both change together.
 
     Args:
-        body: The person; may be replaced.
         control: Leads to nerfstudio's viewer once there is one.
     """
 
-    def __init__(self, body: CanonicalBody, control: ViewerControl) -> None:
+    def __init__(self, control: ViewerControl) -> None:
         super().__init__()
-        self.body, self._control = body, control
-        self._drawers: dict[str, Callable[[SceneApi, str, ShownPose], SceneNodeHandle]] = {
-            _BODY: self._draw_body,
-            _SKELETON: self._draw_skeleton,
-            _BOX: self._draw_box,
-            _UNION_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.union, pose.body, (255, 150, 60)),
-            _POSE_CELLS: lambda scene, name, pose: _draw_cells(scene, name, pose.cells(), pose.body, (110, 220, 110)),
-        }
+        self._control = control
         hints = {
             _BODY: "The body model in this pose",
-            _SKELETON: "Its 24 joints",
+            _SKELETON: "Its joints",
             _BOX: "The box of the training poses' grid, which moves with the pelvis",
             _UNION_CELLS: "What is occupied in any training pose",
             _POSE_CELLS: "What is occupied in this pose, and is rendered",
         }
-        self._boxes = {name: self.add(ViewerCheckbox(name, False, hint=hints[name])) for name in self._drawers}
+        self._boxes = {name: self.add(ViewerCheckbox(name, False, hint=hints[name])) for name in hints}
         self._cameras = self.add(ViewerCheckbox("Training cameras", True, cb_hook=self._show_cameras))
         self._background = self.add(ViewerRGB("Background", _WHITE))  # pyright: ignore[reportArgumentType]
-        self._nodes: dict[str, tuple[object, SceneNodeHandle]] = {}
+        self._nodes: dict[str, tuple[PosedBody, SceneNodeHandle]] = {}
 
     @property
     def in_front(self) -> bool:
@@ -101,18 +82,33 @@ class SceneOverlays(Folder):
         values = [finite(value, 255.0, 0.0, 255.0) / 255 for value in self._background.value]
         return torch.tensor(values, device=device)
 
-    def draw(self, pose: ShownPose) -> None:
-        """Bring the scene up to date. What has not changed is not sent again."""
+    def draw(
+        self, person: CanonicalBody, body: PosedBody, cells: Callable[[], OccupiedCells], union: OccupiedCells
+    ) -> None:
+        """Bring the scene up to date. What has not changed is not sent again.
+
+        Args:
+            person: The body that is drawn.
+            body: The pose; another object whenever anything here has changed.
+            cells: Gives its occupied cells, in root space; preparing them takes a while.
+            union: The occupied cells of all training poses, in root space.
+        """
+        drawers: dict[str, Callable[[SceneApi, str], SceneNodeHandle]] = {
+            _BODY: partial(_draw_body, person, body),
+            _SKELETON: partial(_draw_skeleton, person.skeleton, body),
+            _BOX: partial(_draw_box, union, body),
+            _UNION_CELLS: lambda scene, name: _draw_cells(union, body, (255, 150, 60), scene, name),
+            _POSE_CELLS: lambda scene, name: _draw_cells(cells(), body, (110, 220, 110), scene, name),
+        }
         scene = self._control.viser_server.scene
         for name, checkbox in self._boxes.items():
-            key, node = self._nodes.get(name, (None, None))
+            drawn, node = self._nodes.get(name, (None, None))
             if not checkbox.value:
                 if node is not None:
                     node.remove()
                     del self._nodes[name]
-            elif key != pose.key:
-                node = self._drawers[name](scene, f"/avatar/{name}", pose)
-                self._nodes[name] = (pose.key, node)
+            elif drawn is not body:
+                self._nodes[name] = body, drawers[name](scene, f"/avatar/{name}")
 
     def _show_cameras(self, _: object) -> None:
         viewer: Viewer | None = getattr(self._control, "viewer", None)
@@ -122,36 +118,38 @@ class SceneOverlays(Folder):
         viewer.set_camera_visibility(shown)
         viewer.hide_images.visible, viewer.show_images.visible = shown, not shown
 
-    # Each replaces the node of that name
 
-    def _draw_body(self, scene: SceneApi, name: str, pose: ShownPose) -> SceneNodeHandle:
-        bones = pose.body.bone_transforms
-        transforms = (self.body.weights.to(bones) @ bones[:, :3].reshape(-1, 12)).view(-1, 3, 4)
-        points = F.pad(self.body.vertices.to(bones), (0, 1), value=1.0)
-        vertices = to_scene((transforms @ points[..., None])[..., 0], pose.body)
-        faces = self.body.faces.cpu().numpy()
-        return scene.add_mesh_simple(name, vertices, faces, color=(90, 170, 255), opacity=0.6, side="double")
+# Each replaces the node of that name
 
-    def _draw_skeleton(self, scene: SceneApi, name: str, pose: ShownPose) -> SceneNodeHandle:
-        bones = pose.body.bone_transforms
-        points = F.pad(self.body.joints.to(bones), (0, 1), value=1.0)
-        joints = to_scene((bones[:, :3] @ points[..., None])[..., 0], pose.body)
-        parents = np.array(self.body.parents[1:])
-        vertices, faces = bars(joints[parents], joints[1:], _BONE_RADIUS * VISER_NERFSTUDIO_SCALE_RATIO)
-        return scene.add_mesh_simple(name, vertices, faces, color=(255, 211, 105), flat_shading=True, side="double")
 
-    def _draw_box(self, scene: SceneApi, name: str, pose: ShownPose) -> SceneNodeHandle:
-        corner = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], device=pose.union.aabb.device)
-        corners = to_scene(torch.where(corner > 0, pose.union.aabb[3:], pose.union.aabb[:3]), pose.body)
-        # Corners that differ in one bit are the ends of an edge.
-        edges = np.array([(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit])
-        radius = _EDGE_RADIUS * VISER_NERFSTUDIO_SCALE_RATIO
-        vertices, faces = bars(corners[edges[:, 0]], corners[edges[:, 1]], radius)
-        return scene.add_mesh_simple(name, vertices, faces, color=(255, 110, 110), flat_shading=True, side="double")
+def _draw_body(person: CanonicalBody, body: PosedBody, scene: SceneApi, name: str) -> SceneNodeHandle:
+    bones = body.bone_transforms
+    posed = skinned(person.vertices.to(bones), person.body.skinning_weights.to(bones), bones[None])[0]
+    faces = person.body.faces.cpu().numpy()
+    vertices = to_scene(posed, body)
+    return scene.add_mesh_simple(name, vertices, faces, color=(90, 170, 255), opacity=0.6, side="double")
+
+
+def _draw_skeleton(skeleton: Skeleton, body: PosedBody, scene: SceneApi, name: str) -> SceneNodeHandle:
+    frames = body.bone_transforms @ skeleton.frames.to(body.bone_transforms)
+    joints = to_scene(frames[:, :3, 3], body)
+    parents = np.array(skeleton.parents[1:])
+    vertices, faces = bars(joints[parents], joints[1:], _BONE_RADIUS * VISER_NERFSTUDIO_SCALE_RATIO)
+    return scene.add_mesh_simple(name, vertices, faces, color=(255, 211, 105), flat_shading=True, side="double")
+
+
+def _draw_box(union: OccupiedCells, body: PosedBody, scene: SceneApi, name: str) -> SceneNodeHandle:
+    corner = torch.tensor([[i & 1, i >> 1 & 1, i >> 2] for i in range(8)], device=union.aabb.device)
+    corners = to_scene(torch.where(corner > 0, union.aabb[3:], union.aabb[:3]), body)
+    # Corners that differ in one bit are the ends of an edge.
+    edges = np.array([(i, i | bit) for i in range(8) for bit in (1, 2, 4) if not i & bit])
+    radius = _EDGE_RADIUS * VISER_NERFSTUDIO_SCALE_RATIO
+    vertices, faces = bars(corners[edges[:, 0]], corners[edges[:, 1]], radius)
+    return scene.add_mesh_simple(name, vertices, faces, color=(255, 110, 110), flat_shading=True, side="double")
 
 
 def _draw_cells(
-    scene: SceneApi, name: str, cells: OccupiedCells, body: PosedBody, color: tuple[int, int, int]
+    cells: OccupiedCells, body: PosedBody, color: tuple[int, int, int], scene: SceneApi, name: str
 ) -> SceneNodeHandle:
     """The middles of the outermost occupied cells; the others cannot be seen."""
     free = F.pad(~cells.binaries, (1,) * 6, value=True)
@@ -166,7 +164,7 @@ def _draw_cells(
 
 
 def to_scene(points: Float[Tensor, "n 3"], body: PosedBody) -> Float[np.ndarray, "n 3"]:
-    """From root space to the viewer's scene, which is nerfstudio's world enlarged; waits for the device."""
+    """From root space to the viewer's scene, which is nerfstudio's world enlarged; blocks the host."""
     rotation, translation = body.world_to_root[:3, :3], body.world_to_root[:3, 3]
     return ((points - translation) @ rotation * VISER_NERFSTUDIO_SCALE_RATIO).cpu().numpy()
 

@@ -52,7 +52,7 @@ def test_runs_are_not_made_again_but_for_failed_ones_and_those_of_other_options(
 def test_figures_are_those_of_the_commands(
     benchmark: Poses, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], looks=1, num_rays=64))
+    monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], steps_per_frame=1, num_rays=64))
     benchmark.subjects, benchmark.method, benchmark.steps = (demo_subject,), "instant-avatar-lite", 6
     benchmark.options = tuple(TINY_TRAINING)
     benchmark.main()

@@ -101,14 +101,15 @@ def test_missing_frame_is_a_warning_that_says_where(folder, said):
 def test_training_stops_before_the_first_step(folder):
     folder.edit_masks(lambda mask: 255 - mask)
     with pytest.raises(InputError, match=r"--pipeline\.check-data warn"):
-        build_pipeline(folder.save(), "stop")
-    build_pipeline(folder.path, "warn")
+        build_pipeline(folder.save(), "stop").prepare_training(resumed=False)
+    build_pipeline(folder.path, "warn").prepare_training(resumed=False)
 
 
 def test_evaluation_stops_on_wrong_frames_and_training_does_not(folder, said):
     """Held-out frames alone are wrong."""
     folder.transl[8:] *= 1000
     pipeline = build_pipeline(folder.save(), "stop", test_mode="val")
+    pipeline.prepare_training(resumed=False)
     assert "fit" in said[0]
     with pytest.raises(InputError, match=r"in millimetres: .*evaluate --check-data warn"):
         pipeline.get_average_eval_image_metrics(get_std=True)

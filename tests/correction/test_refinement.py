@@ -9,10 +9,10 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PoseBank
 from instantavatar_ns.body.canonical import canonical_transforms
 from instantavatar_ns.body.kinematics import ancestor_table, skinning_transforms
 from instantavatar_ns.body.model import NUM_JOINTS, BodyModel, load_body_model
+from instantavatar_ns.body.posed import pose_body
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import joint_rotations, pose_error
 from instantavatar_ns.correction.refinement import (
@@ -61,15 +61,15 @@ def disturb(refinement: PoseRefinement, size: float = 0.02) -> None:
             values.copy_(size * torch.randn(values.shape, generator=random))
 
 
-def test_without_corrections_poses_are_those_of_the_bank(
+def test_without_corrections_poses_are_the_given_ones(
     body: BodyModel, poses: PoseSequence, world: Tensor, refinement: PoseRefinement
 ) -> None:
-    bank = PoseBank(body, poses, world)
-    assert len(refinement) == len(bank)
-    torch.testing.assert_close(refinement.bone_transforms, bank.bone_transforms, atol=1e-5, rtol=0)
+    posed = pose_body(body, poses, world)
+    assert len(refinement) == len(posed)
+    torch.testing.assert_close(refinement.bone_transforms, posed.bone_transforms, atol=1e-5, rtol=0)
     for frame in range(FRAMES):
-        torch.testing.assert_close(refinement[frame].world_to_root, bank[frame].world_to_root, atol=1e-5, rtol=0)
-        torch.testing.assert_close(refinement[frame].bone_transforms, bank[frame].bone_transforms, atol=1e-5, rtol=0)
+        torch.testing.assert_close(refinement[frame].world_to_root, posed[frame].world_to_root, atol=1e-5, rtol=0)
+        torch.testing.assert_close(refinement[frame].bone_transforms, posed[frame].bone_transforms, atol=1e-5, rtol=0)
 
 
 def test_poses_turn_about_joints_that_were_moved(
@@ -78,23 +78,18 @@ def test_poses_turn_about_joints_that_were_moved(
     moved = body.with_joints_moved(0.01 * torch.randn(NUM_JOINTS, 3, generator=torch.Generator().manual_seed(5)))
     assert torch.equal(moved.rest(poses.betas)[0], body.rest(poses.betas)[0]), "the surface stays"
     torch.testing.assert_close(canonical_transforms(moved, poses.betas), canonical_transforms(body, poses.betas))
-    bank = PoseBank(body, poses, world)
-    before = bank.bone_transforms.clone()
-    bank.set_body(moved)
-    assert (bank.bone_transforms - before).abs().max() > 0.002
-    torch.testing.assert_close(bank.bone_transforms, PoseBank(moved, poses, world).bone_transforms)
+    before, posed = (pose_body(one, poses, world) for one in (body, moved))
+    assert (posed.bone_transforms - before.bone_transforms).abs().max() > 0.002
     knots = torch.zeros(refinement.basis.shape[1], NUM_JOINTS + 1, 3)
     refinement.start_from(knots, torch.zeros_like(refinement.start), 0.01, moved.rest(poses.betas)[1])
-    torch.testing.assert_close(refinement.bone_transforms, bank.bone_transforms, atol=1e-5, rtol=0)
-    torch.testing.assert_close(refinement[1].world_to_root, bank[1].world_to_root, atol=1e-5, rtol=0)
-    bank.set_body(body)
-    torch.testing.assert_close(bank.bone_transforms, before)
+    torch.testing.assert_close(refinement.bone_transforms, posed.bone_transforms, atol=1e-5, rtol=0)
+    torch.testing.assert_close(refinement[1].world_to_root, posed[1].world_to_root, atol=1e-5, rtol=0)
 
 
 def test_corrections_are_composed_not_added(
     body: BodyModel, poses: PoseSequence, world: Tensor, refinement: PoseRefinement
 ) -> None:
-    """The bank of the poses that scipy composes is the bank of the corrections."""
+    """The corrected poses are those that scipy composes."""
     disturb(refinement)
     corrections = refinement.corrections().detach()
     assert corrections[:, :-1].norm(dim=-1).mean() > 0.05, "large enough that adding would differ"
@@ -102,9 +97,9 @@ def test_corrections_are_composed_not_added(
     turned = Rotation.from_rotvec(corrections[:, :-1].reshape(-1, 3)) * Rotation.from_rotvec(given)
     thetas = torch.from_numpy(turned.as_rotvec()).float().view(FRAMES, 72)
     composed = PoseSequence(poses.betas, thetas[:, :3], thetas[:, 3:], poses.transl + corrections[:, -1])
-    bank = PoseBank(body, composed, world)
-    torch.testing.assert_close(refinement.bone_transforms.detach(), bank.bone_transforms, atol=2e-5, rtol=0)
-    torch.testing.assert_close(refinement[3].world_to_root.detach(), bank[3].world_to_root, atol=2e-5, rtol=0)
+    posed = pose_body(body, composed, world)
+    torch.testing.assert_close(refinement.bone_transforms.detach(), posed.bone_transforms, atol=2e-5, rtol=0)
+    torch.testing.assert_close(refinement[3].world_to_root.detach(), posed[3].world_to_root, atol=2e-5, rtol=0)
     added = thetas - (given + corrections[:, :-1].reshape(-1, 3)).view(FRAMES, 72)
     assert added.abs().max() > 1e-3
 
@@ -242,15 +237,6 @@ def test_corrections_keep_their_meaning_where_coordinates_come_out_otherwise(
     elsewhere = PoseRefinement(body, poses, TIMES, world, mirrored, knot_spacing=8.0)
     elsewhere.load_state_dict(refinement.state_dict())
     torch.testing.assert_close(elsewhere.corrections(), refinement.corrections())
-
-
-def test_older_checkpoints_load(refinement: PoseRefinement) -> None:
-    disturb(refinement)
-    expected, state = refinement.corrections(), refinement.state_dict()
-    for name in ("coordinates", "start", "certainty", "joints"):
-        del state[name]
-    refinement.load_state_dict(state)
-    torch.testing.assert_close(refinement.corrections(), expected)
 
 
 def test_corrections_begin_where_they_are_given(refinement: PoseRefinement) -> None:

@@ -8,6 +8,7 @@ from PIL import Image
 from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
 from tests.data.subjects import HEIGHT, INTRINSIC, WIDTH, write_instantavatar_folder
@@ -47,9 +48,9 @@ def test_subject_json_and_options_choose_the_frames(tmp_path):
 def test_poses_follow_their_frames(folder):
     poses = np.load(folder / "poses.npz")
     outputs = parse(folder, "test", train_frames=(1, 8, 3))
-    bank, ids = outputs.metadata["poses"], outputs.cameras.metadata["pose_id"].flatten()
+    bank, ids = subject_of(outputs.metadata).poses, outputs.cameras.metadata["pose_id"].flatten()
     assert len(bank) == 5
-    assert outputs.metadata["train_pose_ids"].tolist() == [0, 1, 2]
+    assert subject_of(outputs.metadata).num_train == 3
     assert ids.tolist() == [3, 4] and ids.dtype == torch.int64
     rows = [1, 4, 7, 8, 9]
     np.testing.assert_allclose(torch.cat([bank.global_orient, bank.body_pose], 1), poses["thetas"][rows], rtol=1e-6)
@@ -74,9 +75,9 @@ def test_files_of_a_split_cover_it_in_order(folder):
             transl=np.arange(count)[:, None] * np.ones((1, 3)) + shift,
         )
     outputs = parse(folder, train_frames=(0, 8, 2))
-    assert outputs.metadata["poses"].transl[:, 0].tolist() == [100, 101, 102, 103, 200, 201]
-    assert outputs.metadata["poses"].betas.tolist() == [1.0] * 10
-    assert parse(folder, poses="poses.npz").metadata["poses"].transl[0, 0] < 1
+    assert subject_of(outputs.metadata).poses.transl[:, 0].tolist() == [100, 101, 102, 103, 200, 201]
+    assert subject_of(outputs.metadata).poses.betas.tolist() == [1.0] * 10
+    assert subject_of(parse(folder, poses="poses.npz").metadata).poses.transl[0, 0] < 1
     with pytest.raises(InputError, match=r"anim_nerf_train\.npz: expected 8 poses, .* the split, found 4"):
         parse(folder)
 
@@ -88,7 +89,9 @@ def test_order_of_preference_among_pose_files(folder):
         np.savez(path, poses=np.zeros((10, 72)), trans=np.full((10, 3), x), betas=np.zeros(10))
 
     def found(**options):
-        return parse(folder, test_frames=(0, 10, 1), train_frames=(0, 10, 1), **options).metadata["poses"].transl[0, 0]
+        return subject_of(
+            parse(folder, test_frames=(0, 10, 1), train_frames=(0, 10, 1), **options).metadata
+        ).poses.transl[0, 0]
 
     for name, x in [("poses_optimized.npz", 1), ("poses/train.npz", 2), ("poses/anim_nerf_train.npz", 3)]:
         write(name, x)
@@ -107,10 +110,10 @@ def test_cameras_see_what_the_dataset_sees(folder):
     extrinsics[:, 2, 3] = np.linspace(0, 0.5, 10)
     np.savez(folder / "cameras.npz", intrinsic=INTRINSIC, extrinsic=extrinsics, height=HEIGHT, width=WIDTH)
     outputs = parse(folder, "test", downscale=2)
-    bank, cameras = outputs.metadata["poses"], outputs.cameras
-    body = load_body_model(outputs.metadata["body_model"])
+    bank, cameras = subject_of(outputs.metadata).poses, outputs.cameras
+    body = load_body_model(subject_of(outputs.metadata).body_model)
     vertices = body.vertices(bank.betas, bank.global_orient, bank.body_pose, bank.transl).double()
-    to_world = torch.linalg.inv(outputs.metadata["world_to_dataset"].double())
+    to_world = torch.linalg.inv(subject_of(outputs.metadata).world_to_dataset.double())
     for index in range(2):
         posed = vertices[cameras.metadata["pose_id"][index, 0]]
         seen = posed.numpy() @ extrinsics[8 + index, :3, :3].T + extrinsics[8 + index, :3, 3]
@@ -129,13 +132,13 @@ def test_cameras_see_what_the_dataset_sees(folder):
 
 def test_world_is_upright_around_the_person(folder):
     outputs = parse(folder)
-    bank = outputs.metadata["poses"]
-    to_dataset = outputs.metadata["world_to_dataset"]
+    bank = subject_of(outputs.metadata).poses
+    to_dataset = subject_of(outputs.metadata).world_to_dataset
     torch.testing.assert_close(to_dataset[:3, :3] @ to_dataset[:3, :3].T, torch.eye(3), atol=1e-5, rtol=0)
     assert torch.linalg.det(to_dataset[:3, :3]) == pytest.approx(1.0, abs=1e-5)
     # The dataset has OpenCV axes: z ahead of the camera becomes y, up is -y.
     torch.testing.assert_close(to_dataset[:3, 1:3].T, torch.tensor([[0.0, 0, 1], [0, -1, 0]]), atol=0.02, rtol=0)
-    pelvis = bank.transl[:8].mean(0) + load_body_model(outputs.metadata["body_model"]).rest(bank.betas)[1][0]
+    pelvis = bank.transl[:8].mean(0) + load_body_model(subject_of(outputs.metadata).body_model).rest(bank.betas)[1][0]
     torch.testing.assert_close(to_dataset[:3, 3], pelvis, atol=1e-5, rtol=0)
     to_world = torch.linalg.inv(to_dataset)
     torch.testing.assert_close(outputs.dataparser_transform, to_world[:3], atol=1e-5, rtol=0)
@@ -143,10 +146,10 @@ def test_world_is_upright_around_the_person(folder):
 
 def test_scene_box_holds_the_person(shared_subjects):
     outputs = parse(shared_subjects / "dev-female", "test", eval_set="novel")
-    bank, body = outputs.metadata["poses"], load_body_model(outputs.metadata["body_model"])
+    bank, body = subject_of(outputs.metadata).poses, load_body_model(subject_of(outputs.metadata).body_model)
     rows = torch.arange(0, len(bank), 10)
     vertices = body.vertices(bank.betas, bank.global_orient[rows], bank.body_pose[rows], bank.transl[rows])
-    to_world = torch.linalg.inv(outputs.metadata["world_to_dataset"])
+    to_world = torch.linalg.inv(subject_of(outputs.metadata).world_to_dataset)
     world = (vertices @ to_world[:3, :3].T + to_world[:3, 3]).reshape(-1, 3)
     low, high = outputs.scene_box.aabb
     assert (world > low + 0.1).all() and (world < high - 0.1).all()
@@ -177,12 +180,12 @@ def test_novel_recording(folder):
     (folder / "novel" / "body").rmdir()
     train, test = parse(folder, eval_set="novel"), parse(folder, "test", eval_set="novel")
     assert len(train.image_filenames) == 8 and len(test.image_filenames) == 4
-    assert all("novel" in path.parts for path in [*test.image_filenames, *test.metadata["foreground_masks"]])
-    assert len(train.metadata["poses"]) == len(test.metadata["poses"]) == 14
+    assert all("novel" in path.parts for path in [*test.image_filenames, *subject_of(test.metadata).mask_filenames])
+    assert len(subject_of(train.metadata).poses) == len(subject_of(test.metadata).poses) == 14
     assert test.cameras.metadata["pose_id"].flatten().tolist() == [10, 11, 12, 13]
-    torch.testing.assert_close(train.metadata["world_to_dataset"], test.metadata["world_to_dataset"])
+    torch.testing.assert_close(subject_of(train.metadata).world_to_dataset, subject_of(test.metadata).world_to_dataset)
     # Given as a subject of its own, it still has the subject's body.
-    assert parse(folder / "novel").metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
+    assert subject_of(parse(folder / "novel").metadata).body_model == str(folder / "body" / "SMPL_NEUTRAL.npz")
 
 
 @pytest.mark.parametrize(("difference", "said"), [(0.1, 0), (1.5, 1)])
@@ -213,15 +216,15 @@ def test_frames_without_a_person_are_left_out(folder, notices_given):
     for poses in ("anim_nerf", "poses"):
         train = parse(folder, poses=poses, skip_frames_without_person=True)
         test = parse(folder, "test", poses=poses, skip_frames_without_person=True)
-        assert frame_numbers(train) == train.metadata["frame_numbers"].tolist() == kept
-        assert frame_numbers(test) == test.metadata["frame_numbers"].tolist() == kept_test
-        assert train.metadata["train_pose_ids"].tolist() == train.cameras.metadata["pose_id"].flatten().tolist()
+        assert frame_numbers(train) == subject_of(train.metadata).frame_numbers.tolist() == kept
+        assert frame_numbers(test) == subject_of(test.metadata).frame_numbers.tolist() == kept_test
+        assert list(range(subject_of(train.metadata).num_train)) == train.cameras.metadata["pose_id"].flatten().tolist()
         assert test.cameras.metadata["pose_id"].flatten().tolist() == [6]
         rows = kept + kept_test
         expected = given[rows] if poses == "poses" else [[0, 0, 3 + number] for number in rows]
-        np.testing.assert_allclose(train.metadata["poses"].transl, expected, rtol=1e-6)
+        np.testing.assert_allclose(subject_of(train.metadata).poses.transl, expected, rtol=1e-6)
         for outputs, numbers in ((train, kept), (test, kept_test)):
-            to_dataset = outputs.metadata["world_to_dataset"]
+            to_dataset = subject_of(outputs.metadata).world_to_dataset
             centers = outputs.cameras.camera_to_worlds[:, :, 3] @ to_dataset[:3, :3].T + to_dataset[:3, 3]
             np.testing.assert_allclose(centers[:, 0], -extrinsics[numbers, 0, 3], atol=1e-6)
             for index, number in enumerate(numbers):
@@ -250,7 +253,7 @@ def test_poses_of_all_images_under_the_name_of_the_split(folder):
     ):
         parse(folder)
     # Both ways out are ways out.
-    assert len(parse(folder, poses="train").metadata["poses"]) == 10
+    assert len(subject_of(parse(folder, poses="train").metadata).poses) == 10
     assert len(parse(folder, train_frames=(0, 10, 1)).image_filenames) == 10
 
 
@@ -266,10 +269,10 @@ def test_held_out_frames_that_are_trained_on(tmp_path, notices_given):
 
 
 def test_body_model_choice(folder):
-    assert parse(folder).metadata["body_model"] == str(folder / "body" / "SMPL_NEUTRAL.npz")
+    assert subject_of(parse(folder).metadata).body_model == str(folder / "body" / "SMPL_NEUTRAL.npz")
     np.savez(folder / "body" / "SMPL_MALE.npz", **random_body(1))
     chosen = str(folder / "body" / "SMPL_MALE.npz")
-    assert parse(folder, body_model=chosen).metadata["body_model"] == chosen
+    assert subject_of(parse(folder, body_model=chosen).metadata).body_model == chosen
     with pytest.raises(InputError, match=r"found SMPL_MALE\.npz, SMPL_NEUTRAL\.npz"):
         parse(folder)
 
@@ -389,9 +392,9 @@ def test_silhouettes_lie_on_the_masks(shared_subjects):
     """Vertices of the posed body, projected with nerfstudio's cameras, fall on the person in the mask."""
     for eval_set in ("heldout", "novel"):
         outputs = parse(shared_subjects / "dev-male", "test", eval_set=eval_set, poses="truth")
-        bank, cameras = outputs.metadata["poses"], outputs.cameras
-        body = load_body_model(outputs.metadata["body_model"])
-        to_world = torch.linalg.inv(outputs.metadata["world_to_dataset"])
+        bank, cameras = subject_of(outputs.metadata).poses, outputs.cameras
+        body = load_body_model(subject_of(outputs.metadata).body_model)
+        to_world = torch.linalg.inv(subject_of(outputs.metadata).world_to_dataset)
         dataset = AvatarDataset(outputs)
         for index in (0, 13, 29):
             row = cameras.metadata["pose_id"][index]

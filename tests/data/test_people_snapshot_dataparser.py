@@ -16,6 +16,7 @@ import torch
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
 from instantavatar_ns.data.splits import published_split
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
 from tests.data.subjects import write_people_snapshot
@@ -43,7 +44,7 @@ def test_frames_are_those_of_the_split(folder):
         assert images[0].shape == (32, 32, 4)
         inside = images[0][8:24, 10:22, 3]
         assert inside.min() == 255 and images[0][..., 3].sum() == 255 * inside.size
-    bank = train.metadata["poses"]
+    bank = subject_of(train.metadata).poses
     with h5py.File(folder / "reconstructed_poses.hdf5") as file:
         np.testing.assert_allclose(bank.transl, file["trans"][:][[0, 4, 8, 10, 11]], rtol=1e-6)
 
@@ -61,7 +62,7 @@ def test_camera_pose(folder):
     camera.update(camera_rt=np.array([0.0, 0.2, 0.0]), camera_t=np.array([0.1, 0.2, 0.3]))
     (folder / "camera.pkl").write_bytes(pickle.dumps(camera, 2))
     outputs = parse(folder)
-    to_dataset = outputs.metadata["world_to_dataset"]
+    to_dataset = subject_of(outputs.metadata).world_to_dataset
     center = to_dataset[:3, :3] @ outputs.cameras.camera_to_worlds[0, :, 3] + to_dataset[:3, 3]
     expected = -cv2.Rodrigues(camera["camera_rt"])[0].T @ camera["camera_t"]
     np.testing.assert_allclose(center, expected, atol=1e-5)
@@ -129,7 +130,7 @@ def test_killed_half_way(folder, repo_root):
     cache = folder.parent / "cache"
     assert [path.suffix for path in cache.iterdir()] == [".partial"]
     outputs = parse(folder)
-    assert all(path.is_file() for path in [*outputs.image_filenames, *outputs.metadata["foreground_masks"]])
+    assert all(path.is_file() for path in [*outputs.image_filenames, *subject_of(outputs.metadata).mask_filenames])
     assert [path.suffix for path in cache.iterdir()] == [""]
 
 
@@ -244,9 +245,9 @@ def test_frames_without_a_person_are_left_out(folder):
     with pytest.raises(InputError, match="--skip-frames-without-person True"):
         AvatarDataset(parse(folder, **options)).get_numpy_image(1)
     outputs = parse(folder, skip_frames_without_person=True, **options)
-    assert outputs.metadata["train_frame_numbers"].tolist() == [0, 8]
+    assert subject_of(outputs.metadata).train_numbers.tolist() == [0, 8]
     assert round(float(AvatarDataset(outputs).get_numpy_image(1)[..., :3].mean()) / 10) == 8
-    assert len(outputs.metadata["poses"]) == 4
+    assert len(subject_of(outputs.metadata).poses) == 4
 
 
 @pytest.mark.parametrize("name", ["masks.hdf5", "reconstructed_poses.hdf5"])
@@ -272,8 +273,8 @@ def test_anim_nerf_poses_are_preferred(folder):
         arrays = {"global_orient": np.zeros((count, 3)), "body_pose": np.zeros((count, 69)), "betas": np.zeros(10)}
         np.savez(folder / "poses" / f"anim_nerf_{split}.npz", transl=np.full((count, 3), 7.0), **arrays)
     options = {"train_frames": (0, 9, 4), "test_frames": (10, 12, 1)}
-    assert parse(folder, **options).metadata["poses"].transl.unique().tolist() == [7.0]
-    assert parse(folder, poses="reconstructed", **options).metadata["poses"].transl.max() < 7
+    assert subject_of(parse(folder, **options).metadata).poses.transl.unique().tolist() == [7.0]
+    assert subject_of(parse(folder, poses="reconstructed", **options).metadata).poses.transl.max() < 7
 
 
 def test_body_model_must_be_given(folder, capsys):
@@ -281,7 +282,7 @@ def test_body_model_must_be_given(folder, capsys):
         parse(folder, body_model="auto")
     (folder / "body").mkdir()
     (folder.parent / "SMPL_MALE.npz").rename(folder / "body" / "SMPL_MALE.npz")
-    assert parse(folder, body_model="auto").metadata["body_model"] == str(folder / "body" / "SMPL_MALE.npz")
+    assert subject_of(parse(folder, body_model="auto").metadata).body_model == str(folder / "body" / "SMPL_MALE.npz")
 
 
 def test_published_splits():

@@ -10,7 +10,7 @@ import trimesh
 from nerfstudio.utils.eval_utils import eval_setup
 
 from instantavatar_ns.export.avatar import AvatarMesh
-from instantavatar_ns.export.motions import closed, place, posed_body
+from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.export.surface import Surface
 from instantavatar_ns.motion.editing import MotionOptions, Root
 from instantavatar_ns.motion.motion import load_motion
@@ -51,9 +51,9 @@ def test_clip_moves_the_mesh_as_the_deformer_does(glb, model, dance):
     """Four of a vertex's bones are kept; what they miss of the deformer's 24 is millimetres."""
     motion = place(dance, model, AS_GIVEN)
     surface = Surface(glb.positions, glb.faces.astype(np.int32), glb.normals)
-    avatar = AvatarMesh(model, surface)
+    avatar, poses = AvatarMesh(model, surface), model.poses.posed(motion.with_shape(model.subject.poses.betas))
     for frame, time in enumerate(glb.clip_times("poses")):
-        expected = avatar.posed_vertices(posed_body(motion, frame, model))
+        expected = avatar.posed_vertices(poses[frame])
         distance = np.linalg.norm(glb.posed("poses", float(time)) - expected, axis=1)
         assert distance.mean() < 0.003 and np.quantile(distance, 0.99) < 0.02
 
@@ -79,18 +79,16 @@ def test_texture_shows_the_field_at_the_surface(glb, model):
 
 def test_motions_start_where_the_person_stands(model, dance):
     motion = place(dance, model, MotionOptions())
-    first = model.train_pose_ids[0]
-    poses = model.kwargs["metadata"]["poses"]
-    torch.testing.assert_close(motion.poses.transl[0], poses.transl[first])
+    torch.testing.assert_close(motion.transl[0], model.subject.poses.transl[0])
     assert motion.fps == load_motion(dance).fps
 
 
 def test_roots_go_where_the_option_says(model):
     """From where the person stands; only `as-recorded` walks three metres away."""
-    stand = model.kwargs["metadata"]["poses"].transl[model.train_pose_ids[0]]
+    stand = model.subject.stand.transl[0]
     ways = {}
     for root in get_args(Root):
-        transl = place(Path("walk"), model, MotionOptions(root=root)).poses.transl
+        transl = place(Path("walk"), model, MotionOptions(root=root)).transl
         torch.testing.assert_close(transl[0], stand, atol=1e-5, rtol=0)
         ways[root] = float((transl - stand).norm(dim=1).max())
     assert 3.0 < ways["as-recorded"] < 3.3 and ways["follow"] < 0.1 and ways["in-place"] < 0.05
@@ -99,9 +97,9 @@ def test_roots_go_where_the_option_says(model):
 def test_looped_clip_ends_with_its_first_key(model):
     motion = place(Path("stretch"), model, MotionOptions(end_frame=61, loop=0.5))
     repeated = closed(motion)
-    assert (len(motion.poses), len(repeated.poses)) == (60, 61)
+    assert (len(motion), len(repeated)) == (60, 61)
     for name in ("global_orient", "body_pose", "transl"):
-        values = getattr(repeated.poses, name)
+        values = getattr(repeated, name)
         assert torch.equal(values[0], values[-1])
         steps = (values[1:] - values[:-1]).abs().amax(dim=1)
         assert steps[-1] < 1.2 * steps[:-1].max() + 1e-6, "no jump into it"

@@ -15,12 +15,13 @@ WALK, UP = Path("walk"), torch.tensor([0.0, 1.0, 0.0])
 STAND = PoseSequence(torch.rand(10), torch.zeros(1, 3), torch.zeros(1, 69), torch.tensor([[1.0, 2.0, 3.0]]))
 
 
-def test_motion_has_the_persons_shape_and_starts_where_the_person_stands() -> None:
-    poses, fps = load_run_motion(WALK, MotionOptions(), STAND, UP)
-    walk = load_motion(WALK)
-    assert poses.betas is STAND.betas and fps == walk.fps
-    torch.testing.assert_close(poses.transl[0], STAND.transl[0])
-    torch.testing.assert_close(poses.body_pose, walk.body_pose)
+def test_motion_starts_where_the_person_stands_and_takes_the_persons_shape() -> None:
+    motion, walk = load_run_motion(WALK, MotionOptions(), STAND, UP), load_motion(WALK)
+    assert (motion.fps, motion.name) == (walk.fps, "walk")
+    torch.testing.assert_close(motion.transl[0], STAND.transl[0])
+    torch.testing.assert_close(motion.body_pose, walk.body_pose)
+    poses = motion.with_shape(STAND.betas)
+    assert poses.betas is STAND.betas and poses.transl is motion.transl
 
 
 def test_what_the_file_does_not_say_is_given(tmp_path: Path) -> None:
@@ -30,9 +31,9 @@ def test_what_the_file_does_not_say_is_given(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", poses=poses, trans=np.zeros((5, 3)), fps=np.nan)
     for up, lean in (("y", 90.0), ("z", 0.0)):
         options = MotionOptions(source_fps=50.0, up=up)
-        played, fps = load_run_motion(tmp_path / "m.npz", options, STAND, UP)
+        played = load_run_motion(tmp_path / "m.npz", options, STAND, UP)
         head = Rotation.from_rotvec(played.global_orient.double().numpy()).apply([0.0, 1.0, 0.0])
-        assert fps == 50.0
+        assert played.fps == 50.0
         np.testing.assert_allclose(np.degrees(np.arccos(head @ UP.numpy())), lean, atol=0.1)
 
 
@@ -40,7 +41,7 @@ def test_options_are_heeded() -> None:
     walk = load_motion(WALK)
     seconds = 3 / walk.fps
     options = MotionOptions(end_frame=5, root="as-recorded", place="dataset", fps=walk.fps * 2, transition=seconds)
-    poses, fps = load_run_motion(WALK, options, STAND, UP)
-    assert fps == 2 * walk.fps and len(poses) == 6 + 9
-    torch.testing.assert_close(poses.transl[0], STAND.transl[0])
-    torch.testing.assert_close(poses.transl[6::2], walk.transl[:5])
+    motion = load_run_motion(WALK, options, STAND, UP)
+    assert motion.fps == 2 * walk.fps and len(motion) == 6 + 9
+    torch.testing.assert_close(motion.transl[0], STAND.transl[0])
+    torch.testing.assert_close(motion.transl[6::2], walk.transl[:5])

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose
 

@@ -12,9 +12,10 @@ import torch
 
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.buffered import render_buffered
-from instantavatar_ns.rendering.buffers import BufferSizes, RenderBuffers
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.packed import render_packed
+from instantavatar_ns.rendering.step_buffers import StepBuffers
 from tests.rendering.scenes import DEVICE, Scene, posed
 
 RULES = SampleRules(step=0.05)
@@ -63,8 +64,8 @@ def test_gradients_to_field_and_pose_are_those_of_the_packed_renderer(scene: Sce
 def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("instantavatar_ns.rendering.buffers._SAMPLES_PER_RAY", 1)
-    buffers = RenderBuffers()
+    monkeypatch.setattr("instantavatar_ns.rendering.step_buffers._SAMPLES_PER_RAY", 1)
+    buffers = StepBuffers()
     _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) == 36, "what was rendered, not what was wanted"
     away = Rays(scene.rays.origins, -scene.rays.directions)
@@ -84,8 +85,8 @@ def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
     assert not capsys.readouterr().out
 
 
-def checked(buffers: RenderBuffers) -> bool:
-    """Return whether a check enlarged buffers; on a GPU the second one knows of the last step."""
+def checked(buffers: StepBuffers) -> bool:
+    """Whether a check enlarged buffers; on a GPU it is the second one that knows of the last step."""
     enlarged = buffers.check()
     if DEVICE == "cpu":
         return enlarged
@@ -95,8 +96,8 @@ def checked(buffers: RenderBuffers) -> bool:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_check_does_not_wait_for_the_gpu(scene: Scene) -> None:
-    buffers = RenderBuffers()
+def test_check_does_not_block_the_host(scene: Scene) -> None:
+    buffers = StepBuffers()
     buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     torch.cuda.set_sync_debug_mode("error")
     try:

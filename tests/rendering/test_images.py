@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.rendering import image_buffers, rounds_triton
-from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering import capacity, image_buffers, rounds_triton
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, block_size, split
 from instantavatar_ns.rendering.image_rounds import render_rounds
@@ -122,7 +122,7 @@ def test_camera_within_the_person_and_rays_that_miss(quick: Scene) -> None:
 @pytest.fixture
 def buffers(monkeypatch: pytest.MonkeyPatch) -> ImageBuffers:
     """With sizes that fit the test's."""
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 4)
+    monkeypatch.setattr(capacity, "_MULTIPLE", 4)
     monkeypatch.setattr(image_buffers, "_LEAST_RAYS", 8)
     monkeypatch.setattr(image_buffers, "_WARP", 1)
     monkeypatch.setattr(image_buffers, "_BLOCKS_OF_A_PART", 2)

@@ -15,7 +15,7 @@ from nerfstudio.scripts.render import Commands
 from nerfstudio.utils.eval_utils import eval_setup
 from PIL import Image
 
-from instantavatar_ns.body.bank import rest_sequence
+from instantavatar_ns.body.posed import rest_sequence
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts import animate as animate_module
@@ -166,7 +166,7 @@ def test_training_camera_that_would_cut_the_person_moves_back(run, tmp_path, mon
         cameras = pipeline.datamanager.train_dataset.cameras
         cameras.fx, cameras.fy = 2 * cameras.fx, 2 * cameras.fy
         path = get_path_from_json(asked(self, pipeline, *others))
-        cut = cut_frames(body_points(pipeline.model, pipeline.model.motion), path)
+        cut = cut_frames(body_points(pipeline.model, pipeline.model.poses.motion_poses), path)
         raise StopIteration(len(cut), int(cut.sum()))
 
     monkeypatch.setattr(Animate, "_camera_path", with_longer_lens)
@@ -179,11 +179,10 @@ def test_training_camera_that_would_cut_the_person_moves_back(run, tmp_path, mon
 
 def test_body_points_lie_on_the_body(run):
     model = eval_setup(run, test_mode="inference")[1].model
-    points = body_points(model, model.rest_pose)
-    metadata = model.kwargs["metadata"]
-    poses = rest_sequence(metadata["poses"], model.train_pose_ids[0])
-    expected = model.body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
-    to_world = torch.linalg.inv(metadata["world_to_dataset"])
+    poses = rest_sequence(model.subject.poses, 0)
+    points = body_points(model, model.poses.posed(poses))
+    expected = model.poses.body.vertices(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
+    to_world = torch.linalg.inv(model.subject.world_to_dataset)
     expected = expected @ to_world[:3, :3].T + to_world[:3, 3]
     # The body's pose-dependent offsets are left out, as in the deformer.
     assert torch.cdist(points[0], expected[0]).amin(dim=1).max() < 0.02

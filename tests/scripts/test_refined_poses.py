@@ -8,6 +8,7 @@ from PIL import Image
 
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.scripts.refined_poses import _trained_frames, _with_skipped_frames
 from tests.data.subjects import HEIGHT, WIDTH, write_instantavatar_folder
 
@@ -20,7 +21,7 @@ def test_skipped_frames_keep_the_given_poses(tmp_path):
     dataparser = InstantAvatarDataParserConfig(data=data, skip_frames_without_person=True)
     assert _trained_frames(dataparser) == [1, 2, 4, 5, 6, 7]
 
-    poses = dataparser.setup().get_dataparser_outputs("train").metadata["poses"]
+    poses = subject_of(dataparser.setup().get_dataparser_outputs("train").metadata).poses
     trained, test = poses.rows(slice(6)), poses.rows(slice(6, None))
     refined = PoseSequence(trained.betas, trained.global_orient + 1, trained.body_pose + 1, trained.transl + 1)
     whole, whole_test = _with_skipped_frames(dataparser, refined, test)
@@ -36,4 +37,4 @@ def test_skipped_frames_keep_the_given_poses(tmp_path):
     (data / "poses").mkdir()
     np.savez(data / "poses" / "refined_train.npz", betas=whole.betas[None], **arrays)
     again = replace(dataparser, poses="refined", heldout_poses="poses").setup().get_dataparser_outputs("train")
-    np.testing.assert_allclose(again.metadata["poses"].transl[:6], refined.transl, rtol=1e-6)
+    np.testing.assert_allclose(subject_of(again.metadata).poses.transl[:6], refined.transl, rtol=1e-6)

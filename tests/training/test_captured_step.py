@@ -1,4 +1,4 @@
-"""Recorded training steps: the same losses and gradients as those that run as they are."""
+"""Training steps as CUDA graphs: the same losses and gradients as kernel by kernel."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ def run(frames: FrameStore, model: InstantAvatarModel, step_of, steps: int) -> l
 def test_replayed_steps_have_the_gradients_of_steps_that_run_as_they_are(frames_and_model) -> None:
     frames, model = frames_and_model
     step = TrainingStep(model)
-    recorded = run(frames, model, step, STEPS)
+    captured = run(frames, model, step, STEPS)
     as_they_are = run(frames, model, step._forward, STEPS)
-    assert step.is_recorded
-    assert "pose_refinement.remainders" in recorded[-1]
-    for ours, theirs in zip(recorded, as_they_are, strict=True):
+    assert step.is_captured
+    assert "pose_refinement.remainders" in captured[-1]
+    for ours, theirs in zip(captured, as_they_are, strict=True):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
             torch.testing.assert_close(ours[name], value, atol=1e-4 * float(value.abs().max()), rtol=1e-3, msg=name)
@@ -76,7 +76,7 @@ def test_gradients_of_several_steps_add_up(frames_and_model) -> None:
     torch.testing.assert_close(*totals, atol=1e-4 * float(totals[0].abs().max()), rtol=1e-3)
 
 
-def test_recording_does_its_work_anew_at_each_call() -> None:
+def test_graph_does_its_work_anew_at_each_call() -> None:
     source = torch.zeros(3, device=DEVICE)
     double = CudaGraph(lambda: 2 * source, source.device)
     for value in (1.0, 2.5):
@@ -97,7 +97,7 @@ def test_no_garbage_is_collected_in_a_capture() -> None:
             gc.enable()
 
 
-def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
+def test_graph_draws_new_random_numbers_that_follow_from_the_seed() -> None:
     generator = torch.Generator(device=DEVICE)
     draw = CudaGraph(lambda: torch.rand(4, device=DEVICE, generator=generator), torch.device(DEVICE), generator)
     drawn = []
@@ -108,7 +108,7 @@ def test_recording_draws_new_random_numbers_that_follow_from_the_seed() -> None:
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
-def test_recording_works_on_a_gpu_that_is_not_the_current_one() -> None:
+def test_graph_works_on_a_gpu_that_is_not_the_current_one() -> None:
     device = torch.device("cuda", (torch.cuda.current_device() + 1) % torch.cuda.device_count())
     generator = torch.Generator(device=device)
     draw = CudaGraph(lambda: torch.rand(4, device=device, generator=generator), device, generator)

@@ -9,7 +9,8 @@ import torch
 from nerfstudio.cameras.cameras import CameraType
 from nerfstudio.viewer.utils import CameraState, get_camera
 
-from tests.tiny import build, build_body
+from instantavatar_ns.viewer.controls import ViewerControls
+from tests.tiny import build_body
 
 
 class Scene:
@@ -31,11 +32,10 @@ def trained_model(outputs):
 
 
 @pytest.fixture
-def model(outputs, trained_model):
+def model(trained_model):
     """The model before any viewer, its panel untouched."""
-    trained_model.viewer_controls = build(outputs).viewer_controls
-    trained_model.viewer_controls._posed_body = trained_model.image_poses.posed_body
-    trained_model.image_poses.banks["viewer_controls"] = trained_model.viewer_controls
+    trained_model.viewer_controls = ViewerControls(trained_model.poses)
+    trained_model.forget_images()
     return trained_model
 
 

@@ -85,19 +85,17 @@ def test_camera_index_alone_is_no_viewer(model, viewer_camera) -> None:
     assert torch.equal(rgb(model, viewer_camera()), before)
 
 
-def test_unbent_poses_share_the_models_cache_and_bent_ones_have_their_own(model, scene, viewer_camera) -> None:
-    controls = model.viewer_controls
-    assert controls.choose("poses", 2) == ("poses", 2)
+def test_unbent_poses_are_the_models_and_bent_ones_are_kept_too(model, scene, viewer_camera) -> None:
+    controls, of_time = model.viewer_controls, model.poses.frame(2)
+    assert controls.shown_pose(lambda: of_time) is of_time
     controls.motion._shown.value = REST
-    assert controls.choose("poses", 2) == ("rest_pose", 0)
+    assert controls.shown_pose(lambda: of_time) is model.poses.rest
     slider = controls.pose.slider("left arm", "Elbow, bend")
-    keys = []
+    bodies = []
     for angle in (30.0, 60.0, 30.0):
         slider.value = angle
-        keys.append(controls.choose("poses", 2))
-        assert model.image_poses.prepared(*keys[-1]) is model.image_poses.prepared(*keys[-1])
-    assert keys[0] == keys[2] != keys[1]
-    assert model.image_poses.prepared(*keys[0]) is not model.image_poses.prepared(*keys[1])
+        bodies.append(controls.shown_pose(lambda: of_time))
+    assert bodies[0] is bodies[2] and bodies[0] is not bodies[1]
 
 
 def test_loaded_motion_starts_where_the_person_stands(model, scene, demo_subject) -> None:
@@ -105,15 +103,12 @@ def test_loaded_motion_starts_where_the_person_stands(model, scene, demo_subject
     motion._file.value = str(demo_subject / "novel" / "poses.npz")
     motion._load_file(None)
     assert motion.message == ""
-    bank, pose = model.viewer_controls.choose("poses", 0)
-    assert bank == "viewer_controls" and pose.clip is not None
-    place, first = (
-        torch.linalg.inv(body.world_to_root)[:3, 3] for body in (model.viewer_controls[pose], model.poses[0])
-    )
-    torch.testing.assert_close(place, first, atol=0.05, rtol=0)
-    assert (model.viewer_controls[pose].bone_transforms - model.poses[0].bone_transforms).abs().max() > 0.1, (
-        "a file named as one of the model's banks is not taken for it"
-    )
+    first = model.poses.frame(0)
+    shown = model.viewer_controls.shown_pose(lambda: first)
+    assert model.viewer_controls.shown_pose(lambda: first) is shown
+    place, stand = (torch.linalg.inv(body.world_to_root)[:3, 3] for body in (shown, first))
+    torch.testing.assert_close(place, stand, atol=0.05, rtol=0)
+    assert (shown.bone_transforms - first.bone_transforms).abs().max() > 0.1
 
 
 def test_background_has_the_chosen_color(model, scene, viewer_camera) -> None:
@@ -132,15 +127,15 @@ def test_interrupted_rendering_leaves_nothing_behind(model, scene, viewer_camera
     show_rest_pose_with_a_bent_elbow(model)
     model.viewer_controls.scene._boxes["Body mesh"].value = True
 
-    def interrupt(*_):
+    def interrupt(*_, **__):
         assert renderers.BACKGROUND_COLOR_OVERRIDE is not None
         raise InterruptedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(model, "render", interrupt)
+        patched.setattr(model.renderer, "render_image", interrupt)
         with pytest.raises(InterruptedError):
             rgb(model, viewer_camera())
-    assert model._current is None and renderers.BACKGROUND_COLOR_OVERRIDE is None and not scene.nodes
+    assert renderers.BACKGROUND_COLOR_OVERRIDE is None and not scene.nodes
     rgb(model, viewer_camera())
     assert list(scene.nodes) == ["/avatar/Body mesh"]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.bank import PosedBody
 from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.viewer.joint_sliders import LIMBS, JointSliders, bend, canonical_skeleton, joint_turns
 from tests.avatars import BETAS, bone_transforms
 

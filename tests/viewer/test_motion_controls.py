@@ -12,28 +12,20 @@ import pytest
 import torch
 from nerfstudio.viewer.viewer_elements import ViewerControl
 
-from instantavatar_ns.body.bank import PoseBank
-from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.editing import MotionOptions, edit_motion
 from instantavatar_ns.motion.motion import load_motion
-from instantavatar_ns.viewer.motion_controls import FRAME, LIBRARY, REST, RUN_MOTION, TIME, Clip, MotionControls
+from instantavatar_ns.viewer.motion_controls import FRAME, LIBRARY, REST, RUN_MOTION, TIME, MotionControls
 from instantavatar_ns.viewer.playback import Playback
 
 TRAIN = 8
 
 
-@pytest.fixture
-def load(small_avatar):
-    def load_clip(path, root):
-        motion = edit_motion(load_motion(path), MotionOptions(root=root))
-        poses = PoseSequence(torch.zeros(10), motion.global_orient, motion.body_pose, motion.transl)
-        return Clip(PoseBank(small_avatar.body, poses, torch.eye(4)), motion.fps)
-
-    return load_clip
+def load(path, root):
+    return edit_motion(load_motion(path), MotionOptions(root=root))
 
 
 @pytest.fixture
-def controls(load):
+def controls():
     return MotionControls(TRAIN, None, load, ViewerControl())
 
 
@@ -72,12 +64,12 @@ def test_motion_file_is_shown_once_loaded(controls, motion_file) -> None:
     controls._position.value = math.nan
     assert controls.shown() == ("poses", 0)
     controls._position.value = 1.0
-    assert controls.clip("poses").seconds == pytest.approx(2.0)
+    assert controls.named("poses").duration == pytest.approx(2.0)
     load_file(controls, motion_file)
     assert controls.shown() == (str(motion_file), 30), "the name is taken, the whole path is not"
 
 
-def test_runs_motion_and_the_motions_of_the_package_are_offered(load, motion_file) -> None:
+def test_runs_motion_and_the_motions_of_the_package_are_offered(motion_file) -> None:
     controls = MotionControls(TRAIN, load(motion_file, "follow"), load, ViewerControl())
     shipped = sorted(path.stem for path in LIBRARY.glob("*.npz"))
     assert controls._shown.options == [TIME, FRAME, REST, RUN_MOTION, *shipped]
@@ -117,8 +109,8 @@ def test_wrong_files_are_answered_by_a_message_and_change_nothing(controls, tmp_
 
 
 def places(controls, name):
-    """Pelvis positions of a clip, in the world."""
-    return torch.linalg.inv(controls.clip(name).poses.world_to_root)[:, :3, 3]
+    """Pelvis positions of a motion, but for an offset."""
+    return controls.named(name).transl
 
 
 def test_motion_goes_where_the_root_option_says(controls) -> None:

@@ -9,6 +9,8 @@ import trimesh
 
 from instantavatar_ns.body.model import load_body_model
 from instantavatar_ns.data.scene import posed_joints
+from instantavatar_ns.data.subject import subject_of
+from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.viewer.scene_overlays import bars
 from tests.dependencies import interpreted_only
 
@@ -31,12 +33,12 @@ def draw(model, scene, viewer_camera):
 
 
 def to_world(outputs, points):
-    world_to_dataset = outputs.metadata["world_to_dataset"]
+    world_to_dataset = subject_of(outputs.metadata).world_to_dataset
     return (points - world_to_dataset[:3, 3]) @ world_to_dataset[:3, :3] * SCALE
 
 
 def test_body_and_skeleton_lie_on_the_posed_body(draw, outputs) -> None:
-    poses, body = outputs.metadata["poses"], load_body_model(outputs.metadata["body_model"])
+    poses, body = subject_of(outputs.metadata).poses, load_body_model(subject_of(outputs.metadata).body_model)
     (vertices, faces) = draw("Body mesh", "Skeleton")[0]["Body mesh"]
     expected = body.vertices(poses.betas, poses.global_orient[:1], poses.body_pose[:1], poses.transl[:1])[0]
     # Half a centimetre: the body's pose-dependent offsets are left out, as in the deformer.
@@ -109,9 +111,8 @@ def test_cameras_are_shown_and_hidden_with_nerfstudios_own_buttons(model, scene)
 
 
 @interpreted_only
-def test_recorded_images_have_overlays_and_cells_only_where_they_are_shown(draw, model, scene, monkeypatch) -> None:
-    monkeypatch.setattr(model, "renderer", "triton")
-    monkeypatch.setattr(type(model), "supports_cuda_graphs", True)
-    model.image_poses.forget()
-    assert set(draw("Body mesh")[0]) == {"Body mesh"} and not model.image_poses._prepared
+def test_captured_images_have_overlays_and_cells_only_where_they_are_shown(draw, model, scene, monkeypatch) -> None:
+    monkeypatch.setattr(model.renderer, "implementation", "triton")
+    monkeypatch.setattr(Renderer, "supports_cuda_graphs", True)
+    assert set(draw("Body mesh")[0]) == {"Body mesh"} and not model.renderer._prepared
     assert len(draw("Pose cells")[0]["Pose cells"][0]) > 100

@@ -8,7 +8,8 @@ from itertools import pairwise
 
 import pytest
 
-from instantavatar_ns.rendering.buffers import _PATIENCE, BufferSizes, RenderBuffers
+from instantavatar_ns.rendering.capacity import BufferSizes, shrunk
+from instantavatar_ns.rendering.step_buffers import _PATIENCE, StepBuffers
 
 RAYS = 4096
 START = BufferSizes(256 * RAYS, 256 * RAYS)
@@ -19,7 +20,7 @@ class Steps:
     """Numbers of samples and roots of made-up steps, known at the next check as on a GPU."""
 
     def __init__(self) -> None:
-        self.buffers, self._sent, self._most = RenderBuffers(), None, (0, 0)
+        self.buffers, self._sent, self._most = StepBuffers(), None, (0, 0)
         self.buffers._sizes[RAYS], self.buffers._wanted[RAYS] = START, self  # pyright: ignore[reportArgumentType]
         self.sizes = [START]
 
@@ -48,10 +49,13 @@ def test_buffers_shrink_at_times_by_the_most_of_all_steps_since() -> None:
 
 
 def test_samples_and_roots_shrink_together_and_only_if_it_pays() -> None:
-    assert START.shrunk(500_000, 600_000) == START
-    both = START.shrunk(300_000, 700_000)
+    def fit(samples: int, roots: int) -> BufferSizes:
+        return shrunk((START,), (BufferSizes.fitting(samples, roots),))[0]
+
+    assert fit(500_000, 600_000) == START
+    both = fit(300_000, 700_000)
     assert both.samples < 400_000 and both.roots < START.roots
-    assert START.shrunk(1000, START.roots).roots == START.roots, "never more than they were"
+    assert fit(1000, START.roots).roots == START.roots, "never more than they were"
 
 
 def test_buffers_that_have_just_grown_do_not_shrink_by_earlier_steps(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The model aligns its poses, and says so."""
+"""A model's poses are aligned before its first step, which is said."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import pytest
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
+from instantavatar_ns.training.alignment import align_poses
 from instantavatar_ns.utils import progress
 from tests.tiny import build, frame_store
 
@@ -17,7 +18,7 @@ def test_log_says_how_many_frames_are_aligned_and_how_far_it_is(
     monkeypatch.setattr(progress, "_SECONDS_A_LINE", 0.0)
     frames, model = frame_store(outputs), build(outputs)
     capsys.readouterr()
-    model.align_poses(frames.images[..., 3], frames.cameras)
+    align_poses(model, frames.images[..., 3], frames.cameras)
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first == f"Aligning the poses of {len(frames)} training frames to their silhouettes in 8 rounds"
     line = re.compile(r"Aligning the poses: (\d+)% after \d+ s, about \d+ s left")

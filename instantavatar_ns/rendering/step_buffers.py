@@ -1,59 +1,24 @@
-"""The buffers of a model: as large as its renderings have needed."""
+"""Buffers of training steps: as large as steps have needed."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Int32
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from instantavatar_ns.rendering.capacity import BufferSizes, shrunk
 from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 
 _SAMPLES_PER_RAY = 256  # enough for a step that takes all space as occupied
-_SPARE = 1.25
-_MULTIPLE = 1 << 12
-# Checks after which buffers may shrink, by the most that was needed meanwhile: steps of another size are recorded anew,
+# Checks after which buffers may shrink, by the most that was needed meanwhile: steps of another size are captured anew,
 # which takes longer than many empty rows.
 _PATIENCE = 5
 
 
-@dataclass(frozen=True)
-class BufferSizes:
-    """How many samples, and roots of them, one rendering may have."""
-
-    samples: int
-    roots: int
-
-    def grown(self, num_samples: int, num_roots: int) -> BufferSizes:
-        """Sizes that hold so many with something to spare; never smaller than these."""
-        # Samples that were left out had no chance to have roots.
-        num_roots = round(num_roots * max(1.0, num_samples / self.samples))
-        return BufferSizes(_with_spare(self.samples, num_samples), _with_spare(self.roots, num_roots))
-
-    def shrunk(self, num_samples: int, num_roots: int) -> BufferSizes:
-        """No larger than what holds so many with something to spare, where either is more than twice as large.
-
-        Empty rows are worked on, too.
-        """
-        fitting = BufferSizes(_with_spare(0, max(num_samples, 1)), _with_spare(0, max(num_roots, 1)))
-        if self.samples <= 2 * fitting.samples and self.roots <= 2 * fitting.roots:
-            return self
-        return BufferSizes(min(self.samples, fitting.samples), min(self.roots, fitting.roots))
-
-    def hold(self, num_samples: int, num_roots: int) -> bool:
-        """Whether so many fit."""
-        return num_samples <= self.samples and num_roots <= self.roots
-
-
-def _with_spare(size: int, wanted: int) -> int:
-    return size if wanted <= size else -(-int(wanted * _SPARE) // _MULTIPLE) * _MULTIPLE
-
-
-class RenderBuffers:
-    """Renders with `render_buffered`, and sees that nothing is lost for want of room; the host is not kept waiting.
+class StepBuffers:
+    """Renders with `render_buffered` in buffers that grow on overflow, without synchronising.
 
     What did not fit is counted on the device, where a CUDA graph may do so too; `check` notices and says so. Images
     must not lack anything: they have `ImageBuffers`.
@@ -76,8 +41,8 @@ class RenderBuffers:
         from instantavatar_ns.rendering.buffered import render_buffered
 
         num_rays = len(rays.directions)
-        room = _SAMPLES_PER_RAY * num_rays
-        sizes = self._sizes.setdefault(num_rays, BufferSizes(room, room))
+        capacity = _SAMPLES_PER_RAY * num_rays
+        sizes = self._sizes.setdefault(num_rays, BufferSizes(capacity, capacity))
         pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
         if num_rays not in self._wanted:
             self._wanted[num_rays] = _Wanted(num_samples.device)
@@ -114,7 +79,7 @@ class RenderBuffers:
         samples, roots, checks = self._recent.pop(num_rays, (0, 0, 0))
         samples, roots, checks = max(samples, num_samples), max(roots, num_roots), checks + 1
         if checks == _PATIENCE:
-            return self._sizes[num_rays].shrunk(samples, roots)
+            return shrunk((self._sizes[num_rays],), (BufferSizes.fitting(samples, roots),))[0]
         self._recent[num_rays] = samples, roots, checks
         return self._sizes[num_rays]
 
@@ -136,7 +101,7 @@ class _Wanted:
         torch.maximum(self._most, torch.cat([num_samples, num_roots]), out=self._most)
 
     def take(self) -> tuple[int, int] | None:
-        """What was sent at the last call; what has been counted since is sent and forgotten.
+        """Return the previous asynchronous copy and start the next; counting begins anew.
 
         Nothing at the first call on a GPU, nor while it is not there yet. Without a GPU it is what has been counted.
         """

@@ -1,4 +1,4 @@
-"""Recorded images: those of renderings that run as they are, whatever changes between two of them."""
+"""Images as CUDA graphs: the same as kernel by kernel, whatever changes between two of them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.deformer.skinning_grid import canonical_box
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.hash_encoding import HashGrid
 from instantavatar_ns.occupancy.posed_grid import pose_cells
-from instantavatar_ns.rendering import image_buffers, recorded_images
-from instantavatar_ns.rendering.buffers import BufferSizes
+from instantavatar_ns.rendering import capacity, image_buffers, image_graphs
+from instantavatar_ns.rendering.capacity import BufferSizes
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout
+from instantavatar_ns.rendering.image_graphs import Image, ImageGraphs, ImageInputs
 from instantavatar_ns.rendering.inputs import Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.rendering.packed import render_packed
-from instantavatar_ns.rendering.recorded_images import Image, ImageInputs, RecordedImages
 from instantavatar_ns.utils.cuda_graph import CudaGraph
 from instantavatar_ns.utils.pinhole_rays import PinholeCamera
 from tests.avatars import Avatar as Body
@@ -39,13 +39,13 @@ def quick(scene: Scene, small_avatar: Body, monkeypatch: pytest.MonkeyPatch) -> 
     """The scene with search and grid in torch, where Triton's interpreter would take seconds for them."""
     if DEVICE == "cuda":
         return scene
-    monkeypatch.setattr(recorded_images, "pose_cells", lambda *arguments: pose_cells(*arguments[:3], "torch"))
+    monkeypatch.setattr(image_graphs, "pose_cells", lambda *arguments: pose_cells(*arguments[:3], "torch"))
     return scene._replace(avatar=scene.avatar._replace(deformer=small_avatar.deformer))
 
 
 @pytest.fixture
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images of one colour, that of the background, for tests of what is recorded when."""
+    """Images of one colour, that of the background, for tests of what is captured when."""
 
     def draw(inputs: ImageInputs, size: tuple[int, int], *_: object) -> Image:
         rays = size[0] * size[1]
@@ -53,12 +53,12 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
         outputs = {"rgb": inputs.background.expand(rays, 3).clone(), "accumulation": single, "depth": single.clone()}
         return Image(outputs, torch.ones(1, 2, 2, dtype=torch.int32, device=DEVICE))
 
-    monkeypatch.setattr(recorded_images, "draw_image", draw)
+    monkeypatch.setattr(image_graphs, "draw_image", draw)
 
 
 @pytest.fixture
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
-    """CUDA graphs captured from now on; on a CPU, too, each writes its results to the same place at every replay."""
+def captured(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
+    """What is captured from now on; on a CPU, too, each has its place in memory for what it gives."""
     made: list[CudaGraph] = []
 
     class Kept(CudaGraph):
@@ -78,16 +78,16 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[CudaGraph]:
             self.kept.counts.copy_(given.counts)
             return self.kept
 
-    monkeypatch.setattr(recorded_images, "CudaGraph", Kept)
+    monkeypatch.setattr(image_graphs, "CudaGraph", Kept)
     return made
 
 
 @pytest.fixture
-def images(monkeypatch: pytest.MonkeyPatch) -> RecordedImages:
+def images(monkeypatch: pytest.MonkeyPatch) -> ImageGraphs:
     """With buffers of sizes that fit the test's."""
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 64)
+    monkeypatch.setattr(capacity, "_MULTIPLE", 64)
     monkeypatch.setattr(image_buffers, "ROUNDS", (3, 0))
-    return RecordedImages(ImageBuffers(1e3))
+    return ImageGraphs(ImageBuffers(1e3))
 
 
 def camera(width: int = 6, height: int = 8, shift: float = 0.0, focal: float = 8.0) -> PinholeCamera:
@@ -111,7 +111,7 @@ def body(quick: Scene, *, bent: bool = False) -> PosedBody:
 def as_it_is(quick: Scene, camera: PinholeCamera, body: PosedBody, background: Tensor = WHITE) -> dict[str, Tensor]:
     """The image by what renders rays that come from anywhere."""
     deformer, occupancy, _ = quick.avatar
-    cells = recorded_images.pose_cells(occupancy, deformer, body.bone_transforms, "triton")
+    cells = image_graphs.pose_cells(occupancy, deformer, body.bone_transforms, "triton")
     origins, directions = camera.rays()
     rays = Rays(origins, directions.view(-1, 3))
     with torch.no_grad():
@@ -127,18 +127,18 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         torch.testing.assert_close(ours[name], value, atol=1e-5, rtol=1e-5, msg=lambda text, name=name: name + text)
 
 
-def settle(images: RecordedImages, quick: Scene, recorded: list[CudaGraph], *cameras: PinholeCamera) -> None:
-    """Render until images of these cameras are recorded."""
+def settle(images: ImageGraphs, quick: Scene, captured: list[CudaGraph], *cameras: PinholeCamera) -> None:
+    """Render until images of these cameras are captured."""
     for one in cameras * 3:
         images.render(one, body(quick), quick.avatar, RULES, WHITE)
-    assert len(recorded) == len(cameras)
+    assert len(captured) == len(cameras)
 
 
 def test_images_follow_pose_camera_background_field_and_occupancy(
-    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
+    images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 128)  # all of these images fit
-    settle(images, quick, recorded, camera())
+    monkeypatch.setattr(capacity, "_MULTIPLE", 128)  # all of these images fit
+    settle(images, quick, captured, camera())
     field, occupancy = quick.avatar.field, quick.avatar.occupancy
     density, binaries = field.density_head.params, occupancy.binaries.clone()
     blue = torch.tensor([0.1, 0.2, 0.9], device=DEVICE)
@@ -167,33 +167,33 @@ def test_images_follow_pose_camera_background_field_and_occupancy(
     assert torch.equal(seen[0], seen[-1])
     for other in seen[1:-1]:
         assert (other - seen[0]).abs().max() > 0.05, "what was changed can be seen"
-    assert len(recorded) == 1 and recorded[0].calls == 8  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(captured) == 1 and captured[0].calls == 8  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.usefixtures("plain")
 def test_sizes_alternate_and_images_are_not_overwritten(
-    images: RecordedImages, quick: Scene, recorded: list[CudaGraph]
+    images: ImageGraphs, quick: Scene, captured: list[CudaGraph]
 ) -> None:
     cameras = camera(), camera(8, 6)  # of as many pixels
-    settle(images, quick, recorded, *cameras)
+    settle(images, quick, captured, *cameras)
     rendered = []
     for number in range(6):
         shown, background = cameras[number % 2], WHITE * number / 6
         outputs = images.render(shown, body(quick), quick.avatar, RULES, background)
         assert outputs["rgb"].shape == (shown.height, shown.width, 3) and outputs["depth"].shape[2:] == (1,)
         rendered.append((outputs["rgb"], background))
-    assert len(recorded) == 2
+    assert len(captured) == 2
     for image, background in rendered:
         assert (image == background).all()
 
 
-def test_image_that_overflows_its_buffers_is_recorded_anew(
-    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
+def test_image_that_overflows_its_buffers_is_captured_anew(
+    images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_buffers, "_MULTIPLE", 4)
-    monkeypatch.setattr(image_buffers, "_SPARE", 2.0)  # what holds a pose seen from the front holds it from behind
+    monkeypatch.setattr(capacity, "_MULTIPLE", 4)
+    monkeypatch.setattr(capacity, "_SPARE", 2.0)  # what holds a pose seen from the front holds it from behind
     far, near = camera(focal=3.0), camera(focal=10.0)
-    settle(images, quick, recorded, far)
+    settle(images, quick, captured, far)
     layout = images._buffers._kept[48].layout
     assert_same(images.render(near, body(quick), quick.avatar, RULES, WHITE), as_it_is(quick, near, body(quick)))
     grown = images._buffers._kept[48].layout
@@ -201,57 +201,57 @@ def test_image_that_overflows_its_buffers_is_recorded_anew(
     for _ in range(2):
         ours = images.render(near, body(quick, bent=True), quick.avatar, RULES, WHITE)
         assert_same(ours, as_it_is(quick, near, body(quick, bent=True)))
-    assert len(recorded) == 2
+    assert len(captured) == 2
 
 
 def test_image_in_parts_runs_as_it_is(
-    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
+    images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(image_buffers, "_LEAST_RAYS", 8)
     monkeypatch.setattr(image_buffers, "_WARP", 1)
-    settle(images, quick, recorded, camera())
+    settle(images, quick, captured, camera())
     images._buffers.megabytes = 0.013
     images._buffers._kept.clear()
     expected = as_it_is(quick, camera(), body(quick))
     for _ in range(2):
         assert_same(images.render(camera(), body(quick), quick.avatar, RULES, WHITE), expected)
     assert images._buffers._kept[48].layout.parts > 1
-    assert len(recorded) == 1 and images._sizes[6, 8][1] is None, "memory of the former recording is given back"
+    assert len(captured) == 1 and images._sizes[6, 8][1] is None, "memory of the former graph is given back"
 
 
 @pytest.mark.usefixtures("plain")
-def test_recordings_of_sizes_not_asked_for_are_given_up(
-    images: RecordedImages, quick: Scene, recorded: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
+def test_graphs_of_sizes_not_asked_for_are_given_up(
+    images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded_images, "_KEPT", 2)
+    monkeypatch.setattr(image_graphs, "_KEPT", 2)
     cameras = camera(2, 2), camera(3, 2), camera(2, 3)
-    settle(images, quick, recorded, *cameras[:2])
+    settle(images, quick, captured, *cameras[:2])
     images.render(cameras[2], body(quick), quick.avatar, RULES, WHITE)
     assert [*images._sizes] == [(3, 2), (2, 3)]
     images.render(cameras[1], body(quick), quick.avatar, RULES, WHITE)
     images.render(cameras[0], body(quick), quick.avatar, RULES, WHITE)
-    assert len(recorded) == 2 and [*images._sizes] == [(3, 2), (2, 2)]
+    assert len(captured) == 2 and [*images._sizes] == [(3, 2), (2, 2)]
 
 
 @pytest.mark.usefixtures("plain")
-def test_avatar_elsewhere_in_memory_and_other_rules_are_recorded_anew(
-    images: RecordedImages, quick: Scene, recorded: list[CudaGraph]
+def test_avatar_elsewhere_in_memory_and_other_rules_are_captured_anew(
+    images: ImageGraphs, quick: Scene, captured: list[CudaGraph]
 ) -> None:
-    settle(images, quick, recorded, camera(2, 2))
+    settle(images, quick, captured, camera(2, 2))
     params = quick.avatar.field.density_head.params
     params.data = params.data.clone()
     for _ in range(2):
         images.render(camera(2, 2), body(quick), quick.avatar, RULES, WHITE)
-    assert len(recorded) == 2
+    assert len(captured) == 2
     for _ in range(2):
         images.render(camera(2, 2), body(quick), quick.avatar, SampleRules(step=0.2), WHITE)
-    assert len(recorded) == 3
+    assert len(captured) == 3
 
 
 @pytest.mark.usefixtures("plain")
-def test_interruptions_do_no_harm(images: RecordedImages, quick: Scene, recorded: list[CudaGraph]) -> None:
+def test_interruptions_do_no_harm(images: ImageGraphs, quick: Scene, captured: list[CudaGraph]) -> None:
     """nerfstudio's legacy viewer ends renderings by exceptions from a tracing function, at any line that it sees."""
-    settle(images, quick, recorded, camera(2, 2))
+    settle(images, quick, captured, camera(2, 2))
     lines, end = 0, 0
 
     def interrupt(_frame: Any, event: str, _: object) -> Any:
@@ -281,11 +281,11 @@ def test_interruptions_do_no_harm(images: RecordedImages, quick: Scene, recorded
         assert not images._lock.locked(), f"after line {end}"
     assert end > 10, "some lines are seen"
     ours = images.render(camera(2, 2), body(quick), quick.avatar, RULES, WHITE)
-    assert (ours["rgb"] == 1).all() and len(recorded) == 1
+    assert (ours["rgb"] == 1).all() and len(captured) == 1
 
 
 class NoHostReads(TorchDispatchMode):
-    """Fails where the host reads from the device or sends it something, which a capture forbids."""
+    """What must not happen in a capture: that the host reads from the device, or sends it something."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -295,7 +295,7 @@ class NoHostReads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_work_that_is_recorded_reads_nothing_on_the_host(
+def test_work_that_is_captured_reads_nothing_on_the_host(
     scene: Scene, small_avatar: Body, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By kernels throughout, and with the pixels of the packed renderer."""
@@ -308,7 +308,7 @@ def test_work_that_is_recorded_reads_nothing_on_the_host(
     layout = ImageLayout(1, (BufferSizes(256, 256),) * 2)
     avatar = scene.avatar._replace(field=kernels)
     with torch.no_grad(), NoHostReads():
-        image = recorded_images.draw_image(inputs, (4, 4), avatar, RULES, layout)
+        image = image_graphs.draw_image(inputs, (4, 4), avatar, RULES, layout)
         with pytest.raises(AssertionError, match="_local_scalar_dense"):
             image.counts[0, 0, 0].item()
     assert layout.hold(image.counts[0].tolist()) and image.counts.min() > 0

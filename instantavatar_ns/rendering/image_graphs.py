@@ -1,7 +1,7 @@
-"""Images of pinhole cameras whose kernels are recorded as CUDA graphs: some hundred launches become one.
+"""Images of pinhole cameras as CUDA graphs: some hundred launches become one.
 
-Preparing the pose, the rays, the rounds and what is made of their sums belong to a recording. What differs between two
-images of the same size lies in one tensor that is filled before: the pose, the camera and the background.
+Preparing the pose, the rays, the rounds and what is made of their sums belong to a graph. What differs between two
+images of the same size lies in one tensor that is filled before a replay: the pose, the camera and the background.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float, Int32
 from torch import Tensor
 
-from instantavatar_ns.body.bank import PosedBody
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.rendering.image_buffers import ImageBuffers, ImageLayout, render_parts
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
@@ -26,12 +26,12 @@ from instantavatar_ns.rendering.outputs import pixel_outputs
 from instantavatar_ns.utils.cuda_graph import CudaGraph
 from instantavatar_ns.utils.pinhole_rays import PinholeCamera
 
-# Sizes of images that are remembered, each recording with the memory of its buffers.
+# Sizes of images that are remembered, each graph with the memory of its buffers.
 _KEPT = 3
 
 
 class ImageInputs(NamedTuple):
-    """What an image shows; on the device, and in `RecordedImages` always in the same place.
+    """What an image shows; on the device, and in `ImageGraphs` always in the same place.
 
     Attributes:
         bone_transforms: From the canonical pose to root space.
@@ -41,7 +41,7 @@ class ImageInputs(NamedTuple):
         background: Colour behind the person, 0 to 1.
     """
 
-    bone_transforms: Float[Tensor, "24 4 4"]
+    bone_transforms: Float[Tensor, "joints 4 4"]
     world_to_root: Float[Tensor, "4 4"]
     camera_to_world: Float[Tensor, "3 4"]
     intrinsics: Float[Tensor, "4"]
@@ -60,12 +60,12 @@ class Image(NamedTuple):
     counts: Int32[Tensor, "parts rounds 2"]
 
 
-class RecordedImages:
-    """Renders images whose kernels are recorded when two of the same size in succession have the same.
+class ImageGraphs:
+    """Renders images whose kernels are captured when two of the same size in succession have the same.
 
-    An image with settings of its own (the first of its size, or buffers have grown) runs as it is; so do those that are
-    rendered again because their buffers did not hold all, and those in parts, beside whose work launches hardly count.
-    Several threads may ask for images.
+    An image with settings of its own (the first of its size, or buffers have grown) is rendered kernel by kernel. So
+    are those that are rendered again because their buffers did not hold all, and those in parts, beside whose work
+    launches hardly count. Several threads may ask for images.
 
     Args:
         buffers: Sizes of the buffers.
@@ -75,7 +75,7 @@ class RecordedImages:
         self._buffers = buffers
         self._storage = torch.empty(0)
         self._inputs: ImageInputs | None = None
-        # By width and height, the last one used at the end: settings, and what was recorded with them.
+        # By width and height, the last one used at the end: settings, and what was captured with them.
         self._sizes: OrderedDict[tuple[int, int], tuple[Hashable, CudaGraph[Image] | None]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -89,7 +89,7 @@ class RecordedImages:
             camera: The camera; all tensors lie on the device of the avatar.
             body: The pose.
             avatar: The person; what it consists of may change its values between two images, not its place in memory,
-                or else images are recorded anew.
+                or else images are captured anew.
             rules: Where samples lie, and which count.
             background: Colour behind the person, 0 to 1.
         """
@@ -105,7 +105,7 @@ class RecordedImages:
         return {name: value.view(camera.height, camera.width, -1) for name, value in outputs.items()}
 
     def _filled(self, given: ImageInputs) -> ImageInputs:
-        """The same values where recordings read them, by one launch."""
+        """The same values where graphs read them, by one launch."""
         device = given.bone_transforms.device
         if self._inputs is None or self._storage.device != device:
             sizes = [part.numel() for part in given]
@@ -121,21 +121,21 @@ class RecordedImages:
     ) -> Image:
         settings = (layout, rules, _places(avatar))
         function = partial(draw_image, inputs, size, avatar, rules, layout)
-        last, recording = self._sizes.pop(size, (None, None))
+        last, graph = self._sizes.pop(size, (None, None))
         if last != settings or layout.parts > 1:
-            recording = None  # gives its memory back before this image takes some
+            graph = None  # gives its memory back before this image takes some
             image = function()
             self._keep(size, settings, None)  # an image that has failed has not loaded all kernels
             return image
-        if recording is None:
-            recording = CudaGraph(function, inputs.background.device, warm=True)
-        self._keep(size, settings, recording)
-        outputs, counts = recording()
+        if graph is None:
+            graph = CudaGraph(function, inputs.background.device, warm=True)
+        self._keep(size, settings, graph)
+        outputs, counts = graph()
         # Copies: the next image overwrites these.
         return Image({name: value.clone() for name, value in outputs.items()}, counts)
 
-    def _keep(self, size: tuple[int, int], settings: Hashable, recording: CudaGraph[Image] | None) -> None:
-        self._sizes[size] = settings, recording
+    def _keep(self, size: tuple[int, int], settings: Hashable, graph: CudaGraph[Image] | None) -> None:
+        self._sizes[size] = settings, graph
         if len(self._sizes) > _KEPT:
             self._sizes.popitem(last=False)
 
@@ -143,7 +143,7 @@ class RecordedImages:
 def draw_image(
     inputs: ImageInputs, size: tuple[int, int], avatar: Avatar, rules: SampleRules, layout: ImageLayout
 ) -> Image:
-    """An image by Triton kernels; waits for nothing.
+    """Render an image by Triton kernels; blocks no host.
 
     Args:
         inputs: What it shows.
@@ -174,7 +174,7 @@ def _places(avatar: Avatar) -> tuple[int, ...]:
 def _undisturbed() -> Iterator[None]:
     """Without nerfstudio's legacy viewer, which ends renderings by exceptions from a tracing function.
 
-    One between two lines of PyTorch's `torch.cuda.graph` would leave the device recording for ever, and one at the last
+    One between two lines of PyTorch's `torch.cuda.graph` would leave the device capturing for ever, and one at the last
     line of a `with` its lock locked.
     """
     trace = sys.gettrace()
