@@ -49,8 +49,8 @@ class Completion(nn.Module):
         known_now = given[source]
         conductance = _conductance(points, faces.cpu().numpy())
         unknown, boundary, weights = _harmonic_weights(points, conductance, known_now)
-        average = sparse.diags(1 / np.maximum(np.asarray(conductance.sum(axis=1))[:, 0], 1e-9)) @ conductance
-        average = average.tocoo()
+        degrees = np.maximum(np.asarray(conductance.sum(axis=1))[:, 0], 1e-9)
+        average = sparse.coo_matrix(sparse.diags(1 / degrees) @ conductance)
         place = torch.from_numpy(np.stack([average.row, average.col]).astype(np.int64))
         values = torch.from_numpy(average.data).float()
         smoothing = torch.sparse_coo_tensor(place, values, average.shape, check_invariants=False).coalesce()
@@ -85,6 +85,7 @@ def _sources(points: np.ndarray, known: np.ndarray, mirrored: bool) -> np.ndarra
         return source
     middle = points[:, 0].mean()
     distance, image = KDTree(points).query(points * [-1, 1, 1] + [2 * middle, 0, 0])
+    image = np.asarray(image)
     take = ~known & known[image] & (distance < _MIRROR_TOLERANCE)
     source[take] = image[take]
     return source
@@ -108,7 +109,7 @@ def _harmonic_weights(
         return unknown, np.zeros(0, np.int64), np.zeros((len(unknown), 0))
     coupling = conductance[unknown][:, given]
     beside = np.flatnonzero(np.asarray(coupling.sum(axis=0))[0] > 0)
-    laplacian = sparse.diags(np.asarray(conductance.sum(axis=1))[:, 0]) - conductance
+    laplacian = sparse.csr_matrix(sparse.diags(np.asarray(conductance.sum(axis=1))[:, 0]) - conductance)
     # The little on the diagonal keeps parts without known vertices solvable; they are told by rows that sum to zero.
     inner = sparse.csc_matrix(laplacian[unknown][:, unknown] + 1e-6 * sparse.eye(len(unknown)))
     weights = splu(inner).solve(coupling[:, beside].toarray()) if len(beside) else np.zeros((len(unknown), 0))

@@ -9,7 +9,7 @@ nothing stands off the body by more than a thickness that is measured where the 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -72,6 +72,9 @@ class UnseenPrior(nn.Module):
     thickness: Float[Tensor, "vertices"]
     color: Float[Tensor, "vertices 3"]
     color_weight: Float[Tensor, ""]
+    lower: Float[Tensor, "3"]
+    cell: Float[Tensor, "3"]
+    near: Bool[Tensor, "cells"]
 
     def __init__(self, vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"], box: VoxelBox) -> None:
         super().__init__()
@@ -207,22 +210,26 @@ class UnseenPrior(nn.Module):
         return self.share[self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]]
 
 
-def seen_field(prior: UnseenPrior, field: Callable[..., tuple[Tensor, Tensor]]) -> Callable[..., tuple[Tensor, Tensor]]:
+class SeenField:
     """A field of the same density, white where the training views saw the surface and black where they did not.
 
     Rendered, it tells the pixels that show what was seen.
 
     Args:
         prior: Knows what was seen.
-        field: The canonical field; what is returned takes the same arguments.
+        field: The canonical field; calls take its arguments.
     """
 
-    def seen(points: Float[Tensor, "n 3"], *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
-        density, color = field(points, *args, **kwargs)
-        white = (prior.seen_share(points) > _SEEN_SHARE).to(color)
-        return density, white[:, None].expand_as(color)
+    has_kernels = False
 
-    return seen
+    def __init__(self, prior: UnseenPrior, field: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self._prior, self._field = prior, field
+
+    def __call__(self, points: Float[Tensor, "n 3"], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Density, 1/metres, and 1 or 0 in all channels, of canonical points."""
+        density, color = self._field(points, *args, **kwargs)
+        white = (self._prior.seen_share(points) > _SEEN_SHARE).to(color)
+        return density, white[:, None].expand_as(color).contiguous()
 
 
 def _nearest_vertices(
@@ -241,5 +248,6 @@ def _nearest_vertices(
     near, nearest = np.isfinite(distance).reshape(box.resolution), nearest.reshape(box.resolution)
     spacing = ((upper - lower) / torch.tensor(box.resolution)).tolist()
     index = ndimage.distance_transform_edt(~near, sampling=spacing, return_distances=False, return_indices=True)
+    assert index is not None
     everywhere = nearest[tuple(index)]
     return torch.from_numpy(everywhere.astype(np.int64).ravel()), torch.from_numpy(near.ravel())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.unseen.coverage import Coverage
-from instantavatar_ns.unseen.prior import UnseenPrior, seen_field
+from instantavatar_ns.unseen.prior import SeenField, UnseenPrior
 
 RADIUS = 0.3
 
@@ -115,6 +115,6 @@ def test_checkpoint_holds_what_was_seen_and_nothing_that_follows(prior: UnseenPr
 def test_rendered_share_tells_front_from_back(prior: UnseenPrior) -> None:
     points = torch.tensor([[0.0, 0.0, 0.31], [0.0, 0.0, -0.31], [0.0, 0.0, 9.0]])
     field = Shell()
-    density, color = seen_field(prior, field)(points)
+    density, color = SeenField(prior, field)(points)
     assert torch.equal(density, field(points)[0])
     assert color.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
