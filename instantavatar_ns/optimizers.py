@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, PolynomialLR
 
 from instantavatar_ns.kernels.usable import triton_usable
+from instantavatar_ns.utils.options import Advanced
 
 
 @dataclass
@@ -21,11 +22,11 @@ class FusedAdamConfig(AdamOptimizerConfig):
 
     lr: float = 1e-2
     """Learning rate."""
-    eps: float = 1e-15
-    """Small enough for hash entries that are seldom looked at."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    eps: Advanced[float] = 1e-15
+    """Added to the root of the second moment; small enough for hash entries that few steps see."""
+    betas: Advanced[tuple[float, float]] = (0.9, 0.99)
     """Decay of the first and second moment."""
-    fused: bool = True
+    fused: Advanced[bool] = True
     """Update all parameters in one launch."""
 
 
@@ -36,8 +37,8 @@ class PolynomialDecayConfig(SchedulerConfig):
     _target: type = field(default_factory=lambda: PolynomialDecay)
     """Class to instantiate."""
     max_steps: int = 3000
-    """Steps after which the rate is zero."""
-    power: float = 1.5
+    """Steps over which the learning rate falls to zero."""
+    power: Advanced[float] = 1.5
     """Exponent of the decay."""
 
 
@@ -78,19 +79,18 @@ class RowAdamConfig(OptimizerConfig):
     """Class to instantiate."""
     lr: float = 4e-3
     """Learning rate."""
-    eps: float = 0.5
-    """Added to the root of the second moment: what has far less gradient is hardly seen, and hardly moves. That of
-    what is seen well is about as large; with a tenth of it, what is hardly seen moves by its noise."""
-    betas: tuple[float, float] = (0.9, 0.99)
-    """Decay of the first and second moment, per look at a row."""
+    eps: Advanced[float] = 0.5
+    """Damps coordinates whose gradient RMS is far below eps: they are hardly seen, and would move by their noise."""
+    betas: Advanced[tuple[float, float]] = (0.9, 0.99)
+    """Decay of the first and second moment, for each step that sees a row."""
 
 
 class RowAdam(Optimizer):
     """Adam whose moments and step count belong to the rows of a parameter; rows without gradient rest.
 
-    Between two looks at a row, torch's Adam goes on moving it by its momentum, and forgets its second moment, so that
-    each look ends as a jump of the same length whatever the gradient. `SparseAdam` counts steps per parameter, takes
-    sparse gradients only, and blocks the host to learn which rows they have.
+    Between two steps that see a row, torch's Adam goes on moving it by its momentum and forgets its second moment, so
+    that each such step ends as a jump of the same length whatever the gradient. `SparseAdam` counts steps per
+    parameter, takes sparse gradients only, and blocks the host to learn which rows they have.
     """
 
     def __init__(self, params, lr: float, betas: tuple[float, float], eps: float) -> None:

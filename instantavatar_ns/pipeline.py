@@ -25,6 +25,7 @@ from instantavatar_ns.training.coverage import observe_coverage, telling_seen_fr
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.warm_up import compile_kernels
+from instantavatar_ns.utils.options import Advanced
 
 
 @dataclass
@@ -37,12 +38,11 @@ class AvatarPipelineConfig(VanillaPipelineConfig):
     """Frames and how rays are drawn from them."""
     model: InstantAvatarModelConfig = field(default_factory=InstantAvatarModelConfig)
     """The avatar."""
-    fit_poses: Literal["off", "published", "fast"] = "off"
+    fit_poses: Advanced[Literal["off", "published", "fast"]] = "off"
     """Fit the poses of evaluated frames to their images, for figures that ns-eval adds as `<metric>_fitted`: by the
     recipe of the published tables, or a faster one that moves them farther."""
     check_data: CheckMode = "stop"
-    """Compare the posed body with the masks before training and evaluation: stop where they do not fit, warn only, or
-    leave it out."""
+    """Reaction where the posed body does not lie in the masks: stop, warn, or no check."""
 
 
 class AvatarPipeline(VanillaPipeline):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass, field
 from typing import Literal, cast
@@ -15,6 +14,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from instantavatar_ns.pipeline import AvatarPipeline
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.training.run_config import load_run_config
+from instantavatar_ns.utils.files import move_into_place
 
 
 @dataclass
@@ -92,9 +92,8 @@ class AvatarTrainer(Trainer):
             super().save_checkpoint(step)
         finally:
             self.checkpoint_dir = folder
-        folder.mkdir(parents=True, exist_ok=True)
         (saved,) = partial.iterdir()
-        os.replace(saved, folder / saved.name)
+        move_into_place(saved, folder / saved.name)
         partial.rmdir()
         if self.config.save_only_latest_checkpoint:
             for path in folder.glob("*.ckpt"):

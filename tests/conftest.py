@@ -27,6 +27,7 @@ TENSOR_PACKAGES = (
     "demo",
     "export",
     "field",
+    "importing",
     "losses",
     "motion",
     "occupancy",

@@ -322,7 +322,8 @@ def test_run_without_corrections_has_none_to_write(corrected_run: Path, tmp_path
     command = RefinedPoses(load_config=run / "config.yml")
     with pytest.raises(InputError, match="expected a checkpoint, found none"):
         command.main()
-    torch.save({"pipeline": {}}, run / "nerfstudio_models" / "step-000000001.ckpt")
+    content = {"step": 1, "pipeline": {}, "optimizers": {}, "scalers": {}}
+    torch.save(content, run / "nerfstudio_models" / "step-000000001.ckpt")
     with pytest.raises(InputError, match="whose poses were corrected"):
         command.main()
 

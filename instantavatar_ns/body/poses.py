@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from instantavatar_ns.body.model import BodyModel
 
-@dataclass(frozen=True)
+T = TypeVar("T", bound="PoseSequence")
+
+
+@dataclass(frozen=True, eq=False)
 class PoseSequence:
     """SMPL parameters of a sequence of frames of one person, in the dataset's world.
 
@@ -28,15 +33,46 @@ class PoseSequence:
     def __len__(self) -> int:
         return len(self.transl)
 
-    def concatenate(self, other: PoseSequence) -> PoseSequence:
-        """This sequence followed by `other`; the shape stays this one's."""
-        return PoseSequence(
-            self.betas,
-            torch.cat([self.global_orient, other.global_orient]),
-            torch.cat([self.body_pose, other.body_pose]),
-            torch.cat([self.transl, other.transl]),
+    @property
+    def axis_angles(self) -> Float[Tensor, "frames joints 3"]:
+        """Axis-angle rotations of all joints relative to their parents, the root first, radians."""
+        return torch.cat([self.global_orient, self.body_pose], dim=1).view(len(self), -1, 3)
+
+    def with_pose(self: T, axis_angles: Float[Tensor, "frames joints 3"], transl: Float[Tensor, "frames 3"]) -> T:
+        """Replace the frames.
+
+        Args:
+            axis_angles: See the property of that name.
+            transl: Translation, metres.
+        """
+        return replace(self, global_orient=axis_angles[:, 0], body_pose=axis_angles[:, 1:].flatten(1), transl=transl)
+
+    def with_shape(self: T, betas: Float[Tensor, "10"]) -> T:
+        """The same poses of a person with these shape coefficients."""
+        return replace(self, betas=betas)
+
+    def concatenate(self: T, other: PoseSequence) -> T:
+        """This sequence followed by the frames of `other`; all else stays this one's."""
+        return replace(
+            self,
+            global_orient=torch.cat([self.global_orient, other.global_orient]),
+            body_pose=torch.cat([self.body_pose, other.body_pose]),
+            transl=torch.cat([self.transl, other.transl]),
         )
 
-    def rows(self, rows: slice | list[int]) -> PoseSequence:
-        """Some of the frames."""
-        return PoseSequence(self.betas, self.global_orient[rows], self.body_pose[rows], self.transl[rows])
+    def rows(self: T, rows: slice | list[int] | Int[Tensor, "chosen"]) -> T:
+        """Some of the frames, in any order."""
+        return replace(
+            self, global_orient=self.global_orient[rows], body_pose=self.body_pose[rows], transl=self.transl[rows]
+        )
+
+
+def posed_joints(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames joints 3"]:
+    """Joints of a body in some poses, metres, in the world of the poses.
+
+    Args:
+        body: The body; `poses` tell its shape.
+        poses: Its poses.
+    """
+    transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
+    return (transforms[..., :3, :3] @ body.rest(poses.betas)[1][..., None])[..., 0] + transforms[..., :3, 3]

@@ -87,7 +87,7 @@ class Diagnosis:
 
     @property
     def advice(self) -> str:
-        """What to do, one sentence without a full stop; empty where the verdict is "good"."""
+        """Advice to the user, one sentence without a full stop; empty where the verdict is "good"."""
         if self.change is None or self.changed is None:
             return "" if self.verdict == "good" else self.remedy
         return f"With {self.change.words} it {self.changed}. {self.change.advice}"
@@ -139,7 +139,12 @@ class Trial(NamedTuple):
 
 
 def best_change(recording: Recording, changes: Iterable[Change]) -> Trial | None:
-    """The change that makes the body fit best; None where it does not fit, or hardly better than before."""
+    """Return the change that makes the body fit best; None where none makes it fit clearly better than before.
+
+    Args:
+        recording: Some frames.
+        changes: The changes to try.
+    """
     before = measure(recording)
     best, best_score = None, 0.0
     for change in changes:

@@ -51,6 +51,12 @@ def check_frames(
 def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
     """Do the same as `check_frames` for frames that have not been read yet.
 
+    Args:
+        data: The recording's folder, for messages.
+        dataset: The frames.
+        mode: See `check_frames`.
+        way_on: See `check_frames`.
+
     Raises:
         InputError: An image or a mask cannot be used; or the data is wrong, and `mode` is "stop".
     """

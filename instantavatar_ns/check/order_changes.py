@@ -60,7 +60,7 @@ def order_changes(recording: Recording) -> Iterator[Change]:
 
 
 def camera_order_changes(recording: Recording) -> Iterator[Change]:
-    """Where the camera moves, in each frame the extrinsic that fits best, of those of all frames."""
+    """Extrinsics of other frames, in each frame the one that fits best; nothing where the camera stands still."""
     cameras = recording.world_to_camera
     if bool((cameras == cameras[:1]).all()):
         return

@@ -74,7 +74,15 @@ def _pixels_per_meter(recording: Recording, seen: Bool[Tensor, "frames points"])
 def project(
     recording: Recording, points: Float[Tensor, "frames points 3"]
 ) -> tuple[Float[Tensor, "frames points 2"], Bool[Tensor, "frames points"]]:
-    """Pixels of points in the frames, and which of them lie in front of the camera."""
+    """Project points into the frames, and mark those that lie in front of the camera.
+
+    Args:
+        recording: The frames.
+        points: Points in the dataset's world, metres.
+
+    Returns:
+        Their x and y, pixels of the masks, and the marks.
+    """
     to_camera = recording.world_to_camera
     local = points @ to_camera[:, :3, :3].mT + to_camera[:, None, :3, 3]
     depth = local[..., 2:]
@@ -83,7 +91,12 @@ def project(
 
 
 def within(pixels: Float[Tensor, "frames points 2"], recording: Recording) -> Bool[Tensor, "frames points"]:
-    """Mark the pixels that are of the image."""
+    """Mark the points that lie within the image.
+
+    Args:
+        pixels: Their x and y, pixels of the masks.
+        recording: The frames.
+    """
     return ((pixels >= 0) & (pixels < recording.image_size)).all(dim=-1)
 
 

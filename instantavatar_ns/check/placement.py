@@ -13,7 +13,12 @@ from instantavatar_ns.check.recording import Recording
 
 
 def shifted_by(recording: Recording, offset: Float[Tensor, "#frames 1 3"]) -> Recording:
-    """Move the body by offsets in the dataset's world, metres; one offset may serve all frames."""
+    """Move the body.
+
+    Args:
+        recording: Some frames.
+        offset: Of all frames, or of each, metres in the dataset's world.
+    """
     return replace(recording, points=recording.points + offset, joints=recording.joints + offset)
 
 

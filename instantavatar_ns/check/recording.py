@@ -37,6 +37,7 @@ class BodySurface:
     def __init__(self, body: BodyModel, betas: Float[Tensor, "10"], device: torch.device | str = "cpu") -> None:
         corners = body.rest(betas)[0][body.faces].cpu()
         areas = 0.5 * torch.linalg.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).norm(dim=-1)
+        # trimesh.sample draws at random, which leaves gaps; here each part of the surface gets its point.
         generator = torch.Generator().manual_seed(0)
         steps = (torch.arange(_NUM_POINTS) + 0.5) / _NUM_POINTS
         chosen = torch.searchsorted(areas.cumsum(0) / areas.sum(), steps).clamp_max(len(areas) - 1)
@@ -76,7 +77,7 @@ class Recording:
     Attributes:
         masks: The person, in images of another size than the files'.
         focal: Focal lengths along x and y, pixels of the masks.
-        centre: Principal points, pixels of the masks, the first pixel's middle at a half.
+        center: Principal points, pixels of the masks, the first pixel's middle at a half.
         world_to_camera: From the dataset's world to cameras that look along z, y down.
         surface: The person's body.
         frame_poses: The pose of each frame.
@@ -125,14 +126,14 @@ class Recording:
         chosen = torch.tensor(frames)
         names = ("masks", "focal", "center", "world_to_camera", "points", "joints")
         arrays = {name: getattr(self, name)[chosen.to(self.focal.device)] for name in names}
-        poses = pick(self.frame_poses, chosen)
+        poses = self.frame_poses.rows(chosen)
         return replace(self, **arrays, numbers=self.numbers[chosen], frame_poses=poses)
 
     def poses_at(self, numbers: Int[Tensor, "frames"]) -> PoseSequence:
         """Poses at places of the recording; where none is known, the frame's own."""
         known, own = torch.isin(numbers, self.pose_numbers), self.frame_poses
         rows = torch.searchsorted(self.pose_numbers, numbers.contiguous()).clamp_max(len(self.poses) - 1)
-        found = pick(self.poses, rows)
+        found = self.poses.rows(rows)
         names = ("global_orient", "body_pose", "transl")
         return replace(
             found, **{name: torch.where(known[:, None], getattr(found, name), getattr(own, name)) for name in names}
@@ -146,11 +147,6 @@ class Recording:
     def with_vertices(self) -> Recording:
         """The same frames, the points those of `BodySurface.of_vertices`."""
         return replace(self, surface=self.surface.of_vertices()).with_poses(self.frame_poses)
-
-
-def pick(poses: PoseSequence, rows: Int[Tensor, "chosen"]) -> PoseSequence:
-    """Some rows of a sequence, in any order."""
-    return PoseSequence(poses.betas, poses.global_orient[rows], poses.body_pose[rows], poses.transl[rows])
 
 
 def read_recording(dataset: AvatarDataset, device: torch.device | str = "cpu") -> Recording:
@@ -194,7 +190,7 @@ def make_recording(
     order = numbers.argsort()
     surface = BodySurface(body, poses.betas, device)
     # A frame may belong to both splits with poses of two qualities: its own are those that its camera names.
-    frame_poses = pick(poses, cameras.metadata["pose_id"].flatten().cpu())
+    frame_poses = poses.rows(cameras.metadata["pose_id"].flatten().cpu())
     points, joints = surface.posed(frame_poses)
     pixels = torch.tensor(scale, device=device)
     return Recording(
@@ -204,7 +200,7 @@ def make_recording(
         world_to_camera=(opengl_to_opencv @ torch.linalg.inv(camera_to_dataset)).float(),
         surface=surface,
         frame_poses=frame_poses,
-        poses=pick(poses, subject.recording_rows[order]),
+        poses=poses.rows(subject.recording_rows[order]),
         pose_numbers=numbers[order],
         numbers=subject.frame_numbers,
         points=points,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from instantavatar_ns.check.diagnosis import Diagnosis
 from instantavatar_ns.check.overlap import project
 from instantavatar_ns.check.recording import Recording
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 _MARK = '<meta name="generator" content="instant-avatar check">'
 _SHOWN_HEIGHT = 540  # pixels
@@ -85,10 +85,8 @@ def write_page(path: Path, title: str, sections: Sequence[Section]) -> None:
         *(_section(section) for section in sections),
         "</body></html>\n",
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text("".join(parts), encoding="utf8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text("".join(parts), encoding="utf8")
 
 
 def _section(section: Section) -> str:
@@ -120,10 +118,10 @@ def _figures(section: Section) -> str:
     figures = []
     for place, (title, (index, image)) in enumerate(section.figures.items()):
         drawn = _shown(image)
-        shapes = [(_body_shape(body, place, drawn.shape[:2]), color) for body, color in shown]
-        _draw_outline(drawn, _shown(image[..., 3]) > 127, _MASK)
+        shapes = [(body_shape(body, place, drawn.shape[:2]), color) for body, color in shown]
+        draw_outline(drawn, _shown(image[..., 3]) > 127, _MASK)
         for shape, color in shapes:
-            _draw_outline(drawn, shape, color)
+            draw_outline(drawn, shape, color)
         data = b64encode(cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()).decode()
         overlap = diagnosis.overlap
         caption = (
@@ -149,7 +147,7 @@ def _shown(image: UInt8[np.ndarray, "height width *channels"]) -> UInt8[np.ndarr
     )
 
 
-def _body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
+def body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
     """The mesh of a recording `with_vertices`, filled."""
     pixels, seen = project(recording, recording.points)
     pixels = pixels[frame] / recording.image_size * recording.image_size.new_tensor([size[1], size[0]])
@@ -163,8 +161,9 @@ def _body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool
     return image > 0
 
 
-def _draw_outline(
+def draw_outline(
     image: UInt8[np.ndarray, "height width 3"], shape: Bool[np.ndarray, "height width"], color: tuple[int, int, int]
 ) -> None:
+    """Draw the outline of a shape into an image."""
     contours, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, contours, -1, color, 2, cv2.LINE_AA)

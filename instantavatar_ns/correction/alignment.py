@@ -22,7 +22,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.correction.motion_prior import Hyperparameters, MotionPrior, gaussian, matern52
-from instantavatar_ns.correction.outline_equations import Equations, OutlineEquations, Poses, Unknowns, join
+from instantavatar_ns.correction.outline_equations import Equations, Observations, OutlineEquations, Unknowns, join
 from instantavatar_ns.correction.silhouettes import Silhouettes
 from instantavatar_ns.correction.windows import blend, spread_evenly, windows
 
@@ -95,8 +95,8 @@ def align_to_silhouettes(
     for number in range(ROUNDS if len(rotations) > 1 else 0):
         reach, of_cells = _COARSE_REACH if number < _COARSE_ROUNDS else _REACH, []
         for frames, knots in cells:
-            poses = Poses(rotations[frames], transl[frames], basis[frames, knots], silhouettes.of(frames))
-            of_cells.append(problem.linearise(poses, unknowns._replace(knots=unknowns.knots[knots]), reach))
+            observed = Observations(rotations[frames], transl[frames], basis[frames, knots], silhouettes.of(frames))
+            of_cells.append(problem.linearise(observed, unknowns._replace(knots=unknowns.knots[knots]), reach))
             work.linearised()
         equations = [join(of_cells, cells, part) for part in parts]
         if number == _COARSE_ROUNDS - 1:

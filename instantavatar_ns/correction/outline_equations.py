@@ -43,8 +43,8 @@ class Unknowns(NamedTuple):
     clothes: Float[Tensor, "patches"]
 
 
-class Poses(NamedTuple):
-    """Given poses of some frames, and the silhouettes seen in them.
+class Observations(NamedTuple):
+    """Rotations and translations that were given for some frames, and the silhouettes seen in them.
 
     Attributes:
         rotations: Of the joints relative to their parents.
@@ -58,10 +58,10 @@ class Poses(NamedTuple):
     basis: Float[Tensor, "frames knots"]
     silhouettes: Silhouettes
 
-    def of(self, frames: slice) -> Poses:
+    def of(self, frames: slice) -> Observations:
         """Select frames."""
         rotations, transl, basis, silhouettes = self
-        return Poses(rotations[frames], transl[frames], basis[frames], silhouettes.of(frames))
+        return Observations(rotations[frames], transl[frames], basis[frames], silhouettes.of(frames))
 
 
 class Equations(NamedTuple):
@@ -104,7 +104,7 @@ class OutlineEquations:
     Args:
         body: The person's body, on the device that computes.
         betas: Its shape.
-        knots_a_frame: Knots of the whole recording by its frames, at most 1: by so much a frame's points count.
+        knots_a_frame: Knots of the whole recording by its frames, at most 1: the weight of a frame's points.
     """
 
     def __init__(self, body: BodyModel, betas: Float[Tensor, "10"], knots_a_frame: float) -> None:
@@ -137,20 +137,20 @@ class OutlineEquations:
             zeros(num_knots, NUM_JOINTS + 1, 3), zeros(NUM_JOINTS, 3), zeros(self.num_patches).fill_(_CLOTHES)
         )
 
-    def linearise(self, poses: Poses, unknowns: Unknowns, reach: float) -> Equations:
+    def linearise(self, observed: Observations, unknowns: Unknowns, reach: float) -> Equations:
         """Return equations of the distances in some frames around some unknowns.
 
         Args:
-            poses: Given ones and silhouettes of the frames.
+            observed: What is given and seen in the frames.
             unknowns: Where to linearise; knots that have weight in these frames.
             reach: Metres within which outlines belong to each other.
         """
-        (frames, knots), parts = poses.basis.shape, []
+        (frames, knots), parts = observed.basis.shape, []
         for first in range(0, frames, _FRAMES_AT_ONCE):
-            some = poses.of(slice(first, first + _FRAMES_AT_ONCE))
+            some = observed.of(slice(first, first + _FRAMES_AT_ONCE))
             parts.extend(self._of_frames(some, unknowns, reach))
         # What is solved is badly conditioned.
-        basis, size = poses.basis.double(), knots * _OF_POSE
+        basis, size = observed.basis.double(), knots * _OF_POSE
         matrix, with_clothes, of_clothes, pull, pull_clothes = (
             torch.stack(part).double() for part in zip(*parts, strict=True)
         )
@@ -174,7 +174,7 @@ class OutlineEquations:
             -torch.cat([pull[:, joints].sum(dim=0), pull_clothes.sum(dim=0)]),
         )
 
-    def _of_frames(self, poses: Poses, unknowns: Unknowns, reach: float) -> list[tuple[Tensor, ...]]:
+    def _of_frames(self, observed: Observations, unknowns: Unknowns, reach: float) -> list[tuple[Tensor, ...]]:
         """Weighted sums over the points of each frame.
 
         Returns:
@@ -183,14 +183,14 @@ class OutlineEquations:
             for a point belongs to one patch; of both with the distances where all unknowns are zero [147], [patches].
         """
         correction, offset, clothes = (
-            part.to(poses.basis)
-            for part in (torch.tensordot(poses.basis.double(), unknowns.knots, dims=1), *unknowns[1:])
+            part.to(observed.basis)
+            for part in (torch.tensordot(observed.basis.double(), unknowns.knots, dims=1), *unknowns[1:])
         )
         joints = self.joints + offset
-        rotations = rotation_matrices(correction[:, :-1]) @ poses.rotations
-        transforms = skinning_transforms(rotations, poses.transl + correction[:, -1], joints, self.ancestors)
+        rotations = rotation_matrices(correction[:, :-1]) @ observed.rotations
+        transforms = skinning_transforms(rotations, observed.transl + correction[:, -1], joints, self.ancestors)
         vertices = skinned(self.rest, self.weights, transforms)
-        outline = match_outlines(vertices, self.faces, self.edges, self.sides, poses.silhouettes, reach)
+        outline = match_outlines(vertices, self.faces, self.edges, self.sides, observed.silhouettes, reach)
         center, derivatives = self._derivatives(transforms, joints)
         current = torch.cat([correction.flatten(1), offset.flatten().expand(len(correction), -1)], dim=1)
         # Neighbouring points say the same, in neighbouring frames too: together they count as much as their patches,
@@ -268,7 +268,13 @@ class OutlineEquations:
 
 
 def join(equations: Sequence[Equations], cells: Sequence[Span], window: Span) -> Equations:
-    """Sum the equations of those cells that lie within a window."""
+    """Sum the equations of those cells that lie within a window.
+
+    Args:
+        equations: Of the cells.
+        cells: Frames and knots of each.
+        window: Frames and knots of the window.
+    """
     size, some = (window.knots.stop - window.knots.start) * _OF_POSE, equations[0]
     result = Equations(
         some.matrix.new_zeros(size, size),

@@ -1,4 +1,4 @@
-"""How far estimated joint rotations are from the truth, with and without what shape and poses can drift together.
+"""Error of estimated joint rotations, with and without what shape and poses can drift together.
 
 A training sees images only: turn a bone's canonical shape by D about its joint, and every frame's rotation of it by
 D^-1, and little changes. The error after alignment leaves out one such rotation per joint, constant over the frames;
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
+import numpy as np
 from jaxtyping import Float
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.model import rotation_matrices
@@ -33,32 +34,25 @@ class PoseError(NamedTuple):
 
 def joint_rotations(poses: PoseSequence) -> Float[Tensor, "frames 24 3 3"]:
     """Rotations of the joints relative to their parents."""
-    axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1)
-    return rotation_matrices(axis_angle.view(len(axis_angle), -1, 3))
+    return rotation_matrices(poses.axis_angles)
 
 
 def pose_error(estimated: Float[Tensor, "frames joints 3 3"], true: Float[Tensor, "frames joints 3 3"]) -> PoseError:
-    """Compare rotations of the same frames."""
-    estimated, true = estimated.double(), true.double()
-    drift = _nearest_rotation((estimated.mT @ true).sum(dim=0))
+    """Compare rotations of the same frames.
+
+    Args:
+        estimated: Estimated rotations of the joints relative to their parents.
+        true: The true ones.
+    """
+    differences = estimated.double().mT @ true.double()
+    of_joints = [Rotation.from_matrix(joint.cpu().numpy()) for joint in differences.unbind(dim=1)]
+    drifts = [joint.mean() for joint in of_joints]
     return PoseError(
-        *(
-            float(_angle(rotations).mean().rad2deg())
-            for rotations in (estimated.mT @ true, drift.mT @ estimated.mT @ true, drift)
-        )
+        _mean_degrees(of_joints),
+        _mean_degrees([drift.inv() * joint for drift, joint in zip(drifts, of_joints, strict=True)]),
+        _mean_degrees(drifts),
     )
 
 
-def _angle(rotations: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """Angle of rotations, radians; exact near zero, where the trace is not."""
-    skew = rotations - rotations.mT
-    sine = torch.stack([skew[..., 2, 1], skew[..., 0, 2], skew[..., 1, 0]], dim=-1).norm(dim=-1)
-    return torch.atan2(sine, rotations.diagonal(dim1=-2, dim2=-1).sum(dim=-1) - 1)
-
-
-def _nearest_rotation(matrices: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """The rotation nearest to each matrix; of a sum of rotations, their chordal mean."""
-    left, _, right = torch.linalg.svd(matrices)
-    sign = torch.ones(*matrices.shape[:-2], 3, dtype=matrices.dtype)
-    sign[..., 2] = torch.linalg.det(left @ right)
-    return (left * sign[..., None, :]) @ right
+def _mean_degrees(rotations: list[Rotation]) -> float:
+    return float(np.degrees(np.mean([rotation.magnitude() for rotation in rotations])))

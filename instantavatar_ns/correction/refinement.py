@@ -4,13 +4,15 @@ A frame's correction is a rotation vector for each joint and a shift of the whol
 exp(correction) R_given in the axes of the joint's parent, so that a step is the same whatever the pose. The errors of
 pose estimators change slowly: a correction is a spline over time, whose knots every frame nearby improves, plus a
 remainder of the frame's own. A training step sees one frame; without the spline each frame would have to find its
-correction in some 25 looks.
+correction in some 25 steps.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
+from scipy.interpolate import BSpline
 from torch import Tensor, nn
 
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
@@ -37,8 +39,11 @@ class PoseRefinement(nn.Module):
         poses: The given SMPL parameters, in the dataset's world.
         times: Place of each frame in its recording, ascending, in frames.
         world_to_dataset: Rigid transform from nerfstudio's world.
-        coordinates: In which the corrections are kept; by default those of `surface_coordinates`.
+        coordinates: In which the corrections are kept, a column each; by default `surface_coordinates`.
         knot_spacing: Frames of the recording between two knots of the spline.
+
+    Raises:
+        InputError: `knot_spacing` is not positive.
     """
 
     given_rotations: Float[Tensor, "frames 24 3 3"]
@@ -64,11 +69,8 @@ class PoseRefinement(nn.Module):
         knot_spacing: float = 8.0,
     ) -> None:
         super().__init__()
-        if coordinates is None:
-            coordinates = surface_coordinates(body, poses)
-        axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1).view(-1, NUM_JOINTS, 3)
         constants = {
-            "given_rotations": rotation_matrices(axis_angle),
+            "given_rotations": rotation_matrices(poses.axis_angles),
             "given_transl": poses.transl,
             "basis": spline_basis(times, knot_spacing),
             "bending": second_differences(times),
@@ -79,7 +81,7 @@ class PoseRefinement(nn.Module):
         for name, value in constants.items():  # they follow from the data
             self.register_buffer(name, value, persistent=False)
         # Another machine may find eigenvectors of the opposite sign, and align the poses a little differently.
-        self.register_buffer("coordinates", coordinates)
+        self.register_buffer("coordinates", surface_coordinates(body, poses) if coordinates is None else coordinates)
         self.register_buffer("joints", body.rest(poses.betas)[1])
         self.register_buffer("start", torch.zeros(len(times), NUM_JOINTS + 1, 3))
         self.register_buffer("certainty", torch.ones(()))
@@ -103,7 +105,7 @@ class PoseRefinement(nn.Module):
 
     def __getitem__(self, frame: int | Int[Tensor, ""]) -> PosedBody:
         """One frame's pose; its gradient reaches the frame's remainder and the knots around it."""
-        # One row, not a number: the host would wait to learn a number that lies on the device, or to send it there.
+        # One row, not a number: to read a number from the device, or to send it there, blocks the host.
         if isinstance(frame, int):
             row = torch.full((1,), frame, device=self.basis.device)
         else:
@@ -158,6 +160,11 @@ class PoseRefinement(nn.Module):
         """Penalise corrections that are far from their start, and unsteadily so, with a gradient of one frame alone.
 
         Steps see one frame each: with the others held fixed, the sum over the steps is descent on the whole prior.
+
+        Args:
+            frame: Index of the frame whose correction gets a gradient.
+            given_weight: Of its squared distance from the start, summed over radians and metres.
+            bending_weight: Of the squared second derivatives of all corrections over time.
         """
         row = frame.view(1)
         fixed = self.corrections().detach() - self.start
@@ -203,10 +210,9 @@ def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor
         raise InputError("--pipeline.model.pose-knot-spacing", message, "Leave the option out for the default of 8")
     span = float(times[-1] - times[0])
     pieces = max(round(span / spacing), 1)
-    knots = torch.arange(-1, pieces + 2, device=times.device)
-    distance = ((times - times[0])[:, None] * (pieces / max(span, 1.0)) - knots).abs()
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    return torch.where(distance < 1, near, (2 - distance).clamp_min(0) ** 3 / 6)
+    places = (times - times[0]).double().cpu().numpy() * (pieces / max(span, 1.0))
+    basis = BSpline.design_matrix(places.clip(0, pieces), np.arange(-3.0, pieces + 4), 3)
+    return torch.from_numpy(basis.toarray()).to(times)
 
 
 def second_differences(times: Float[Tensor, "frames"]) -> Float[Tensor, "triples frames"]:
@@ -242,11 +248,11 @@ def surface_coordinates(body: BodyModel, poses: PoseSequence, least: float = 0.3
         surface by one metre, root of the mean square.
     """
     some = torch.linspace(0, len(poses) - 1, min(len(poses), 6)).round().long()
-    axis_angle = torch.cat([poses.global_orient, poses.body_pose], dim=-1)[some].view(len(some), NUM_JOINTS, 3)
+    looked_at = poses.rows(some)
     rest, joints = body.rest(poses.betas)
     stride = max(len(rest) // 500, 1)
     weights, vertices = body.skinning_weights[::stride], rest[::stride]
-    given, transl = rotation_matrices(axis_angle), poses.transl[some]
+    given, transl = rotation_matrices(looked_at.axis_angles), looked_at.transl
 
     def surface(correction: Tensor) -> Tensor:
         turns = rotation_matrices(correction.view(NUM_JOINTS + 1, 3)[:-1]) @ given

@@ -26,7 +26,7 @@ class Silhouettes:
     Attributes:
         distance: Signed distance to the person, pixels, negative within.
         focal: Focal lengths along x and y, pixels.
-        centre: Principal points, pixels.
+        center: Principal points, pixels.
         world_to_camera: From the dataset's world to cameras that look along z, y down.
     """
 

@@ -57,7 +57,12 @@ def windows(basis: Float[Tensor, "frames knots"]) -> tuple[list[Span], list[Span
 
 
 def spread_evenly(total: int, most: int) -> list[int]:
-    """Choose numbers from 0 to `total - 1`, at most so many: all of them, or first and last and some between."""
+    """Choose numbers from 0 on, evenly: all of them, or the first, the last and some between.
+
+    Args:
+        total: How many numbers there are.
+        most: How many to choose at most.
+    """
     count = min(total, most)
     return [round(number * (total - 1) / max(count - 1, 1)) for number in range(count)]
 

@@ -32,7 +32,11 @@ _LAST_ROWS = {3: (0.0, 0.0, 1.0), 4: (0.0, 0.0, 0.0, 1.0)}
 def read_cameras(
     path: Path, num_frames: int
 ) -> tuple[int, int, Float[Tensor, "frames 3 3"], Float[Tensor, "frames 4 4"]]:
-    """Height, width, intrinsics and world-to-camera extrinsics of `cameras.npz`, one of each for every frame.
+    """Read height, width (pixels), intrinsics (pixels) and world-to-camera extrinsics (metres) of `cameras.npz`.
+
+    Args:
+        path: The file.
+        num_frames: Number of frames; each gets its intrinsic and its extrinsic, of its own or of all.
 
     Raises:
         InputError: The file is missing, unreadable or incomplete, or its cameras cannot be right; see `check_cameras`.
@@ -63,7 +67,12 @@ def read_cameras(
 
 
 def pixel_count(path: Path, name: str, value: np.ndarray) -> int:
-    """Height or width of a camera's images.
+    """Return height or width of a camera's images, pixels.
+
+    Args:
+        path: File that it comes from, for errors only.
+        name: "height" or "width", for errors only.
+        value: Array or number of the file.
 
     Raises:
         InputError: It is not one whole, positive number.

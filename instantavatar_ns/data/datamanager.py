@@ -20,11 +20,14 @@ from nerfstudio.utils import comms
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
+from tyro.conf import Suppress
 
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import patches, pixel_classes, proportions
 from instantavatar_ns.utils.cuda_graph import CudaGraph
+from instantavatar_ns.utils.options import Advanced
+from instantavatar_ns.utils.pinhole_rays import pixel_directions
 
 
 @dataclass
@@ -36,25 +39,42 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     dataparser: AnnotatedDataParserUnion = field(default_factory=InstantAvatarDataParserConfig)
     """Format of the data."""
     train_num_rays_per_batch: int = 4096
-    """Rays per training step, all of one frame."""
-    late_rays_mult: int = 1
+    """Rays of a training step, all of one frame."""
+    late_rays_mult: Advanced[int] = 1
     """Multiple of these rays that a step has from `late_rays_start` on, when detail is learned and the noise of few
     rays shows."""
-    late_rays_start: int = 1500
+    late_rays_start: Advanced[int] = 1500
     """Step from which on steps have `late_rays_mult` times as many rays."""
-    eval_num_rays_per_batch: int = 4096
+    eval_num_rays_per_batch: Advanced[int] = 4096
     """Rays per evaluated batch, all of one frame."""
     sampling: Literal["patches", "pixels"] = "patches"
-    """"patches": squares centred on the person. "pixels": single ones within it, near the silhouette and anywhere."""
-    patch_size: int = 32
+    """Rays of a step: square patches on the person, or single pixels on it, near the silhouette and anywhere."""
+    patch_size: Advanced[int] = 32
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
     mask_dilation: float = 0.0
-    """How far around the person patches are centred too, as part of the image's larger side: they see more of what
-    must stay empty."""
-    pixel_shares: tuple[float, float, float] = (0.6, 0.3, 0.1)
+    """Distance from the person within which patches are centered too, as part of the image's larger side."""
+    pixel_shares: Advanced[tuple[float, float, float]] = (0.6, 0.3, 0.1)
     """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
-    seed: int = 0
+    seed: Advanced[int] = 0
     """Seed of the draws: a step's frame and pixels follow from it, the step and the process's rank alone."""
+    masks_on_gpu: Suppress[bool] = False
+    """Not used: all frames lie on the training device."""
+    images_on_gpu: Suppress[bool] = False
+    """Not used."""
+    train_num_images_to_sample_from: Suppress[int] = -1
+    """Not used."""
+    train_num_times_to_repeat_images: Suppress[int] = -1
+    """Not used."""
+    eval_num_images_to_sample_from: Suppress[int] = -1
+    """Not used."""
+    eval_num_times_to_repeat_images: Suppress[int] = -1
+    """Not used."""
+    eval_image_indices: Suppress[tuple[int, ...] | None] = (0,)
+    """Not used."""
+    camera_res_scale_factor: Suppress[float] = 1.0
+    """Factor of the size of cameras and images; see also `downscale` of the data formats."""
+    pixel_sampler: Suppress[PixelSamplerConfig] = field(default_factory=PixelSamplerConfig)
+    """Not used."""
 
 
 class FrameStore:
@@ -82,7 +102,12 @@ class FrameStore:
         return len(self.images)
 
     def frame_of_step(self, step: int, world_size: int) -> int:
-        """Frame of a step: every pass over the frames is a new permutation, shared out among the processes."""
+        """Return the frame of a step: every pass over the frames is a new permutation, shared among the processes.
+
+        Args:
+            step: Number of the step.
+            world_size: Number of processes.
+        """
         turn = step * world_size + self.rank
         epoch, place = divmod(turn, len(self))
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
@@ -93,6 +118,14 @@ class FrameStore:
 
         On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are captured once and
         replayed, on the same tensors.
+
+        Args:
+            frame: Index of the frame.
+            num_rays: Number of rays; of patches, that of whole ones within it.
+            step: Number of the step.
+
+        Returns:
+            Rays, and what their pixels show: `image` [rays, RGBA], 0 to 1, and `indices` [rays, (frame, row, column)].
         """
         if num_rays not in self._draws:
             self._draws[num_rays] = CudaGraph(partial(self._draw, num_rays), self.images.device, self.generator)
@@ -124,18 +157,19 @@ class FrameStore:
     def rays(self, frame: Int[Tensor, "1"], pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.
 
-        nerfstudio's own generator serves any camera and costs more than a millisecond of small operations; this one
-        serves the pinhole cameras that the data parsers make.
+        The data parsers make pinhole cameras only.
+
+        Args:
+            frame: Index of the frame, on the device.
+            pixels: Flat indices of pixels of its image.
         """
         cameras, width = self.cameras, self.images.shape[2]
         # Indexed by tensors of one element: one without dimensions would block the host.
-        fx, fy, cx, cy = (value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy))
+        intrinsics = torch.cat([value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)])
         camera_to_world = cameras.camera_to_worlds[frame][0]
-        x = (pixels % width + 0.5 - cx) / fx
-        y = (pixels // width + 0.5 - cy) / fy
-        directions = torch.stack([x, -y, -torch.ones_like(x)], dim=-1) @ camera_to_world[:, :3].T
+        directions = pixel_directions(pixels % width, pixels // width, intrinsics, camera_to_world)
         length = directions.norm(dim=-1, keepdim=True)
-        pixel_area = 1 / (fx * fy * length**2)  # of a pixel on the unit sphere, roughly
+        pixel_area = 1 / (intrinsics[:2].prod() * length**2)  # of a pixel on the unit sphere, roughly
         assert cameras.times is not None and cameras.metadata is not None
         return RayBundle(
             origins=camera_to_world[:, 3].expand_as(directions).contiguous(),
@@ -214,5 +248,5 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
 
 
 def _stock_sampler(num_rays: int) -> PixelSampler:
-    """What nerfstudio's exporter and progress report read the number of rays from."""
+    """Sampler from which nerfstudio's exporter and progress report read the number of rays."""
     return PixelSamplerConfig(num_rays_per_batch=num_rays).setup()

@@ -25,8 +25,17 @@ def list_images(data: Path) -> list[Path]:
     return _list_files(data, "images", _IMAGES)
 
 
+def list_pictures(folder: Path) -> list[Path]:
+    """Pictures in a folder of any name, in order of their names, numbers by value; errors as of `list_images`."""
+    return _list_files(folder.parent, folder.name, _IMAGES)
+
+
 def list_masks(data: Path, images: list[Path]) -> list[Path]:
-    """Masks of `<data>/masks`, one for each of the images.
+    """List the masks of `<data>/masks`, one for each of the images.
+
+    Args:
+        data: The recording's folder.
+        images: Its images, from `list_images`.
 
     Raises:
         InputError: There are none, or not as many as images, or the numbers in their names are not the images'.
@@ -44,6 +53,16 @@ def list_masks(data: Path, images: list[Path]) -> list[Path]:
     if image_numbers and mask_numbers and len(image_numbers[0]) == len(mask_numbers[0]):
         _check_pairs(images, masks, image_numbers, mask_numbers)
     return masks
+
+
+def images_in(folder: Path) -> list[Path]:
+    """Images of a folder of any name, as `list_images`."""
+    return _list_files(folder.parent, folder.name, _IMAGES)
+
+
+def masks_in(folder: Path) -> list[Path]:
+    """Masks of a folder of any name, in order of their names, numbers by value."""
+    return _list_files(folder.parent, folder.name, _MASKS)
 
 
 def find_body_file(data: Path) -> Path | None:

@@ -44,6 +44,10 @@ def read_rgb(path: Path, size: tuple[int, int]) -> UInt8[np.ndarray, "height wid
 def check_image_size(path: Path, size: tuple[int, int]) -> None:
     """Compare an image's height and width with those of its camera, and say what becomes of an EXIF orientation.
 
+    Args:
+        path: The image.
+        size: Height and width that its camera says, pixels.
+
     Raises:
         InputError: The file is no image or has another size.
     """

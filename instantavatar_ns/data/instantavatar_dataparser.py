@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -40,20 +41,17 @@ class InstantAvatarDataParserConfig(DataParserConfig):
     data: Path = Path("data/person")
     """Folder with images/, masks/, cameras.npz and poses.npz (or poses/)."""
     body_model: str = "auto"
-    """Body model: a path to an SMPL-format .pkl or .npz, "free" for the body that comes with this package, or "auto"
-    for the one in <data>/body, else the free one."""
+    """Body model: an SMPL-format .pkl or .npz, "free" (this package's), or "auto" (<data>/body, else free)."""
     poses: str = "auto"
-    """Poses to start from: "auto" for the folder's best (poses/anim_nerf_*, poses/*, poses_optimized, poses),
-    "anim_nerf", or a file of the folder that covers all frames, such as "poses" or "truth"."""
+    """Poses to start from: "anim_nerf", the name of a file such as "poses", or "auto" for the folder's best."""
     heldout_poses: str | None = None
     """Poses of the held-out frames, named as `poses`; by default the same."""
     train_frames: tuple[int, int, int] | None = None
-    """Training frames: start, end (not included) and step. By default subject.json's, else the split published for the
-    PeopleSnapshot subject of that name, else all but the last fifth."""
+    """Training frames: start, end (not included), step; by default subject.json's, else all but a fifth."""
     test_frames: tuple[int, int, int] | None = None
-    """Held-out frames: start, end (not included) and step. By default as train_frames."""
+    """Held-out frames: start, end (not included), step; by default subject.json's, else the last fifth."""
     eval_set: Literal["heldout", "novel"] = "heldout"
-    """Frames to evaluate on: the recording's held-out frames, or <data>/novel, a recording of another motion."""
+    """Frames to evaluate on: held-out ones, or <data>/novel, a recording of another motion."""
     downscale: int = 1
     """Divide the images' height and width by this."""
     skip_frames_without_person: bool = False
@@ -103,7 +101,7 @@ def _compare_betas(data: Path, frames: Frames, train: Frames) -> None:
         notice(data, text)
 
 
-def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"] | None, poses: str) -> Frames:
+def read_frames(data: Path, numbers: Sequence[int], pose_split: Literal["train", "test"] | None, poses: str) -> Frames:
     """Read the chosen frames of an InstantAvatar folder (of the images, only the first one's size is read).
 
     Args:
@@ -132,7 +130,11 @@ def read_frames(data: Path, numbers: range, pose_split: Literal["train", "test"]
 
 
 def find_body_model(data: Path, body_model: str) -> str:
-    """Path of the body model to use, or "free"; see `InstantAvatarDataParserConfig.body_model`.
+    """Return the path of the body model to use, or "free".
+
+    Args:
+        data: The recording's folder.
+        body_model: See `InstantAvatarDataParserConfig.body_model`.
 
     Raises:
         InputError: The folder has several bodies, so that one must be chosen.

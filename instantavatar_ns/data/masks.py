@@ -37,10 +37,12 @@ class MaskEncoding:
         white: Value of a pixel of the person; lower values are soft edges. None where the values are labels: 0 is the
             background, any other value the person.
         alpha: Whether the mask is the alpha channel of its file.
+        inverted: Whether the person is black, as in data sets that mask what moves out.
     """
 
     white: float | None = 255.0
     alpha: bool = False
+    inverted: bool = False
 
 
 WHITE_ON_BLACK = MaskEncoding()
@@ -173,6 +175,14 @@ def read_mask(path: Path, encoding: MaskEncoding) -> Float32[np.ndarray, "height
         message = "expected a mask in the alpha channel, as others of its folder, found no such channel"
         raise InputError(path, message, "Write all masks of the folder alike")
     values = _only(channels, alpha=encoding.alpha)
+    mask = _shown(path, values, encoding)
+    return 1.0 - mask if encoding.inverted else mask
+
+
+def _shown(
+    path: Path, values: Shaped[np.ndarray, "height width"], encoding: MaskEncoding
+) -> Float32[np.ndarray, "..."]:
+    """Values of a file as shares of white."""
     if encoding.white is None:
         return (values > 0).astype(np.float32)
     if values.max() > 2 * encoding.white:
@@ -191,7 +201,15 @@ def _empty_masks(
 
 
 def empty_masks(paths: Sequence[Path], encoding: MaskEncoding) -> tuple[bool, ...]:
-    """Mark the masks that show no person; errors as of `read_mask`."""
+    """Mark the masks that show no person.
+
+    Args:
+        paths: Masks of a folder.
+        encoding: Meaning of their values.
+
+    Raises:
+        InputError: As of `read_mask`.
+    """
     return _empty_masks(tuple(paths), _stamps(paths), encoding)
 
 

@@ -9,7 +9,7 @@ The frames of the split are undistorted once, into a cache folder; the dataset i
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -24,15 +24,15 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.data.cameras import check_cameras, pixel_count
 from instantavatar_ns.data.empty_frames import without_empty_frames
-from instantavatar_ns.data.folder import find_body_file
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
 from instantavatar_ns.data.pose_files import read_split_poses, select_poses
+from instantavatar_ns.data.prepared_frames import cache_folder
 from instantavatar_ns.data.scene import Frames, assemble_outputs, reduced_size
+from instantavatar_ns.data.smpl_file import find_smpl
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
-from instantavatar_ns.motion.readers import PoseFile, pose_file_from_arrays
+from instantavatar_ns.motion.readers import poses_from_arrays
 from instantavatar_ns.utils.errors import InputError
-from instantavatar_ns.utils.notices import notice
 from instantavatar_ns.utils.unpickle import load_plain_pickle
 
 _CAMERA = {
@@ -55,16 +55,13 @@ class PeopleSnapshotDataParserConfig(DataParserConfig):
     data: Path = Path("data/people_snapshot_public/male-3-casual")
     """A subject's folder with <subject>.mp4, masks.hdf5, camera.pkl and reconstructed_poses.hdf5."""
     body_model: str = "auto"
-    """Body model: a path to SMPL_MALE.pkl or SMPL_FEMALE.pkl (licensed, from smpl.is.tue.mpg.de), "auto" for the one in
-    <data>/body, or "free" for the body of this package, which fits the subject's shape only roughly."""
+    """Body model: SMPL_MALE.pkl or SMPL_FEMALE.pkl, "auto" (<data>/body), or "free" (this package's, a rough fit)."""
     poses: Literal["auto", "anim_nerf", "refined", "reconstructed"] = "auto"
-    """Poses to start from: Anim-NeRF's (poses/anim_nerf_*.npz), those of `instant-avatar refined-poses`
-    (poses/refined_*.npz), those of the dataset (reconstructed_poses.hdf5), or "auto" for the first or the last."""
+    """Poses to start from: poses/<name>_*.npz, or the dataset's own; "auto" is anim_nerf, else reconstructed."""
     train_frames: tuple[int, int, int] | None = None
-    """Training frames: start, end (not included) and step. By default those of the published split, for the other
-    subjects all but the last fifth."""
+    """Training frames: start, end (not included), step; by default the published ones, else all but a fifth."""
     test_frames: tuple[int, int, int] | None = None
-    """Held-out frames: start, end (not included) and step. By default as train_frames."""
+    """Held-out frames: start, end (not included), step; by default the published ones, else the last fifth."""
     downscale: int = 2
     """Divide the video's height and width by this; the published figures are at half of 1080x1080."""
     cache_dir: Path | None = None
@@ -91,13 +88,13 @@ class PeopleSnapshotDataParser(DataParser):
             raise InputError(source.masks, message, _ADVICE)
         num_frames = shape[0]
         frame_split = choose_split(config.data, num_frames, config.train_frames, config.test_frames)
-        body_model = self._body_model()
-        names: dict[Literal["train", "test"], range] = {"train": frame_split.train, "test": frame_split.test}
+        body_model = find_smpl(config.data, config.body_model, "PeopleSnapshot", "SMPL_MALE or SMPL_FEMALE")
+        names: dict[Literal["train", "test"], Sequence[int]] = {"train": frame_split.train, "test": frame_split.test}
         poses = {name: self._read_poses(name, numbers, num_frames) for name, numbers in names.items()}
         size = reduced_size(source.size, config.downscale)
         # Both splits share a cache, so that the video is read once.
         numbers = sorted({*frame_split.train, *frame_split.test})
-        images, masks = undistorted_frames(source, numbers, size, self._cache_dir())
+        images, masks = undistorted_frames(source, numbers, size, cache_folder(config.cache_dir, "people_snapshot"))
         rows = {number: row for row, number in enumerate(numbers)}
         scale_y, scale_x = size[0] / source.size[0], size[1] / source.size[1]
         intrinsics = resize_intrinsics(torch.from_numpy(source.intrinsics), scale_x, scale_y)
@@ -124,35 +121,9 @@ class PeopleSnapshotDataParser(DataParser):
         if choice in ("anim_nerf", "refined"):
             return read_split_poses(data, choice, split, numbers, num_frames)
         path = data / "reconstructed_poses.hdf5"
-        file = read_reconstructed_poses(path)
+        poses = read_reconstructed_poses(path)
         # Poses of all subjects count from the video's first frame, so those beyond the last mask do no harm.
-        return select_poses(path, file, False, numbers, num_frames, surplus=len(file))
-
-    def _body_model(self) -> str:
-        data, choice = self.config.data, self.config.body_model
-        if choice == "auto":
-            found = find_body_file(data)
-            if not found:
-                message = "expected the subject's SMPL model (SMPL_MALE or SMPL_FEMALE, .pkl or .npz), found none"
-                advice = (
-                    "Download SMPL from smpl.is.tue.mpg.de (its licence must be accepted there) and give the file of "
-                    "the subject's gender as body_model, or give 'free' to try without"
-                )
-                raise InputError(data / "body", message, advice)
-            return str(found)
-        if choice == "free":
-            text = (
-                "The free body's shape space is not SMPL's: PeopleSnapshot's betas and joints do not fit it, and the "
-                "avatar will be worse than with SMPL."
-            )
-            notice(data, text)
-        return choice
-
-    def _cache_dir(self) -> Path:
-        if self.config.cache_dir is not None:
-            return self.config.cache_dir.expanduser()
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return base / "instantavatar_ns" / "people_snapshot"
+        return select_poses(path, poses, False, numbers, num_frames, surplus=len(poses))
 
 
 def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:
@@ -209,7 +180,7 @@ def _meaning(key: str) -> str:
     return f"Give {key} as {length} numbers: {meaning}"
 
 
-def read_reconstructed_poses(path: Path) -> PoseFile:
+def read_reconstructed_poses(path: Path) -> PoseSequence:
     """SMPL parameters of all frames of a `reconstructed_poses.hdf5`.
 
     Raises:
@@ -217,7 +188,7 @@ def read_reconstructed_poses(path: Path) -> PoseFile:
     """
     keys = ("betas", "pose", "trans")
     with open_hdf5(path, keys, _ADVICE) as file:
-        return pose_file_from_arrays(path, {key: np.asarray(file[key]) for key in keys})
+        return poses_from_arrays(path, {key: np.asarray(file[key]) for key in keys})
 
 
 def _find_video(data: Path) -> Path:

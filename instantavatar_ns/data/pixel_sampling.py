@@ -1,4 +1,4 @@
-"""Which pixels of a frame a training step looks at: patches on the person, or pixels by where they lie."""
+"""Choice of the pixels of a training step: patches on the person, or single pixels by where they lie."""
 
 from __future__ import annotations
 
@@ -34,7 +34,13 @@ class PixelLists(NamedTuple):
         return self.pixels[int(self.first[frame]) : int(self.first[frame + 1])]
 
     def draw(self, frame: Int[Tensor, "1"], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
-        """Draw pixels of a frame, with repetition; a frame without any is an error of the caller."""
+        """Draw pixels of a frame, with repetition.
+
+        Args:
+            frame: Index of the frame, which must have some of these pixels.
+            count: Number of pixels.
+            generator: Random numbers, on the device of the pixels.
+        """
         first, end = self.first[frame], self.first[frame + 1]
         share = torch.rand(count, device=self.pixels.device, dtype=torch.float64, generator=generator)
         return self.pixels[first + (share * (end - first)).long()]
@@ -85,7 +91,14 @@ def _grow(mask: Float[Tensor, "1 1 height width"], reach: int) -> Float[Tensor, 
 
 
 def patches(centers: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:
-    """Flat indices of square patches around centre pixels, moved into the image where they would leave it."""
+    """Return flat indices of the pixels of square patches, which are moved into the image where they would leave it.
+
+    Args:
+        centers: Flat indices of the pixels that the patches lie around.
+        size: Edge of a patch, pixels.
+        height: Of the image, pixels.
+        width: Of the image, pixels.
+    """
     half = size // 2
     rows = (centers // width - half).clamp(0, max(height - size, 0))
     columns = (centers % width - half).clamp(0, max(width - size, 0))
@@ -97,6 +110,11 @@ def patches(centers: Int[Tensor, "patches"], size: int, height: int, width: int)
 
 
 def proportions(total: int, shares: tuple[float, float, float]) -> list[int]:
-    """Split a number of rays by shares of inside, edge and anywhere; the last takes what rounding leaves."""
+    """Split a number into three parts; the last one takes what rounding leaves.
+
+    Args:
+        total: The number.
+        shares: Shares of the parts, of any sum.
+    """
     counts = [int(total * share / sum(shares)) for share in shares[:2]]
     return [*counts, total - sum(counts)]

@@ -1,39 +1,44 @@
-"""Which pose file goes with which frames of an InstantAvatar folder."""
+"""Choice of the pose file for some frames of an InstantAvatar folder."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-import torch
-
 from instantavatar_ns.body.poses import PoseSequence
-from instantavatar_ns.motion.readers import PoseFile, read_pose_file
+from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
 
 
 def read_split_poses(
-    data: Path, name: str, split: Literal["train", "test"] | None, numbers: range, num_images: int
+    data: Path, name: str, split: Literal["train", "test"] | None, numbers: Sequence[int], num_images: int
 ) -> PoseSequence:
-    """Poses of the frames `numbers`; see `find_pose_file` for the choice of file.
+    """Read the poses of some frames.
 
     A split's own file holds a pose for each frame of the split; any other file one for each image of the folder.
+
+    Args:
+        data: The InstantAvatar folder.
+        name: See `find_pose_file`.
+        split: See `find_pose_file`.
+        numbers: The frames wanted: all of the split.
+        num_images: Number of images in the folder.
 
     Raises:
         InputError: No file fits the name, or its number of poses does not fit the frames.
     """
     path, covers_split = find_pose_file(data, name, split)
-    file = read_pose_file(path)
-    if covers_split and len(file) == num_images != len(numbers):
+    poses = read_pose_file(path)
+    if covers_split and len(poses) == num_images != len(numbers):
         message = f"expected {len(numbers)} poses, those of the split's frames, found {num_images}, as many as images"
         advice = (
             f"If they are those of all images, say so with --poses {path.stem}; if all frames are to be trained on, "
             f"give --train-frames 0 {num_images} 1"
         )
         raise InputError(path, message, advice)
-    return select_poses(path, file, covers_split, numbers, num_images)
+    return select_poses(path, poses, covers_split, numbers, num_images)
 
 
 def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None) -> tuple[Path, bool]:
@@ -62,33 +67,31 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
 
 
 def select_poses(
-    path: Path, file: PoseFile, covers_split: bool, numbers: range, num_images: int, surplus: int = 1
+    path: Path, poses: PoseSequence, covers_split: bool, numbers: Sequence[int], num_images: int, surplus: int = 1
 ) -> PoseSequence:
-    """Poses of the frames `numbers` out of a file; see `read_split_poses`.
+    """Select the poses of some frames out of those of a file; see `read_split_poses`.
 
     Args:
         path: For errors and notices only.
-        file: The file's poses.
+        poses: The file's poses.
         covers_split: Whether they are those of the split only, else those of all images.
         numbers: The frames wanted.
         num_images: Number of images.
         surplus: Poses beyond the last image that may be left over. PeopleSnapshot has one more after InstantAvatar's
             preprocessing; many more would rather belong to other images.
+
+    Raises:
+        InputError: There are not as many poses as frames.
     """
-    rows = np.arange(len(numbers)) if covers_split else np.array(numbers)
+    rows = list(range(len(numbers)) if covers_split else numbers)
     expected = len(numbers) if covers_split else num_images
-    if not covers_split and 0 < len(file) - expected <= surplus:
-        notice(path, f"It has {len(file)} poses for {expected} images: those beyond the last image are left over.")
-    elif len(file) != expected:
+    if not covers_split and 0 < len(poses) - expected <= surplus:
+        notice(path, f"It has {len(poses)} poses for {expected} images: those beyond the last image are left over.")
+    elif len(poses) != expected:
         what = "frames of the split" if covers_split else "images"
-        message = f"expected {expected} poses, one for each of the {what}, found {len(file)}"
+        message = f"expected {expected} poses, one for each of the {what}, found {len(poses)}"
         advice = "Estimate a pose for every frame, or leave out the frames without one"
-        if len(file) > expected:
+        if len(poses) > expected:
             advice = "Leave out the poses of the images that are not there"
         raise InputError(path, message, advice)
-    return PoseSequence(
-        betas=torch.from_numpy(file.betas),
-        global_orient=torch.from_numpy(file.global_orient[rows]),
-        body_pose=torch.from_numpy(file.body_pose[rows]),
-        transl=torch.from_numpy(file.transl[rows]),
-    )
+    return poses.rows(rows)

@@ -21,7 +21,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from instantavatar_ns.body.model import BodyModel, load_body_model
-from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.data.masks import WHITE_ON_BLACK, MaskEncoding
 from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, resize_intrinsics
 from instantavatar_ns.data.subject import Subject
@@ -112,7 +112,11 @@ def _recording(parts: dict[str, Frames], chosen: str) -> tuple[list[int], list[i
 
 
 def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:
-    """Height and width divided by `downscale`.
+    """Divide height and width, rounding down.
+
+    Args:
+        size: Height and width, pixels.
+        downscale: Divisor of both.
 
     Raises:
         InputError: The divisor is not positive or leaves nothing of the image.
@@ -121,12 +125,6 @@ def reduced_size(size: tuple[int, int], downscale: int) -> tuple[int, int]:
         message = f"expected a divisor between 1 and the image's {min(size)} pixels, found {downscale}"
         raise InputError("downscale", message, "Give 1 to keep the images as they are")
     return size[0] // downscale, size[1] // downscale
-
-
-def posed_joints(body: BodyModel, poses: PoseSequence) -> Float[Tensor, "frames 24 3"]:
-    """Joints in the dataset's world, metres."""
-    transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
-    return (transforms[..., :3, :3] @ body.rest(poses.betas)[1][..., None])[..., 0] + transforms[..., :3, 3]
 
 
 def body_up(poses: PoseSequence) -> Float[Tensor, "3"]:

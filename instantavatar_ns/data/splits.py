@@ -1,9 +1,11 @@
-"""Which frames of a recording train the avatar and which are held out to measure it."""
+"""Split of a recording's frames into those that train the avatar and those that measure it."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ PUBLISHED_SPLITS = Path(__file__).with_name("people_snapshot_splits.json")
 class FrameSplit:
     """Frame numbers of a recording, in time order."""
 
-    train: range
-    test: range
+    train: Sequence[int]
+    test: Sequence[int]
 
 
 def published_split(subject: str) -> FrameSplit | None:
@@ -37,7 +39,7 @@ def choose_split(
 
     Args:
         data: The recording's folder; its name tells a PeopleSnapshot subject, its `subject.json` may hold `train` and
-            `test` as [start, end] or [start, end, step], end not included.
+            `test` as [start, end] or [start, end, step], end not included, or as {"frames": [numbers]}.
         num_frames: Frames in the recording.
         train_frames: The user's choice of training frames.
         test_frames: The user's choice of held-out frames.
@@ -53,8 +55,11 @@ def choose_split(
         range(*train_frames) if train_frames else split.train, range(*test_frames) if test_frames else split.test
     )
     for name, frames, option in (("training", split.train, train_frames), ("held-out", split.test, test_frames)):
-        if len(frames) == 0 or frames.step < 1 or frames[0] < 0 or frames[-1] >= num_frames:
-            wanted = f"{frames.start} to {frames.stop} (not included) in steps of {frames.step}"
+        ascending = all(a < b for a, b in pairwise(frames))
+        if len(frames) == 0 or not ascending or frames[0] < 0 or frames[-1] >= num_frames:
+            wanted = "a list that is empty, does not ascend or leaves them"
+            if isinstance(frames, range):
+                wanted = f"{frames.start} to {frames.stop} (not included) in steps of {frames.step}"
             message = f"expected {name} frames within the {num_frames} frames found, asked for {wanted}"
             advice = "Set train_frames and test_frames to ranges that the recording has"
             if own and not option:
@@ -86,7 +91,12 @@ def _subject_split(path: Path) -> FrameSplit | None:
     return FrameSplit(train, test)
 
 
-def _frame_range(name: str, numbers: Any) -> range:
+def _frame_range(name: str, numbers: Any) -> Sequence[int]:
+    if isinstance(numbers, dict):
+        numbers = numbers["frames"]
+        if not isinstance(numbers, list) or not all(type(n) is int for n in numbers):
+            raise ValueError(f"the frames of {name} are {numbers}, not a list of whole numbers")
+        return numbers
     if not isinstance(numbers, list) or len(numbers) not in (2, 3) or not all(type(n) is int for n in numbers):
         raise ValueError(f"{name} is {numbers}, not [start, end] or [start, end, step] in whole numbers")
     return range(*numbers)

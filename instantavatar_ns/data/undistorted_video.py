@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,11 +12,13 @@ from pathlib import Path
 import cv2
 import h5py
 import numpy as np
+from filelock import FileLock
 from jaxtyping import Float, UInt8
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import delete_partial, written_whole
 
 _LAYOUT_VERSION = 1
 _OTHER_CAMERA = "camera.pkl is for another resolution"
@@ -81,39 +80,34 @@ def _cache_key(source: VideoSource, numbers: list[int], size: tuple[int, int]) -
 @contextmanager
 def _locked(cache: Path) -> Iterator[None]:
     """One process at a time; the lock of a killed process is free again."""
+    lock = FileLock(cache / ".lock")
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(cache, os.O_RDONLY)
+        lock.acquire()
     except OSError as error:
         message = f"expected a folder that can be written ({error})"
         raise InputError(cache, message, "Choose another one with the option cache_dir") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def _fill(source: VideoSource, numbers: list[int], size: tuple[int, int], folder: Path) -> None:
     """Write all frames to a folder that gets its name when it is complete."""
-    # The lock is held, so what is partial here was left by a process that was killed.
-    for leftover in folder.parent.glob("*.partial"):
-        shutil.rmtree(leftover)
-    partial = folder.with_name(folder.name + ".partial")
+    delete_partial(folder.parent)  # the lock is held
     try:
-        partial.mkdir()
-        for number, image, mask in _read_frames(source, numbers):
-            for kind, pixels in (("image", image), ("mask", mask)):
-                if size != source.size:
-                    pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_AREA)
-                (partial / f"{kind}_{number:06d}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
-        os.replace(partial, folder)
+        with written_whole(folder) as partial:
+            partial.mkdir()
+            for number, image, mask in _read_frames(source, numbers):
+                for kind, pixels in (("image", image), ("mask", mask)):
+                    if size != source.size:
+                        pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+                    (partial / f"{kind}_{number:06d}.png").write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
     except OSError as error:
         message = f"expected a folder with room for {len(numbers)} frames ({error})"
         advice = "Make room, or choose another folder with the option cache_dir"
         raise InputError(folder.parent, message, advice) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _read_frames(
@@ -181,7 +175,12 @@ def _read_mask(path: Path, masks: h5py.Dataset, number: int) -> UInt8[np.ndarray
 
 @contextmanager
 def open_hdf5(path: Path, keys: tuple[str, ...], advice: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file that must hold `keys`.
+    """Open an HDF5 file for reading.
+
+    Args:
+        path: The file.
+        keys: Names of what it must hold.
+        advice: What to do if it does not, one sentence without a full stop.
 
     Raises:
         InputError: The file is missing, unreadable or lacks a key.

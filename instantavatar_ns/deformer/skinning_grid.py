@@ -24,7 +24,7 @@ NEAREST, FARTHEST = 1e-4, 1.0  # metres between which a vertex's distance counts
 
 @dataclass(frozen=True)
 class SkinningSettings:
-    """How a body's skinning weights get into the space around it."""
+    """Spread of a body's skinning weights into the space around it."""
 
     neighbors: int = 8
     """Vertices that a voxel takes its weights from."""
@@ -37,8 +37,6 @@ class SkinningSettings:
 
 
 BODY_SKINNING = SkinningSettings()
-# What runs of before 2026-11-27 were trained with.
-FAST_SNARF_SKINNING = SkinningSettings(neighbors=30, smoothing_passes=30, sharpness=1.0)
 
 
 def canonical_box(vertices: Float[Tensor, "vertices 3"]) -> tuple[Float[Tensor, "3"], Float[Tensor, ""]]:

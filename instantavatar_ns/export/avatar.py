@@ -85,10 +85,7 @@ class AvatarMesh:
         )
         skeleton = make_skeleton(self.model.poses.body, self.poses.betas)
         rest = make_clip("rest", rest_sequence(self.poses, 0), 1.0, skeleton)
-        shaped = [motion.with_shape(self.poses.betas) for motion in motions]
-        clips = [
-            make_clip(motion.name, poses, motion.fps, skeleton) for motion, poses in zip(motions, shaped, strict=True)
-        ]
+        clips = [make_clip(motion.name, motion, motion.fps, skeleton) for motion in motions]
         return glb_bytes(
             mesh,
             texture_png=png_bytes(texture),

@@ -1,10 +1,8 @@
-"""PLY and OBJ files of a posed mesh, and files that appear whole."""
+"""PLY and OBJ files of a posed mesh."""
 
 from __future__ import annotations
 
 import io
-import os
-from pathlib import Path
 
 import trimesh
 from jaxtyping import Float, Int, UInt8
@@ -51,17 +49,3 @@ def obj_files(
     mesh = trimesh.Trimesh(vertices, faces, visual=TextureVisuals(uv, material=material), process=False)
     text, others = export_obj(mesh, return_texture=True, mtl_name=f"{name}.mtl", include_normals=False, header="")
     return {**{file: bytes(content) for file, content in others.items()}, f"{name}.obj": text.encode()}
-
-
-def write_whole(folder: Path, files: dict[str, bytes]) -> None:
-    """Write files so that each appears when it is complete, in the given order."""
-    folder.mkdir(parents=True, exist_ok=True)
-    partials = {name: folder / f".{name}.partial" for name in files}
-    try:
-        for name, content in files.items():
-            partials[name].write_bytes(content)
-        for name, partial in partials.items():
-            os.replace(partial, folder / name)
-    finally:
-        for partial in partials.values():
-            partial.unlink(missing_ok=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions
@@ -14,7 +11,7 @@ from instantavatar_ns.motion.run_motion import load_run_motion
 
 
 def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> Motion:
-    """Load a motion, named like its file, and put it where the person stands, as the model does with its own.
+    """Load a motion and give it the person's shape and place, as the model does to its own.
 
     Args:
         path: As of `load_motion`.
@@ -29,5 +26,4 @@ def place(path: Path, model: InstantAvatarModel, options: MotionOptions) -> Moti
 
 def closed(motion: Motion) -> Motion:
     """A motion that loops, followed by its first frame: players do not interpolate from the last key to the first."""
-    again = {name: getattr(motion, name) for name in ("global_orient", "body_pose", "transl")}
-    return replace(motion, **{name: torch.cat([values, values[:1]]) for name, values in again.items()})
+    return motion.concatenate(motion.rows(slice(1)))

@@ -23,8 +23,8 @@ _MAX_FPS = 100_000.0
 
 
 @dataclass(frozen=True)
-class BvhMotion:
-    """A skeleton in motion, in the file's own units and axes.
+class BvhFile:
+    """A skeleton and its motion as a BVH file has them, in its own units and axes.
 
     Attributes:
         names: The joints' names; parents come before their children.
@@ -51,7 +51,7 @@ class _Joint:
     channels: tuple[str, ...] = ()
 
 
-def read_bvh(path: Path) -> BvhMotion:
+def read_bvh(path: Path) -> BvhFile:
     """Read a BVH file.
 
     Rotation channels act in the order in which the file lists them, in degrees; position channels of any joint stand
@@ -77,7 +77,7 @@ def read_bvh(path: Path) -> BvhMotion:
     still = np.broadcast_to(np.eye(3), (1, len(joints), 3, 3))
     rotations, positions = _forward(parents, local_rotations, local_positions)
     rest = _forward(parents, still, offsets[None])[1][0]
-    return BvhMotion(tuple(joint.name for joint in joints), parents, rest, rotations, positions, fps)
+    return BvhFile(tuple(joint.name for joint in joints), parents, rest, rotations, positions, fps)
 
 
 def _read_hierarchy(path: Path, header: str) -> list[_Joint]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from jaxtyping import Float
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.motion import Motion, UpAxis, place_motion, resample
 from instantavatar_ns.motion.travel import travel
 from instantavatar_ns.utils.errors import InputError
@@ -22,7 +23,7 @@ _JUMP_METERS, _JUMP_DEGREES = 0.05, 12.0
 
 @dataclass(frozen=True)
 class MotionOptions:
-    """What is made of a motion before the avatar plays it, in the order of the fields."""
+    """Edits of a motion before the avatar plays it, in the order of the fields."""
 
     source_fps: float | None = None
     """Frames per second that the motion was recorded with; by default those that its file names, else 30."""
@@ -47,34 +48,38 @@ class MotionOptions:
     transition: float = 0.0
     """Seconds to move from the first training pose to the motion's first frame."""
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # The config.yml of older runs says `in_place`.
-        fields = {name: value for name, value in state.items() if name != "in_place"}
-        self.__dict__.update(fields | ({"root": "in-place"} if state.get("in_place") else {}))
-
 
 DEFAULT_OPTIONS = MotionOptions()
 
 
-def prepare_motion(motion: Motion, options: MotionOptions, stand: Motion) -> Motion:
-    """Make of a motion what `options` say.
+def prepare_motion(motion: Motion, options: MotionOptions, stand: PoseSequence, up: Float[Tensor, "3"]) -> Motion:
+    """Edit a motion and place it where a person stands, with the person's shape.
 
     Args:
         motion: As its file gives it.
-        options: What to do.
-        stand: The first training pose, one frame, in the dataset's world.
+        options: Edits and place.
+        stand: The person's first training pose, one frame, in the dataset's world.
+        up: The vertical direction in the dataset's world, of unit length.
 
     Raises:
         InputError: The options do not fit the motion.
     """
-    motion = edit_motion(motion, options)
+    motion = edit_motion(motion, options).with_shape(stand.betas)
     if options.place == "person":
-        motion = place_motion(motion, stand.global_orient[0], stand.transl[0], stand.up)
+        motion = place_motion(motion, stand, up)
     return lead_in(motion, stand, options.transition)
 
 
 def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
-    """The part of `prepare_motion` that does not depend on the avatar; checks all options."""
+    """Do the part of `prepare_motion` that does not depend on the avatar; all options are checked.
+
+    Args:
+        motion: As its file gives it.
+        options: Edits; the place and the transition are left out.
+
+    Raises:
+        InputError: The options do not fit the motion.
+    """
     _check_seconds("transition", options.transition)
     motion = cut(motion, options.start_frame, options.end_frame)
     if options.fps is not None:
@@ -89,7 +94,12 @@ def edit_motion(motion: Motion, options: MotionOptions) -> Motion:
 
 
 def cut(motion: Motion, start_frame: int = 0, end_frame: int | None = None) -> Motion:
-    """The frames from `start_frame` on, up to but without `end_frame`.
+    """Select successive frames.
+
+    Args:
+        motion: Any motion.
+        start_frame: The first one, counted from 0.
+        end_frame: The one to stop before; by default the motion's end.
 
     Raises:
         InputError: There are no such frames.
@@ -98,13 +108,7 @@ def cut(motion: Motion, start_frame: int = 0, end_frame: int | None = None) -> M
     if not 0 <= start_frame < end <= len(motion):
         message = f"expected frames of the motion, which has {len(motion)}, found {start_frame} to {end}"
         raise InputError("start_frame, end_frame", message, f"Give a start below the end, both from 0 to {len(motion)}")
-    rows = slice(start_frame, end)
-    return replace(
-        motion,
-        global_orient=motion.global_orient[rows],
-        body_pose=motion.body_pose[rows],
-        transl=motion.transl[rows],
-    )
+    return motion.rows(slice(start_frame, end))
 
 
 def take_out_travel(motion: Motion) -> Motion:
@@ -153,7 +157,7 @@ def loop(motion: Motion, seconds: float) -> Motion:
     return cut(_with_rotations(motion, bent, motion.transl + shift), 0, len(motion) - 1)
 
 
-def lead_in(motion: Motion, stand: Motion, seconds: float) -> Motion:
+def lead_in(motion: Motion, stand: PoseSequence, seconds: float) -> Motion:
     """The motion after a smooth movement from a pose to its first frame.
 
     Args:
@@ -171,13 +175,7 @@ def lead_in(motion: Motion, stand: Motion, seconds: float) -> Motion:
         for start, end in zip(starts, ends, strict=True)
     ]
     path = stand.transl + torch.from_numpy(share[:, None]).to(stand.transl) * (motion.transl[:1] - stand.transl)
-    before = _with_rotations(motion, turned, path.to(motion.transl))
-    return replace(
-        motion,
-        global_orient=torch.cat([before.global_orient, motion.global_orient]),
-        body_pose=torch.cat([before.body_pose, motion.body_pose]),
-        transl=torch.cat([before.transl, motion.transl]),
-    )
+    return _with_rotations(motion, turned, path.to(motion.transl)).concatenate(motion)
 
 
 def describe_jump(motion: Motion, options: MotionOptions) -> str:
@@ -217,12 +215,11 @@ def _ease(share: np.ndarray) -> np.ndarray:
     return share**2 * (3 - 2 * share)
 
 
-def _rotations(motion: Motion) -> list[Rotation]:
+def _rotations(poses: PoseSequence) -> list[Rotation]:
     """Each joint's rotations."""
-    rotvecs = torch.cat([motion.global_orient, motion.body_pose], dim=1).double().numpy()
-    return [Rotation.from_rotvec(joint) for joint in np.split(rotvecs, 24, axis=1)]
+    return [Rotation.from_rotvec(joint) for joint in poses.axis_angles.double().numpy().swapaxes(0, 1)]
 
 
 def _with_rotations(motion: Motion, joints: list[Rotation], transl: Float[Tensor, "frames 3"]) -> Motion:
-    rotvecs = torch.from_numpy(np.concatenate([joint.as_rotvec() for joint in joints], axis=1)).to(motion.body_pose)
-    return replace(motion, global_orient=rotvecs[:, :3], body_pose=rotvecs[:, 3:], transl=transl)
+    axis_angles = torch.from_numpy(np.stack([joint.as_rotvec() for joint in joints], axis=1))
+    return motion.with_pose(axis_angles.to(motion.body_pose), transl)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from instantavatar_ns.motion.bvh import BvhMotion
+from instantavatar_ns.motion.bvh import BvhFile
 from instantavatar_ns.utils.errors import InputError
 
 _CONVENTIONS = {
@@ -54,14 +54,18 @@ _NECKS = ("neck", "neck1", "neck01")
 _ADVICE = "Rename its joints to Mixamo's names: Hips, LeftUpLeg, LeftLeg, LeftFoot, LeftArm, LeftForeArm, LeftHand, ..."
 
 
-def find_joints(path: Path, motion: BvhMotion) -> dict[str, int]:
-    """The file's joint for each of SMPL's that it has.
+def find_joints(path: Path, file: BvhFile) -> dict[str, int]:
+    """Find the file's joint for each of SMPL's that it has.
+
+    Args:
+        path: The file, for errors only.
+        file: Its content.
 
     Raises:
         InputError: A limb's joint, or both neck and head are missing.
     """
     # Of joints with the same name the first counts.
-    indices = {_plain(name): joint for joint, name in reversed(list(enumerate(motion.names)))}
+    indices = {_plain(name): joint for joint, name in reversed(list(enumerate(file.names)))}
     candidates = [
         (program, _limb_joints(indices, names, patterns))
         for program, names in _CONVENTIONS.items()
@@ -75,11 +79,11 @@ def find_joints(path: Path, motion: BvhMotion) -> dict[str, int]:
     if "neck" not in found and "head" not in found:
         missing.append("neck")
     if missing:
-        names = ", ".join(motion.names[:8]) + (", ..." if len(motion.names) > 8 else "")
+        names = ", ".join(file.names[:8]) + (", ..." if len(file.names) > 8 else "")
         nearest = f" (the names are nearest to those of {program})" if len(found) > len(missing) else ""
         message = f"expected a person's joints{nearest}, found none for {', '.join(missing)} among {names}"
         raise InputError(path, message, _ADVICE)
-    return {**found, **_trunk_joints(motion, found)}
+    return {**found, **_trunk_joints(file, found)}
 
 
 def _plain(name: str) -> str:
@@ -99,9 +103,9 @@ def _limb_joints(indices: dict[str, int], names: dict[str, str], patterns: tuple
     return found
 
 
-def _trunk_joints(motion: BvhMotion, found: dict[str, int]) -> dict[str, int]:
+def _trunk_joints(file: BvhFile, found: dict[str, int]) -> dict[str, int]:
     """Pelvis, spine, collars and neck, by where the limbs branch off."""
-    paths = {name: _path_from_root(motion, joint) for name, joint in found.items()}
+    paths = {name: _path_from_root(file, joint) for name, joint in found.items()}
     shoulders = [paths["left_shoulder"], paths["right_shoulder"]]
     chest = _common(shoulders)
     pelvis = _common([paths["left_hip"], paths["right_hip"], chest])
@@ -122,10 +126,10 @@ def _trunk_joints(motion: BvhMotion, found: dict[str, int]) -> dict[str, int]:
     return trunk
 
 
-def _path_from_root(motion: BvhMotion, joint: int) -> list[int]:
+def _path_from_root(file: BvhFile, joint: int) -> list[int]:
     path = [joint]
-    while motion.parents[path[0]] >= 0:
-        path.insert(0, int(motion.parents[path[0]]))
+    while file.parents[path[0]] >= 0:
+        path.insert(0, int(file.parents[path[0]]))
     return path
 
 

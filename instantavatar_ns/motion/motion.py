@@ -14,7 +14,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.free_motions import find_motion, library_names
-from instantavatar_ns.motion.readers import MotionFile, read_motion_file
+from instantavatar_ns.motion.readers import read_motion_file
 from instantavatar_ns.motion.retargeting import read_bvh_poses
 from instantavatar_ns.motion.up_axis import AXES, choose_up
 from instantavatar_ns.utils.errors import InputError
@@ -29,31 +29,18 @@ _HIGHEST = 20.0
 
 
 @dataclass(frozen=True, eq=False)
-class Motion:
-    """SMPL poses over time, in a world of their own.
+class Motion(PoseSequence):
+    """Poses over time, in a world of their own.
 
     Attributes:
-        global_orient: Axis-angle rotation of the root, radians.
-        body_pose: Axis-angle rotations of the 23 other joints, radians.
-        transl: Translation, metres.
         fps: Frames per second.
         up: The vertical direction in the motion's world, of unit length.
         name: What players call it.
     """
 
-    global_orient: Float[Tensor, "frames 3"]
-    body_pose: Float[Tensor, "frames 69"]
-    transl: Float[Tensor, "frames 3"]
     fps: float
     up: Float[Tensor, "3"]
     name: str = ""
-
-    def __len__(self) -> int:
-        return len(self.transl)
-
-    def with_shape(self, betas: Float[Tensor, "10"]) -> PoseSequence:
-        """Return the poses, of a person of this shape."""
-        return PoseSequence(betas, self.global_orient, self.body_pose, self.transl)
 
     @property
     def duration(self) -> float:
@@ -82,28 +69,21 @@ def load_motion(path: Path, fps: float | None = None, up: UpAxis | None = None) 
         raise InputError(path, "expected a motion, found no such file", advice)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise InputError("--source-fps", f"expected a positive number, found {fps}", "Give frames per second")
-    file = read_bvh_poses(path) if path.suffix.lower() == ".bvh" else read_motion_file(path, fps)
-    rate = fps or file.fps
+    poses, facts = read_bvh_poses(path) if path.suffix.lower() == ".bvh" else read_motion_file(path, fps)
+    rate = fps or facts.fps
     if rate is None:
         rate = DEFAULT_FPS
-        if len(file) > 1:
+        if len(poses) > 1:
             notice(path, f"It names no frame rate. Took {rate:g} frames per second (--source-fps).")
-    vertical = choose_up(path, file) if up is None else AXES[up]
-    _notice_units(path, file, rate, vertical)
-    return Motion(
-        global_orient=torch.from_numpy(file.global_orient),
-        body_pose=torch.from_numpy(file.body_pose),
-        transl=torch.from_numpy(file.transl),
-        fps=float(rate),
-        up=torch.from_numpy(vertical).float(),
-        name=path.stem,
-    )
+    vertical = choose_up(path, poses, facts.up) if up is None else AXES[up]
+    _notice_units(path, poses.transl.numpy(), rate, vertical)
+    return Motion(**vars(poses), fps=float(rate), up=torch.from_numpy(vertical).float(), name=path.stem)
 
 
-def _notice_units(path: Path, file: MotionFile, fps: float, up: np.ndarray) -> None:
+def _notice_units(path: Path, transl: Float[np.ndarray, "frames 3"], fps: float, up: Float[np.ndarray, "3"]) -> None:
     """Say so if translations cannot be metres."""
-    speeds = np.linalg.norm(np.diff(file.transl, axis=0), axis=1) * fps
-    height = float(np.median(np.abs(file.transl @ up)))
+    speeds = np.linalg.norm(np.diff(transl, axis=0), axis=1) * fps
+    height = float(np.median(np.abs(transl @ up)))
     if len(speeds) and np.median(speeds) > _FASTEST:
         found = f"moves at {np.median(speeds):.0f} m/s for half of the time"
     elif height > _HIGHEST:
@@ -117,9 +97,7 @@ def _notice_units(path: Path, file: MotionFile, fps: float, up: np.ndarray) -> N
     )
 
 
-def place_motion(
-    motion: Motion, global_orient: Float[Tensor, "3"], transl: Float[Tensor, "3"], up: Float[Tensor, "3"]
-) -> Motion:
+def place_motion(motion: Motion, stand: PoseSequence, up: Float[Tensor, "3"]) -> Motion:
     """Move a motion rigidly so that it starts where, and in the direction in which, a reference pose stands.
 
     A body's pelvis lies at its translation plus an offset that does not depend on the pose, so equal translations mean
@@ -127,11 +105,10 @@ def place_motion(
 
     Args:
         motion: Any motion.
-        global_orient: Root rotation of the reference pose (the first training pose), radians.
-        transl: Translation of the reference pose, metres.
-        up: The vertical direction in the reference's world, of unit length: `world_to_dataset[:3, 2]`.
+        stand: The reference pose, one frame, such as the first training pose.
+        up: The vertical direction in the reference's world, of unit length.
     """
-    target = _upright_frame(Rotation.from_rotvec(global_orient.double().numpy()), up.double().numpy())
+    target = _upright_frame(Rotation.from_rotvec(stand.global_orient[0].double().numpy()), up.double().numpy())
     source = _upright_frame(Rotation.from_rotvec(motion.global_orient[0].double().numpy()), motion.up.double().numpy())
     turn = target @ source.T
     orients = Rotation.from_matrix(turn) * Rotation.from_rotvec(motion.global_orient.double().numpy())
@@ -139,29 +116,28 @@ def place_motion(
     return replace(
         motion,
         global_orient=torch.from_numpy(orients.as_rotvec()).to(motion.global_orient),
-        transl=torch.from_numpy(steps).to(motion.transl) + transl.to(motion.transl),
+        transl=torch.from_numpy(steps).to(motion.transl) + stand.transl.to(motion.transl),
         up=up.to(motion.up),
     )
 
 
 def resample(motion: Motion, fps: float) -> Motion:
-    """The motion at another frame rate: rotations interpolated along the shortest arc, translations linearly."""
+    """Resample a motion: rotations along the shortest arc, translations linearly.
+
+    Args:
+        motion: Any motion.
+        fps: Frames per second wanted.
+    """
     if len(motion) == 1 or fps == motion.fps:
         return replace(motion, fps=fps)
     times = np.arange(len(motion)) / motion.fps
     # A frame that rounding puts just after the last one belongs to the motion.
     wanted = np.minimum(np.arange(int(motion.duration * fps + 1e-6) + 1) / fps, times[-1])
-    rotations = torch.cat([motion.global_orient, motion.body_pose], dim=1).double().reshape(len(motion), 24, 3).numpy()
-    joints = [Slerp(times, Rotation.from_rotvec(rotations[:, joint]))(wanted).as_rotvec() for joint in range(24)]
-    turned = torch.from_numpy(np.concatenate(joints, axis=1)).to(motion.body_pose)
-    transl = [np.interp(wanted, times, motion.transl[:, axis].numpy()) for axis in range(3)]
-    return replace(
-        motion,
-        global_orient=turned[:, :3],
-        body_pose=turned[:, 3:],
-        transl=torch.from_numpy(np.stack(transl, axis=1)).to(motion.transl),
-        fps=fps,
-    )
+    joints = motion.axis_angles.double().numpy().swapaxes(0, 1)
+    turned = np.stack([Slerp(times, Rotation.from_rotvec(joint))(wanted).as_rotvec() for joint in joints], axis=1)
+    transl = np.stack([np.interp(wanted, times, axis) for axis in motion.transl.T.numpy()], axis=1)
+    angles, shifts = (torch.from_numpy(values).to(motion.transl) for values in (turned, transl))
+    return replace(motion.with_pose(angles, shifts), fps=fps)
 
 
 def _upright_frame(orient: Rotation, up: np.ndarray) -> np.ndarray:

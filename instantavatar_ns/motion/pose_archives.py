@@ -29,6 +29,10 @@ _CHOOSE = (
     "Save the poses of one person, a row for each frame, as .npz, such as numpy.savez('poses.npz', poses=..., "
     "trans=..., betas=...)"
 )
+_PICKLES = b"\x80(xB\x1f\xfd\x5d}c"
+"""First bytes of pickles (a protocol's mark, or an instruction), and of files that joblib compressed."""
+_OLD_TORCH = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46"
+"""First bytes of PyTorch files before version 1.6."""
 _SPACES = {"camera": "cam", "world": ("global", "world")}
 """Last letters of the names under which GVHMR and PromptHMR keep the same poses in the camera and in the world."""
 
@@ -43,7 +47,7 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     Raises:
         InputError: The file is missing or damaged, or has no SMPL poses or several sets of them.
     """
-    content = _read_content(path)
+    content = read_content(path)
     if isinstance(content, np.ndarray):
         content = {"poses": content}
     found = list(_pose_sets(content, ""))
@@ -55,6 +59,8 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     # GVHMR adds what its network gave before the last step, one level deeper.
     depth = min(name.count("/") for name, _ in wanted)
     found = [(name, arrays) for name, arrays in wanted if name.count("/") == depth]
+    if space == "world" and len(found) > 1:
+        found = _longest(path, found)
     if len(found) > 1:
         names = ", ".join(name for name, _ in found[:4]) + (", ..." if len(found) > 4 else "")
         raise InputError(path, f"expected one set of SMPL poses, found {len(found)}: {names}", _CHOOSE)
@@ -67,13 +73,38 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     return arrays
 
 
-def _read_content(path: Path) -> Any:
-    suffix = path.suffix.lower()
-    if not path.is_file() or suffix not in (".npy", ".pkl", ".pickle", ".pt", ".pth"):
+def _longest(path: Path, found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
+    """The person who is seen in most frames, as WHAM and PromptHMR track several; all where that is nobody."""
+    lengths = [max(len(value) for value in arrays.values() if np.ndim(value)) for _, arrays in found]
+    if sorted(lengths)[-2] == max(lengths):
+        return found
+    best = lengths.index(max(lengths))
+    notice(
+        path, f"It has the poses of {len(found)} people; those of the one with most frames ({max(lengths)}) are used."
+    )
+    return [found[best]]
+
+
+def read_content(path: Path) -> Any:
+    """Read all arrays of a file, in the dictionaries and lists in which they lie; its first bytes tell what it is.
+
+    Raises:
+        InputError: The file is missing or damaged, or asks for anything but arrays; nothing of it is run.
+    """
+    if not path.is_file():
         return _read_npz(path)
-    if suffix in (".pt", ".pth"):
+    with path.open("rb") as file:
+        start = file.read(8)
+    suffix = path.suffix.lower()
+    if start.startswith(b"PK") and zipfile.is_zipfile(path):
+        names = {name.rsplit("/", 1)[-1] for name in zipfile.ZipFile(path).namelist()}
+        return _read_torch(path) if "data.pkl" in names else _read_npz(path)
+    if start.startswith(_OLD_TORCH) or suffix in (".pt", ".pth"):
         return _read_torch(path)
-    return load_plain_npy(path.read_bytes(), path) if suffix == ".npy" else load_plain_tree(path)
+    if start.startswith(b"\x93NUMPY") or suffix == ".npy":
+        return load_plain_npy(path.read_bytes(), path)
+    is_pickle = suffix in (".pkl", ".pickle") or (start and start[0] in _PICKLES)
+    return load_plain_tree(path) if is_pickle else _read_npz(path)
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

@@ -7,13 +7,15 @@ shape is kept, and without translation it plays on the spot.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+import torch
+from jaxtyping import Float, Shaped
 
+from instantavatar_ns.body.model import NUM_BETAS
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.pose_archives import read_arrays
 from instantavatar_ns.motion.smpl_arrays import (
     BETAS,
@@ -36,60 +38,40 @@ _Y, _Z = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 Axis = tuple[float, float, float]
 
 
-@dataclass(frozen=True)
-class PoseFile:
-    """The SMPL parameters of one file.
+class FileFacts(NamedTuple):
+    """Facts that a motion's file tells beside its poses.
 
     Attributes:
-        global_orient: Axis-angle rotation of the root, radians.
-        body_pose: Axis-angle rotations of the 23 other joints, radians. The hands of SMPL-H and SMPL-X are flattened.
-        transl: Translation, metres.
-        betas: Shape coefficients (mean over the frames).
-    """
-
-    global_orient: Float32[np.ndarray, "frames 3"]
-    body_pose: Float32[np.ndarray, "frames 69"]
-    transl: Float32[np.ndarray, "frames 3"]
-    betas: Float32[np.ndarray, "10"]
-
-    def __len__(self) -> int:
-        return len(self.transl)
-
-
-@dataclass(frozen=True)
-class MotionFile:
-    """The motion of one file.
-
-    Attributes:
-        global_orient: As of `PoseFile`.
-        body_pose: As of `PoseFile`.
-        transl: Translation, metres; zeros where the file has none.
         fps: Frames per second, None where the file does not say.
         up: The vertical axis that the file's format prescribes, None where it prescribes none.
     """
 
-    global_orient: Float32[np.ndarray, "frames 3"]
-    body_pose: Float32[np.ndarray, "frames 69"]
-    transl: Float32[np.ndarray, "frames 3"]
     fps: float | None = None
     up: Axis | None = None
 
-    def __len__(self) -> int:
-        return len(self.transl)
 
-
-def read_pose_file(path: Path) -> PoseFile:
+def read_pose_file(path: Path) -> PoseSequence:
     """Read training poses; the names of the arrays tell what they are.
+
+    Betas are the mean over the frames. The hands of SMPL-H and SMPL-X are flattened.
 
     Raises:
         InputError: The file is missing, unreadable, empty, of another skeleton, holds NaN, or has no translation or no
             shape under a known name.
     """
-    return pose_file_from_arrays(path, read_arrays(path, "camera"))
+    return poses_from_arrays(path, read_arrays(path, "camera"))
 
 
-def pose_file_from_arrays(path: Path, arrays: Mapping[str, Any]) -> PoseFile:
-    """Interpret named arrays; `path` is for the errors only. See `read_pose_file`."""
+def poses_from_arrays(path: Path, arrays: Mapping[str, Any]) -> PoseSequence:
+    """Interpret named arrays as training poses; see `read_pose_file`.
+
+    Args:
+        path: File that they come from, for messages only.
+        arrays: SMPL's parameters under names of `smpl_arrays`, a row for each frame.
+
+    Raises:
+        InputError: As of `read_pose_file`.
+    """
     poses, joints = read_rotations(path, arrays)
     transl, betas = read_translations(path, arrays, len(poses)), read_betas(path, arrays, len(poses))
     if transl is None:
@@ -105,8 +87,25 @@ def pose_file_from_arrays(path: Path, arrays: Mapping[str, Any]) -> PoseFile:
             f"Poses of {joints} joints are SMPL-H's or SMPL-X's. Root and body joints are used, with flat hands. Betas "
             "fitted with SMPL-H or SMPL-X describe another person with SMPL: fit them with the body model in use.",
         )
-    poses = poses.astype(np.float32)
-    return PoseFile(poses[:, :3], poses[:, 3:], transl.astype(np.float32), betas.astype(np.float32))
+    return pose_sequence(poses, transl, betas)
+
+
+def pose_sequence(
+    poses: Shaped[np.ndarray, "frames ..."],
+    transl: Float[np.ndarray, "frames 3"],
+    betas: Float[np.ndarray, "10"] | None = None,
+) -> PoseSequence:
+    """Return poses of NumPy arrays, in single precision.
+
+    Args:
+        poses: Axis-angle rotations of all joints, radians, the root first.
+        transl: Translation, metres.
+        betas: Shape coefficients, by default zeros.
+    """
+    betas = np.zeros(NUM_BETAS) if betas is None else betas
+    angles, shifts, shape = (torch.from_numpy(values.astype(np.float32)) for values in (poses, transl, betas))
+    angles = angles.flatten(1)
+    return PoseSequence(shape, angles[:, :3], angles[:, 3:], shifts)
 
 
 def _missing(path: Path, arrays: Mapping[str, Any], what: str, names: tuple[str, ...], name: str) -> InputError:
@@ -125,12 +124,16 @@ def _missing(path: Path, arrays: Mapping[str, Any], what: str, names: tuple[str,
     return InputError(path, message, advice)
 
 
-def read_motion_file(path: Path, fps: float | None = None) -> MotionFile:
+def read_motion_file(path: Path, fps: float | None = None) -> tuple[PoseSequence, FileFacts]:
     """Read a motion; the names of the arrays tell its format.
 
     Args:
         path: As of `read_arrays`.
         fps: Frames per second, in place of what the file says.
+
+    Returns:
+        The poses, with betas of zero, since a motion is played by somebody else, and translations of zero where the
+        file has none; and what else the file says.
 
     Raises:
         InputError: The file is missing, unreadable, empty, of another skeleton, holds NaN, or a rate that is none.
@@ -155,8 +158,7 @@ def read_motion_file(path: Path, fps: float | None = None) -> MotionFile:
         notice(path, "Took it for EDGE's, as AIST++ has smpl_scaling: z up (--up), 30 frames a second (--source-fps).")
     if fps is None:
         fps = _frame_rate(path, arrays) or default_fps
-    poses = poses.astype(np.float32)
-    return MotionFile(poses[:, :3], poses[:, 3:], transl.astype(np.float32), fps, up)
+    return pose_sequence(poses, transl), FileFacts(fps, up)
 
 
 def _frame_rate(path: Path, arrays: Mapping[str, Any]) -> float | None:

@@ -22,9 +22,10 @@ from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.model import JOINT_NAMES, NUM_BETAS, load_body_model
-from instantavatar_ns.motion.bvh import BvhMotion, read_bvh
+from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.motion.bvh import BvhFile, read_bvh
 from instantavatar_ns.motion.joint_names import find_joints
-from instantavatar_ns.motion.readers import MotionFile
+from instantavatar_ns.motion.readers import FileFacts, pose_sequence
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
 
@@ -39,7 +40,7 @@ _T_POSE = {"hip": np.radians(20), "knee": np.radians(20), "shoulder": np.radians
 """Farthest from SMPL's T-pose that bones of a T-pose or A-pose point."""
 
 
-def read_bvh_poses(path: Path) -> MotionFile:
+def read_bvh_poses(path: Path) -> tuple[PoseSequence, FileFacts]:
     """Read a BVH file as SMPL poses.
 
     Lengths become metres by the legs' length, which is that of the free body: then the feet stay on the floor.
@@ -50,49 +51,60 @@ def read_bvh_poses(path: Path) -> MotionFile:
     return retarget(path, read_bvh(path))
 
 
-def retarget(path: Path, motion: BvhMotion) -> MotionFile:
-    """Put a motion on SMPL's joints; `path` is for the errors only. See the module's docstring."""
-    sources = find_joints(path, motion)
+def retarget(path: Path, file: BvhFile) -> tuple[PoseSequence, FileFacts]:
+    """Put a motion on SMPL's joints; see the module's docstring.
+
+    Args:
+        path: File of the motion, for messages only.
+        file: Its content.
+
+    Returns:
+        As of `read_motion_file`; the vertical axis is that of the rest pose.
+
+    Raises:
+        InputError: The file has not the joints of a person, or does not rest standing.
+    """
+    sources = find_joints(path, file)
     smpl, parents = _smpl_skeleton()
-    motion = _with_rest_pose(path, motion, sources)
-    rest = {name: motion.rest[joint] for name, joint in sources.items()}
+    file = _with_rest_pose(path, file, sources)
+    rest = {name: file.rest[joint] for name, joint in sources.items()}
     upright = _upright(path, rest)
 
-    turns = np.zeros((len(motion.rotations), len(JOINT_NAMES), 3, 3))
+    turns = np.zeros((len(file.rotations), len(JOINT_NAMES), 3, 3))
     offsets = _rest_rotations(path, upright, rest, smpl)
     for joint, name in enumerate(JOINT_NAMES):
         if name in sources:
-            turns[:, joint] = motion.rotations[:, sources[name]] @ offsets[name]
+            turns[:, joint] = file.rotations[:, sources[name]] @ offsets[name]
         else:
             # A joint that the file lacks does not bend.
             turns[:, joint] = turns[:, parents[joint]]
     local = turns.copy()
     local[:, 1:] = turns[:, parents[1:]].transpose(0, 1, 3, 2) @ turns[:, 1:]
-    poses = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_rotvec().reshape(len(local), -1).astype(np.float32)
+    poses = Rotation.from_matrix(local.reshape(-1, 3, 3)).as_rotvec().reshape(len(local), -1)
 
     scale = _leg_length(smpl) / _leg_length(rest)
-    hips = scale * motion.positions[:, [sources["left_hip"], sources["right_hip"]]].mean(axis=1)
+    hips = scale * file.positions[:, [sources["left_hip"], sources["right_hip"]]].mean(axis=1)
     # The hips fix the body's place: where in the pelvis its joint lies is a matter of convention.
     below = (smpl["left_hip"] + smpl["right_hip"]) / 2 - smpl["pelvis"]
-    transl = (hips - turns[:, 0] @ below - smpl["pelvis"]).astype(np.float32)
+    transl = hips - turns[:, 0] @ below - smpl["pelvis"]
     x, y, z = upright[:, 1].round()
-    return MotionFile(poses[:, :3], poses[:, 3:], transl, motion.fps, (x, y, z))
+    return pose_sequence(poses, transl), FileFacts(file.fps, (x, y, z))
 
 
-def _with_rest_pose(path: Path, motion: BvhMotion, sources: dict[str, int]) -> BvhMotion:
+def _with_rest_pose(path: Path, file: BvhFile, sources: dict[str, int]) -> BvhFile:
     """The motion from a rest pose that stands: its own, or its first frame if that is a T-pose and its own is none."""
     smpl, _ = _smpl_skeleton()
-    rest = {name: motion.rest[joint] for name, joint in sources.items()}
+    rest = {name: file.rest[joint] for name, joint in sources.items()}
     try:
         _rest_rotations(path, _upright(path, rest), rest, smpl)
     except InputError:
-        first = {name: motion.positions[0, joint] for name, joint in sources.items()}
+        first = {name: file.positions[0, joint] for name, joint in sources.items()}
         if not _is_t_pose(path, first):
             raise
         notice(path, "Its rest pose is no T-pose or A-pose. Its first frame is one, and serves as the rest pose.")
-        from_first = motion.rotations @ motion.rotations[0].transpose(0, 2, 1)
-        return replace(motion, rest=motion.positions[0], rotations=from_first)
-    return motion
+        from_first = file.rotations @ file.rotations[0].transpose(0, 2, 1)
+        return replace(file, rest=file.positions[0], rotations=from_first)
+    return file
 
 
 def _is_t_pose(path: Path, joints: dict[str, ndarray]) -> bool:
@@ -182,12 +194,9 @@ def _heading(
 
 def _shortest_rotation(source: Float[ndarray, "3"], target: Float[ndarray, "3"]) -> Rotation | None:
     """The smallest rotation from one direction to another; None where one has no length."""
-    lengths = np.linalg.norm(source) * np.linalg.norm(target)
-    if not lengths > 0:
+    if not (source.any() and target.any()):
         return None
-    axis = np.cross(source, target) / lengths
-    sine = np.linalg.norm(axis)
-    return Rotation.from_rotvec(axis / max(sine, 1e-12) * np.arctan2(sine, source @ target / lengths))
+    return Rotation.align_vectors(target, source)[0]
 
 
 def _leg_length(joints: dict[str, ndarray]) -> float:

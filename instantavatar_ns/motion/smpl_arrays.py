@@ -165,7 +165,12 @@ def _refuse_degrees(path: Path, name: str, rotations: Float[ndarray, "frames joi
 
 
 def read_translations(path: Path, arrays: Mapping[str, Any], frames: int) -> Float[ndarray, "frames 3"] | None:
-    """Translations, metres; None where there are none under a known name.
+    """Read translations [frames, 3], metres; None where there are none under a known name.
+
+    Args:
+        path: The file, for errors only.
+        arrays: Its arrays by name.
+        frames: Number of the poses.
 
     Raises:
         InputError: They are not three finite numbers for each of the `frames`, or differ from name to name.
@@ -194,7 +199,14 @@ def read_translations(path: Path, arrays: Mapping[str, Any], frames: int) -> Flo
 
 
 def read_betas(path: Path, arrays: Mapping[str, Any], frames: int) -> Float[ndarray, "10"] | None:
-    """Shape coefficients, the mean of all frames' and ten at most; None where there are none under a known name.
+    """Read ten shape coefficients, the mean over all frames; None where there are none under a known name.
+
+    Fewer than ten are filled up with zeros, of more the first ten are taken.
+
+    Args:
+        path: The file, for messages only.
+        arrays: Its arrays by name.
+        frames: Number of the poses.
 
     Raises:
         InputError: They are no finite numbers, neither one person's nor a row for each of the `frames`, or differ from
@@ -223,7 +235,12 @@ def read_betas(path: Path, arrays: Mapping[str, Any], frames: int) -> Float[ndar
 
 
 def numbers(path: Path, name: str, value: Any) -> Float[ndarray, "..."]:
-    """An array as floating-point numbers.
+    """Return an array as floating-point numbers.
+
+    Args:
+        path: The file, for errors only.
+        name: Of the array, for errors only.
+        value: The array, or what stands in its place.
 
     Raises:
         InputError: It is empty, or text, booleans, complex numbers or objects.
@@ -250,7 +267,16 @@ def as_array(value: Any) -> ndarray:
 
 
 def one_of(path: Path, arrays: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
-    """The one of the `names` that the file has."""
+    """Return the one of some names that the file has, None where it has none of them.
+
+    Args:
+        path: The file, for errors only.
+        arrays: Its arrays by name.
+        names: Names that mean the same.
+
+    Raises:
+        InputError: Arrays under two of the names differ.
+    """
     found = [name for name in names if name in arrays]
     for other in found[1:]:
         if not np.array_equal(as_array(arrays[found[0]]), as_array(arrays[other])):

@@ -16,8 +16,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import NUM_BETAS, load_body_model
-from instantavatar_ns.motion.readers import MotionFile
+from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.utils.notices import notice
 
 AXES = {sign + axis: (-1.0 if sign else 1.0) * np.eye(3)["xyz".index(axis)] for axis in "xyz" for sign in ("", "-")}
@@ -34,7 +34,7 @@ _ROLL = math.radians(45)
 _FRAMES = 300
 
 
-def choose_up(path: Path, motion: MotionFile) -> Float[ndarray, "3"]:
+def choose_up(path: Path, poses: PoseSequence, up: tuple[float, float, float] | None) -> Float[ndarray, "3"]:
     """The vertical direction in a motion's world, of unit length.
 
     That of the format, else y, if the body stands along it at times. A body that is upside down all the time stands in
@@ -43,10 +43,11 @@ def choose_up(path: Path, motion: MotionFile) -> Float[ndarray, "3"]:
 
     Args:
         path: For notices only, which say what was assumed.
-        motion: Any motion.
+        poses: Any motion.
+        up: The vertical axis that the file's format prescribes, None where it prescribes none.
     """
-    given = np.array(motion.up or (0.0, 1.0, 0.0))
-    heads = Rotation.from_rotvec(motion.global_orient.astype(np.float64)).apply([0.0, 1.0, 0.0])
+    given = np.array(up or (0.0, 1.0, 0.0))
+    heads = Rotation.from_rotvec(poses.global_orient.double().numpy()).apply([0.0, 1.0, 0.0])
     mean = heads.mean(axis=0)
     axis = int(np.abs(mean).argmax())
     nearest = (float(np.sign(mean[axis])) or 1.0) * np.eye(3)[axis]
@@ -54,13 +55,13 @@ def choose_up(path: Path, motion: MotionFile) -> Float[ndarray, "3"]:
         return given
     lean = heads @ given
     known = "the file names no vertical axis"
-    if motion.up is not None:
+    if up is not None:
         known = f"the file's format or rest pose has {axis_name(given)} up"
     if (lean > _STANDS).mean() >= _STANDING_SHARE:
-        if motion.up is None:
+        if up is None:
             notice(path, f"Took y as the vertical axis, along which the body stands at times; {known} (--up).")
         return given
-    if (nearest == -given).all() or _stands(motion, nearest, given):
+    if (nearest == -given).all() or _stands(poses, nearest, given):
         notice(path, f"Took {axis_name(nearest)} as the vertical axis, along which the body stands; {known} (--up).")
         return nearest
     when = "most of the time" if (lean > _STANDS).any() else "all the time"
@@ -74,9 +75,9 @@ def axis_name(axis: Float[ndarray, "3"]) -> str:
     return next(name for name, direction in AXES.items() if (direction == axis).all())
 
 
-def _stands(motion: MotionFile, nearest: Float[ndarray, "3"], given: Float[ndarray, "3"]) -> bool:
+def _stands(poses: PoseSequence, nearest: Float[ndarray, "3"], given: Float[ndarray, "3"]) -> bool:
     """Find out if a body that is level to `given` all the time stands along `nearest`."""
-    joints = _joints(motion)
+    joints = _joints(poses)
     lowest = [(joints @ axis).min(axis=1) for axis in (nearest, given)]
     rise_standing, rise_lying = (float(np.ptp(np.percentile(heights, [5, 95]))) for heights in lowest)
     if rise_lying > max(_RISE, rise_standing):
@@ -84,22 +85,18 @@ def _stands(motion: MotionFile, nearest: Float[ndarray, "3"], given: Float[ndarr
     on_floor_standing, on_floor_lying = (_FLOOR[0] < float(np.median(heights)) < _FLOOR[1] for heights in lowest)
     if on_floor_standing != on_floor_lying:
         return on_floor_standing
-    return _turn(motion, nearest) > _ROLL
+    return _turn(poses, nearest) > _ROLL
 
 
-def _turn(motion: MotionFile, axis: Float[ndarray, "3"]) -> float:
+def _turn(poses: PoseSequence, axis: Float[ndarray, "3"]) -> float:
     """Range of the directions in which a body looks that stands along an axis, radians."""
-    ahead = Rotation.from_rotvec(motion.global_orient.astype(np.float64)).apply([0.0, 0.0, 1.0])
+    ahead = Rotation.from_rotvec(poses.global_orient.double().numpy()).apply([0.0, 0.0, 1.0])
     first = np.roll(axis, 1)
     angles = np.unwrap(np.arctan2(ahead @ np.cross(axis, first), ahead @ first))
     return float(np.ptp(angles))
 
 
-def _joints(motion: MotionFile) -> Float[ndarray, "frames 24 3"]:
+def _joints(poses: PoseSequence) -> Float[ndarray, "frames 24 3"]:
     """Joints of the free body in the motion's world, metres, in some frames over its whole length."""
-    rows = np.unique(np.linspace(0, len(motion) - 1, _FRAMES).round().astype(int))
-    body, betas = load_body_model("free"), torch.zeros(NUM_BETAS)
-    poses = [torch.from_numpy(values[rows]) for values in (motion.global_orient, motion.body_pose, motion.transl)]
-    transforms = body.transforms(betas, *poses)
-    rest = torch.cat([body.rest(betas)[1], torch.ones(24, 1)], dim=1)
-    return (transforms @ rest[..., None])[..., :3, 0].numpy()
+    rows = np.unique(np.linspace(0, len(poses) - 1, _FRAMES).round().astype(int))
+    return posed_joints(load_body_model("free"), poses.rows(torch.from_numpy(rows))).numpy()

@@ -35,7 +35,7 @@ def union_triton(
     aabb: Float[Tensor, "6"],
     resolution: tuple[int, int, int],
 ) -> Bool[Tensor, "x y z"]:
-    """The occupied canonical cells, skinned into every pose: `cells.mark_nearest` of all their centres, in three launches."""
+    """Skin the occupied canonical cells into every pose: `cells.mark_nearest` of all centres, in three launches."""
     x, y, z = resolution
     marks = torch.zeros((x + 1, y + 1, z + 1), dtype=torch.uint8, device=aabb.device)
     block = _block(_UNION_BLOCK)

@@ -33,7 +33,7 @@ class PoseProvider:
         subject: The person and the given poses.
         body: The person's body, on the CPU, its joints those of its file.
         refinement: Corrected poses of the training frames; None where they are not corrected.
-        motion: What time plays, in the dataset's world; None for the training frames.
+        motion: What time plays, of the person, in the dataset's world; None for the training frames.
         device: Where poses are wanted.
     """
 
@@ -67,7 +67,7 @@ class PoseProvider:
         poses = self.subject.poses
         self._given = self.posed(poses)
         self._rest = self.posed(rest_sequence(poses, 0))
-        self.motion_poses = None if self.motion is None else self.posed(self.motion.with_shape(poses.betas))
+        self.motion_poses = None if self.motion is None else self.posed(self.motion)
         self.forget()
 
     def posed(self, poses: PoseSequence) -> PosedBody:

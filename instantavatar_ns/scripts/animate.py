@@ -53,7 +53,7 @@ class Animate:
     motion: Path
     """Motion: a .npz, .pkl or .bvh file, or walk, dance or stretch."""
     output: Path | None = None
-    """What to write: a video .mp4 or .gif on white, a video .webm with a transparent background, or, for a name without
+    """Output: a video .mp4 or .gif on white, a video .webm with a transparent background, or, for a name without
     ending, a new folder of PNG images with a transparent background. By default animate/<motion>.mp4 in the run's
     folder; an existing video is replaced once the new one is complete."""
     camera: Literal["static", "orbit"] | Path = "static"
@@ -66,7 +66,11 @@ class Animate:
     """Edits of the motion. Unless given, fps is the camera path's, else 30."""
 
     def main(self) -> Path:
-        """Render, and return the path of what was written."""
+        """Render, and return the path of what was written.
+
+        Raises:
+            InputError: An option, the run, the motion or the camera path cannot be used; nothing is written then.
+        """
         output = self.output or self.load_config.parent / "animate" / f"{self.motion.stem}.mp4"
         check_output(output)
         if self.size is not None and self.size < 2:

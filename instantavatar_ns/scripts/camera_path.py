@@ -36,6 +36,14 @@ def orbit_path(camera: Cameras, points: Float[Tensor, "frames points 3"], aspect
     """A camera that goes once round the person, always as far away; see `static_path`.
 
     It turns about the vertical line through the middle of all points: of the person's place, or way.
+
+    Args:
+        camera: In nerfstudio's world.
+        points: All over the person in every frame, metres.
+        aspect: Width of the picture by its height.
+
+    Returns:
+        OpenGL camera-to-world matrices.
     """
     num_frames = len(points)
     angles = torch.arange(num_frames) * (2 * math.pi / num_frames)

@@ -20,7 +20,10 @@ from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.check.report import Section, check_page_is_ours, telling_frames, write_page
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.neuman_dataparser import NeuManDataParserConfig
 from instantavatar_ns.data.people_snapshot_dataparser import PeopleSnapshotDataParserConfig
+from instantavatar_ns.data.surreal_dataparser import SurrealDataParserConfig
+from instantavatar_ns.data.zju_mocap_dataparser import ZjuMocapDataParserConfig
 from instantavatar_ns.utils.errors import InputError
 
 if TYPE_CHECKING:  # what a call returns is no type for a type checker
@@ -31,6 +34,9 @@ else:
             {
                 "instant-avatar-data": InstantAvatarDataParserConfig(),
                 "people-snapshot-data": PeopleSnapshotDataParserConfig(),
+                "neuman-data": NeuManDataParserConfig(),
+                "surreal-data": SurrealDataParserConfig(),
+                "zju-mocap-data": ZjuMocapDataParserConfig(),
             },
             prefix_names=False,
         )

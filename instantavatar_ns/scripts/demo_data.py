@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from instantavatar_ns.demo.render import camera_intrinsics, interpolate, render_
 from instantavatar_ns.demo.subject import MASKS, DemoSubject, make_subject
 from instantavatar_ns.demo.texture import albedo
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 _LICENSE = "CC0-1.0 (body shapes derived from MakeHuman's CC0 data; clothes and textures are procedural)"
 _SPREAD = 0.7
@@ -62,22 +62,17 @@ class DemoData:
     """Draws the person's shape and colours, the sway and the pose errors; 0 is the person of the documentation."""
 
     def main(self) -> None:
-        """Write the folder; when interrupted, nothing is left of it but a hidden sibling which the next run replaces.
+        """Write the folder, which appears when it is complete.
 
         Raises:
             InputError: The folder holds files, or an option is out of range.
         """
         self._check()
         output = Path(os.path.abspath(self.output))
-        partial = output.with_name(f".{output.name}.demo-partial")
-        if partial.exists():
-            shutil.rmtree(partial)
-        for folder in ("images", "masks", "poses", "novel/images", "novel/masks", "body"):
-            (partial / folder).mkdir(parents=True)
-        self._write(partial)
-        if output.exists():
-            output.rmdir()
-        os.replace(partial, output)
+        with written_whole(output) as partial:
+            for folder in ("images", "masks", "poses", "novel/images", "novel/masks", "body"):
+                (partial / folder).mkdir(parents=True)
+            self._write(partial)
 
     def _check(self) -> None:
         smallest = {"size": 16, "train_frames": 2, "heldout_frames": 1, "novel_frames": 1, "seed": 0}

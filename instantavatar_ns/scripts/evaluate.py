@@ -35,7 +35,7 @@ class Evaluate:
     sets: tuple[EvalSet, ...] | None = None
     """Frames to evaluate: "heldout", "novel" (the data's novel/ folder). By default both, where there is a novel/."""
     output_dir: Path | None = None
-    """Where to write <set>.json and the images; by default eval/ in the run's folder."""
+    """Folder for <set>.json and the images; by default eval/ in the run's folder."""
     fit: Literal["off", "published", "fast"] = "off"
     """Evaluate fitted poses too: by the published tables' recipe, or a faster one that moves them farther."""
     heldout_poses: str | None = None

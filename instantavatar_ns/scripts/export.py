@@ -11,13 +11,13 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
-from instantavatar_ns.export.mesh_files import write_whole
 from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.motion import Motion, load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import write_files
 
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
@@ -77,7 +77,7 @@ class Export:
             files = {output.name: avatar.ply(pose)}
         else:
             files = avatar.obj(output.stem, pose, self.texture_size)
-        write_whole(output.parent, files)
+        write_files(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
         return output
@@ -117,4 +117,4 @@ class Export:
             raise InputError("--frame", f"expected 0 to {count - 1}, found {self.frame}", "Give a frame that exists")
         if not motions:
             return model.poses.frame(self.frame)
-        return model.poses.posed(motions[0].with_shape(model.subject.poses.betas))[self.frame]
+        return model.poses.posed(motions[0])[self.frame]

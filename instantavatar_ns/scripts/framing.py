@@ -22,7 +22,12 @@ _FRAMES_AT_ONCE = 128
 
 @torch.no_grad()
 def body_points(model: InstantAvatarModel, poses: PosedBody) -> Float[Tensor, "frames points 3"]:
-    """Points all over the person's body in every one of several poses, in nerfstudio's world, on the CPU."""
+    """Return points all over the person's body in some poses, metres in nerfstudio's world, on the CPU.
+
+    Args:
+        model: The avatar of the person.
+        poses: The poses.
+    """
     body, betas = model.poses.body, model.subject.poses.betas
     vertices = canonical_vertices(body, betas)[::_VERTEX_STRIDE]
     weights = body.skinning_weights[::_VERTEX_STRIDE]

@@ -12,13 +12,17 @@ from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.scripts.export import Export
+from instantavatar_ns.scripts.import_results import ImportResults
+from instantavatar_ns.scripts.process import Process
 from instantavatar_ns.scripts.published_table import PublishedTable
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
 
 Command = (
     Annotated[DemoData, tyro.conf.subcommand("demo-data")]
     | Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Process, tyro.conf.subcommand("process")]
     | Annotated[Check, tyro.conf.subcommand("check")]
+    | Annotated[ImportResults, tyro.conf.subcommand("import")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
     | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]

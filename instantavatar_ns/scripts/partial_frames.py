@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import move_into_place, written_whole
 
 FRAME_PATTERN = "%05d.png"
 
@@ -42,16 +42,20 @@ class PartialFrames:
             mark.write_text(settings, encoding="utf8")
 
     def has(self, index: int) -> bool:
-        """Whether a frame is finished."""
+        """True where a frame is finished."""
         return (self.images / (FRAME_PATTERN % index)).is_file()
 
     def write(self, index: int, image: UInt8[np.ndarray, "height width channels"]) -> None:
-        """Write a frame, which appears whole; three channels are RGB, four RGBA."""
-        partial = self.folder / "frame"
-        Image.fromarray(image).save(partial, format="png")
-        os.replace(partial, self.images / (FRAME_PATTERN % index))
+        """Write a frame, which appears whole.
+
+        Args:
+            index: Number of the frame, from 0.
+            image: RGB or RGBA.
+        """
+        with written_whole(self.images / (FRAME_PATTERN % index)) as partial:
+            Image.fromarray(image).save(partial)
 
     def finish(self, result: Path) -> None:
         """Put the result, a file or folder within `folder`, in the output's place and delete the rest."""
-        os.replace(result, self.output)
+        move_into_place(result, self.output)
         shutil.rmtree(self.folder)

@@ -52,7 +52,7 @@ class PublishedTable:
     load_configs: tuple[Path, ...] = ()
     """config.yml of runs, at most one of each subject; the name of the data's folder tells the subject."""
     fit: Literal["published", "fast"] = "published"
-    """How test poses are fitted."""
+    """Recipe by which test poses are fitted."""
     output: Path | None = None
     """JSON to write the runs' figures to."""
     lpips_backbone: Path | None = None
@@ -103,7 +103,12 @@ def subject_of(run_config: Path) -> str:
 
 
 def table(rows: dict[str, dict[str, Figures]], measured: set[str]) -> Table:
-    """The rows as text: PSNR / SSIM / LPIPS of each subject and their mean; `measured` rows say what they lack."""
+    """Lay out rows as text: PSNR / SSIM / LPIPS of each subject and their mean.
+
+    Args:
+        rows: Figures by subject, or "mean", by the name of the row.
+        measured: Names of the rows that say which subjects they lack.
+    """
     columns = (*SUBJECTS, "mean")
     result = Table("PSNR / SSIM / LPIPS as published", *(name.removesuffix("-casual") for name in columns))
     for name, row in rows.items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,18 +13,19 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.correction.pose_error import PoseError, joint_rotations, pose_error
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pose_files import find_pose_file, read_split_poses
-from instantavatar_ns.data.scene import posed_joints
 from instantavatar_ns.data.splits import choose_split
 from instantavatar_ns.data.subject import Subject, subject_of
 from instantavatar_ns.scripts.run_folder import pipeline_of, write_variant
+from instantavatar_ns.training.checkpoints import read
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.npz import read_npz
 
 
@@ -59,7 +59,11 @@ class RefinedPoses:
     """Name of true poses in the recording's folder: print how far the given and the corrected poses are from them."""
 
     def main(self) -> list[Path]:
-        """Write, and return the paths of the files."""
+        """Write, and return the paths of the files.
+
+        Raises:
+            InputError: The run has no corrected poses, a file exists already, or there are no poses named `truth`.
+        """
         config = write_variant(self.load_config, "poses", lambda pipeline: None)
         _, test, refined = load_refined(config)
         folder = self.output_dir or config.parent
@@ -67,12 +71,9 @@ class RefinedPoses:
         for name in files:
             if self.output_dir is not None and (folder / name).exists():
                 raise InputError(folder / name, "expected no such file yet", "Give another output-dir, or move it away")
-        folder.mkdir(parents=True, exist_ok=True)
         for name, arrays in files.items():
-            partial = folder / f".{name}.partial"
-            with partial.open("wb") as file:
-                np.savez(file, **arrays)
-            os.replace(partial, folder / name)
+            with written_whole(folder / name) as partial:
+                np.savez(partial, **arrays)
         paths = [folder / name for name in files]
         CONSOLE.print("Corrected poses:", *paths)
         if self.truth is not None:
@@ -162,7 +163,7 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
         config_path: A run's configuration, with the data's absolute path.
 
     Raises:
-        InputError: The run has no checkpoint, or its poses were not corrected.
+        InputError: The run has no checkpoint that can be read, or its poses were not corrected.
     """
     config = load_run_config(config_path)
     pipeline = pipeline_of(config)
@@ -170,7 +171,7 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
     checkpoints = sorted(folder.glob("step-*.ckpt"))
     if not checkpoints:
         raise InputError(folder, "expected a checkpoint, found none", "Train the run first")
-    state = torch.load(checkpoints[-1], map_location="cpu", weights_only=True)["pipeline"]
+    state = read(checkpoints[-1])["pipeline"]
     corrections = {key.rpartition(".")[2]: value for key, value in state.items() if ".pose_refinement." in key}
     if not corrections:
         advice = "Train with --pipeline.model.refine-poses True, which is the default"
@@ -183,16 +184,25 @@ def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSeq
 
 
 def corrected_sequence(given: PoseSequence, refinement: PoseRefinement) -> PoseSequence:
-    """The corrected poses as SMPL parameters."""
+    """Return corrected poses as SMPL parameters.
+
+    Args:
+        given: The poses that were corrected.
+        refinement: Their corrections.
+    """
     with torch.no_grad():
         rotations, transl = refinement.corrected()
     vectors = Rotation.from_matrix(rotations.double().reshape(-1, 3, 3).numpy()).as_rotvec()
-    thetas = torch.from_numpy(vectors).float().view(len(transl), -1)
-    return PoseSequence(given.betas, thetas[:, :3], thetas[:, 3:], transl)
+    return given.with_pose(torch.from_numpy(vectors).float().view(len(transl), -1, 3), transl)
 
 
 def print_errors(before: Errors, after: Errors) -> None:
-    """Print the distances of given and corrected poses from the truth."""
+    """Print the distances of given and corrected poses from the truth.
+
+    Args:
+        before: Of the given poses.
+        after: Of the corrected ones.
+    """
     table = Table("mean over joints and frames", "given", "corrected")
     labels = ("rotations, degrees", "rotations without drift, degrees", "drift (constant per joint), degrees")
     for label, given, corrected in zip(labels, before.rotations, after.rotations, strict=True):

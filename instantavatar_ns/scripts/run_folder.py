@@ -7,7 +7,6 @@ frames) is written into a copy of the configuration beneath the run, and the sto
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from instantavatar_ns.motion.free_motions import find_motion
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 
 def pipeline_of(config: TrainerConfig) -> AvatarPipelineConfig:
@@ -36,6 +36,9 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
 
     Returns:
         Path of the variant, with which nerfstudio's commands work from any directory.
+
+    Raises:
+        InputError: It is no run of this package, or its data is not where it was.
     """
     config = load_run_config(run_config)
     pipeline = pipeline_of(config)
@@ -58,8 +61,6 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
             setattr(model, option, file.resolve())
     edit(pipeline)
     path = run / name / "config.yml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(yaml.dump(config), encoding="utf8")
-    os.replace(partial, path)
+    with written_whole(path) as partial:
+        partial.write_text(yaml.dump(config), encoding="utf8")
     return path

@@ -42,12 +42,12 @@ def check_output(output: Path) -> None:
 
 
 def is_folder(output: Path) -> bool:
-    """Whether the output is a folder of images rather than a video."""
+    """True for a folder of images, False for a video."""
     return output.suffix == ""
 
 
 def has_alpha(output: Path) -> bool:
-    """Whether the output's format keeps the background transparent."""
+    """True for an output whose format keeps the background transparent."""
     return is_folder(output) or output.suffix.lower() == ".webm"
 
 
@@ -58,6 +58,9 @@ def encode(images: Path, output: Path, fps: float) -> None:
         images: Pattern of the images' paths, numbered from 0, such as `frames/%05d.png`.
         output: File to write; its ending chooses the format.
         fps: Frames per second.
+
+    Raises:
+        RuntimeError: ffmpeg failed, for a reason that it told.
     """
     ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-nostdin", "-y"]
     options = [*ffmpeg, "-framerate", f"{fps:.6g}", "-i", str(images), *_ENCODERS[output.suffix.lower()], str(output)]

@@ -20,7 +20,7 @@ class CudaGraph(Generic[T]):
     tensors with new values. On a CPU, calls call the function. Random numbers are new ones each time.
 
     Args:
-        function: Reads nothing from the device and copies nothing to it.
+        function: Capturable: the same kernels at fixed addresses, without synchronising.
         device: Where it works.
         generator: One that it draws random numbers from, besides torch's own.
         warm: The function has run before; otherwise it runs once, so that kernels are compiled and libraries started.

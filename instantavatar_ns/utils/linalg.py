@@ -8,16 +8,20 @@ from torch import Tensor
 
 
 def matvec(matrices: Float[Tensor, "*batch rows columns"], vectors: Float[Tensor, "*batch columns"]) -> Tensor:
-    """Matrix times vector, per item: [*batch, rows].
+    """Multiply each matrix by its vector: [*batch, rows].
 
     As a product and a sum: batched matrix multiplication starts a block of threads per 3x3 matrix and is ten times
     slower.
+
+    Args:
+        matrices: Matrices.
+        vectors: Vectors, one for each matrix.
     """
     return (matrices * vectors[..., None, :]).sum(dim=-1)
 
 
 def rigid_inverse(transforms: Float[Tensor, "*batch 4 4"]) -> Float[Tensor, "*batch 4 4"]:
-    """Inverse of rotations with translations. `torch.linalg.inv` makes the host wait, to learn whether there is one."""
+    """Inverse of rotations with translations. `torch.linalg.inv` blocks the host, to learn whether there is one."""
     back = transforms[..., :3, :3].mT
     upper = torch.cat([back, -(back @ transforms[..., :3, 3:])], dim=-1)
     return torch.cat([upper, transforms[..., 3:, :]], dim=-2)

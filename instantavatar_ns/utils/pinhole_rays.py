@@ -5,21 +5,27 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from nerfstudio.cameras.cameras import Cameras, CameraType
 from torch import Tensor
 
 
-def pinhole_directions(
-    x: Float[Tensor, "*#rays"], y: Float[Tensor, "*#rays"], camera_to_world: Float[Tensor, "3 4"]
+def pixel_directions(
+    columns: Shaped[Tensor, "*#rays"],
+    rows: Shaped[Tensor, "*#rays"],
+    intrinsics: Float[Tensor, "4"],
+    camera_to_world: Float[Tensor, "3 4"],
 ) -> Float[Tensor, "*rays 3"]:
-    """Directions in the world of points of an image, as long as their part along the viewing axis is one.
+    """Directions in the world of rays through the middles of pixels, of length one along the viewing axis.
 
     Args:
-        x: Distance to the right of the principal point, over the focal length.
-        y: Distance below the principal point, over the focal length.
+        columns: Of the pixels, counted from 0.
+        rows: Of the pixels, counted from 0.
+        intrinsics: fx, fy, cx, cy, pixels, the middle of the first pixel at a half (nerfstudio).
         camera_to_world: Pose of the camera, which looks along its negative z axis, y up (nerfstudio).
     """
+    fx, fy, cx, cy = intrinsics.unbind()
+    x, y = (columns + (0.5 - cx)) / fx, (rows + (0.5 - cy)) / fy
     right, up, back = camera_to_world[:, :3].unbind(dim=1)
     return x[..., None] * right - (y[..., None] * up + back)
 
@@ -31,7 +37,7 @@ class PinholeCamera(NamedTuple):
         width: Pixels.
         height: Pixels.
         intrinsics: fx, fy, cx, cy, pixels.
-        camera_to_world: Its pose.
+        camera_to_world: Pose, the camera looking along its negative z axis, y up (nerfstudio).
     """
 
     width: int
@@ -44,19 +50,17 @@ class PinholeCamera(NamedTuple):
         return self._replace(intrinsics=self.intrinsics.to(device), camera_to_world=self.camera_to_world.to(device))
 
     def rays(self) -> tuple[Float[Tensor, "1 3"], Float[Tensor, "height width 3"]]:
-        """Where the rays through the middles of the pixels start, and their directions, unit vectors."""
-        fx, fy, cx, cy = self.intrinsics.unbind()
+        """Origin of the rays through the middles of the pixels, and their directions, unit vectors."""
         device = self.intrinsics.device
-        x = (torch.arange(self.width, device=device) + (0.5 - cx)) / fx
-        y = (torch.arange(self.height, device=device) + (0.5 - cy)) / fy
-        directions = pinhole_directions(x, y[:, None], self.camera_to_world)
+        columns, rows = torch.arange(self.width, device=device), torch.arange(self.height, device=device)
+        directions = pixel_directions(columns, rows[:, None], self.intrinsics, self.camera_to_world)
         return self.camera_to_world[None, :, 3], directions / directions.norm(dim=-1, keepdim=True)
 
 
 def pinhole_camera(camera: Cameras) -> PinholeCamera | None:
-    """A camera of nerfstudio, if it is a pinhole camera without distortion.
+    """Return a camera of nerfstudio as a `PinholeCamera`; None where it is distorted or of another kind.
 
-    The host reads what kind of camera it is, and the image's size, once.
+    Blocks the host once, to read the kind of the camera and the size of its image.
 
     Args:
         camera: The camera, or several, of which the first is taken.

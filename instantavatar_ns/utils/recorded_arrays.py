@@ -1,4 +1,4 @@
-"""Arrays out of what a pickle would have built, as `unpickle` recorded it: NumPy's, SciPy's, chumpy's and PyTorch's."""
+"""Arrays of NumPy, SciPy, chumpy and PyTorch out of what a pickle would have built, as `unpickle` recorded it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,12 @@ class Recorded:
 
 
 def to_tree(value: Any, depth: int = 0) -> Any:
-    """Containers and arrays out of what the unpickler recorded; see `unpickle.load_plain_tree`."""
+    """Return containers and arrays out of what the unpickler recorded; see `unpickle.load_plain_tree`.
+
+    Args:
+        value: What it recorded.
+        depth: Number of containers around it; what lies deeper than a file of poses does is left out.
+    """
     if depth > _MAX_DEPTH:
         return UNSUPPORTED
     if isinstance(value, dict):
@@ -62,7 +67,7 @@ def _key(key: Any) -> str:
 
 def to_array(value: Any) -> Any:
     """The array that a value of the pickle stands for, `UNSUPPORTED` for entries that are none."""
-    if isinstance(value, (bool, int, float, str, np.ndarray)):
+    if isinstance(value, (bool, int, float, str, bytes, np.ndarray)):
         return np.asarray(value)
     if isinstance(value, (list, tuple)):
         items = [to_array(item) for item in value]
@@ -72,6 +77,7 @@ def to_array(value: Any) -> Any:
     decode = {
         "array": lambda: decode_array(*value.state[1:5]),
         "buffer": lambda: decode_array(value.args[2], value.args[1], value.args[3] == "F", value.args[0]),
+        "bytes": lambda: np.asarray(_bytes(value)),
         "scalar": lambda: decode_array((), value.args[0], False, value.args[1]),
         "csc": lambda: _decode_sparse(sparse.csc_matrix, value.state),
         "csr": lambda: _decode_sparse(sparse.csr_matrix, value.state),
@@ -96,7 +102,14 @@ def _as_instance(value: Recorded) -> Any:
 
 
 def decode_array(shape: Any, dtype: Recorded, fortran: bool, data: Any) -> Any:
-    """The array of NumPy's own pickles: shape, dtype, order and raw bytes."""
+    """Return the array of one of NumPy's own pickles; `UNSUPPORTED` where it holds objects or records.
+
+    Args:
+        shape: Of the array.
+        dtype: Record of its dtype.
+        fortran: Columns come first.
+        data: Its bytes, or the record of them.
+    """
     code = dtype.args[0]
     # An array of objects or records holds no numbers that could be wanted.
     if not isinstance(code, str) or not re.fullmatch(r"[biufSU]\d*", code):

@@ -161,7 +161,15 @@ def load_plain_tree(path: Path) -> Any:
 
 
 def load_plain_npy(data: bytes, path: Path) -> Any:
-    """Read NumPy's `.npy`, of numbers or of objects, as `load_plain_tree` does; `path` is for the errors only."""
+    """Read NumPy's `.npy`, of numbers or of objects, as `load_plain_tree` does.
+
+    Args:
+        data: Content of the file.
+        path: The file, for errors only.
+
+    Raises:
+        InputError: It is damaged, or asks for anything but arrays.
+    """
 
     def load() -> Any:
         file = io.BytesIO(data)

@@ -130,5 +130,5 @@ class ViewerControls(nn.Module):
         """Read a motion, and let it start where the person stands in the first training frame."""
         subject = self._poses.subject
         motion = load_run_motion(path, MotionOptions(root=root), subject.stand, subject.up)
-        self._loaded[motion] = self._poses.posed(motion.with_shape(subject.poses.betas))
+        self._loaded[motion] = self._poses.posed(motion)
         return motion

@@ -12,7 +12,7 @@ import tyro
 
 from benchmarks.ablations import MARKS, VARIANTS, Ablations, replace_table, summary, table
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.deformer.skinning_grid import FAST_SNARF_SKINNING
+from instantavatar_ns.deformer.skinning_grid import SkinningSettings
 from tests.commands import TINY_TRAINING
 
 RESULT = {
@@ -88,7 +88,7 @@ def test_options_of_every_variant_are_those_of_ns_train(tmp_path: Path) -> None:
     model = config.pipeline.model
     assert model.occupancy_warmup == 40 and not (model.refine_poses or model.align_poses or model.move_joints)
     assert model.occupancy_loss_mult == model.hard_surface_loss_mult == 0
-    assert model.skinning == FAST_SNARF_SKINNING
+    assert model.skinning == SkinningSettings(neighbors=30, smoothing_passes=30, sharpness=1.0)
 
 
 @pytest.fixture

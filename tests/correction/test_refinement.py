@@ -51,7 +51,7 @@ def world() -> Tensor:
 
 @pytest.fixture
 def refinement(body: BodyModel, poses: PoseSequence, world: Tensor) -> PoseRefinement:
-    return PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
+    return PoseRefinement(body, poses, TIMES, world, knot_spacing=8.0)
 
 
 def disturb(refinement: PoseRefinement, size: float = 0.02) -> None:
@@ -173,6 +173,19 @@ def test_splines_sum_to_one_and_hold_straight_lines() -> None:
     torch.testing.assert_close(basis @ knots, TIMES, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "times", [TIMES, torch.arange(1.0), torch.arange(2.0), torch.arange(37.0), torch.arange(0, 300, 3.0)]
+)
+def test_splines_are_the_uniform_cubic_ones(times: Tensor) -> None:
+    """Against their formula, of the distance to a knot in knots."""
+    basis = spline_basis(times, 8.0)
+    span, pieces = max(float(times[-1] - times[0]), 1.0), basis.shape[1] - 3
+    distance = ((times - times[0])[:, None] * pieces / span - torch.arange(-1, pieces + 2)).abs()
+    near, far = 2 / 3 - distance**2 + distance**3 / 2, (2 - distance).clamp_min(0) ** 3 / 6
+    torch.testing.assert_close(basis, torch.where(distance < 1, near, far), atol=2e-6, rtol=0)
+    assert basis.dtype == times.dtype
+
+
 def test_prior_has_the_gradient_of_the_whole_to_one_frame(refinement: PoseRefinement) -> None:
     disturb(refinement)
     refinement.prior(torch.tensor(2), 0.7, 30.0).backward()
@@ -218,6 +231,19 @@ def test_error_without_drift_leaves_out_what_is_constant_per_joint(poses: PoseSe
     assert found.aligned_deg < 1e-4
     exact = pose_error(true, true)
     assert max(exact) < 1e-4
+
+
+def test_drift_is_the_chordal_mean_of_the_errors() -> None:
+    """Against the rotation nearest to their sum, by singular values."""
+    true, estimated = (
+        torch.from_numpy(Rotation.random(5 * 24, random_state=seed).as_matrix()).view(5, 24, 3, 3) for seed in (0, 1)
+    )
+    left, _, right = torch.linalg.svd((estimated.mT @ true).sum(dim=0))
+    sign = torch.diag_embed(torch.stack([torch.ones(24), torch.ones(24), torch.linalg.det(left @ right)], dim=1))
+    drift = (left @ sign.double() @ right).numpy()
+    expected = [Rotation.from_matrix((estimated.mT @ true).flatten(0, 1).numpy()), Rotation.from_matrix(drift)]
+    found = pose_error(estimated, true)
+    assert [found.mean_deg, found.drift_deg] == pytest.approx([math.degrees(r.magnitude().mean()) for r in expected])
 
 
 def test_error_of_changing_turns_is_not_taken_for_drift(poses: PoseSequence) -> None:
@@ -269,7 +295,7 @@ def test_the_start_is_kept_with_the_corrections(
     knots = 0.05 * torch.randn(refinement.basis.shape[1], 25, 3, generator=torch.Generator().manual_seed(2))
     refinement.start_from(knots, torch.zeros_like(refinement.start), 0.001, refinement.joints + 0.003)
     disturb(refinement)
-    resumed = PoseRefinement(body, poses, TIMES, world, surface_coordinates(body, poses), knot_spacing=8.0)
+    resumed = PoseRefinement(body, poses, TIMES, world, knot_spacing=8.0)
     resumed.load_state_dict(refinement.state_dict())
     torch.testing.assert_close(resumed.joints, refinement.joints)
     expected, found = (some.prior(torch.tensor(1), 0.02, 1.0).item() for some in (refinement, resumed))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 
 from instantavatar_ns.deformer.skinning_grid import (
-    FAST_SNARF_SKINNING,
     SkinningSettings,
     build_skinning_grid,
     canonical_box,
@@ -13,6 +12,8 @@ from instantavatar_ns.deformer.skinning_grid import (
 )
 from instantavatar_ns.deformer.voxels import interpolate
 from tests.avatars import Avatar
+
+FAST_SNARF_SKINNING = SkinningSettings(neighbors=30, smoothing_passes=30, sharpness=1.0)
 
 
 def test_cube_is_a_fifth_larger_than_the_body_and_flat_in_the_skinning_box(avatar: Avatar) -> None:

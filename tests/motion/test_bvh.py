@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.body.model import JOINT_NAMES
+from instantavatar_ns.body.model import JOINT_NAMES, load_body_model
 from instantavatar_ns.demo.motion import dance_poses
 from instantavatar_ns.motion.bvh import read_bvh
 from instantavatar_ns.motion.motion import load_motion
@@ -258,6 +259,14 @@ def raise_leg(path):
     write_skeleton(path, skeleton, np.zeros((2, len(skeleton), 3)), [0.0, 0.0])
 
 
+def reverse_thigh(path):
+    """Exactly against SMPL's own, where the shortest turn has no axis of its own."""
+    joints = load_body_model("free").rest(torch.zeros(10))[1].double().numpy()
+    thigh = 20 * (joints[JOINT_NAMES.index("left_hip")] - joints[JOINT_NAMES.index("left_knee")])
+    skeleton = {**CMU_SKELETON, "LeftLeg": ("LeftUpLeg", tuple(thigh))}
+    write_skeleton(path, skeleton, np.zeros((2, len(skeleton), 3)), [0.0, 0.0])
+
+
 def turn_twice(path):
     path.write_text(path.read_text().replace("3 Zrotation Yrotation Xrotation", "3 Zrotation Zrotation Xrotation", 1))
 
@@ -282,6 +291,7 @@ def turn_twice(path):
         (drop_joints, "a person's joints, found none for left_hip, left_knee"),
         (lie_down, "stands upright"),
         (raise_leg, "found quite another direction from left_hip to left_knee"),
+        (reverse_thigh, "found quite another direction from left_hip to left_knee"),
         (turn_twice, "the channels '3 Zrotation Zrotation Xrotation'"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",

@@ -1,11 +1,14 @@
 """Motions are placed where the person stands, and resampled."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.model import load_body_model
+from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.motion.motion import Motion, load_motion, place_motion, resample
 from instantavatar_ns.utils.errors import InputError
 from tests.body.bodies import random_body
@@ -24,7 +27,12 @@ def upright(headings, up=(0.0, 0.0, 1.0)):
 def make_motion(count=6, up=(0.0, 0.0, 1.0), fps=30.0):
     generator = torch.Generator().manual_seed(0)
     body_pose, transl = (0.3 * torch.randn(count, size, generator=generator) for size in (69, 3))
-    return Motion(upright(np.linspace(1.0, 2.0, count), up), body_pose, transl, fps, torch.tensor(up))
+    return Motion(torch.zeros(10), upright(np.linspace(1.0, 2.0, count), up), body_pose, transl, fps, torch.tensor(up))
+
+
+def pose(global_orient, transl):
+    orient, place = (torch.as_tensor(values).view(1, 3) for values in (global_orient, transl))
+    return PoseSequence(torch.zeros(10), orient, torch.zeros(1, 69), place)
 
 
 def distances(points):
@@ -39,7 +47,7 @@ def matrices(rotvecs):
 def test_placed_motion_starts_as_the_reference_stands(up):
     motion = make_motion(up=up)
     reference, transl = upright([-0.7], DOWN_IS_Y.tolist())[0], torch.tensor([0.1, -0.3, 5.0])
-    placed = place_motion(motion, reference, transl, DOWN_IS_Y)
+    placed = place_motion(motion, pose(reference, transl), DOWN_IS_Y)
     np.testing.assert_allclose(matrices(placed.global_orient[:1])[0], matrices(reference[None])[0], atol=1e-6)
     torch.testing.assert_close(placed.transl[0], transl)
     heights = (motion.transl - motion.transl[0]) @ motion.up
@@ -50,7 +58,7 @@ def test_placing_moves_the_posed_body_rigidly(tmp_path):
     np.savez(tmp_path / "body.npz", **{**random_body(), "posedirs": np.zeros((60, 3, 207))})
     body, betas = load_body_model(tmp_path / "body.npz"), torch.zeros(10)
     motion = make_motion()
-    placed = place_motion(motion, torch.tensor([3.0, 0.2, -0.1]), torch.tensor([0.0, 0.0, 5.0]), DOWN_IS_Y)
+    placed = place_motion(motion, pose([3.0, 0.2, -0.1], [0.0, 0.0, 5.0]), DOWN_IS_Y)
     before = body.vertices(betas, motion.global_orient, motion.body_pose, motion.transl).reshape(-1, 3)
     after = body.vertices(betas, placed.global_orient, placed.body_pose, placed.transl).reshape(-1, 3)
     torch.testing.assert_close(distances(before), distances(after), atol=1e-4, rtol=0)
@@ -62,14 +70,14 @@ def test_tilted_start_keeps_its_tilt():
     motion = make_motion(up=(0.0, 1.0, 0.0))
     motion.global_orient[0] = torch.tensor((Rotation.from_euler("y", 40, degrees=True) * bow).as_rotvec())
     up = torch.tensor([0.0, 1.0, 0.0])
-    placed = place_motion(motion, torch.zeros(3), torch.zeros(3), up)
+    placed = place_motion(motion, pose([0.0] * 3, [0.0] * 3), up)
     np.testing.assert_allclose(matrices(placed.global_orient[:1])[0], bow.as_matrix(), atol=1e-6)
 
 
 def test_start_lying_on_the_side():
     motion = make_motion(up=(0.0, 1.0, 0.0))
     motion.global_orient[0] = torch.tensor([0.0, 0.0, np.pi / 2])  # left side up
-    placed = place_motion(motion, torch.zeros(3), torch.zeros(3), torch.tensor([0.0, 1.0, 0.0]))
+    placed = place_motion(motion, pose([0.0] * 3, [0.0] * 3), torch.tensor([0.0, 1.0, 0.0]))
     np.testing.assert_allclose(matrices(placed.global_orient[:1])[0], matrices(motion.global_orient[:1])[0], atol=1e-6)
 
 
@@ -83,9 +91,27 @@ def test_up_axis_is_guessed(tmp_path, up):
     assert load_motion(tmp_path / "m.npz", fps=12.5).fps == 12.5
 
 
+def test_motions_of_the_same_poses_are_told_apart():
+    """The viewer keeps what it made of a motion by the motion itself; tensors cannot be compared as a whole."""
+    motion = make_motion(up=(0.0, 1.0, 0.0))
+    kept = {
+        motion: "given",
+        replace(motion, name="again"): "renamed",
+        replace(motion, transl=motion.transl + 1): "moved",
+    }
+    assert len(kept) == 3 and kept[motion] == "given"
+
+
 def test_resampled_rotation_takes_the_shortest_arc():
     ends = torch.tensor([[0.0, 3.0, 0.0], [0.0, -3.0, 0.0]])  # 0.28 rad apart, through pi
-    motion = Motion(ends, torch.zeros(2, 69), torch.tensor([[0.0, 0, 0], [1.0, 2, 4]]), 10.0, torch.tensor([0.0, 1, 0]))
+    motion = Motion(
+        torch.zeros(10),
+        ends,
+        torch.zeros(2, 69),
+        torch.tensor([[0.0, 0, 0], [1.0, 2, 4]]),
+        10.0,
+        torch.tensor([0.0, 1, 0]),
+    )
     double = resample(motion, 20.0)
     assert len(double) == 3
     assert double.duration == pytest.approx(motion.duration)

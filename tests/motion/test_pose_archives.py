@@ -103,7 +103,7 @@ def test_metadata_of_unknown_classes_does_no_harm(tmp_path):
 
 def test_single_array(tmp_path):
     np.save(tmp_path / "m.npy", POSES.astype(np.float32))
-    np.testing.assert_allclose(read_motion_file(tmp_path / "m.npy").body_pose, POSES[:, 3:], rtol=1e-6)
+    np.testing.assert_allclose(read_motion_file(tmp_path / "m.npy")[0].body_pose, POSES[:, 3:], rtol=1e-6)
     with pytest.raises(InputError, match=r"m\.npy: expected SMPL's translation"):
         read_pose_file(tmp_path / "m.npy")
 
@@ -167,16 +167,16 @@ def test_poses_in_camera_and_world(tmp_path):
 
     content = {"smpl_params_global": shifted(0), "smpl_params_incam": shifted(5), "K_fullimg": torch.eye(3)}
     torch.save({**content, "net_outputs": {"pred_smpl_params_global": shifted(9)}}, tmp_path / "m.pt")
-    np.testing.assert_allclose(read_motion_file(tmp_path / "m.pt").transl, TRANSL, rtol=1e-5)
+    np.testing.assert_allclose(read_motion_file(tmp_path / "m.pt")[0].transl, TRANSL, rtol=1e-5)
     np.testing.assert_allclose(read_pose_file(tmp_path / "m.pt").transl, TRANSL + 5, rtol=1e-5)
     people = {"people": {"1": {"smplx_cam": PERSON, "smplx_world": {**PERSON, "trans": TRANSL + 7}}}}
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(people))
     check(tmp_path / "m.pkl")
-    np.testing.assert_allclose(read_motion_file(tmp_path / "m.pkl").transl, TRANSL + 7, rtol=1e-5)
+    np.testing.assert_allclose(read_motion_file(tmp_path / "m.pkl")[0].transl, TRANSL + 7, rtol=1e-5)
     wham = {0: {**PERSON, "pose_world": POSES, "trans_world": TRANSL + 3}}
     (tmp_path / "w.pkl").write_bytes(pickle.dumps(wham))
     check(tmp_path / "w.pkl")
-    np.testing.assert_allclose(read_motion_file(tmp_path / "w.pkl").transl, TRANSL + 3, rtol=1e-5)
+    np.testing.assert_allclose(read_motion_file(tmp_path / "w.pkl")[0].transl, TRANSL + 3, rtol=1e-5)
 
 
 def test_the_set_of_poses_is_named(tmp_path, capsys):

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+import torch
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.motion.readers import read_motion_file, read_pose_file
@@ -64,12 +65,12 @@ def rotations_of(file):
 )
 def test_npz_formats(tmp_path, arrays):
     path = save(tmp_path / "m.npz", **arrays)
-    motion, pose = read_motion_file(path), read_pose_file(save(path, **{"betas": BETAS, **arrays}))
-    for file in (motion, pose):
+    motion, facts = read_motion_file(path)
+    for file in (motion, read_pose_file(save(path, **{"betas": BETAS, **arrays}))):
         np.testing.assert_allclose(rotations_of(file), MATRICES, atol=1e-5)
         np.testing.assert_allclose(file.transl, TRANSL, rtol=1e-6)
-        assert {array.dtype for array in (file.global_orient, file.body_pose, file.transl)} == {np.dtype(np.float32)}
-    assert motion.fps is None and motion.up is None
+        assert {array.dtype for array in vars(file).values()} == {torch.float32}
+    assert facts == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_npz_formats(tmp_path, arrays):
 def test_bodies_without_smpls_hands(tmp_path, arrays):
     """Root and body joints are SMPL's; hands are flat, also where a file has zeros in their place."""
     path = save(tmp_path / "m.npz", trans=TRANSL, betas=BETAS, **arrays)
-    for file in (read_pose_file(path), read_motion_file(path)):
+    for file in (read_pose_file(path), read_motion_file(path)[0]):
         expected = Rotation.from_rotvec(BODY_ONLY.reshape(-1, 3)).as_matrix().reshape(5, 24, 3, 3)
         np.testing.assert_allclose(rotations_of(file), expected, atol=1e-5)
 
@@ -114,7 +115,7 @@ def test_betas_of_another_body_are_told(tmp_path, capsys):
 
 def test_motion_without_translation_stays_in_place_and_says_so(tmp_path, capsys):
     path = save(tmp_path / "m.npz", poses=POSES, Th=TRANSL)
-    np.testing.assert_array_equal(read_motion_file(path).transl, np.zeros((5, 3)))
+    np.testing.assert_array_equal(read_motion_file(path)[0].transl, np.zeros((5, 3)))
     said = capsys.readouterr().out
     assert f"{path}: It has no translation" in said and "Th (5, 3), poses (5, 72)" in said
 
@@ -177,8 +178,8 @@ def test_amass(tmp_path):
     poses = RANDOM.normal(size=(5, 156))
     gender = np.array("female", dtype=object)
     path = save(tmp_path / "m.npz", poses=poses, trans=TRANSL, mocap_framerate=120.0, betas=np.ones(16), gender=gender)
-    file = read_motion_file(path)
-    assert (file.fps, file.up) == (120.0, (0.0, 0.0, 1.0))
+    file, facts = read_motion_file(path)
+    assert (facts.fps, facts.up) == (120.0, (0.0, 0.0, 1.0))
     np.testing.assert_allclose(file.body_pose[:, :63], poses[:, 3:66], rtol=1e-6)
     # SMPL-H's numbers 66 and up are finger joints; SMPL's are the two hands.
     np.testing.assert_array_equal(file.body_pose[:, 63:], 0)
@@ -188,34 +189,33 @@ def test_amass(tmp_path):
 def test_aist_pickle(tmp_path):
     content = {"smpl_poses": POSES, "smpl_trans": TRANSL * 93.7, "smpl_scaling": np.array([93.7]), "smpl_loss": 0.1}
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(content, 2))
-    file = read_motion_file(tmp_path / "m.pkl")
-    assert (file.fps, file.up) == (60.0, (0.0, 1.0, 0.0))
+    file, facts = read_motion_file(tmp_path / "m.pkl")
+    assert (facts.fps, facts.up) == (60.0, (0.0, 1.0, 0.0))
     np.testing.assert_allclose(file.transl, TRANSL, rtol=1e-5)
 
 
 def test_aist_npz(tmp_path):
     path = save(tmp_path / "m.npz", smpl_poses=POSES, smpl_trans=TRANSL * 90.0, smpl_scaling=np.array([90.0]))
-    file = read_motion_file(path)
-    assert (file.fps, file.up) == (60.0, (0.0, 1.0, 0.0))
+    file, facts = read_motion_file(path)
+    assert (facts.fps, facts.up) == (60.0, (0.0, 1.0, 0.0))
     np.testing.assert_allclose(file.transl, TRANSL, rtol=1e-5)
 
 
 def test_edge_is_not_aist(tmp_path, capsys):
     content = {"smpl_poses": POSES, "smpl_trans": TRANSL, "full_pose": np.zeros((5, 24, 3))}
     (tmp_path / "m.pkl").write_bytes(pickle.dumps(content))
-    file = read_motion_file(tmp_path / "m.pkl")
-    assert (file.fps, file.up) == (30.0, (0.0, 0.0, 1.0))
+    _, facts = read_motion_file(tmp_path / "m.pkl")
+    assert (facts.fps, facts.up) == (30.0, (0.0, 0.0, 1.0))
     assert "EDGE" in capsys.readouterr().out
-    file = read_motion_file(save(tmp_path / "n.npz", smpl_poses=POSES))
-    assert file.fps is None and file.up is None
+    assert read_motion_file(save(tmp_path / "n.npz", smpl_poses=POSES))[1] == (None, None)
 
 
 @pytest.mark.parametrize("name", ["fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate", "mocap_fps"])
 @pytest.mark.parametrize("rate", [25, 25.0, np.array([25.0]), "25", np.array(["25.0"])], ids=repr)
 def test_rate_beside_the_data(tmp_path, name, rate):
     path = save(tmp_path / "m.npz", poses=POSES, trans=TRANSL, **{name: rate})
-    assert read_motion_file(path).fps == 25.0
-    assert read_motion_file(path, 50.0).fps == 50.0
+    assert read_motion_file(path)[1].fps == 25.0
+    assert read_motion_file(path, 50.0)[1].fps == 50.0
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_rate_that_is_none_must_be_given(tmp_path, rates, message):
     path = save(tmp_path / "m.npz", poses=POSES, trans=TRANSL, betas=BETAS, **rates)
     with pytest.raises(InputError, match=rf"m\.npz: .*{message}"):
         read_motion_file(path)
-    assert read_motion_file(path, 24.0).fps == 24.0
+    assert read_motion_file(path, 24.0)[1].fps == 24.0
     assert len(read_pose_file(path)) == 5, "training has no use for a rate"
 
 
@@ -294,7 +294,7 @@ def test_root_may_turn_many_times(tmp_path):
     poses = POSES.copy()
     poses[:, :3] = [0.0, 40.0, 0.0]
     path = save(tmp_path / "m.npz", poses=poses, trans=TRANSL)
-    np.testing.assert_allclose(read_motion_file(path).global_orient, poses[:, :3])
+    np.testing.assert_allclose(read_motion_file(path)[0].global_orient, poses[:, :3])
 
 
 def test_one_pose_without_a_frame_axis(tmp_path):
@@ -324,8 +324,8 @@ def test_text_named_npz_and_missing_file(tmp_path):
 def test_amass_poses_the_skeleton(tmp_path, width, keys):
     """Root and body joints stand as in the file; the rest of it is fingers and face."""
     poses = np.concatenate([POSES[:, :66], RANDOM.normal(size=(5, width - 66))], axis=1)
-    file = read_motion_file(save(tmp_path / "m.npz", poses=poses, trans=TRANSL, betas=np.zeros(16), **keys))
-    assert file.up == (0.0, 0.0, 1.0) and file.fps in keys.values()
+    file, facts = read_motion_file(save(tmp_path / "m.npz", poses=poses, trans=TRANSL, betas=np.zeros(16), **keys))
+    assert facts.up == (0.0, 0.0, 1.0) and facts.fps in keys.values()
     read = np.concatenate([file.global_orient, file.body_pose], axis=1)
     turns, places = forward(read, file.transl)
     true_turns, true_places = forward(BODY_ONLY, TRANSL)

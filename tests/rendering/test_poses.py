@@ -56,8 +56,7 @@ def subject() -> Subject:
 
 @pytest.fixture(scope="module")
 def motion() -> Motion:
-    poses = sequence(PLAYED, 1)
-    return Motion(poses.global_orient, poses.body_pose, poses.transl, 30.0, torch.tensor([0.0, 1.0, 0.0]))
+    return Motion(**vars(sequence(PLAYED, 1)), fps=30.0, up=torch.tensor([0.0, 1.0, 0.0]))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from instantavatar_ns.body.model import load_body_model
-from instantavatar_ns.data.scene import posed_joints
+from instantavatar_ns.body.poses import posed_joints
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.viewer.scene_overlays import bars

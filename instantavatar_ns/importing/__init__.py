@@ -1,0 +1,1 @@
+"""Result files of pose estimators, turned into recordings that can be trained on."""

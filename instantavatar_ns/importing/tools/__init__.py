@@ -1,0 +1,1 @@
+"""One module for each tool whose result files are read."""

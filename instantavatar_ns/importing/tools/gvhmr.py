@@ -1,0 +1,39 @@
+"""GVHMR: `hmr4d_results.pt`, one person's SMPL-X poses in the camera and in the world, and a camera of each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instantavatar_ns.importing.result import ToolResult, make_track
+from instantavatar_ns.utils.errors import InputError
+
+_ADVICE = "Give hmr4d_results.pt as GVHMR's demo wrote it"
+
+
+def matches(content: Any) -> bool:
+    """Find out if a file's content is this tool's."""
+    return isinstance(content, Mapping) and bool({"smpl_params_incam", "smpl_params_global"} & set(content))
+
+
+def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
+    """Read the poses in the camera."""
+    missing = [key for key in ("smpl_params_incam", "K_fullimg") if key not in content]
+    if missing:
+        message = f"expected {' and '.join(missing)}, found {', '.join(sorted(content))}"
+        raise InputError(path, message, _ADVICE)
+    poses, matrices = content["smpl_params_incam"], np.asarray(content["K_fullimg"], np.float64)
+    keys = [key for key in ("global_orient", "body_pose", "betas", "transl") if key not in poses]
+    if keys:
+        found = ", ".join(sorted(poses))
+        raise InputError(path, f"expected {', '.join(keys)} in smpl_params_incam, found {found}", _ADVICE)
+    frames = len(poses["global_orient"])
+    if matrices.shape not in ((3, 3), (frames, 3, 3)) or not np.isfinite(matrices).all():
+        message = f"expected K_fullimg of {frames} frames in finite numbers, found {matrices.shape}"
+        raise InputError(path, message, _ADVICE)
+    intrinsics = np.broadcast_to(matrices, (frames, 3, 3)).copy()
+    track = make_track(path, "0", range(frames), poses, _ADVICE, intrinsics=intrinsics)
+    return ToolResult("GVHMR", "SMPL-X", {"0": track}, None, "K_fullimg of the file", num_frames=frames)

@@ -1,0 +1,36 @@
+"""WHAM: `wham_output.pkl` of joblib, with arrays of each person: poses in the camera and in the world."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from instantavatar_ns.importing.conventions import diagonal_focal
+from instantavatar_ns.importing.result import ToolResult, make_track, pinhole
+from instantavatar_ns.utils.errors import InputError
+
+_ADVICE = "Give wham_output.pkl as WHAM's demo wrote it (--save_pkl)"
+
+
+def matches(content: Any) -> bool:
+    """Find out if a file's content is this tool's."""
+    if not isinstance(content, Mapping) or not content:
+        return False
+    return all(
+        isinstance(person, Mapping) and ("pose_world" in person or {"pose", "frame_ids"} <= set(person))
+        for person in content.values()
+    )
+
+
+def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
+    """Read the poses in the camera."""
+    tracks = {}
+    for name, person in content.items():
+        missing = [key for key in ("pose", "trans", "betas", "frame_ids") if key not in person]
+        if missing:
+            message = f"expected {', '.join(missing)} of person {name}, found {', '.join(sorted(person))}"
+            raise InputError(path, message, _ADVICE)
+        arrays = {key: person[key] for key in ("pose", "trans", "betas")}
+        tracks[name] = make_track(path, name, person["frame_ids"], arrays, _ADVICE)
+    return ToolResult("WHAM", "SMPL", tracks, pinhole(diagonal_focal), "the image's diagonal in pixels")

@@ -1,0 +1,83 @@
+"""The last files of a clip's folder: which frames train, and what a user's own poses need beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from instantavatar_ns.motion.readers import read_pose_file
+from instantavatar_ns.process.frames import ChosenFrames, write_text
+from instantavatar_ns.process.landmarks import pick_rows, write_npz
+from instantavatar_ns.utils.errors import InputError
+
+_HELD_OUT_EVERY = 10
+FREE = "free"
+
+
+def write_split(folder: Path, count: int) -> tuple[int, int]:
+    """Write `subject.json`: every tenth frame is held out, so that all sides of the person train.
+
+    Returns:
+        How many frames train, and how many are held out.
+    """
+    held_out = list(range(_HELD_OUT_EVERY // 2, count, _HELD_OUT_EVERY))
+    train = sorted(set(range(count)) - set(held_out))
+    split = {"train": {"frames": train}, "test": {"frames": held_out}}
+    write_text(folder / "subject.json", json.dumps(split) + "\n")
+    return len(train), len(held_out)
+
+
+def take_poses(folder: Path, poses: Path, focal: float, body: str) -> None:
+    """Write `poses.npz`, `cameras.npz` and `body/` from a user's own poses.
+
+    Args:
+        folder: With `process/clip.json`.
+        poses: SMPL parameters in the camera, one for each chosen frame or for each frame of the source.
+        focal: Pixels of the images.
+        body: The body that they were fitted with, a file, or "free".
+
+    Raises:
+        InputError: The file cannot be used, or its number of poses does not fit.
+    """
+    clip = ChosenFrames.read(folder)
+    file = read_pose_file(poses)
+    rows = pick_rows(poses, "poses", len(file), [list(range(len(clip.frames))), clip.frames])
+    thetas = np.concatenate([file.global_orient, file.body_pose], axis=1)[rows]
+    copy_body(folder, body)
+    write_cameras(folder, focal, clip.height, clip.width)
+    write_npz(folder / "poses.npz", betas=file.betas, thetas=thetas, transl=file.transl[rows])
+
+
+def write_cameras(folder: Path, focal: float, height: int, width: int) -> None:
+    """Write `cameras.npz` of a camera at the origin that looks through the images' middle."""
+    intrinsic = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
+    write_npz(
+        folder / "cameras.npz",
+        intrinsic=intrinsic,
+        extrinsic=np.eye(4),
+        height=np.array(height),
+        width=np.array(width),
+    )
+
+
+def copy_body(folder: Path, body: str) -> None:
+    """Put the user's body model into `body/`; nothing for the free body.
+
+    Raises:
+        InputError: There is no such file.
+    """
+    if body == FREE:
+        return
+    path = Path(body)
+    if not path.is_file():
+        message = "expected a body model, found no such file"
+        raise InputError(path, message, "Give an SMPL model (.pkl or .npz), or 'free' for the body of this package")
+    target = folder / "body" / path.name
+    target.parent.mkdir(exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(path, partial)
+    os.replace(partial, target)

@@ -1,0 +1,152 @@
+"""The person's mask in all frames: the network's, the background's and the image's edges together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import Bool, Float32, UInt8
+
+from instantavatar_ns.data.folder import list_images, list_pictures
+from instantavatar_ns.data.images import read_rgb
+from instantavatar_ns.data.masks import find_encoding, read_mask
+from instantavatar_ns.process.frames import ChosenFrames
+from instantavatar_ns.process.landmarks import network_mask, pick_rows
+from instantavatar_ns.process.plate import STILL, Plate, camera_motion, make_plate
+from instantavatar_ns.utils.errors import InputError
+
+_MAYBE = -3.0  # log-odds from which on a pixel may be of the person, for the background
+_CERTAIN = 8.0
+_PLATE_FRAMES, _MOTION_FRAMES = 48, 16
+# Differences from the background, in units of the noise, that say nothing; what one more says; the most that they say.
+_EVEN, _SLOPE, _MOST = 8.0, 0.5, 3.0
+_EDGE_REACH, _EDGE_EPS = 1 / 140, 1e-3  # of the person's height; variance of brightness that is an edge
+_LARGE_PART = 0.05  # of the person: smaller parts apart from the largest are no limbs
+
+
+def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float | None, bool]:
+    """Write `masks/`, which appears whole.
+
+    Args:
+        folder: With `images/` and the network's results.
+        progress: Called with the share that is done.
+
+    Returns:
+        How far the background moves in the clip, pixels, None where that cannot be measured; and whether the camera
+        stands still, so that the background was used.
+    """
+    clip = ChosenFrames.read(folder)
+    paths, size = list_images(folder), (clip.height, clip.width)
+    spread = np.linspace(0, len(paths) - 1, min(_PLATE_FRAMES, len(paths))).round().astype(int)
+    images = [read_rgb(paths[index], size) for index in spread]
+    people = [network_mask(folder, int(index), size) > _MAYBE for index in spread]
+    every = max(len(spread) // _MOTION_FRAMES, 1)
+    motion = camera_motion(images[::every], people[::every])
+    plate = make_plate(images, people) if motion * 540 / clip.height <= STILL else None
+    partial = folder / ".masks.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for index, path in enumerate(paths):
+        mask = refine(read_rgb(path, size), network_mask(folder, index, size), plate)
+        cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask, np.uint8(255), np.uint8(0)))
+        progress((index + 1) / len(paths))
+    os.replace(partial, folder / "masks")
+    return motion if np.isfinite(motion) else None, plate is not None
+
+
+def take_masks(folder: Path, given: Path, progress: Callable[[float], None]) -> None:
+    """Write `masks/` from a user's own.
+
+    Args:
+        folder: With `images/`.
+        given: Folder of masks, one for each chosen frame or one for each frame of the source.
+        progress: Called with the share that is done.
+
+    Raises:
+        InputError: Their number or size does not fit, or one is unreadable.
+    """
+    clip = ChosenFrames.read(folder)
+    paths = list_pictures(given)
+    rows = pick_rows(given, "masks", len(paths), [list(range(len(clip.frames))), clip.frames])
+    encoding = find_encoding(paths)
+    partial = folder / ".masks.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    for index, row in enumerate(rows):
+        mask = read_mask(paths[row], encoding)
+        if abs(mask.shape[1] / mask.shape[0] - clip.width / clip.height) > 0.02:
+            message = f"expected a mask of the shape of the frames ({clip.height} x {clip.width}), found {mask.shape}"
+            raise InputError(paths[row], message, "Make the masks of the upright frames of this clip")
+        mask = cv2.resize(mask, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
+        cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask > 0.5, np.uint8(255), np.uint8(0)))
+        progress((index + 1) / len(rows))
+    os.replace(partial, folder / "masks")
+
+
+def read_masks(folder: Path) -> Bool[np.ndarray, "frames height width"]:
+    """Read the masks that one of these functions wrote."""
+    paths = sorted((folder / "masks").glob("*.png"))
+    return np.stack([np.asarray(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)) > 127 for path in paths])
+
+
+def refine(
+    image: UInt8[np.ndarray, "height width 3"],
+    log_odds: Float32[np.ndarray, "height width"],
+    plate: Plate | None,
+) -> Bool[np.ndarray, "height width"]:
+    """Return the person's mask: the network's, corrected by the background and drawn to the image's edges.
+
+    Args:
+        image: The frame.
+        log_odds: The network's, of its pixels being of the person.
+        plate: The background, where the camera stands still.
+    """
+    maybe = log_odds > _MAYBE
+    if not maybe.any():
+        return np.zeros(image.shape[:2], bool)
+    rows, columns = np.flatnonzero(maybe.any(axis=1)), np.flatnonzero(maybe.any(axis=0))
+    reach = max(round(_EDGE_REACH * (rows[-1] - rows[0])), 2)
+    border = 4 * reach
+    part = (
+        slice(max(rows[0] - border, 0), rows[-1] + border + 1),
+        slice(max(columns[0] - border, 0), columns[-1] + border + 1),
+    )
+    evidence = log_odds.clip(-_CERTAIN, _CERTAIN)
+    if plate is not None:
+        wide = cv2.dilate(maybe.astype(np.uint8), np.ones((2 * border + 1, 2 * border + 1), np.uint8)) > 0
+        difference, _ = plate.difference(image, wide)
+        evidence = evidence + np.where(plate.known, ((difference - _EVEN) * _SLOPE).clip(-_MOST, _MOST), 0)
+    probability = (1 / (1 + np.exp(-evidence[part]))).astype(np.float32)
+    grey = cv2.cvtColor(np.ascontiguousarray(image[part]), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    mask = np.zeros(image.shape[:2], bool)
+    mask[part] = _guided(grey, probability, reach) > 0.5
+    return _person_only(mask)
+
+
+def _guided(
+    guide: Float32[np.ndarray, "height width"], values: Float32[np.ndarray, "height width"], reach: int
+) -> Float32[np.ndarray, "height width"]:
+    """Smooth values along the edges of another image (guided filter, He et al. 2010)."""
+
+    def mean(image: np.ndarray) -> np.ndarray:
+        return np.asarray(cv2.blur(image, (2 * reach + 1, 2 * reach + 1)))
+
+    guide_mean, value_mean = mean(guide), mean(values)
+    slope = (mean(guide * values) - guide_mean * value_mean) / (mean(guide * guide) - guide_mean**2 + _EDGE_EPS)
+    return mean(slope) * guide + mean(value_mean - slope * guide_mean)
+
+
+def _person_only(mask: Bool[np.ndarray, "height width"]) -> Bool[np.ndarray, "height width"]:
+    """Leave out specks beside the person, and close pinholes in them."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+    if count > 1:
+        areas = stats[1:, cv2.CC_STAT_AREA]
+        mask = np.isin(labels, 1 + np.flatnonzero(areas >= _LARGE_PART * areas.max()))
+    smallest = 2e-4 * mask.sum()
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~mask).astype(np.uint8), connectivity=4)
+    holes = 1 + np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] < smallest)
+    return mask | np.isin(labels, holes)

@@ -1,0 +1,138 @@
+"""From a clip to a folder that trains, stage by stage."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instantavatar_ns.process import network as pose_network
+from instantavatar_ns.process.clip_folder import take_poses, write_split
+from instantavatar_ns.process.frames import CLIP_FILE, ChosenFrames, write_frames
+from instantavatar_ns.process.landmarks import (
+    LANDMARKS_FILE,
+    NETWORK_FOLDER,
+    Landmarks,
+    collect_landmarks,
+    most_people,
+    run_network,
+)
+from instantavatar_ns.process.masks import make_masks, take_masks
+from instantavatar_ns.process.network import PoseNetwork
+from instantavatar_ns.process.stages import Stage
+from instantavatar_ns.process.video import Clip
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What a user may choose; see `instantavatar_ns.scripts.process.Process`."""
+
+    start: float
+    end: float | None
+    frames: int
+    longest_side: int
+    masks: Path | None
+    landmarks: Path | None
+    poses: Path | None
+    focal: float | None
+    body: str
+    landmark_model: Path
+    device: str
+
+
+def stages_of(clip: Clip, folder: Path, options: ClipOptions) -> list[Stage]:
+    """List the stages that turn a clip into a folder that trains.
+
+    Args:
+        clip: The clip.
+        folder: Folder to fill.
+        options: The user's choices.
+    """
+    window = (options.start, np.inf if options.end is None else options.end)
+
+    def frames(progress: Progress) -> dict[str, Any]:
+        chosen = write_frames(clip, folder, window, options.frames, options.longest_side, progress)
+        return {"count": len(chosen.frames), "width": chosen.width, "height": chosen.height}
+
+    def network(progress: Progress) -> dict[str, Any]:
+        run_network(folder, PoseNetwork(options.landmark_model), progress)
+        return {"people": most_people(folder)}
+
+    def landmarks(progress: Progress) -> dict[str, Any]:
+        if options.landmarks is None:
+            found, swaps = collect_landmarks(folder)
+        else:
+            chosen = ChosenFrames.read(folder).frames
+            found, swaps = Landmarks.read(options.landmarks, [list(range(len(chosen))), chosen]), {}
+        found.write(folder / "process" / LANDMARKS_FILE)
+        return {"found": int(found.found.sum()), "swaps": sorted({frame for rows in swaps.values() for frame in rows})}
+
+    def masks(progress: Progress) -> dict[str, Any]:
+        if options.masks is not None:
+            take_masks(folder, options.masks, progress)
+            return {}
+        motion, still = make_masks(folder, progress)
+        return {"motion": motion, "plate": still}
+
+    def fit(progress: Progress) -> dict[str, Any]:
+        chosen = ChosenFrames.read(folder)
+        focal = chosen.focal
+        if options.focal is not None:
+            focal = options.focal * chosen.width / clip.width
+        if options.poses is not None:
+            assert focal is not None  # the command refuses poses without one
+            take_poses(folder, options.poses, focal, options.body)
+        else:
+            from instantavatar_ns.process.clip_fit import fit_clip
+
+            fit_clip(folder, focal, options.body, options.device, progress)
+        return {"focal_given": options.focal is not None}
+
+    def split(progress: Progress) -> dict[str, Any]:
+        train, held_out = write_split(folder, len(ChosenFrames.read(folder).frames))
+        return {"train": train, "held_out": held_out}
+
+    choice = {"source": str(clip.path.resolve()), "start": options.start, "end": options.end}
+    choice |= {"frames": options.frames, "longest_side": options.longest_side}
+    mask_settings, landmark_settings = (_file(path) for path in (options.masks, options.landmarks))
+    pose_settings = {"poses": _file(options.poses), "focal": options.focal, "body": options.body}
+    looks = Stage(
+        name="network",
+        words="Looking for the person",
+        settings={"landmark_model": _model_name(options.landmark_model)},
+        results=(f"process/{NETWORK_FOLDER}",),
+        work=network,
+        goes_on=True,
+    )
+    needs_landmarks = options.poses is None or options.landmarks is not None
+    needs_network = options.masks is None or (needs_landmarks and options.landmarks is None)
+    stages = [Stage("frames", "Choosing the frames", choice, ("images", f"process/{CLIP_FILE}"), frames)]
+    stages += [looks] if needs_network else []
+    if needs_network or options.landmarks is not None:
+        places = (f"process/{LANDMARKS_FILE}",)
+        stages.append(
+            Stage("landmarks", "Collecting the landmarks", {"landmarks": landmark_settings}, places, landmarks)
+        )
+    stages += [
+        Stage("masks", "Making the masks", {"masks": mask_settings}, ("masks",), masks),
+        Stage("fit", "Fitting the body", pose_settings, ("cameras.npz", "poses.npz", "body", "process/fit.npz"), fit),
+        Stage("split", "Holding out frames", {}, ("subject.json",), split),
+    ]
+    return stages
+
+
+def _file(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
+
+
+def _model_name(path: Path) -> str:
+    """Return a name that changes with the network, but not with where the package is installed."""
+    if path == pose_network.NETWORK:
+        return path.name
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else str(path)

@@ -1,0 +1,163 @@
+"""`instant-avatar process` from end to end, on a video of the demo person, with poses that the user brings."""
+
+import json
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from instantavatar_ns.data.folder import list_images, list_masks
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.process import landmarks as landmark_stage
+from instantavatar_ns.scripts.process import Process
+from instantavatar_ns.utils.errors import InputError
+from tests.process.clips import person_images, write_video
+
+
+@pytest.fixture(scope="module")
+def clip(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | float]:
+    """A video of the demo person, and the true poses, focal length and masks of its frames."""
+    folder = tmp_path_factory.mktemp("clip")
+    images = person_images(demo_subject)
+    cameras = np.load(demo_subject / "cameras.npz")
+    np.testing.assert_allclose(cameras["extrinsic"], np.eye(4), atol=1e-6)
+    masks = list_masks(demo_subject, list_images(demo_subject))
+    (folder / "masks").mkdir()
+    for index, path in enumerate(masks):
+        (folder / "masks" / f"{index}{path.suffix}").write_bytes(path.read_bytes())
+    return {
+        "source": write_video(folder / "person.mp4", images),
+        "poses": demo_subject / "poses.npz",
+        "focal": float(cameras["intrinsic"][0, 0]),
+        "masks": folder / "masks",
+    }
+
+
+@pytest.fixture(scope="module")
+def processed(clip: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The clip, processed with its own poses; masks and landmarks are the command's."""
+    output = tmp_path_factory.mktemp("processed") / "person"
+    Process(clip["source"], output, poses=clip["poses"], focal=clip["focal"]).main()
+    return output
+
+
+def test_folder_trains(processed: Path, clip: dict) -> None:
+    parser = InstantAvatarDataParserConfig(data=processed).setup()
+    train, test = (parser.get_dataparser_outputs(split) for split in ("train", "test"))
+    assert len(train.image_filenames) == 10
+    assert [path.name for path in test.image_filenames] == ["00005.png"]
+    assert float(train.cameras.fx[0]) == pytest.approx(clip["focal"])
+
+
+def test_masks_are_those_of_the_person(processed: Path, clip: dict) -> None:
+    overlaps = []
+    truths = sorted(clip["masks"].iterdir(), key=lambda path: int(path.stem))
+    for mine, truth in zip(list_masks(processed, list_images(processed)), truths, strict=True):
+        a, b = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 127 for path in (mine, truth))
+        overlaps.append((a & b).sum() / (a | b).sum())
+    assert len(overlaps) == 11
+    assert np.mean(overlaps) > 0.88
+
+
+def test_landmarks_have_the_agreed_layout(processed: Path) -> None:
+    with np.load(processed / "process" / "landmarks.npz") as file:
+        shapes = {name: (file[name].shape, file[name].dtype.name) for name in file.files}
+    assert shapes == {
+        "pixels": ((11, 33, 2), "float32"),
+        "visibility": ((11, 33), "float32"),
+        "world": ((11, 33, 3), "float32"),
+        "found": ((11,), "bool"),
+    }
+
+
+def test_page_shows_frames_and_charts_and_needs_no_other_file(processed: Path) -> None:
+    page = (processed / "process" / "report.html").read_text()
+    assert page.count("<img ") >= 6
+    assert page.count("<svg ") >= 4
+    assert not re.search(r'(src|href)="(?!data:)', page)
+    assert "ns-train instant-avatar" in page
+
+
+def test_finished_folder_is_not_made_again(processed: Path, clip: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landmark_stage, "follow", lambda *arguments: pytest.fail("the person was looked for again"))
+    before = {path: path.stat().st_mtime_ns for path in processed.rglob("*.png")}
+    Process(clip["source"], processed, poses=clip["poses"], focal=clip["focal"]).main()
+    assert {path: path.stat().st_mtime_ns for path in processed.rglob("*.png")} == before
+
+
+def test_stopped_command_goes_on(processed: Path, clip: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = []
+    prediction, _ = landmark_stage.read_prediction(processed / "process" / "network" / "00000.npz")
+
+    def look(*arguments):
+        looks.append("look")
+        if len(looks) == 4:
+            raise KeyboardInterrupt
+        return prediction
+
+    monkeypatch.setattr(landmark_stage, "follow", look)
+    monkeypatch.setattr(landmark_stage, "find_people", lambda *arguments, **options: [])
+    command = Process(clip["source"], tmp_path / "out", frames=8, poses=clip["poses"], focal=clip["focal"])
+    with pytest.raises(SystemExit) as stopped:
+        command.main()
+    assert stopped.value.code == 130
+    assert not (tmp_path / "out" / "masks").exists()
+    with pytest.raises(SystemExit) as ended:  # all frames show the same person, which does not fit the poses
+        command.main()
+    assert ended.value.code == 1
+    assert len(looks) == 4 + 5
+    assert len(list((tmp_path / "out" / "masks").iterdir())) == 8
+
+
+def test_own_masks_and_poses_need_no_network(clip: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landmark_stage, "follow", lambda *arguments: pytest.fail("the network was run"))
+    output = tmp_path / "out"
+    Process(clip["source"], output, masks=clip["masks"], poses=clip["poses"], focal=clip["focal"]).main()
+    mask = cv2.imread(str(output / "masks" / "00003.png"), cv2.IMREAD_GRAYSCALE)
+    truth = cv2.imread(str(next(clip["masks"].glob("3.*"))), cv2.IMREAD_GRAYSCALE)
+    np.testing.assert_array_equal(mask > 127, truth > 127)
+    assert not (output / "process" / "landmarks.npz").exists()
+
+
+def test_wrong_poses_end_with_an_error_but_keep_the_page(clip: dict, tmp_path: Path) -> None:
+    with np.load(clip["poses"]) as file:
+        poses = {name: file[name] for name in file.files}
+    np.savez(tmp_path / "moved.npz", **(poses | {"transl": poses["transl"] + np.array([0.6, 0, 0])}))
+    output = tmp_path / "out"
+    command = Process(clip["source"], output, masks=clip["masks"], poses=tmp_path / "moved.npz", focal=clip["focal"])
+    with pytest.raises(SystemExit) as error:
+        command.main()
+    assert error.value.code == 1
+    assert "misses the mask in 11 of 11 frames" in (output / "process" / "report.html").read_text()
+
+
+def test_dry_run_writes_nothing(clip: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    Process(clip["source"], tmp_path / "out", dry_run=True).main()
+    assert not (tmp_path / "out").exists()
+    shown = capsys.readouterr().out
+    assert "96 x 96" in shown
+    assert shown.count("to do") == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 500}, "1 to 200 frames"),
+        ({"start": 3.0, "end": 2.0}, "an end after the start"),
+        ({"focal": -1.0}, "expected pixels"),
+        ({"poses": Path("poses.npz")}, "the focal length that the poses were estimated with"),
+        ({"longest_side": 10}, "at least 64"),
+    ],
+)
+def test_wrong_options_are_told(clip: dict, tmp_path: Path, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Process(clip["source"], tmp_path / "out", **options).main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_split_holds_out_every_tenth_frame(processed: Path) -> None:
+    split = json.loads((processed / "subject.json").read_text())
+    assert split["test"] == {"frames": [5]}
+    assert split["train"] == {"frames": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]}
