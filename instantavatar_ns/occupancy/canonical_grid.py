@@ -113,6 +113,19 @@ class CanonicalOccupancy(OccGridEstimator):
         x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(self.resolution - 1).unbind(dim=-1)
         return self.binaries[0, x, y, z] & inside
 
+    def random_space(self, density: Callable[[Tensor], tuple[Tensor, Tensor]], count: int) -> dict[str, Tensor]:
+        """Look at the field in random points of the box; differentiable with respect to the field.
+
+        Args:
+            density: Density, 1/metres, and features of canonical points.
+            count: Points to look at.
+
+        Returns:
+            `space_opacity` [count] and whether the points lie in free cells, `space_is_free` [count].
+        """
+        points = self.random_points(count)
+        return {"space_opacity": opacity(density(points)[0]), "space_is_free": ~self.occupied(points)}
+
     def occupied_centers(self) -> Float[Tensor, "occupied 3"]:
         """Middles of the occupied cells, metres. Their number is read by the host: once per refresh and per pose."""
         return self.centers()[self.binaries.flatten()]
