@@ -84,6 +84,7 @@ instant_avatar_lite = MethodSpecification(
             density_noise_steps=300,
             empty_steps=150,
             pose_start=150,
+            unseen_color_start=400,
         ),
         # Few steps have to get there.
         learning_rate=1e-2,
@@ -104,6 +105,7 @@ instant_avatar_wild = MethodSpecification(
             occupancy_start="body",
             occupancy_warmup=500,
             pose_start=0,
+            unseen_color_start=2000,
         ),
         learning_rate=1e-3,
     ),

@@ -56,6 +56,8 @@ def loss_terms(
     terms["hard_surface_loss"] = config.hard_surface_loss_mult * surface
     outside = opacity_loss(outputs["space_opacity"], outputs["space_is_free"])
     terms["occupancy_loss"] = config.occupancy_loss_mult * outside
+    if "unseen" in outputs:
+        terms["unseen_loss"] = config.unseen_loss_mult * outputs["unseen"]
     if "pose_prior" in outputs:
         terms["pose_prior"] = outputs["pose_prior"]
     if step < config.empty_steps:

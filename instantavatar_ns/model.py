@@ -23,11 +23,11 @@ from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.run_motion import load_run_motion
-from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
+from instantavatar_ns.unseen.prior import UnseenPrior
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -43,6 +43,7 @@ class InstantAvatarModel(Model):
         deformer: Finds canonical correspondences of posed points.
         canonical_occupancy: Where the canonical person is.
         field: Density and colour of the canonical person.
+        unseen: What is expected of parts that no training view shows; None where nothing is.
         union_grid: Where training takes samples: what is occupied in any training pose.
         step: The training step.
     """
@@ -58,9 +59,8 @@ class InstantAvatarModel(Model):
         self.pose_refinement: PoseRefinement | None = None
         if config.refine_poses:
             self.pose_refinement = PoseRefinement.of_training_frames(subject, body, config.pose_knot_spacing)
-        motion = None
-        if config.motion is not None:
-            motion = load_run_motion(config.motion, config.motion_options, subject.stand, subject.up)
+        name, options = config.motion, config.motion_options
+        motion = None if name is None else load_run_motion(name, options, subject.stand, subject.up)
         self.poses = PoseProvider(subject, body, self.pose_refinement, motion, device)
 
         sizes = config.avatar_sizes(device)
@@ -70,6 +70,8 @@ class InstantAvatarModel(Model):
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
+        prior = UnseenPrior.of_body if config.unseen_loss_mult else lambda *_: None
+        self.unseen: UnseenPrior | None = prior(body, subject.poses.betas, self.deformer.box)
         self.step = 0
         self.opening_view = OpeningView()
         self.viewer_controls = ViewerControls(self.poses)
@@ -130,6 +132,8 @@ class InstantAvatarModel(Model):
         elif self.config.occupancy_start == "everywhere":
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self.poses.training_bones())
+        if self.unseen is not None and step % (5 * self.config.occupancy_interval) == 0:
+            self.unseen.refresh(self.field, with_color=step >= self.config.unseen_color_start)
         self.forget_images()
 
     # Rendering
@@ -150,9 +154,9 @@ class InstantAvatarModel(Model):
         pose = self.renderer.prepare(body, self.union_grid.cells)
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         outputs = self.renderer.render_rays(rays, pose, rules, self._background)
-        points = self.canonical_occupancy.random_points(len(rays.directions))
-        outputs["space_opacity"] = opacity(self.field.density(points)[0])
-        outputs["space_is_free"] = ~self.canonical_occupancy.occupied(points)
+        outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
+        if self.unseen is not None:
+            outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             given, smoothness = self.config.pose_prior_mult, self.config.pose_smoothness_mult

@@ -85,6 +85,10 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weight of the perceptual loss LPIPS-VGG, summed over the patches of a step."""
     depth_loss_mult: Advanced[float] = 0.0
     """Weight of the deviation of depth from its mean over a patch, metres."""
+    unseen_loss_mult: float = 1.5
+    """Weight of what is expected of parts that no training view shows: nothing off the body, colours carried on."""
+    unseen_color_start: Advanced[int] = 1500
+    """Step from which parts that no training view shows take carried-on colours."""
     density_noise_steps: Advanced[int] = 1000
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True

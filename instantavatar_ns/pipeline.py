@@ -21,6 +21,7 @@ from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.alignment import align_poses
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.training.checkpoints import check_fit
+from instantavatar_ns.training.coverage import observe_coverage, telling_seen_from_unseen, without_nan
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.warm_up import compile_kernels
@@ -93,6 +94,7 @@ class AvatarPipeline(VanillaPipeline):
         check_frames(folder, masks, frames.cameras, dataset, self.config.check_data, way_on)
         if not resumed:
             align_poses(model, masks, frames.cameras)
+        observe_coverage(model, frames.cameras)
         if model.renderer.supports_cuda_graphs:
             compile_kernels(model)
             if self._steps_are_alike:
@@ -164,8 +166,10 @@ class AvatarPipeline(VanillaPipeline):
 
     def _image_metrics(self, step: int | None, output_path: Path | None) -> tuple[dict[str, Any], list[dict]]:
         """nerfstudio's averages over the evaluation images and their deviations, and each image's metrics."""
-        with noting_image_metrics(self.model) as frames:
-            return super().get_average_eval_image_metrics(step, output_path, get_std=True), frames
+        with telling_seen_from_unseen(self._avatar), noting_image_metrics(self.model) as frames:
+            metrics = super().get_average_eval_image_metrics(step, output_path, get_std=True)
+        without_nan(metrics, frames)
+        return metrics, frames
 
     def _fitted_metrics(
         self, recipe: FitRecipe, step: int | None, output_path: Path | None
@@ -176,6 +180,6 @@ class AvatarPipeline(VanillaPipeline):
         result = {"fit_seconds": monotonic() - start}
         with self._avatar.poses.replacing(poses):
             metrics, frames = self._image_metrics(step, output_path)
-        for key in frames[0]:
+        for key in dict.fromkeys(key for values in frames for key in values):
             result[f"{key}_fitted"], result[f"{key}_fitted_std"] = metrics[key], metrics[f"{key}_std"]
         return result, frames

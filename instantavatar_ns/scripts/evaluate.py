@@ -86,3 +86,9 @@ def print_results(results: dict[str, dict]) -> None:
             if f"psnr{suffix}" in values:
                 table.add_row(f"{name} ({len(values['frames'])}){note}", *cells)
     CONSOLE.print(table)
+    for name, values in results.items():
+        if "psnr_unseen" in values:
+            CONSOLE.print(
+                f"{name}: {100 * values['unseen_share']:.0f} % of the person's pixels show what no training view saw; "
+                f"PSNR of these {values['psnr_unseen']:.1f}, of the person's others {values['psnr_seen']:.1f}"
+            )

@@ -1,0 +1,253 @@
+"""Geometry and colour where no training view looked: losses on the canonical field.
+
+A clip that shows one side leaves the other to chance: surfaces grow into the depth that no view constrains, and the
+back takes the colours of whatever lies behind the front. Here the field is held to what the body and the seen part say:
+nothing stands off the body by more than a thickness that is measured where the surface was seen and carried on
+(`completion.py`), and what was not seen has the carried-on colours. What all views see from all sides is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy import ndimage
+from scipy.spatial import KDTree
+from torch import Tensor, nn
+
+from instantavatar_ns.body.canonical import canonical_vertices
+from instantavatar_ns.body.model import BodyModel
+from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.occupancy.canonical_grid import opacity
+from instantavatar_ns.unseen.completion import Completion
+from instantavatar_ns.unseen.coverage import Coverage, vertex_normals
+
+_SEEN_SHARE = 0.03  # of the frames: a vertex that fewer see counts as unseen
+# Views agree so much that the depth of what they see is hardly known, and fully unknown, to them.
+_AGREEING, _FULLY_AGREEING = 0.8, 0.95
+_ONE_SIDED = 0.5  # weight of geometry that is seen from one side only; 1 is that of what is not seen
+
+_LADDER_TOP, _LADDER_BOTTOM, _LADDER_STEP = 0.08, -0.02, 0.004  # metres along a normal, from outside to inside
+_THINNEST, _THICKEST, _USUAL = 0.0, 0.04, 0.01  # metres of clothes and hair
+_FILLING = 0.3  # weight of holes
+_MARGIN = 0.012  # metres beyond the surface in which density may end
+_SKIN = (0.02, 0.004)  # metres below the surface between which an unseen part must be solid
+_COLOR_DEPTH = 0.03  # metres below the surface down to which unseen colours are set
+_NEAR, _FAR_SHARE = 0.12, 0.05  # metres from the body; weight of cells that lie farther off
+
+
+class Field(Protocol):
+    """A field in canonical space."""
+
+    def __call__(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Density, 1/metres, and colour."""
+        ...
+
+
+class UnseenPrior(nn.Module):
+    """What is expected of the field where the training views tell nothing.
+
+    `observe` is called once before training, `refresh` now and then, `loss` in every step. Buffers keep their
+    addresses, so that a CUDA graph of the step stays valid. A checkpoint holds what was seen.
+
+    Args:
+        vertices: Canonical body, metres.
+        faces: Its faces.
+        box: The canonical box, whose cells points are drawn from.
+    """
+
+    share: Float[Tensor, "vertices"]
+    agreement: Float[Tensor, "vertices"]
+    vertices: Float[Tensor, "vertices 3"]
+    normals: Float[Tensor, "vertices 3"]
+    faces: Int[Tensor, "faces 3"]
+    nearest: Int[Tensor, "cells"]
+    distribution: Float[Tensor, "cells"]
+    mass: Float[Tensor, ""]
+    geometry_weight: Float[Tensor, "vertices"]
+    unseen: Float[Tensor, "vertices"]
+    thickness: Float[Tensor, "vertices"]
+    color: Float[Tensor, "vertices 3"]
+    color_weight: Float[Tensor, ""]
+    lower: Float[Tensor, "3"]
+    cell: Float[Tensor, "3"]
+    near: Bool[Tensor, "cells"]
+
+    def __init__(self, vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"], box: VoxelBox) -> None:
+        super().__init__()
+        self.resolution = box.resolution
+        self.completion: Completion | None = None
+        for name in ("share", "agreement"):
+            self.register_buffer(name, torch.zeros(len(vertices)))
+        nearest, near = _nearest_vertices(vertices, box)
+        constants = {
+            "vertices": vertices,
+            "normals": vertex_normals(vertices, faces),
+            "faces": faces,
+            "lower": box.lower,
+            "cell": (box.upper - box.lower) / torch.tensor(box.resolution).to(box.lower),
+            "nearest": nearest,
+            "near": near,
+            "distribution": torch.zeros(len(nearest), dtype=torch.float64),
+            "mass": torch.zeros(()),
+            "geometry_weight": torch.zeros(len(vertices)),
+            "unseen": torch.zeros(len(vertices)),
+            "thickness": torch.full((len(vertices),), _USUAL),
+            "color": torch.zeros(len(vertices), 3),
+            "color_weight": torch.zeros(()),
+        }
+        for name, value in constants.items():
+            self.register_buffer(name, value.clone(), persistent=False)
+        self.register_load_state_dict_post_hook(lambda module, keys: self.prepare())
+
+    @classmethod
+    def of_body(cls, body: BodyModel, betas: Float[Tensor, "10"], box: VoxelBox) -> UnseenPrior:
+        """Return the prior of a person, before anything is known of the views.
+
+        Args:
+            body: The person's body.
+            betas: Its shape.
+            box: The canonical box.
+        """
+        return cls(canonical_vertices(body, betas), body.faces, box)
+
+    @property
+    def has_observed(self) -> bool:
+        """Whether coverage is known; blocks the host, and is asked before training only."""
+        return bool(self.share.any())
+
+    def observe(self, coverage: Coverage) -> None:
+        """Take the coverage of the training views.
+
+        Args:
+            coverage: Of the vertices.
+        """
+        self.share.copy_(coverage.share)
+        self.agreement.copy_(coverage.agreement)
+        self.prepare()
+
+    @torch.no_grad()
+    def prepare(self) -> None:
+        """Make what follows from the coverage, which `observe` or a checkpoint has set."""
+        seen = self.share > _SEEN_SHARE
+        self.completion = Completion(self.vertices, self.faces, seen)
+        one_sided = ((self.agreement - _AGREEING) / (_FULLY_AGREEING - _AGREEING)).clamp(0, 1)
+        self.geometry_weight.copy_(torch.where(seen, _ONE_SIDED * one_sided, 1.0))
+        self.unseen.copy_(~seen)
+        of_cells = self.geometry_weight[self.nearest].double() * torch.where(self.near, 1.0, _FAR_SHARE)
+        total = of_cells.sum()
+        self.distribution.copy_((of_cells / total.clamp(min=1e-12)).cumsum(0))
+        self.mass.copy_(total / self.near.sum())
+
+    @torch.no_grad()
+    def refresh(self, field: Field, *, with_color: bool) -> None:
+        """Measure thickness and colour of the seen surface anew, and carry them on.
+
+        Args:
+            field: The canonical field.
+            with_color: Let the loss ask for colours from now on: they must have formed where they are seen.
+        """
+        if self.completion is None:
+            return
+        thickness, color = self._surface(field)
+        thickness = self.completion.smooth(self.completion(thickness[:, None]))
+        self.thickness.copy_(thickness[:, 0])
+        self.color.copy_(self.completion(color))
+        self.color_weight.fill_(float(with_color))
+
+    def _surface(self, field: Field) -> tuple[Float[Tensor, "vertices"], Float[Tensor, "vertices 3"]]:
+        """Distance of the field's surface from the body along its normals, metres, and its colour."""
+        heights = torch.arange(_LADDER_TOP, _LADDER_BOTTOM - 1e-6, -_LADDER_STEP, device=self.vertices.device)
+        points = self.vertices[:, None] + heights[:, None] * self.normals[:, None]
+        density, color = field(points.reshape(-1, 3).contiguous())
+        density, color = density.view(len(points), -1), color.view(len(points), -1, 3)
+        alpha = 1 - torch.exp(-_LADDER_STEP * density)
+        passed = torch.cumprod(1 - alpha, dim=1)
+        weights = alpha * torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], dim=1)
+        total = weights.sum(dim=1)
+        height = (weights * heights).sum(dim=1) / total.clamp(min=1e-3)
+        height = torch.where(total > 0.5, height, _USUAL).clamp(_THINNEST, _THICKEST)
+        return height, (weights[..., None] * color).sum(dim=1) / total.clamp(min=1e-3)[:, None]
+
+    def loss(self, field: Field, count: int) -> Float[Tensor, ""]:
+        """Opacity off the body, holes in unseen skin, and unseen colours that differ from the carried-on ones.
+
+        Args:
+            field: The canonical field, differentiable.
+            count: Points to draw.
+        """
+        points, vertex = self._draw(count)
+        height = ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1) - self.thickness[vertex]
+        density, color = field(points)
+        opaque, unseen = opacity(density), self.unseen[vertex]
+        outside = opaque * (height > _MARGIN)
+        holes = (1 - opaque) * unseen * ((height < -_SKIN[1]) & (height > -_SKIN[0]))
+        colored = unseen * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
+        difference = (color - self.color[vertex]).square().sum(dim=-1)
+        return self.mass * (outside + _FILLING * holes + colored * difference).mean()
+
+    def _draw(self, count: int) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "n"]]:
+        """Random points where the field is told something, and the body's vertex next to each one's cell."""
+        device = self.nearest.device
+        drawn = torch.rand(count, device=device, dtype=torch.float64)
+        cell = torch.searchsorted(self.distribution, drawn).clamp(max=len(self.nearest) - 1)
+        _, y, z = self.resolution
+        index = torch.stack([cell // (y * z), cell // z % y, cell % z], dim=-1)
+        points = self.lower + (index + torch.rand(count, 3, device=device)) * self.cell
+        return points, self.nearest[cell]
+
+    def seen_share(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Share of the training views that see the body next to canonical points.
+
+        Args:
+            points: Canonical, metres; those outside the box take the nearest cell.
+        """
+        index = ((points - self.lower) / self.cell).long()
+        x, y, z = (index[:, axis].clamp(0, self.resolution[axis] - 1) for axis in range(3))
+        return self.share[self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]]
+
+
+class SeenField:
+    """A field of the same density, white where the training views saw the surface and black where they did not.
+
+    Rendered, it tells the pixels that show what was seen.
+
+    Args:
+        prior: Knows what was seen.
+        field: The canonical field; calls take its arguments.
+    """
+
+    has_kernels = False
+
+    def __init__(self, prior: UnseenPrior, field: Callable[..., tuple[Tensor, Tensor]]) -> None:
+        self._prior, self._field = prior, field
+
+    def __call__(self, points: Float[Tensor, "n 3"], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Density, 1/metres, and 1 or 0 in all channels, of canonical points."""
+        density, color = self._field(points, *args, **kwargs)
+        white = (self._prior.seen_share(points) > _SEEN_SHARE).to(color)
+        return density, white[:, None].expand_as(color).contiguous()
+
+
+def _nearest_vertices(
+    vertices: Float[Tensor, "vertices 3"], box: VoxelBox
+) -> tuple[Int[Tensor, "cells"], Bool[Tensor, "cells"]]:
+    """Of each cell of a box the vertex next to its middle, and whether it is near; cells in order, z fastest.
+
+    Cells that are not near take the vertex of the nearest one that is: a tree takes seconds for them.
+    """
+    axes = [torch.arange(size) + 0.5 for size in box.resolution]
+    places = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).reshape(-1, 3)
+    lower, upper = box.lower.cpu(), box.upper.cpu()
+    centers = lower + places / torch.tensor(box.resolution) * (upper - lower)
+    tree = KDTree(vertices.cpu().numpy())
+    distance, nearest = tree.query(centers.numpy(), distance_upper_bound=_NEAR, workers=-1)
+    near, nearest = np.isfinite(distance).reshape(box.resolution), nearest.reshape(box.resolution)
+    spacing = ((upper - lower) / torch.tensor(box.resolution)).tolist()
+    index = ndimage.distance_transform_edt(~near, sampling=spacing, return_distances=False, return_indices=True)
+    assert index is not None
+    everywhere = nearest[tuple(index)]
+    return torch.from_numpy(everywhere.astype(np.int64).ravel()), torch.from_numpy(near.ravel())

@@ -1,0 +1,120 @@
+"""What is expected of the field where no view looked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import trimesh
+from torch import Tensor, nn
+
+from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.unseen.coverage import Coverage
+from instantavatar_ns.unseen.prior import SeenField, UnseenPrior
+
+RADIUS = 0.3
+
+
+class Shell(nn.Module):
+    """A ball of density, a little larger than the body, in one colour for its front and one for its back."""
+
+    def __init__(self, thickness: float = 0.02, behind: float = 0.02, back: tuple[float, float, float] = (0, 0, 1)):
+        super().__init__()
+        self.thickness, self.behind = thickness, behind
+        self.back = nn.Parameter(torch.tensor(back, dtype=torch.float32))
+        self.density_scale = nn.Parameter(torch.tensor(2000.0))
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        front = points[:, 2] > 0
+        reach = RADIUS + torch.where(front, self.thickness, self.behind)
+        density = self.density_scale * torch.sigmoid((reach - points.norm(dim=-1)) / 1e-4)
+        color = torch.where(front[:, None], torch.tensor([1.0, 0.0, 0.0]), self.back)
+        return density, color
+
+
+@pytest.fixture
+def prior() -> UnseenPrior:
+    """A ball whose front has been seen from the front."""
+    torch.manual_seed(0)
+    ball = trimesh.creation.icosphere(4, RADIUS)
+    vertices, faces = torch.from_numpy(ball.vertices).float(), torch.from_numpy(ball.faces).long()
+    half = torch.full((3,), 0.5)
+    prior = UnseenPrior(vertices, faces, VoxelBox(-half, half, (40, 40, 40)))
+    seen = (vertices[:, 2] > 0).float()
+    prior.observe(Coverage(seen, 0.99 * seen))
+    return prior
+
+
+def test_thickness_and_color_of_the_front_go_on_to_the_back(prior: UnseenPrior) -> None:
+    prior.refresh(Shell(thickness=0.02, behind=0.035), with_color=True)
+    torch.testing.assert_close(prior.thickness, torch.full_like(prior.thickness, 0.02), atol=0.004, rtol=0)
+    torch.testing.assert_close(prior.color, torch.tensor([1.0, 0, 0]).expand_as(prior.color), atol=1e-4, rtol=0)
+
+
+def test_loss_is_small_for_what_is_expected_and_large_for_what_is_not(prior: UnseenPrior) -> None:
+    right = Shell(back=(1, 0, 0))
+    prior.refresh(right, with_color=True)
+    losses = {
+        "right": prior.loss(right, 8192),
+        "puffed": prior.loss(Shell(behind=0.12, back=(1, 0, 0)), 8192),
+        "hollow": prior.loss(Shell(behind=-0.04, back=(1, 0, 0)), 8192),
+        "color": prior.loss(Shell(back=(0, 0, 1)), 8192),
+    }
+    assert losses["right"] < 1e-3
+    assert all(loss > 10 * losses["right"] and loss > 0.01 for name, loss in losses.items() if name != "right"), losses
+
+
+def test_gradient_leads_to_the_expected_color(prior: UnseenPrior) -> None:
+    field = Shell(back=(0, 0, 1))
+    prior.refresh(field, with_color=True)
+    optimizer = torch.optim.SGD([field.back], lr=2.0)
+    for _ in range(30):
+        optimizer.zero_grad()
+        prior.loss(field, 1024).backward()
+        optimizer.step()
+    torch.testing.assert_close(field.back.detach(), torch.tensor([1.0, 0.0, 0.0]), atol=0.1, rtol=0)
+
+
+def test_colors_are_not_asked_for_before_they_have_formed(prior: UnseenPrior) -> None:
+    field = Shell(back=(0, 0, 1))
+    prior.refresh(field, with_color=False)
+    prior.loss(field, 2048).backward()
+    assert field.back.grad is None or not field.back.grad.any()
+
+
+def test_what_was_seen_from_all_sides_is_left_alone(prior: UnseenPrior) -> None:
+    everywhere = torch.ones_like(prior.share)
+    prior.observe(Coverage(everywhere, 0.7 * everywhere))
+    odd = Shell(thickness=0.1, behind=0.12, back=(0, 1, 0))
+    prior.refresh(odd, with_color=True)
+    assert prior.loss(odd, 4096) == 0
+
+
+def test_seen_front_is_held_to_its_own_thickness_where_views_agree(prior: UnseenPrior) -> None:
+    prior.refresh(Shell(), with_color=False)
+    assert prior.loss(Shell(thickness=0.1), 8192) > 10 * prior.loss(Shell(), 8192)
+
+
+def test_buffers_keep_their_addresses(prior: UnseenPrior) -> None:
+    """A CUDA graph of the loss reads where they lay."""
+    before = {name: buffer.data_ptr() for name, buffer in prior.named_buffers() if not name.startswith("completion")}
+    prior.observe(Coverage(prior.share.roll(5), prior.agreement))
+    prior.refresh(Shell(), with_color=True)
+    assert before == {n: b.data_ptr() for n, b in prior.named_buffers() if not n.startswith("completion")}
+
+
+def test_checkpoint_holds_what_was_seen_and_nothing_that_follows(prior: UnseenPrior) -> None:
+    state = prior.state_dict()
+    assert set(state) == {"share", "agreement"}
+    before = prior.geometry_weight.clone()
+    other = UnseenPrior(prior.vertices, prior.faces, VoxelBox(prior.lower, -prior.lower, (40, 40, 40)))
+    assert not other.has_observed
+    other.load_state_dict(state)
+    assert other.has_observed and torch.equal(other.geometry_weight, before)
+
+
+def test_rendered_share_tells_front_from_back(prior: UnseenPrior) -> None:
+    points = torch.tensor([[0.0, 0.0, 0.31], [0.0, 0.0, -0.31], [0.0, 0.0, 9.0]])
+    field = Shell()
+    density, color = SeenField(prior, field)(points)
+    assert torch.equal(density, field(points)[0])
+    assert color.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
