@@ -12,7 +12,7 @@ Its matrix in Blender is left-handed, so the pictures are mirrored: they are mir
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
