@@ -11,7 +11,19 @@ from importlib.abc import MetaPathFinder
 import pytest
 import torch
 
-DEPENDENCIES = ("embreex", "fast_simplification", "h5py", "imageio_ffmpeg", "pygltflib", "skimage", "trimesh", "xatlas")
+DEPENDENCIES = (
+    "av",
+    "embreex",
+    "fast_simplification",
+    "h5py",
+    "imageio_ffmpeg",
+    "joblib",
+    "pycocotools",
+    "pygltflib",
+    "skimage",
+    "trimesh",
+    "xatlas",
+)
 
 
 interpreted_only = pytest.mark.skipif(
