@@ -59,7 +59,7 @@ class Process:
     """File of your own SMPL poses in the camera, for each frame of the clip or each chosen frame; needs the focal
     length."""
     focal: float | None = None
-    """Focal length, pixels of the clip's pictures; None for that of the clip's tags, else one is assumed."""
+    """Focal length, pixels of the clip's pictures; None for that of the clip's tags, else a likely one."""
     body: str = "free"
     """Body model to fit, or that your poses were fitted with: an SMPL file, or "free" for the body of this package."""
     landmark_model: Path | None = None
@@ -159,7 +159,8 @@ class Process:
         command = f"ns-train {_method()} --data {self.output}"
         seconds = sum(folder.seconds(stage.name) for stage in stages)
         summary = _summary(clip, facts, iou, seconds)
-        report = Report(f"{clip.source} processed", summary, findings, command, sections, _reprojection(self.output))
+        title = f"{Path(clip.source).name}, processed"
+        report = Report(title, summary, findings, command, sections, _reprojection(self.output))
         page = write_report(self.output, report, landmarks, masks)
         _print_summary(summary, findings)
         CONSOLE.print(f"Pictures and charts: {escape(str(page))}", soft_wrap=True)
