@@ -15,8 +15,9 @@ from rich.table import Table
 
 from instantavatar_ns.check.report import Section
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.process.clip_folder import FREE
 from instantavatar_ns.process.findings import Finding, find_faults, poor_overlap
-from instantavatar_ns.process.frames import ChosenFrames, image_size
+from instantavatar_ns.process.frames import FEWEST_FRAMES, ChosenFrames, image_size
 from instantavatar_ns.process.landmarks import LANDMARKS_FILE, Landmarks
 from instantavatar_ns.process.masks import read_masks
 from instantavatar_ns.process.network import NETWORK
@@ -98,8 +99,8 @@ class Process:
         self._finish(folder, stages)
 
     def _check_options(self) -> None:
-        if not 1 <= self.frames <= _MOST_FRAMES:
-            message = f"expected 1 to {_MOST_FRAMES} frames, found {self.frames}"
+        if not FEWEST_FRAMES <= self.frames <= _MOST_FRAMES:
+            message = f"expected {FEWEST_FRAMES} to {_MOST_FRAMES} frames, found {self.frames}"
             raise InputError("--frames", message, "A hundred show a person who turns around once")
         if self.end is not None and self.end <= self.start:
             message = f"expected an end after the start, found {self.start:g} to {self.end:g} seconds"
@@ -108,6 +109,10 @@ class Process:
             raise InputError("--longest-side", f"expected at least 64 pixels, found {self.longest_side}", "Give more")
         if self.focal is not None and not 0 < self.focal < np.inf:
             raise InputError("--focal", f"expected pixels, found {self.focal}", "Give a positive number")
+        body = None if self.body == FREE else Path(self.body)
+        for path in (self.masks, self.landmarks, self.poses, self.landmark_model, body):
+            if path is not None and not path.exists():
+                raise InputError(path, "expected a file or folder of yours, found nothing there", "Check the name")
 
     def _options(self) -> ClipOptions:
         device = self.device
@@ -148,7 +153,7 @@ class Process:
         count = len(clip.frames)
         landmarks = None
         if "landmarks" in names:
-            landmarks = Landmarks.read(self.output / "process" / LANDMARKS_FILE, [list(range(count)), clip.frames])
+            landmarks = Landmarks.read(self.output / "process" / LANDMARKS_FILE, [list(range(count))])
         iou = overlap_of_frames([f"{index:05d}.png" for index in range(count)], sections)
         findings = [
             *(Finding(section.description, "") for section in sections if section.diagnosis.verdict != "good"),
