@@ -18,14 +18,18 @@ _HELD_OUT_EVERY = 10
 FREE = "free"
 
 
-def write_split(folder: Path, count: int) -> tuple[int, int]:
+def write_split(folder: Path, frames: list[int]) -> tuple[int, int]:
     """Write `subject.json`: every tenth frame is held out, so that all sides of the person train.
+
+    Args:
+        folder: The clip's folder.
+        frames: Numbers of the images that show the person; others are left out of both sets.
 
     Returns:
         How many frames train, and how many are held out.
     """
-    held_out = list(range(_HELD_OUT_EVERY // 2, count, _HELD_OUT_EVERY))
-    train = sorted(set(range(count)) - set(held_out))
+    held_out = frames[_HELD_OUT_EVERY // 2 :: _HELD_OUT_EVERY]
+    train = sorted(set(frames) - set(held_out))
     split = {"train": {"frames": train}, "test": {"frames": held_out}}
     write_text(folder / "subject.json", json.dumps(split) + "\n")
     return len(train), len(held_out)

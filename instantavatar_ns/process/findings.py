@@ -171,9 +171,10 @@ def _focal(clip: ChosenFrames, facts: dict[str, Any]) -> list[Finding]:
     if facts.get("focal_given") or clip.focal is not None:
         return []
     advice = (
-        "The avatar is not hurt much, its distance is. If you know the focal length in pixels, give it with --focal."
+        "Pictures of the avatar hardly depend on it, the distance of the camera does. If you know it, give it with "
+        "--focal, in pixels."
     )
-    return [Finding("The clip does not tell its focal length, so one is assumed.", advice)]
+    return [Finding("The clip does not tell its focal length, so a likely one is taken.", advice)]
 
 
 def _some(frames: np.ndarray) -> tuple[int, ...]:

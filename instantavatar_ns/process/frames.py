@@ -18,7 +18,7 @@ from instantavatar_ns.utils.errors import InputError
 
 CLIP_FILE = "clip.json"
 _SHARPNESS_HEIGHT = 270  # rows of the pictures that sharpness is measured on
-_FEWEST = 8
+FEWEST_FRAMES = 8
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ChosenFrames:
 
     @classmethod
     def read(cls, folder: Path) -> ChosenFrames:
-        """Read what `choose_frames` wrote into `folder/process`."""
+        """Read what `write_frames` wrote into `folder/process`."""
         return cls(**json.loads((folder / "process" / CLIP_FILE).read_text(encoding="utf8")))
 
 
@@ -77,9 +77,9 @@ def survey(
         grey = picture.grey(_SHARPNESS_HEIGHT)
         rows.append((picture.number, picture.time, float(cv2.Laplacian(grey, cv2.CV_32F).var())))
         progress(min((picture.time - start) / max(min(end, clip.seconds) - start, 1e-6), 1.0))
-    if len(rows) < _FEWEST:
+    if len(rows) < FEWEST_FRAMES:
         within = "" if start <= 0 and end == np.inf else f" between {start:g} and {end:g} seconds"
-        message = f"expected at least {_FEWEST} frames{within}, found {len(rows)}"
+        message = f"expected at least {FEWEST_FRAMES} frames{within}, found {len(rows)}"
         raise InputError(clip.path, message, "Give a longer clip, or other --start and --end")
     numbers, times, sharpness = zip(*rows, strict=True)
     return np.array(numbers), np.array(times), np.array(sharpness)

@@ -94,7 +94,9 @@ def pick_rows(path: Path, name: str, count: int, rows: list[list[int]]) -> list[
         whole = wanted[-1] + 1
         if count == whole or (wanted is not rows[0] and count > whole):
             return wanted
-    message = f"expected {name} of the {len(rows[0])} chosen frames, or of all {rows[1][-1] + 1} or more of the source"
+    message = f"expected {name} of the {len(rows[0])} chosen frames"
+    if len(rows) > 1:
+        message += f", or of all {rows[1][-1] + 1} or more of the source"
     raise InputError(path, f"{message}, found {count}", "Give one for each frame, in the order of time")
 
 

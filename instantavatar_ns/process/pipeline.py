@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from instantavatar_ns.process.landmarks import (
     most_people,
     run_network,
 )
-from instantavatar_ns.process.masks import make_masks, take_masks
+from instantavatar_ns.process.masks import make_masks, read_masks, take_masks
 from instantavatar_ns.process.network import PoseNetwork
 from instantavatar_ns.process.stages import Stage
 from instantavatar_ns.process.video import Clip
@@ -95,10 +96,14 @@ def stages_of(clip: Clip, folder: Path, options: ClipOptions) -> list[Stage]:
         return {"focal_given": options.focal is not None}
 
     def split(progress: Progress) -> dict[str, Any]:
-        train, held_out = write_split(folder, len(ChosenFrames.read(folder).frames))
+        shown = read_masks(folder).any(axis=(1, 2))
+        if needs_network or options.landmarks is not None:
+            count = len(shown)
+            shown &= Landmarks.read(folder / "process" / LANDMARKS_FILE, [list(range(count))]).found
+        train, held_out = write_split(folder, np.flatnonzero(shown).tolist())
         return {"train": train, "held_out": held_out}
 
-    choice = {"source": str(clip.path.resolve()), "start": options.start, "end": options.end}
+    choice = {"source": _file(clip.path), "start": options.start, "end": options.end}
     choice |= {"frames": options.frames, "longest_side": options.longest_side}
     mask_settings, landmark_settings = (_file(path) for path in (options.masks, options.landmarks))
     pose_settings = {"poses": _file(options.poses), "focal": options.focal, "body": options.body}
@@ -128,7 +133,12 @@ def stages_of(clip: Clip, folder: Path, options: ClipOptions) -> list[Stage]:
 
 
 def _file(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
+    """Name a file, or a folder of files, so that the name changes when somebody changes them."""
+    if path is None:
+        return None
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    changed = max((file.stat().st_mtime for file in files), default=0.0)
+    return f"{path.resolve()} of {datetime.fromtimestamp(changed).isoformat(' ', 'seconds')}"
 
 
 def _model_name(path: Path) -> str:

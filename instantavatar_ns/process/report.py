@@ -28,7 +28,8 @@ _MASK, _BODY, _SKELETON = (255, 255, 255), (230, 60, 40), (60, 220, 90)
 _VISIBLE = 0.5
 _STYLE = """
 body { font: 16px/1.5 sans-serif; max-width: 80rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
-figure { display: inline-block; margin: 0 1rem 1rem 0 } img { max-width: 100% } figcaption { font-size: 0.9rem }
+figure { display: inline-block; margin: 0 1rem 1rem 0; max-width: 30%; vertical-align: top }
+img { max-width: 100% } figcaption { font-size: 0.9rem }
 table { border-collapse: collapse } td, th { text-align: left; padding: 0.2rem 1rem 0.2rem 0 }
 li b { color: #a06000 } code { background: #f2f2f2; padding: 0.1rem 0.3rem } svg { max-width: 100% }
 """

@@ -15,8 +15,9 @@ from rich.table import Table
 
 from instantavatar_ns.check.report import Section
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.process.clip_folder import FREE
 from instantavatar_ns.process.findings import Finding, find_faults, poor_overlap
-from instantavatar_ns.process.frames import ChosenFrames, image_size
+from instantavatar_ns.process.frames import FEWEST_FRAMES, ChosenFrames, image_size
 from instantavatar_ns.process.landmarks import LANDMARKS_FILE, Landmarks
 from instantavatar_ns.process.masks import read_masks
 from instantavatar_ns.process.network import NETWORK
@@ -59,7 +60,7 @@ class Process:
     """File of your own SMPL poses in the camera, for each frame of the clip or each chosen frame; needs the focal
     length."""
     focal: float | None = None
-    """Focal length, pixels of the clip's pictures; None for that of the clip's tags, else one is assumed."""
+    """Focal length, pixels of the clip's pictures; None for that of the clip's tags, else a likely one."""
     body: str = "free"
     """Body model to fit, or that your poses were fitted with: an SMPL file, or "free" for the body of this package."""
     landmark_model: Path | None = None
@@ -98,8 +99,8 @@ class Process:
         self._finish(folder, stages)
 
     def _check_options(self) -> None:
-        if not 1 <= self.frames <= _MOST_FRAMES:
-            message = f"expected 1 to {_MOST_FRAMES} frames, found {self.frames}"
+        if not FEWEST_FRAMES <= self.frames <= _MOST_FRAMES:
+            message = f"expected {FEWEST_FRAMES} to {_MOST_FRAMES} frames, found {self.frames}"
             raise InputError("--frames", message, "A hundred show a person who turns around once")
         if self.end is not None and self.end <= self.start:
             message = f"expected an end after the start, found {self.start:g} to {self.end:g} seconds"
@@ -108,6 +109,10 @@ class Process:
             raise InputError("--longest-side", f"expected at least 64 pixels, found {self.longest_side}", "Give more")
         if self.focal is not None and not 0 < self.focal < np.inf:
             raise InputError("--focal", f"expected pixels, found {self.focal}", "Give a positive number")
+        body = None if self.body == FREE else Path(self.body)
+        for path in (self.masks, self.landmarks, self.poses, self.landmark_model, body):
+            if path is not None and not path.exists():
+                raise InputError(path, "expected a file or folder of yours, found nothing there", "Check the name")
 
     def _options(self) -> ClipOptions:
         device = self.device
@@ -148,7 +153,7 @@ class Process:
         count = len(clip.frames)
         landmarks = None
         if "landmarks" in names:
-            landmarks = Landmarks.read(self.output / "process" / LANDMARKS_FILE, [list(range(count)), clip.frames])
+            landmarks = Landmarks.read(self.output / "process" / LANDMARKS_FILE, [list(range(count))])
         iou = overlap_of_frames([f"{index:05d}.png" for index in range(count)], sections)
         findings = [
             *(Finding(section.description, "") for section in sections if section.diagnosis.verdict != "good"),
@@ -159,7 +164,8 @@ class Process:
         command = f"ns-train {_method()} --data {self.output}"
         seconds = sum(folder.seconds(stage.name) for stage in stages)
         summary = _summary(clip, facts, iou, seconds)
-        report = Report(f"{clip.source} processed", summary, findings, command, sections, _reprojection(self.output))
+        title = f"{Path(clip.source).name}, processed"
+        report = Report(title, summary, findings, command, sections, _reprojection(self.output))
         page = write_report(self.output, report, landmarks, masks)
         _print_summary(summary, findings)
         CONSOLE.print(f"Pictures and charts: {escape(str(page))}", soft_wrap=True)

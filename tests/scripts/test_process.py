@@ -144,10 +144,13 @@ def test_dry_run_writes_nothing(clip: dict, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"frames": 500}, "1 to 200 frames"),
+        ({"frames": 500}, "8 to 200 frames"),
         ({"start": 3.0, "end": 2.0}, "an end after the start"),
         ({"focal": -1.0}, "expected pixels"),
-        ({"poses": Path("poses.npz")}, "the focal length that the poses were estimated with"),
+        ({"frames": 3}, "8 to 200 frames"),
+        ({"poses": Path(__file__)}, "the focal length that the poses were estimated with"),
+        ({"masks": Path("no_masks")}, "found nothing there"),
+        ({"body": "SMPL_NONE.pkl"}, "found nothing there"),
         ({"longest_side": 10}, "at least 64"),
     ],
 )
@@ -161,3 +164,15 @@ def test_split_holds_out_every_tenth_frame(processed: Path) -> None:
     split = json.loads((processed / "subject.json").read_text())
     assert split["test"] == {"frames": [5]}
     assert split["train"] == {"frames": [0, 1, 2, 3, 4, 6, 7, 8, 9, 10]}
+
+
+def test_frames_without_the_person_are_in_neither_set(clip: dict, tmp_path: Path) -> None:
+    (tmp_path / "masks").mkdir()
+    for path in clip["masks"].iterdir():
+        mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(tmp_path / "masks" / f"{path.stem}.png"), mask * (path.stem not in ("2", "3")))
+    output = tmp_path / "out"
+    Process(clip["source"], output, masks=tmp_path / "masks", poses=clip["poses"], focal=clip["focal"]).main()
+    parser = InstantAvatarDataParserConfig(data=output).setup()
+    frames = {path.stem for split in ("train", "test") for path in parser.get_dataparser_outputs(split).image_filenames}
+    assert frames == {f"{index:05d}" for index in range(11)} - {"00002", "00003"}
