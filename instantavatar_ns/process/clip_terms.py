@@ -18,7 +18,7 @@ from instantavatar_ns.process.observations import Observations
 
 _INDEPENDENT = 0.25  # seconds from which on errors of frames are independent
 # Metres: deviations of the network's depth beside the hips', and of outlines from the body's and its thin clothes'.
-_DEPTH, _OUTLINE, CLOTHES = 0.5, 0.008, 0.005
+_DEPTH, _OUTLINE, _CLOTHES = 0.5, 0.014, 0.005
 _TAIL = 2.0  # deviations from which on a residual counts for less (Cauchy): swapped limbs, hair, hands
 _IN_DEPTH = [0, *range(11, 17), *range(25, 29)]  # nose, shoulders, elbows, wrists, knees, ankles
 # Joints that bend one way only: axis, and sign of the turn that they can make; and how stiffly they end, radians.
@@ -71,7 +71,7 @@ class ClipTerms:
         self, distances: Float[Tensor, "frames points"], patches: Float[Tensor, "frames 1"]
     ) -> Float[Tensor, ""]:
         """Sum over the points of outlines; the body's lies within the person's by the thickness of clothes."""
-        return (self.count * patches * _cauchy(((distances + CLOTHES) / _OUTLINE).square())).sum()
+        return (self.count * patches * _cauchy(((distances + _CLOTHES) / _OUTLINE).square())).sum()
 
     def of_hinges(self, unknowns: ClipUnknowns) -> Float[Tensor, ""]:
         """Penalise elbows and knees that bend the wrong way."""

@@ -29,6 +29,7 @@ def steadiest(
         return readings
     bending = _second_differences(times)
     values, vectors = np.linalg.eigh(bending.T @ bending)
+    values[:2] = 0  # straight lines do not bend; rounding would count at great weights
     parts, values = vectors.T @ readings, values.clip(0)
 
     def kept(log_weight: float) -> Float[ndarray, " frames"]:
