@@ -49,7 +49,8 @@ class ClipTerms:
         self.depth = tensor(seen.world[:, _IN_DEPTH, 2] - seen.world[:, [LEFT_HIP, RIGHT_HIP], 2].mean(axis=1)[:, None])
         self.found = tensor(seen.found.astype(np.float64))[:, None]
         self.count = tensor((np.gradient(seen.times) / _INDEPENDENT).clip(0, 1))[:, None]
-        self.hinges = [(JOINT_NAMES.index(name), axis, sign) for name, (axis, sign) in _HINGES.items()]
+        numbers: dict[str, int] = {name: number for number, name in enumerate(JOINT_NAMES)}
+        self.hinges = [(numbers[name], axis, sign) for name, (axis, sign) in _HINGES.items()]
 
     def of_landmarks(self, clip: PosedClip, unknowns: ClipUnknowns, deviation: float) -> Float[Tensor, ""]:
         """Sum over the landmarks, in the image and, weakly, in depth.

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 _LEAST_WEIGHT, _MOST_WEIGHT = -30.0, 30.0  # logarithms: readings as they are, and a straight line
 
@@ -43,7 +43,7 @@ def steadiest(
     if excess(_MOST_WEIGHT) <= 0:
         weight = _MOST_WEIGHT
     else:
-        weight = float(brentq(excess, _LEAST_WEIGHT, _MOST_WEIGHT))
+        weight = float(root_scalar(excess, bracket=(_LEAST_WEIGHT, _MOST_WEIGHT)).root)
     return vectors @ (parts * kept(weight))
 
 
