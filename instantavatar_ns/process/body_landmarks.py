@@ -16,6 +16,7 @@ from torch import Tensor
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_BETAS
 
+_JOINTS: list[str] = list(JOINT_NAMES)
 NUM_LANDMARKS = 33
 # Each landmark's counterpart on the other side; the nose is its own.
 MIRRORED_LANDMARKS = [
@@ -68,10 +69,10 @@ def body_landmarks(body: BodyModel) -> BodyLandmarks:
     bone, place = joints.new_zeros(NUM_LANDMARKS, dtype=torch.long), joints.new_zeros(NUM_LANDMARKS, 3)
 
     def put(landmark: int, joint: str, point: Tensor) -> None:
-        bone[landmark], place[landmark] = JOINT_NAMES.index(joint), point
+        bone[landmark], place[landmark] = _JOINTS.index(joint), point
 
     def mesh_of(*names: str) -> Float[Tensor, "some 3"]:
-        return vertices[body.skinning_weights[:, [JOINT_NAMES.index(name) for name in names]].sum(dim=1) > 0.5]
+        return vertices[body.skinning_weights[:, [_JOINTS.index(name) for name in names]].sum(dim=1) > 0.5]
 
     head = mesh_of("head")
     middle = head[:, 0].mean()
@@ -89,8 +90,8 @@ def body_landmarks(body: BodyModel) -> BodyLandmarks:
         put(7 + side, "head", ear)
         for landmark, joint in _AT_JOINTS.items():
             joint = joint.replace("left", name)
-            put(landmark + side, joint, joints[JOINT_NAMES.index(joint)])
-        wrist, hand = (joints[JOINT_NAMES.index(f"{name}_{part}")] for part in ("wrist", "hand"))
+            put(landmark + side, joint, joints[_JOINTS.index(joint)])
+        wrist, hand = (joints[_JOINTS.index(f"{name}_{part}")] for part in ("wrist", "hand"))
         for landmark, (along, thumbwards) in _OF_HAND.items():
             point = wrist + along * (hand - wrist) + wrist.new_tensor([0.0, 0.0, thumbwards])
             put(landmark + side, f"{name}_wrist", point)

@@ -23,7 +23,7 @@ from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
 from instantavatar_ns.process.camera import Camera
 from instantavatar_ns.process.clip_body import ClipUnknowns, PosedClip
-from instantavatar_ns.process.clip_outlines import ClipOutlines
+from instantavatar_ns.process.clip_outlines import ClipOutlines, OutlinePoints
 from instantavatar_ns.process.clip_terms import ClipTerms
 from instantavatar_ns.process.drawn_body import drawn_silhouette, intersection_over_union
 from instantavatar_ns.process.first_guess import first_guess
@@ -31,9 +31,10 @@ from instantavatar_ns.process.observations import Observations, read_observation
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.npz import read_npz
 
-# Metres, deviations of landmarks: as the network errs, then less than silhouettes are trusted.
-_LANDMARKS, _BESIDE_OUTLINES = 0.018, 0.05
-_ITERATIONS, _ROUNDS, _ITERATIONS_A_ROUND = 100, 12, 40
+# Metres, deviations of landmarks: far-off limbs are caught first; then as the network errs; then less than silhouettes
+# are trusted.
+_LANDMARKS, _BESIDE_OUTLINES = (0.15, 0.05, 0.018), 0.05
+_ITERATIONS, _ROUNDS, _ITERATIONS_A_ROUND = 60, 12, 40
 _SETTLED = 1e-6  # change of an unknown, or of the log-probability, at which a minimum is reached
 _COARSE_ROUNDS, _COARSE_REACH, _REACH = 4, 0.1, 0.05  # metres within which an outline belongs to another
 # A frame is not fitted if landmarks are off by more than this share of the person's height, or if the body overlaps
@@ -109,16 +110,19 @@ def _fit(
     terms, outlines = ClipTerms(model, seen), ClipOutlines(body, _silhouettes(seen, model.place.device))
     share = 1 / (_ROUNDS + 2)
 
-    def by_landmarks(unknowns: ClipUnknowns) -> torch.Tensor:
-        likelihood = terms.of_landmarks(model.posed(unknowns), unknowns, _LANDMARKS)
-        return likelihood + terms.of_hinges(unknowns) + model.prior(unknowns)
+    unknowns = model.start()
+    for deviation in _LANDMARKS:
 
-    unknowns = _minimise(by_landmarks, model.start(), _ITERATIONS)
+        def by_landmarks(unknowns: ClipUnknowns, deviation: float = deviation) -> torch.Tensor:
+            likelihood = terms.of_landmarks(model.posed(unknowns), unknowns, deviation)
+            return likelihood + terms.of_hinges(unknowns) + model.prior(unknowns)
+
+        unknowns = _minimise(by_landmarks, unknowns, _ITERATIONS)
     progress(2 * share)
     for number in range(_ROUNDS):
         points = outlines.match(model.posed(unknowns), _COARSE_REACH if number < _COARSE_ROUNDS else _REACH)
 
-        def by_outlines(unknowns: ClipUnknowns, points=points) -> torch.Tensor:
+        def by_outlines(unknowns: ClipUnknowns, points: OutlinePoints = points) -> torch.Tensor:
             clip = model.posed(unknowns)
             likelihood = terms.of_landmarks(clip, unknowns, _BESIDE_OUTLINES)
             likelihood = likelihood + terms.of_outlines(outlines.distances(clip, points), points.patches)

@@ -18,7 +18,7 @@ from instantavatar_ns.process.observations import Observations
 
 _INDEPENDENT = 0.25  # seconds from which on errors of frames are independent
 # Metres: deviations of the network's depth beside the hips', and of outlines from the body's and its thin clothes'.
-_DEPTH, _OUTLINE, CLOTHES = 0.5, 0.008, 0.005
+_DEPTH, _OUTLINE, _CLOTHES = 0.5, 0.014, 0.005
 _TAIL = 2.0  # deviations from which on a residual counts for less (Cauchy): swapped limbs, hair, hands
 _IN_DEPTH = [0, *range(11, 17), *range(25, 29)]  # nose, shoulders, elbows, wrists, knees, ankles
 # Joints that bend one way only: axis, and sign of the turn that they can make; and how stiffly they end, radians.
@@ -49,7 +49,8 @@ class ClipTerms:
         self.depth = tensor(seen.world[:, _IN_DEPTH, 2] - seen.world[:, [LEFT_HIP, RIGHT_HIP], 2].mean(axis=1)[:, None])
         self.found = tensor(seen.found.astype(np.float64))[:, None]
         self.count = tensor((np.gradient(seen.times) / _INDEPENDENT).clip(0, 1))[:, None]
-        self.hinges = [(JOINT_NAMES.index(name), axis, sign) for name, (axis, sign) in _HINGES.items()]
+        numbers: dict[str, int] = {name: number for number, name in enumerate(JOINT_NAMES)}
+        self.hinges = [(numbers[name], axis, sign) for name, (axis, sign) in _HINGES.items()]
 
     def of_landmarks(self, clip: PosedClip, unknowns: ClipUnknowns, deviation: float) -> Float[Tensor, ""]:
         """Sum over the landmarks, in the image and, weakly, in depth.
@@ -71,7 +72,7 @@ class ClipTerms:
         self, distances: Float[Tensor, "frames points"], patches: Float[Tensor, "frames 1"]
     ) -> Float[Tensor, ""]:
         """Sum over the points of outlines; the body's lies within the person's by the thickness of clothes."""
-        return (self.count * patches * _cauchy(((distances + CLOTHES) / _OUTLINE).square())).sum()
+        return (self.count * patches * _cauchy(((distances + _CLOTHES) / _OUTLINE).square())).sum()
 
     def of_hinges(self, unknowns: ClipUnknowns) -> Float[Tensor, ""]:
         """Penalise elbows and knees that bend the wrong way."""

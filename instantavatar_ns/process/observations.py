@@ -87,11 +87,11 @@ def _read_clip(path: Path) -> dict[str, Any]:
     try:
         clip = json.loads(path.read_text(encoding="utf8"))
         times = np.asarray(clip["times"], dtype=np.float64)
-        int(clip["width"]), int(clip["height"])
+        size = int(clip["width"]), int(clip["height"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(path, f"expected times, width and height of a clip's frames ({error!r})", _AGAIN) from error
-    if times.ndim != 1 or (np.diff(times) <= 0).any():
-        raise InputError(path, "expected the times of the frames in ascending order, found others", _AGAIN)
+    if times.ndim != 1 or (np.diff(times) <= 0).any() or min(size) < 1:
+        raise InputError(path, "expected frames of some size, their times in ascending order, found others", _AGAIN)
     return clip
 
 

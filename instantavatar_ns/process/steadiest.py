@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy.optimize import brentq
+from scipy.optimize import root_scalar
 
 _LEAST_WEIGHT, _MOST_WEIGHT = -30.0, 30.0  # logarithms: readings as they are, and a straight line
 
@@ -29,6 +29,7 @@ def steadiest(
         return readings
     bending = _second_differences(times)
     values, vectors = np.linalg.eigh(bending.T @ bending)
+    values[:2] = 0  # straight lines do not bend; rounding would count at great weights
     parts, values = vectors.T @ readings, values.clip(0)
 
     def kept(log_weight: float) -> Float[ndarray, " frames"]:
@@ -42,7 +43,7 @@ def steadiest(
     if excess(_MOST_WEIGHT) <= 0:
         weight = _MOST_WEIGHT
     else:
-        weight = float(brentq(excess, _LEAST_WEIGHT, _MOST_WEIGHT))  # pyright: ignore[reportArgumentType]
+        weight = float(root_scalar(excess, bracket=(_LEAST_WEIGHT, _MOST_WEIGHT)).root)
     return vectors @ (parts * kept(weight))
 
 
