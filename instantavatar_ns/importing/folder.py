@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
+from instantavatar_ns.body.model import FREE_BODY
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.check.recording import Recording as CheckedRecording
 from instantavatar_ns.check.recording import read_recording
@@ -68,7 +69,7 @@ def write_images(folder: Path, video: Video, masks: Masks, numbers: Sequence[int
 
 
 def write_arrays(folder: Path, recording: Recording, body_model: str, facts: dict) -> None:
-    """Write `cameras.npz`, `poses.npz`, `subject.json`, and the body where it is a file of the user's."""
+    """Write `cameras.npz`, `poses.npz`, `subject.json`, and the body, so that everything after it agrees."""
     cameras = {"intrinsic": recording.intrinsics, "extrinsic": recording.world_to_camera}
     one_for_all = {key: value[0] if (value == value[0]).all() else value for key, value in cameras.items()}
     height, width = recording.size
@@ -77,9 +78,9 @@ def write_arrays(folder: Path, recording: Recording, body_model: str, facts: dic
     thetas = torch.cat([poses.global_orient, poses.body_pose], dim=1).numpy()
     np.savez(folder / "poses.npz", betas=poses.betas[None].numpy(), thetas=thetas, transl=poses.transl.numpy())
     (folder / "subject.json").write_text(json.dumps({"source": SOURCE, **facts}, indent=1) + "\n", encoding="utf-8")
-    if body_model != "free":
-        (folder / "body").mkdir()
-        shutil.copyfile(body_model, folder / "body" / Path(body_model).name)
+    body = FREE_BODY if body_model == "free" else Path(body_model)
+    (folder / "body").mkdir()
+    shutil.copyfile(body, folder / "body" / body.name)
 
 
 def read_masks(folder: Path, rows: Sequence[int]) -> UInt8[Tensor, "frames height width"]:

@@ -6,7 +6,7 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import tyro
@@ -51,11 +51,11 @@ class ImportResults:
     by what they hold. The posed body is compared with the masks before the folder gets its name.
     """
 
-    result: tyro.conf.Positional[Path]
+    result: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RESULT")]]
     """The tool's result: its file, or the folder that it wrote."""
-    video: tyro.conf.Positional[Path]
+    video: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="VIDEO|FOLDER")]]
     """The video that the tool was run on, or a folder with its frames."""
-    output: tyro.conf.Positional[Path]
+    output: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="OUTPUT")]]
     """Folder to write; must not exist or be empty."""
     track: str | None = None
     """The person, by the number that the tool gave; by default who is seen in most frames."""

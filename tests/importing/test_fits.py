@@ -6,6 +6,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.files import FREE_BODY
+from instantavatar_ns.data.instantavatar_dataparser import find_body_model
 from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
@@ -55,6 +56,7 @@ def test_shape_of_another_body_is_fitted(tmp_path, capsys):
     text = " ".join(capsys.readouterr().out.split())
     assert "The shape is fitted to the masks, as SMPL-X's betas mean nothing with this body" in text
     assert "Poses and masks fit" in text
+    assert find_body_model(tmp_path / "out", "auto") == str(tmp_path / "out" / "body" / "free_body.npz")
 
 
 def test_body_is_fitted_to_keypoints_of_sam_3d_body(tmp_path, capsys):
