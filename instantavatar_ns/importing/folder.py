@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor
 
-from instantavatar_ns.body.model import FREE_BODY
+from instantavatar_ns.body.files import FREE_BODY
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.check.recording import Recording as CheckedRecording
 from instantavatar_ns.check.recording import read_recording
