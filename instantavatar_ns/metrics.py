@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import blend
 from instantavatar_ns.utils.perceptual import lpips
+from instantavatar_ns.utils.replaced import replaced
 
 
 @contextmanager
@@ -33,11 +34,8 @@ def noting_image_metrics(model: Model) -> Iterator[list[dict[str, float]]]:
         noted.append(dict(metrics))  # a copy, as nerfstudio adds to it
         return metrics, images
 
-    model.get_image_metrics_and_images = evaluate_and_note
-    try:
+    with replaced(model, "get_image_metrics_and_images", evaluate_and_note):
         yield noted
-    finally:
-        del model.get_image_metrics_and_images  # and the class's own is there again
 
 
 def quantise(image: Float[Tensor, "*image"]) -> Float[Tensor, "*image"]:

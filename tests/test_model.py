@@ -21,6 +21,7 @@ from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.rendering import packed
 from instantavatar_ns.rendering.packed import is_densest_root
+from instantavatar_ns.utils.errors import InputError
 from tests.tiny import COLOR, TINY, build, build_body, frame_store, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras

@@ -20,6 +20,7 @@ from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.unseen.coverage import Views, view_coverage
 from instantavatar_ns.unseen.prior import SeenField
+from instantavatar_ns.utils.replaced import replaced
 
 _HARDLY_ANY = 50  # pixels: of fewer there is no figure
 
@@ -86,12 +87,11 @@ def telling_seen_from_unseen(model: InstantAvatarModel) -> Iterator[None]:
         person = (outputs["accumulation"] > 0.5) | (truth < 1).any(dim=-1, keepdim=True)
         return metrics | split_metrics(outputs["rgb"], truth, unseen, person, model), images
 
-    model.get_outputs_for_camera = render_and_tell
-    model.get_image_metrics_and_images = evaluate_both
-    try:
+    with (
+        replaced(model, "get_outputs_for_camera", render_and_tell),
+        replaced(model, "get_image_metrics_and_images", evaluate_both),
+    ):
         yield
-    finally:
-        del model.get_outputs_for_camera, model.get_image_metrics_and_images
 
 
 def split_metrics(
