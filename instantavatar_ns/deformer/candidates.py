@@ -49,7 +49,9 @@ class BoneCandidates:
 
     def of(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n bones"]:
         """Candidates of each point, metres in root space; none outside the posed box."""
-        masks, inside = cell_values(self.masks.view(RESOLUTION, RESOLUTION, RESOLUTION), points, *self.posed_box)
+        size = torch.full((3,), RESOLUTION, device=points.device)
+        table = self.masks.view(RESOLUTION, RESOLUTION, RESOLUTION)
+        masks, inside = cell_values(table, points, *self.posed_box, size)
         masks = torch.where(inside, masks, 0)
         return (masks[:, None] >> torch.arange(self.num_bones, device=masks.device) & 1).bool()
 

@@ -142,7 +142,8 @@ class FastSnarfDeformer(nn.Module):
             points = torch.where(counts[:, None], points, torch.nan)  # has no candidates
         roots = self(points, posed)
         if occupied is not None:
-            marked, inside = cell_values(occupied, roots.canonical.detach(), self.box.lower, self.box.upper)
+            size = torch.tensor(occupied.shape, device=points.device)
+            marked, inside = cell_values(occupied, roots.canonical.detach(), self.box.lower, self.box.upper, size)
             keep = marked & inside
             roots = Roots(roots.canonical[keep], roots.point[keep])
         return pack_roots(roots, len(points), capacity)

@@ -108,7 +108,7 @@ class CanonicalOccupancy(OccGridEstimator):
 
     def occupied(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Mark the points, metres, that lie in occupied cells; outside the box none does."""
-        binaries, inside = cell_values(self.binaries[0], points, self.aabbs[0, :3], self.aabbs[0, 3:])
+        binaries, inside = cell_values(self.binaries[0], points, self.aabbs[0, :3], self.aabbs[0, 3:], self.resolution)
         return binaries & inside
 
     def random_space(self, density: Callable[[Tensor], tuple[Tensor, Tensor]], count: int) -> dict[str, Tensor]:

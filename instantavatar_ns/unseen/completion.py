@@ -33,7 +33,8 @@ class Completion(nn.Module):
     unknown: Int[Tensor, "unknown"]
     boundary: Int[Tensor, "boundary"]
     weights: Float[Tensor, "unknown boundary"]
-    smoothing: Tensor
+    edges: Int[Tensor, "2 edges"]
+    shares: Float[Tensor, "edges"]
 
     def __init__(
         self,
@@ -51,15 +52,13 @@ class Completion(nn.Module):
         unknown, boundary, weights = _harmonic_weights(points, conductance, known_now)
         degrees = np.maximum(np.asarray(conductance.sum(axis=1))[:, 0], 1e-9)
         average = sparse.coo_matrix(sparse.diags(1 / degrees) @ conductance)
-        place = torch.from_numpy(np.stack([average.row, average.col]).astype(np.int64))
-        values = torch.from_numpy(average.data).float()
-        smoothing = torch.sparse_coo_tensor(place, values, average.shape, check_invariants=False).coalesce()
         buffers = {
             "source": torch.from_numpy(source),
             "unknown": torch.from_numpy(unknown),
             "boundary": torch.from_numpy(source[boundary]),
             "weights": torch.from_numpy(weights).float(),
-            "smoothing": smoothing,
+            "edges": torch.from_numpy(np.stack([average.row, average.col]).astype(np.int64)),
+            "shares": torch.from_numpy(average.data).float(),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.to(vertices.device), persistent=False)
@@ -74,7 +73,8 @@ class Completion(nn.Module):
     def smooth(self, values: Float[Tensor, "vertices channels"]) -> Float[Tensor, "vertices channels"]:
         """Average with neighbours, a few times."""
         for _ in range(_SMOOTHING_STEPS):
-            values = torch.sparse.mm(self.smoothing, values)
+            beside = values[self.edges[1]] * self.shares[:, None]
+            values = torch.zeros_like(values).index_add_(0, self.edges[0], beside)
         return values
 
 

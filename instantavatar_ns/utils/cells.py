@@ -12,6 +12,7 @@ def cell_values(
     points: Float[Tensor, "n 3"],
     lower: Float[Tensor, "3"],
     upper: Float[Tensor, "3"],
+    size: Int[Tensor, "3"],
 ) -> tuple[Shaped[Tensor, "n"], Bool[Tensor, "n"]]:
     """Value of the cell that each point lies in, and whether it lies in the box; if not, the value is any cell's.
 
@@ -20,8 +21,8 @@ def cell_values(
         points: Points, metres. NaN lies outside.
         lower: Lower corner of the box, metres.
         upper: Upper corner of the box, metres.
+        size: Cells along x, y and z, on the device: a CUDA graph's kernels may not wait for numbers of the host.
     """
-    size = torch.tensor(values.shape, device=points.device)
     cell = ((points - lower) / (upper - lower) * size).floor()
     inside = ((cell >= 0) & (cell < size)).all(dim=-1)
     x, y, z = cell.nan_to_num(0.0).long().clamp(min=0).minimum(size - 1).unbind(dim=-1)

@@ -78,8 +78,8 @@ def test_unknown_variant_is_named() -> None:
 def test_options_of_every_variant_are_those_of_ns_train(tmp_path: Path) -> None:
     from nerfstudio.configs.method_configs import AnnotatedBaseConfigUnion
 
-    benchmark = Ablations(subjects=(tmp_path,), steps=40, runs=tmp_path / "runs")
-    arguments = benchmark.arguments(tmp_path, "full", 3)
+    small = Ablations(subjects=(tmp_path,), steps=40, runs=tmp_path / "runs")
+    arguments = small.arguments(tmp_path, "full", 3)
     options = [option.format(steps=40) for variant in VARIANTS.values() for option in variant.options]
     place = arguments.index("--data")
     config = tyro.cli(AnnotatedBaseConfigUnion, args=[*arguments[:place], *options, *arguments[place:]])
@@ -92,7 +92,7 @@ def test_options_of_every_variant_are_those_of_ns_train(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ablations:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ablations:
     """Of two variants, with one seed."""
     monkeypatch.setenv("COMMIT", "0123456789")
     variants = ("full", "no-union-grid")
@@ -101,7 +101,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ablations:
 
 
 def test_runs_are_not_made_again_and_failures_are_told(
-    benchmark: Ablations, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    small: Ablations, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made: list[tuple[str, int]] = []
 
@@ -111,32 +111,32 @@ def test_runs_are_not_made_again_and_failures_are_told(
             raise RuntimeError("out of memory")
         return run(27.0 + seed, 30.0)
 
-    monkeypatch.setattr(benchmark, "measure", measure)
-    benchmark.main()
-    benchmark.seeds = (0, 1)
-    result = benchmark.main()
+    monkeypatch.setattr(small, "measure", measure)
+    small.main()
+    small.seeds = (0, 1)
+    result = small.main()
     assert made == [("full", 0), ("no-union-grid", 0), ("full", 1), ("no-union-grid", 1)]
     assert "subject.full.1 failed: RuntimeError: out of memory" in capsys.readouterr().out
-    assert json.loads(benchmark.output.read_text()) == result
+    assert json.loads(small.output.read_text()) == result
     assert len(result["runs"]) == 3
     assert result["summary"]["subject"]["no-union-grid"]["novel_psnr"]["mean"] == 27.5
-    benchmark.options = "--pipeline.model.empty-steps 7"
-    benchmark.seeds = (0,)
-    assert len(benchmark.main()["runs"]) == 2, "those of other options are made anew"
+    small.options = "--pipeline.model.empty-steps 7"
+    small.seeds = (0,)
+    assert len(small.main()["runs"]) == 2, "those of other options are made anew"
 
 
 @pytest.mark.nightly
 def test_variants_are_trained_and_evaluated(
-    benchmark: Ablations, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Ablations, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     convolutions = torchvision.models.alexnet().features.state_dict(prefix="features.")
     torch.save(convolutions, tmp_path / "alexnet.pth")
-    benchmark.subjects, benchmark.method, benchmark.steps = (demo_subject,), "instant-avatar-lite", 6
-    benchmark.options, benchmark.lpips_backbone = " ".join(TINY_TRAINING), tmp_path / "alexnet.pth"
+    small.subjects, small.method, small.steps = (demo_subject,), "instant-avatar-lite", 6
+    small.options, small.lpips_backbone = " ".join(TINY_TRAINING), tmp_path / "alexnet.pth"
     read = []
     original = AvatarDataset.get_numpy_image
     monkeypatch.setattr(AvatarDataset, "get_numpy_image", lambda self, i: read.append(i) or original(self, i))
-    result = benchmark.main()
+    result = small.main()
     assert len(read) == 8 + 4 + 3, "two runs read the training, novel and held-out frames once"
     assert all(5 < figures["novel_psnr"] < 30 for figures in result["runs"].values())
     assert all(0 < figures["novel_lpips"] < 1 for figures in result["runs"].values())

@@ -16,7 +16,7 @@ from tests.commands import TINY_TRAINING
 
 
 @pytest.fixture
-def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Poses:
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Poses:
     """Of one case, with one seed."""
     monkeypatch.setenv("COMMIT", "0123456789")
     output, runs = tmp_path / "poses.json", tmp_path / "runs"
@@ -24,7 +24,7 @@ def benchmark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Poses:
 
 
 def test_runs_are_not_made_again_but_for_failed_ones_and_those_of_other_options(
-    benchmark: Poses, monkeypatch: pytest.MonkeyPatch
+    small: Poses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[int] = []
 
@@ -35,28 +35,28 @@ def test_runs_are_not_made_again_but_for_failed_ones_and_those_of_other_options(
         return {"novel_psnr": 27.0 + seed}
 
     def figures() -> dict[str, Any]:
-        benchmark.main()
-        return json.loads(benchmark.output.read_text())["subject.raw"]
+        small.main()
+        return json.loads(small.output.read_text())["subject.raw"]
 
-    monkeypatch.setattr(benchmark, "measure", measure)
+    monkeypatch.setattr(small, "measure", measure)
     assert figures() == {"failed": "RuntimeError: out of memory"}
     assert figures() == {"novel_psnr": 27.0, "seeds": 1}
-    benchmark.seeds = (0, 1)
+    small.seeds = (0, 1)
     assert figures()["novel_psnr"] == 27.5 and made == [0, 0, 1]
-    benchmark.options = ("--a", "2")
+    small.options = ("--a", "2")
     assert figures()["seeds"] == 2 and made == [0, 0, 1, 0, 1]
 
 
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 def test_figures_are_those_of_the_commands(
-    benchmark: Poses, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Poses, demo_subject: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(RECIPES, "fast", replace(RECIPES["fast"], steps_per_frame=1, num_rays=64))
-    benchmark.subjects, benchmark.method, benchmark.steps = (demo_subject,), "instant-avatar-lite", 6
-    benchmark.options = tuple(TINY_TRAINING)
-    benchmark.main()
-    figures = json.loads(benchmark.output.read_text())["subject.raw"]
+    small.subjects, small.method, small.steps = (demo_subject,), "instant-avatar-lite", 6
+    small.options = tuple(TINY_TRAINING)
+    small.main()
+    figures = json.loads(small.output.read_text())["subject.raw"]
     assert figures["seeds"] == 1 and "novel_psnr_spread" not in figures
     assert figures["fit_frames"] == 3 and figures["fit_seconds"] > 0 and figures["steps"] == 6
     assert figures["pose_error_deg_before"] > 1 and figures["pose_error_deg_after"] > 1

@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.files import FREE_BODY
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.motion.readers import read_motion_file
 from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.scripts.main import Command
@@ -76,7 +77,7 @@ def test_truth_comes_back(recordings, tool, tmp_path, capsys):
     check_truth(recordings(tool)[0], output)
     assert "Poses and masks fit" in capsys.readouterr().out
     outputs = InstantAvatarDataParserConfig(data=output).setup().get_dataparser_outputs("train")
-    assert len(outputs.metadata["poses"]) == FRAMES
+    assert len(subject_of(outputs.metadata).poses) == FRAMES
     assert sorted(path.name for path in (output / "images").iterdir()) == [f"{n:05d}.png" for n in range(FRAMES)]
     facts = json.loads((output / "subject.json").read_text())
     assert facts["interpolated"] == [] and facts["shape"] == "given"
@@ -352,14 +353,14 @@ def test_world_poses_as_a_motion(tool, name, moved, tmp_path):
         np.save(tmp_path / name, {"thetas": truth.thetas, "transl": truth.transl})
     else:
         WRITERS[tool][0](tmp_path / name, truth)
-    motion = read_motion_file(tmp_path / name)
+    motion, _ = read_motion_file(tmp_path / name)
     wanted = truth.transl + (moved or 0.0)
     root = Rotation.from_rotvec(truth.thetas[:, :3])
     if tool == "wham":
         turn = Rotation.from_rotvec([np.pi, 0, 0])
         wanted, root = turn.apply(truth.transl), turn * root
     np.testing.assert_allclose(motion.transl, wanted, atol=1e-4)
-    found = Rotation.from_rotvec(motion.global_orient.astype(float))
+    found = Rotation.from_rotvec(motion.global_orient.double().numpy())
     assert np.degrees((root.inv() * found).magnitude().max()) < 0.1
 
 

@@ -80,7 +80,7 @@ def launch_search() -> None:
 def launch_occupancy() -> None:
     """Skin the occupied cells into several poses and into one, and look for the largest component."""
     canonical = CanonicalOccupancy(_BOX)
-    deformer: Any = SimpleNamespace(skinning_weights=torch.full((128 * 128 * 32, 24), 1 / 24))
+    deformer: Any = SimpleNamespace(skinning_weights=torch.full((128 * 128 * 32, 24), 1 / 24), num_bones=24)
     bones = torch.eye(4).repeat(20, 24, 1, 1)
     union_triton(canonical, deformer, bones, torch.tensor([-1.0, -1, -1, 1, 1, 1]), (66, 72, 38))
     pose_cells_triton(canonical, deformer, bones[0], spacing=2)

@@ -15,6 +15,7 @@ from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import joint_rotations, pose_error
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.process import clip_fit
 from instantavatar_ns.process.clip_fit import ClipFit, fit_clip
 from instantavatar_ns.process.observations import read_observations
@@ -106,8 +107,8 @@ def test_errors_are_told_frame_by_frame(fitted: Fitted) -> None:
 def test_the_folder_loads_as_training_data(fitted: Fitted) -> None:
     outputs = InstantAvatarDataParserConfig(data=fitted.clip.folder).setup().get_dataparser_outputs("train")
     assert len(outputs.image_filenames) > 0
-    assert Path(outputs.metadata["body_model"]).name == "free_body.npz"
-    torch.testing.assert_close(outputs.metadata["poses"].betas, fitted.poses.betas)
+    assert Path(subject_of(outputs.metadata).body_model).name == "free_body.npz"
+    torch.testing.assert_close(subject_of(outputs.metadata).poses.betas, fitted.poses.betas)
 
 
 def test_another_body_beside_is_refused_before_the_work(fitted: Fitted, tmp_path: Path) -> None:

@@ -80,8 +80,9 @@ def test_checkpoint_is_written_once_and_fits_one_process(runs: Path) -> None:
         assert torch.equal(saved[f"_model.module.{name}"], value), name
 
 
-def test_tensors_in_any_layout_are_shared() -> None:
+def test_tensors_in_any_layout_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU's eigenvectors lie column by column, which neither NCCL nor gloo takes."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # PyTorch puts the rank before errors, for good
     distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
     try:
         values = torch.arange(6.0).view(2, 3)
