@@ -1,7 +1,4 @@
-"""InstantAvatar as a model of nerfstudio: a canonical hash field, a Fast-SNARF deformer and pose-aware occupancy.
-
-See arXiv 2212.10550. The model asks its `PoseProvider` which pose is seen and its `Renderer` for the pixels.
-"""
+"""InstantAvatar (arXiv 2212.10550) as nerfstudio's model: its `PoseProvider` has the poses, its `Renderer` the pixels."""
 
 from __future__ import annotations
 
@@ -43,9 +40,8 @@ class InstantAvatarModel(Model):
         deformer: Finds canonical correspondences of posed points.
         canonical_occupancy: Where the canonical person is.
         field: Density and colour of the canonical person.
-        unseen: What is expected of parts that no training view shows; None where nothing is.
         union_grid: Where training takes samples: what is occupied in any training pose.
-        step: The training step.
+        unseen: What is expected of parts that no training view shows; None where nothing is.
     """
 
     config: InstantAvatarModelConfig
@@ -59,8 +55,7 @@ class InstantAvatarModel(Model):
         self.pose_refinement: PoseRefinement | None = None
         if config.refine_poses:
             self.pose_refinement = PoseRefinement.of_training_frames(subject, body, config.pose_knot_spacing)
-        name, options = config.motion, config.motion_options
-        motion = None if name is None else load_run_motion(name, options, subject.stand, subject.up)
+        motion = config.motion and load_run_motion(config.motion, config.motion_options, subject.stand, subject.up)
         self.poses = PoseProvider(subject, body, self.pose_refinement, motion, device)
 
         sizes = config.avatar_sizes(device)
@@ -70,8 +65,8 @@ class InstantAvatarModel(Model):
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
-        prior = UnseenPrior.of_body if config.unseen_loss_mult else lambda *_: None
-        self.unseen: UnseenPrior | None = prior(body, subject.poses.betas, self.deformer.box)
+        unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
+        self.unseen = unseen if config.unseen_loss_mult else None
         self.step = 0
         self.opening_view = OpeningView()
         self.viewer_controls = ViewerControls(self.poses)
@@ -155,7 +150,7 @@ class InstantAvatarModel(Model):
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         outputs = self.renderer.render_rays(rays, pose, rules, self._background)
         outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
-        if self.unseen is not None:
+        if self.unseen is not None and self.unseen.active:
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
@@ -204,11 +199,10 @@ class InstantAvatarModel(Model):
 
     def get_metrics_dict(self, outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """PSNR of the batch, and samples per ray."""
-        image = batch["image"].to(self.device)
-        truth = blend(image, self._background or 0.0)
-        metrics = {"psnr": -10 * torch.log10(torch.mean((outputs["rgb"].detach() - truth) ** 2))}
+        truth = blend(batch["image"].to(self.device), self._background or 0.0)
+        metrics = {"psnr": -10 * torch.log10((outputs["rgb"].detach() - truth).square().mean())}
         if "sample_weights" in outputs:
-            metrics["samples_per_ray"] = outputs["num_samples"][0] / len(image)
+            metrics["samples_per_ray"] = outputs["num_samples"][0] / len(truth)
         return metrics
 
     def get_loss_dict(

@@ -93,7 +93,7 @@ def test_training_step_gives_finite_losses_and_gradients_to_the_whole_field(
     assert result["rgb"].shape == (256, 3) and result["accumulation"].shape == result["depth"].shape == (256, 1)
     metrics = model.get_metrics_dict(result, batch)
     loss_dict = model.get_loss_dict(result, batch, metrics)
-    expected = {"rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss", "pose_prior", "unseen_loss"}
+    expected = {"rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss", "pose_prior"}
     assert set(loss_dict) == expected | ({"empty_loss"} if step < model.config.empty_steps else set())
     assert all(torch.isfinite(loss) for loss in loss_dict.values())
     assert metrics["samples_per_ray"] > 1 and 0 < metrics["psnr"] < 40

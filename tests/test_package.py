@@ -49,7 +49,8 @@ def test_every_entry_point_loads_and_has_nerfstudios_type() -> None:
     }
     methods, parsers, scripts = (loaded[group] for group in ENTRY_POINT_GROUPS)
     assert set(methods) == {"instant-avatar", "instant-avatar-lite", "instant-avatar-wild"}
-    assert set(parsers) == {"instant-avatar-data", "people-snapshot-data"}
+    own = {"instant-avatar-data", "people-snapshot-data", "neuman-data", "surreal-data", "zju-mocap-data"}
+    assert set(parsers) == own
     assert set(scripts) == {"instant-avatar"} and callable(scripts["instant-avatar"])
     for name, method in methods.items():
         assert isinstance(method, MethodSpecification)

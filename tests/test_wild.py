@@ -66,7 +66,7 @@ def test_step_has_the_terms_on_patches_from_the_start(demo_subject: Path, vgg: P
     _, loss_dict, _ = trained.get_train_loss_dict(0)
     assert set(loss_dict) == {
         *("rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss", "empty_loss", "pose_prior"),
-        *("lpips_loss", "depth_loss", "unseen_loss"),
+        *("lpips_loss", "depth_loss"),
     }
     assert all(loss.isfinite() for loss in loss_dict.values())
     # Two patches, each from 0 (alike) to about 1, with the weight of 0.01.

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Bool, Float
 from nerfstudio.cameras.cameras import Cameras
+from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from instantavatar_ns.backgrounds import blend
@@ -50,6 +51,11 @@ def observe_coverage(model: InstantAvatarModel, cameras: Cameras) -> None:
     weights = model.poses.body.skinning_weights.to(prior.vertices)
     bones = torch.stack([body.bone_transforms for body in bodies])
     prior.observe(view_coverage(prior.vertices, prior.normals, weights, bones, views))
+    if prior.active:
+        CONSOLE.print(
+            f"No training view shows {100 * prior.unseen_share:.0f} % of the body: thickness and colours are carried "
+            "on to there from what is seen (--pipeline.model.unseen-loss-mult 0 leaves it to chance)"
+        )
 
 
 @contextmanager

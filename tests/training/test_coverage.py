@@ -41,9 +41,22 @@ def test_whole_turn_sees_nearly_everything(outputs: DataparserOutputs) -> None:
     observe_coverage(model, frame_store(outputs).cameras)
     assert model.unseen is not None
     assert (model.unseen.share > 0.05).float().mean() > 0.75
+    assert not model.unseen.active
     before = model.unseen.share.clone()
     observe_coverage(model, frame_store(outputs).cameras[:1])
     assert torch.equal(model.unseen.share, before), "what a checkpoint holds is not found again"
+
+
+def test_clip_of_the_front_is_told_and_has_a_loss(
+    outputs: DataparserOutputs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, frames = build(outputs), frame_store(outputs)
+    observe_coverage(model, frames.cameras[torch.tensor([0, 0])])
+    assert "% of the body" in " ".join(capsys.readouterr().out.split())
+    model.train()
+    rays, batch = frames.draw_rays(0, 64, 0)
+    terms = model.get_loss_dict(model(rays), batch)
+    assert terms["unseen_loss"] > 0
 
 
 def test_metrics_tell_the_back_from_the_front(model: InstantAvatarModel, outputs: DataparserOutputs) -> None:

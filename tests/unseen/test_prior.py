@@ -89,6 +89,12 @@ def test_what_was_seen_from_all_sides_is_left_alone(prior: UnseenPrior) -> None:
     assert prior.loss(odd, 4096) == 0
 
 
+def test_little_that_is_unseen_is_left_to_the_images(prior: UnseenPrior) -> None:
+    assert prior.active
+    prior.observe(Coverage((prior.vertices[:, 1] < 0.25).float(), prior.agreement))
+    assert 0 < prior.unseen_share < 0.15 and not prior.active
+
+
 def test_seen_front_is_held_to_its_own_thickness_where_views_agree(prior: UnseenPrior) -> None:
     prior.refresh(Shell(), with_color=False)
     assert prior.loss(Shell(thickness=0.1), 8192) > 10 * prior.loss(Shell(), 8192)
