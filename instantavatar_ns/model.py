@@ -1,4 +1,4 @@
-"""InstantAvatar (arXiv 2212.10550) as nerfstudio's model: its `PoseProvider` has the poses, its `Renderer` the pixels."""
+"""InstantAvatar (arXiv 2212.10550) as a model of nerfstudio: `PoseProvider` has its poses, `Renderer` its pixels."""
 
 from __future__ import annotations
 
