@@ -10,6 +10,7 @@ and `truth.npz`. Figures, for each clip under its name; others that the file hol
   the body's joints, pixels, mean and 95th percentile; `person_px`: the person's height
 - `seconds_per_frame`: of all stages; `stage_seconds_per_frame`: of each; `processor_seconds_per_frame`: of all cores
   together, the check and the page included, which other work on the machine does not change
+- of the fitted body: what `benchmarks/data_in_fit.py` measures
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import tyro
 from jaxtyping import Bool, Float
 
 from benchmarks import record
+from benchmarks.data_in_fit import measure_fit
 from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.smpl import JOINT_NAMES
@@ -63,19 +65,19 @@ class DataIn:
     def main(self) -> None:
         """Measure all clips."""
         known = json.loads(self.output.read_text()) if self.output is not None and self.output.is_file() else {}
-        results = known.get("clips", {})
+        results: dict[str, Any] = {}
         with TemporaryDirectory() as temporary:
             for clip in self.clips:
                 record.progress(f"processing {clip.name}")
                 folder = (self.keep or Path(temporary)) / clip.stem
                 made_before, start = folder.exists(), process_time()
                 Process(clip, folder, frames=self.frames, landmark_model=self.landmark_model).main()
-                figures = measure(folder, self.subjects / clip.stem)
+                figures = measure(folder, self.subjects / clip.stem) | measure_fit(folder, self.subjects / clip.stem)
                 if not made_before:
                     figures["processor_seconds_per_frame"] = round((process_time() - start) / figures["frames"], 2)
-                results[clip.stem] = results.get(clip.stem, {}) | figures
+                results[clip.stem] = known.get(clip.stem, {}) | figures
                 record.progress(json.dumps(results[clip.stem]))
-        record.write(self.output, known | record.head("cpu") | {"clips": results})
+        record.write(self.output, known | record.head("cpu") | results)
 
 
 def measure(folder: Path, subject: Path) -> dict[str, Any]:

@@ -92,7 +92,9 @@ def stages_of(clip: Clip, folder: Path, options: ClipOptions) -> list[Stage]:
         else:
             from instantavatar_ns.process.clip_fit import fit_clip
 
-            fit_clip(folder, focal, options.body, options.device, progress)
+            # It reads the tags by itself, and says where a focal length is from.
+            given = focal if options.focal is not None else None
+            fit_clip(folder, given, options.body, options.device, progress)
         return {"focal_given": options.focal is not None}
 
     def split(progress: Progress) -> dict[str, Any]:
