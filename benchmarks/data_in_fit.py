@@ -26,8 +26,9 @@ from scipy.optimize import minimize_scalar
 from scipy.spatial.transform import Rotation
 
 from benchmarks import record
+from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.kinematics import skinned
-from instantavatar_ns.body.model import BodyModel, load_body_model
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import joint_rotations, pose_error
 from instantavatar_ns.data.folder import find_body_file
