@@ -58,7 +58,7 @@ class DataIn:
     landmark_model: Path | None = None
     """Another network than the package's."""
     keep: Path | None = None
-    """Folder that keeps what was made of the clips; what it holds already is not made again."""
+    """Folder for the processed clips; a clip that is there already is not processed again."""
     output: Path | None = None
     """JSON file of the figures."""
 

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import Any
 
 BEFORE, STEP = "callbacks before a step", "step"
-_BLOCKING = ("cudaMemcpy", "cuMemcpyDtoH_v2")  # copies that wait, for want of Async
+_BLOCKING = ("cudaMemcpy", "cuMemcpyDtoH_v2")  # copies that block the host: they are not asynchronous
 _NAME_LENGTH = 160  # of a kernel; those of PyTorch's templates take several lines
 _RUNTIME, _WORK = ("cuda_runtime", "cuda_driver"), ("kernel", "gpu_memcpy", "gpu_memset")
 

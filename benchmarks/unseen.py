@@ -1,4 +1,4 @@
-"""Train on clips that show one side, and evaluate on views of all sides, with and without what is expected of the rest.
+"""Train on clips that show one side, with and without the prior of unseen parts, and evaluate on views of all sides.
 
     python -m benchmarks.unseen --moving path/to/dev-moving --turning path/to/dev-male \
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/unseen.json

@@ -41,7 +41,7 @@ class InstantAvatarModel(Model):
         canonical_occupancy: Where the canonical person is.
         field: Density and colour of the canonical person.
         union_grid: Where training takes samples: what is occupied in any training pose.
-        unseen: What is expected of parts that no training view shows; None where nothing is.
+        unseen: Prior of the parts that no training view shows; None where it is switched off.
     """
 
     config: InstantAvatarModelConfig

@@ -86,7 +86,7 @@ class InstantAvatarModelConfig(ModelConfig):
     depth_loss_mult: Advanced[float] = 0.0
     """Weight of the deviation of depth from its mean over a patch, metres."""
     unseen_loss_mult: float = 1.5
-    """Weight of what is expected of parts that no training view shows: nothing off the body, colours carried on."""
+    """Weight of the prior of parts that no training view shows: close to the body, in colours of seen parts."""
     unseen_color_start: Advanced[int] = 1500
     """Step from which parts that no training view shows take carried-on colours."""
     density_noise_steps: Advanced[int] = 1000

@@ -24,7 +24,7 @@ def composite_triton(
     alpha_threshold: float = 0.0,
     early_stop_eps: float = 0.0,
 ) -> Pixels:
-    """Composite the densest root of every sample; differentiable to density and colour.
+    """Composite the densest root of every sample; differentiable with respect to density and colour.
 
     Args:
         density: Of the canonical roots, 1/metres.

@@ -192,7 +192,7 @@ class Renderer:
         obb_box: OrientedBox | None,
         check: Callable[[], None],
     ) -> dict[str, Tensor]:
-        """An image part by part, for want of memory, as nerfstudio does it."""
+        """Render an image part by part, as nerfstudio does, to save memory."""
         pose, (rays, shape) = self.prepared(body), _camera_rays(camera, obb_box)
         chunks = []
         for origins, directions in zip(*(part.split(rays_per_chunk) for part in rays), strict=True):

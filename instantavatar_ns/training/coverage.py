@@ -63,13 +63,13 @@ def telling_seen_from_unseen(model: InstantAvatarModel) -> Iterator[None]:
     """Let the metrics of each image that is evaluated meanwhile tell apart what the training views saw and what not.
 
     Beside the others there are `unseen_share`, of the person's pixels, and `psnr_seen`, `psnr_unseen`, `lpips_seen` and
-    `lpips_unseen`, as `split_metrics` has them; nothing, where the model knows no coverage.
+    `lpips_unseen`, as `split_metrics` has them; nothing where little is unseen.
 
     Args:
         model: Evaluates the images.
     """
     prior = model.unseen
-    if prior is None or not prior.has_observed:
+    if prior is None or not prior.active:
         yield
         return
     avatar = model.renderer.avatar._replace(field=cast(CanonicalField, SeenField(prior, model.field)))

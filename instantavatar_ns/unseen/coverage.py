@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -55,17 +57,17 @@ class Views:
         return Views(self.camera_to_root[frames], self.focal[frames], self.center[frames], self.width, self.height)
 
 
-def vertex_normals(vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> Float[Tensor, "vertices 3"]:
-    """Unit normals of a mesh's vertices, faces weighted by their areas.
+def surface_normals(
+    vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]
+) -> Float[Tensor, "vertices 3"]:
+    """Unit normals of a mesh's vertices, by trimesh.
 
     Args:
         vertices: Of the mesh, metres.
         faces: Counter-clockwise seen from outside.
     """
-    first, second, third = vertices[faces].unbind(dim=1)
-    normals = torch.linalg.cross(second - first, third - first)
-    total = torch.zeros_like(vertices).index_add_(0, faces.flatten(), normals.repeat_interleave(3, dim=0))
-    return F.normalize(total, dim=-1)
+    mesh = trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
+    return torch.from_numpy(np.array(mesh.vertex_normals)).to(vertices)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ nothing stands off the body by more than a thickness that is measured where the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,13 +24,13 @@ from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
-from instantavatar_ns.unseen.coverage import Coverage, vertex_normals
+from instantavatar_ns.unseen.coverage import Coverage, surface_normals
 
 _SEEN_SHARE = 0.03  # of the frames: a vertex that fewer see counts as unseen
-# Share of unseen vertices from which on something is expected of them. A turn leaves soles and armpits, one in
-# twenty-five; to expect something there as well cost a turning person with corrected poses 1 dB.
+# Share of unseen vertices above which the prior is used. A turn leaves soles and armpits, one vertex in twenty-five,
+# to which the corrections of poses know better.
 _FEW = 0.15
-# Views agree so much that the depth of what they see is hardly known, and fully unknown, to them.
+# Agreement of views from which on the depth of what they see is less well known, and from which on not at all.
 _AGREEING, _FULLY_AGREEING = 0.8, 0.95
 _ONE_SIDED = 0.5  # weight of geometry that is seen from one side only; 1 is that of what is not seen
 
@@ -51,13 +52,13 @@ class Field(Protocol):
 
 
 class UnseenPrior(nn.Module):
-    """What is expected of the field where the training views tell nothing.
+    """Prior of the field where the training views tell nothing.
 
     `observe` is called once before training, `refresh` now and then, `loss` in every step. Buffers keep their
     addresses, so that a CUDA graph of the step stays valid. A checkpoint holds what was seen.
 
     Attributes:
-        active: Whether so much was not seen that something is expected of it; else `loss` need not be called.
+        active: True where much was not seen; else `loss` is left out.
 
     Args:
         vertices: Canonical body, metres.
@@ -80,7 +81,6 @@ class UnseenPrior(nn.Module):
     color_weight: Float[Tensor, ""]
     lower: Float[Tensor, "3"]
     cell: Float[Tensor, "3"]
-    near: Bool[Tensor, "cells"]
 
     def __init__(self, vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"], box: VoxelBox) -> None:
         super().__init__()
@@ -89,16 +89,15 @@ class UnseenPrior(nn.Module):
         self.active = False
         for name in ("share", "agreement"):
             self.register_buffer(name, torch.zeros(len(vertices)))
-        nearest, near = _nearest_vertices(vertices, box)
+        self.box, cells = box, math.prod(box.resolution)
         constants = {
             "vertices": vertices,
-            "normals": vertex_normals(vertices, faces),
+            "normals": surface_normals(vertices, faces),
             "faces": faces,
             "lower": box.lower,
             "cell": (box.upper - box.lower) / torch.tensor(box.resolution).to(box.lower),
-            "nearest": nearest,
-            "near": near,
-            "distribution": torch.zeros(len(nearest), dtype=torch.float64),
+            "nearest": torch.zeros(cells, dtype=torch.long),
+            "distribution": torch.zeros(cells, dtype=torch.float64),
             "mass": torch.zeros(()),
             "geometry_weight": torch.zeros(len(vertices)),
             "unseen": torch.zeros(len(vertices)),
@@ -145,15 +144,21 @@ class UnseenPrior(nn.Module):
     def prepare(self) -> None:
         """Make what follows from the coverage, which `observe` or a checkpoint has set."""
         seen = self.share > _SEEN_SHARE
-        self.completion = Completion(self.vertices, self.faces, seen)
         one_sided = ((self.agreement - _AGREEING) / (_FULLY_AGREEING - _AGREEING)).clamp(0, 1)
         self.geometry_weight.copy_(torch.where(seen, _ONE_SIDED * one_sided, 1.0))
         self.unseen.copy_(~seen)
         self.active = self.has_observed and self.unseen_share > _FEW
-        of_cells = self.geometry_weight[self.nearest].double() * torch.where(self.near, 1.0, _FAR_SHARE)
+        if not self.active:  # then nobody waits for the tables
+            self.completion = None
+            self.mass.zero_()
+            return
+        self.completion = Completion(self.vertices, self.faces, seen)
+        nearest, near = (table.to(seen.device) for table in _nearest_vertices(self.vertices, self.box))
+        self.nearest.copy_(nearest)
+        of_cells = self.geometry_weight[self.nearest].double() * torch.where(near, 1.0, _FAR_SHARE)
         total = of_cells.sum()
         self.distribution.copy_((of_cells / total.clamp(min=1e-12)).cumsum(0))
-        self.mass.copy_(total / self.near.sum())
+        self.mass.copy_(total / near.sum())
 
     @torch.no_grad()
     def refresh(self, field: Field, *, with_color: bool) -> None:
@@ -163,7 +168,7 @@ class UnseenPrior(nn.Module):
             field: The canonical field.
             with_color: Let the loss ask for colours from now on: they must have formed where they are seen.
         """
-        if self.completion is None or not self.active:
+        if self.completion is None:
             return
         thickness, color = self._surface(field)
         thickness = self.completion.smooth(self.completion(thickness[:, None]))

@@ -91,7 +91,7 @@ def test_without_a_compiler_the_driver_is_called(monkeypatch: pytest.MonkeyPatch
 
 
 def test_nothing_is_launched_on_an_empty_grid() -> None:
-    launch(count_kernel, (0,), BLOCK=64)  # would fail for want of arguments
+    launch(count_kernel, (0,), BLOCK=64)  # would fail, as arguments are missing
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -9,7 +9,7 @@ import torch
 import trimesh
 from torch import Tensor
 
-from instantavatar_ns.unseen.coverage import Views, vertex_normals, view_coverage
+from instantavatar_ns.unseen.coverage import Views, surface_normals, view_coverage
 
 DISTANCE, FOCAL, SIZE = 4.0, 500.0, 200
 
@@ -33,7 +33,7 @@ def views_from(angles: list[float]) -> Views:
 def coverage_of(vertices: Tensor, faces: Tensor, angles: list[float], bones: Tensor | None = None):
     weights = torch.ones(len(vertices), 1)
     bones = torch.eye(4).expand(len(angles), 1, 4, 4) if bones is None else bones
-    return view_coverage(vertices, vertex_normals(vertices, faces), weights, bones, views_from(angles))
+    return view_coverage(vertices, surface_normals(vertices, faces), weights, bones, views_from(angles))
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def ball() -> tuple[Tensor, Tensor]:
 
 def test_normals_of_a_ball_point_outwards(ball: tuple[Tensor, Tensor]) -> None:
     vertices, faces = ball
-    torch.testing.assert_close(vertex_normals(vertices, faces), vertices / 0.4, atol=0.01, rtol=0)
+    torch.testing.assert_close(surface_normals(vertices, faces), vertices / 0.4, atol=0.01, rtol=0)
 
 
 def test_front_is_seen_and_the_back_is_not(ball: tuple[Tensor, Tensor]) -> None:
