@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-import trimesh
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -66,6 +65,8 @@ def surface_normals(
         vertices: Of the mesh, metres.
         faces: Counter-clockwise seen from outside.
     """
+    import trimesh  # here: nerfstudio's commands start without it
+
     mesh = trimesh.Trimesh(vertices.cpu().numpy(), faces.cpu().numpy(), process=False)
     return torch.from_numpy(np.array(mesh.vertex_normals)).to(vertices)
 
