@@ -11,6 +11,7 @@ from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
+from instantavatar_ns.export.rigged import RiggedAvatar
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
@@ -49,6 +50,7 @@ class AvatarMesh:
 
     def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
         self.model, self.surface = model, surface
+        self._rigged: tuple[int, RiggedAvatar] | None = None
         self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
         self._world_to_upright[1, 3] = -float(self.posed_vertices(model.poses.rest)[:, 1].min())
@@ -74,7 +76,30 @@ class AvatarMesh:
             motions: Motions of the person.
             texture_size: Height and width of the texture, texels.
         """
-        surface = self.surface
+        rigged = self.rigged(texture_size)
+        rest = make_clip("rest", rest_sequence(self.model.poses.body, self.poses, 0), 1.0, rigged.skeleton)
+        clips = [make_clip(motion.name, motion, motion.fps, rigged.skeleton) for motion in motions]
+        return glb_bytes(
+            rigged.mesh,
+            texture_png=rigged.texture_png,
+            skeleton=rigged.skeleton,
+            rest=rest,
+            clips=clips,
+            dataset_to_upright=self.dataset_to_upright,
+        )
+
+    def rigged(self, texture_size: int) -> RiggedAvatar:
+        """The avatar as formats with a skeleton keep it, bound in the canonical pose; the latest is kept.
+
+        Args:
+            texture_size: Height and width of the texture, texels.
+        """
+        if self._rigged is None or self._rigged[0] != texture_size:
+            self._rigged = texture_size, self._make_rigged(texture_size)
+        return self._rigged[1]
+
+    def _make_rigged(self, texture_size: int) -> RiggedAvatar:
+        surface, body = self.surface, self.model.poses.body
         canonical = torch.from_numpy(surface.vertices).to(self.model.device)
         weights = interpolate(self.model.deformer.skinning_weights, canonical, self.model.deformer.box)
         joints, skinning_weights = strongest_bones(weights.cpu().numpy())
@@ -88,17 +113,7 @@ class AvatarMesh:
             skinning_weights[source],
             unwrapped.faces,
         )
-        skeleton = make_skeleton(self.model.poses.body, self.poses.betas)
-        rest = make_clip("rest", rest_sequence(self.model.poses.body, self.poses, 0), 1.0, skeleton)
-        clips = [make_clip(motion.name, motion, motion.fps, skeleton) for motion in motions]
-        return glb_bytes(
-            mesh,
-            texture_png=png_bytes(texture),
-            skeleton=skeleton,
-            rest=rest,
-            clips=clips,
-            dataset_to_upright=self.dataset_to_upright,
-        )
+        return RiggedAvatar(mesh, png_bytes(texture), make_skeleton(body, self.poses.betas), body.rig.joint_names)
 
     def ply(self, pose: PosedBody) -> bytes:
         """A PLY file of one pose, with a colour per vertex."""

@@ -12,6 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.motions import closed, place
+from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.motion import Motion, load_motion
@@ -19,6 +20,7 @@ from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
+_ANIMATED = ("glb", "usdz")
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
 
@@ -31,12 +33,13 @@ class Export:
 
     load_config: Path
     """The run's config.yml."""
-    format: Literal["glb", "ply", "obj"] = "glb"
-    """"glb": skinned, textured and animated. "ply": one pose, a colour per vertex. "obj": one pose, textured."""
+    format: Literal["glb", "usdz", "ply", "obj"] = "glb"
+    """"glb": skinned, textured and animated. "usdz": the same with one motion, for Apple's phones (needs the extra
+    `usd`). "ply": one pose, a colour per vertex. "obj": one pose, textured."""
     output: Path | None = None
     """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
     motion: tuple[Path, ...] = ()
-    """Motions: the clips of a GLB; for PLY and OBJ the one that --frame counts in."""
+    """Motions: the clips of a GLB, the one clip of a USDZ; for PLY and OBJ the one that --frame counts in."""
     frame: int | None = None
     """For PLY and OBJ: the frame to show, of the motion or else of the training sequence; by default the A-pose."""
     voxel_size: float = 0.005
@@ -66,13 +69,17 @@ class Export:
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
         avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
-        if self.format == "glb":
+        if self.format in _ANIMATED:
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
+        if self.format == "glb":
             files = {output.name: avatar.glb(motions, self.texture_size)}
+        elif self.format == "usdz":
+            rigged = avatar.rigged(self.texture_size)
+            files = {output.name: usdz_bytes(rigged, rigged.clip(motions[0]) if motions else None)}
         elif self.format == "ply":
             files = {output.name: avatar.ply(pose)}
         else:
@@ -91,9 +98,15 @@ class Export:
         if self.output is not None:
             self._check_output(self.output)
         names = [path.stem for path in self.motion]
-        if self.format == "glb":
+        if self.format in _ANIMATED:
             if self.frame is not None:
-                raise InputError("--frame", "expected with --format ply or obj only", "A GLB holds whole motions")
+                found = f"expected with --format ply or obj only, found --format {self.format}"
+                raise InputError("--frame", found, "Leave it out: the file holds whole motions")
+            if self.format == "usdz":
+                check_openusd()
+                if len(self.motion) > 1:
+                    message = f"expected one motion for a USDZ, which holds one clip, found {len(self.motion)}"
+                    raise InputError("--motion", message, "Write a file for each, or a GLB")
             if len(set(names)) < len(names):
                 raise InputError("--motion", f"expected different names, found {', '.join(names)}", "Rename a file")
         elif self.motion and (self.frame is None or len(self.motion) > 1):
