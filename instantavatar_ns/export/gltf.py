@@ -8,6 +8,7 @@ unlit.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pygltflib as gl
@@ -86,6 +87,37 @@ def glb_bytes(
     file.add_material(texture_png)
     file.gltf.animations = [_animation(file, clip, joint_nodes) for clip in clips]
     return file.content()
+
+
+def motion_glb_bytes(skeleton: Skeleton, rest: Clip, clip: Clip) -> bytes:
+    """The content of a GLB file of joints and a clip, without a mesh.
+
+    Args:
+        skeleton: The joints.
+        rest: Their pose where the clip does not play, of one frame, y up.
+        clip: The motion.
+    """
+    file = _File()
+    file.gltf.nodes = _joint_nodes(skeleton, rest, np.eye(4))
+    file.gltf.scenes = [gl.Scene(name="scene", nodes=[0])]
+    file.gltf.scene = 0
+    file.gltf.animations = [_animation(file, clip, [1 + joint for joint in range(len(skeleton.names))])]
+    return file.content()
+
+
+def with_extension(glb: bytes, name: str, content: dict[str, Any]) -> bytes:
+    """A GLB file with an extension of the whole document.
+
+    Args:
+        glb: Content of the file.
+        name: Of the extension.
+        content: What the extension holds.
+    """
+    gltf = gl.GLTF2.load_from_bytes(glb)
+    assert gltf is not None
+    gltf.extensions = {**(gltf.extensions or {}), name: content}
+    gltf.extensionsUsed = [*(gltf.extensionsUsed or []), name]
+    return b"".join(gltf.save_to_bytes())
 
 
 @dataclass

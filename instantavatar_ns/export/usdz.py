@@ -19,7 +19,7 @@ from instantavatar_ns.export.rigged import RiggedAvatar, joint_transforms, skin
 from instantavatar_ns.export.skeleton import BONES_PER_VERTEX, Clip, Skeleton
 from instantavatar_ns.utils.errors import InputError
 
-_ROOT, _TEXTURE = "/avatar", "texture.png"
+_ROOT, _TEXTURE = "/avatar", "./texture.png"
 _RATE = 30.0  # time codes a second of a scene that stands still
 
 
@@ -51,7 +51,7 @@ def usdz_bytes(avatar: RiggedAvatar, clip: Clip | None = None) -> bytes:
 
     with TemporaryDirectory() as name:
         layer, package = Path(name) / "avatar.usdc", Path(name) / "avatar.usdz"
-        layer.with_name(_TEXTURE).write_bytes(avatar.texture_png)
+        (Path(name) / _TEXTURE).write_bytes(avatar.texture_png)
         stage = Usd.Stage.CreateNew(str(layer))
         _write_scene(stage, avatar, clip)
         stage.GetRootLayer().Save()

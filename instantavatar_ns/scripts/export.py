@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -11,8 +11,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
+from instantavatar_ns.export.humanoid import humanoid_bones
 from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
+from instantavatar_ns.export.vrm import VrmMeta, vrm_files, vrma_name
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.motion import Motion, load_motion
@@ -20,7 +22,7 @@ from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
-_ANIMATED = ("glb", "usdz")
+_ANIMATED = ("glb", "vrm", "usdz")
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
 
@@ -33,13 +35,15 @@ class Export:
 
     load_config: Path
     """The run's config.yml."""
-    format: Literal["glb", "usdz", "ply", "obj"] = "glb"
-    """"glb": skinned, textured and animated. "usdz": the same with one motion, for Apple's phones (needs the extra
-    `usd`). "ply": one pose, a colour per vertex. "obj": one pose, textured."""
+    format: Literal["glb", "vrm", "usdz", "ply", "obj"] = "glb"
+    """"glb": skinned, textured and animated. "vrm": VRM 1.0, with its author's terms (--vrm...), and a VRMA file a
+    motion. "usdz": with one motion, for Apple's phones; needs the extra `usd`. "ply": one pose, a colour per vertex.
+    "obj": one pose, textured."""
     output: Path | None = None
     """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
     motion: tuple[Path, ...] = ()
-    """Motions: the clips of a GLB, the one clip of a USDZ; for PLY and OBJ the one that --frame counts in."""
+    """Motions: the clips of a GLB, the files beside a VRM, the one clip of a USDZ; for PLY and OBJ the one that --frame
+    counts in."""
     frame: int | None = None
     """For PLY and OBJ: the frame to show, of the motion or else of the training sequence; by default the A-pose."""
     voxel_size: float = 0.005
@@ -50,6 +54,8 @@ class Export:
     """Height and width of the texture of GLB and OBJ, texels."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """Edits of the motions."""
+    vrm: VrmMeta = field(default_factory=VrmMeta)
+    """Author and terms of a VRM."""
 
     def main(self) -> Path:
         """Export, and return the file's path.
@@ -65,7 +71,10 @@ class Export:
         output = self.output or config_path.with_name(f"avatar.{self.format}")
         from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
 
-        model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
+        config, pipeline, _, _ = eval_setup(config_path, test_mode="inference")
+        model = cast(InstantAvatarModel, pipeline.model)
+        if self.format == "vrm":
+            humanoid_bones(model.poses.body.rig.joint_names)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
         avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
@@ -77,6 +86,9 @@ class Export:
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
         if self.format == "glb":
             files = {output.name: avatar.glb(motions, self.texture_size)}
+        elif self.format == "vrm":
+            meta = replace(self.vrm, name=self.vrm.name or config.experiment_name)
+            files = vrm_files(output.stem, avatar.rigged(self.texture_size), motions, meta)
         elif self.format == "usdz":
             rigged = avatar.rigged(self.texture_size)
             files = {output.name: usdz_bytes(rigged, rigged.clip(motions[0]) if motions else None)}
@@ -87,6 +99,8 @@ class Export:
         write_files(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
+        if len(files) > 1:
+            CONSOLE.print(f"with {', '.join(name for name in files if name != output.name)}", soft_wrap=True)
         return output
 
     def _check(self) -> None:
@@ -95,6 +109,9 @@ class Export:
             if not least <= value <= most:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(flag, f"expected {least} to {most}, found {value}", "Give a number in this range")
+        if self.format != "vrm" and self.vrm != VrmMeta():
+            message = f"expected with --format vrm only, whose files hold terms, found --format {self.format}"
+            raise InputError("--vrm", message, "Leave the terms out, or write a VRM")
         if self.output is not None:
             self._check_output(self.output)
         names = [path.stem for path in self.motion]
@@ -102,6 +119,8 @@ class Export:
             if self.frame is not None:
                 found = f"expected with --format ply or obj only, found --format {self.format}"
                 raise InputError("--frame", found, "Leave it out: the file holds whole motions")
+            if self.format == "vrm":
+                self.vrm.check()
             if self.format == "usdz":
                 check_openusd()
                 if len(self.motion) > 1:
@@ -116,10 +135,14 @@ class Export:
     def _check_output(self, output: Path) -> None:
         if output.suffix != f".{self.format}":
             raise InputError(output, f"expected a name ending in .{self.format}", "Give another --output or --format")
-        for suffix in (".mtl", ".png", ".obj") if self.format == "obj" else (output.suffix,):
-            if output.with_suffix(suffix).exists():
+        suffixes = (".mtl", ".png", ".obj") if self.format == "obj" else (output.suffix,)
+        paths = [output.with_suffix(suffix) for suffix in suffixes]
+        if self.format == "vrm":
+            paths += [output.with_name(vrma_name(output.stem, path.stem)) for path in self.motion]
+        for path in paths:
+            if path.exists():
                 advice = "Give another --output, or delete the file if you no longer need it"
-                raise InputError(output.with_suffix(suffix), "expected no such file yet", advice)
+                raise InputError(path, "expected no such file yet", advice)
 
     def _pose(self, model: InstantAvatarModel, motions: list[Motion]) -> PosedBody:
         """The pose that a PLY or OBJ shows."""
