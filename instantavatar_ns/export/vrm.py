@@ -144,6 +144,7 @@ def vrm_bytes(humanoid: Humanoid, meta: VrmMeta) -> bytes:
         "meta": meta.content(),
         "humanoid": _human_bones(humanoid),
         "firstPerson": {"meshAnnotations": [{"node": mesh_node, "type": "auto"}]},
+        "expressions": {"preset": {}},  # there are none, but three-vrm ignores lookAt where this is missing
         "lookAt": {
             "type": "bone",
             "offsetFromHeadBone": eyes(humanoid).tolist(),
