@@ -1,22 +1,15 @@
 """The GLB in the hands of others: Khronos' validator, and three.js in a browser, which plays a clip."""
 
 import io
-import json
-import shutil
-import subprocess
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from instantavatar_ns.scripts.export import Export
+from tests.npm import gltf_issues, npm_packages
 from tests.viewer.test_live_viewer import CHROMIUM, FLAGS
 
-VALIDATE = """
-const validator = require("gltf-validator"), fs = require("fs");
-validator.validateBytes(new Uint8Array(fs.readFileSync(process.argv[1])))
-  .then((report) => console.log(JSON.stringify(report.issues)));
-"""
 PAGE = """<!doctype html><style>body { margin: 0 }</style><script type="importmap">
 {"imports": {"three": "/three/build/three.module.js", "three/addons/": "/three/examples/jsm/"}}</script>
 <script type="module">
@@ -45,19 +38,7 @@ window.info = { bones: skinned, clips: gltf.animations.map((clip) => [clip.name,
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
     """Folder with the npm packages three and gltf-validator."""
-    if shutil.which("npm") is None or shutil.which("node") is None:
-        pytest.skip("no node and npm on PATH (Debian: apt-get install nodejs npm)")
-    folder = tmp_path_factory.mktemp("npm")
-    (folder / "package.json").write_text("{}")
-    wanted = ["three@0.180", "gltf-validator@2.0.0-dev.3.10"]
-    command = ["npm", "install", "--no-audit", "--no-fund", "--prefer-offline", *wanted]
-    try:
-        finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        pytest.skip("npm could not fetch three and gltf-validator within two minutes")
-    if finished.returncode != 0:
-        pytest.skip(f"npm could not fetch three and gltf-validator: {finished.stderr[-300:]}")
-    return folder
+    return npm_packages(tmp_path_factory.mktemp("npm"), "three@0.180", "gltf-validator@2.0.0-dev.3.10")
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +54,7 @@ def glb(trained_run, demo_subject, tmp_path_factory):
 
 
 def test_validator_finds_nothing(packages, glb):
-    finished = subprocess.run(
-        ["node", "-e", VALIDATE, glb], cwd=packages, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert finished.returncode == 0, finished.stderr
-    issues = json.loads(finished.stdout)
+    issues = gltf_issues(packages, glb)
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
 
 
