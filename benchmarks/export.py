@@ -97,9 +97,9 @@ def render(
 ) -> np.ndarray:
     """Ray-cast a moment of the clip on white from an OpenCV camera in the recording's world, 0 to 1.
 
-    The file's node `avatar` holds the transform from the recording's world to the scene.
+    The extras of the file's node `avatar` hold the transform from the recording's world to the scene.
     """
-    scene_to_world = np.linalg.inv(glb.local_transforms()[0])
+    scene_to_world = np.linalg.inv(np.reshape(glb.json["nodes"][0]["extras"]["dataset_to_scene"], (4, 4)))
     scene_to_camera = world_to_camera @ scene_to_world
     vertices = glb.posed(CLIP, time) @ scene_to_camera[:3, :3].T + scene_to_camera[:3, 3]
     height, width = size

@@ -1,7 +1,8 @@
 """glTF 2.0 in one binary file: a skinned mesh with an unlit texture, its skeleton, and animations.
 
-The mesh is in the canonical pose, in which it is bound. The node `avatar`, above the root joint, turns the dataset's
-world upright: y is up, and the floor lies at y = 0. Colours have the light of the recording in them, so the material is
+The mesh is in the canonical pose, in which it is bound. In the scene y is up, and the floor lies at y = 0. The root
+joint holds where the person is; no node above it is turned, since programs that show the pose of binding, as Blender
+does when a skeleton is edited, would turn that too. Colours have the light of the recording in them, so the material is
 unlit.
 """
 
@@ -14,11 +15,12 @@ import numpy as np
 import pygltflib as gl
 from jaxtyping import Float, Float32, Int, UInt8
 from numpy import ndarray
-from scipy.spatial.transform import Rotation
 
 import instantavatar_ns
-from instantavatar_ns.export.skeleton import Clip, Skeleton
+from instantavatar_ns.export.skeleton import Clip, Skeleton, moved
 
+DATASET_TO_SCENE = "dataset_to_scene"
+"""Key of the extras of the node `avatar`."""
 _COMPONENT = {"float32": gl.FLOAT, "uint8": gl.UNSIGNED_BYTE, "uint32": gl.UNSIGNED_INT}
 _TYPE = {(): gl.SCALAR, (2,): gl.VEC2, (3,): gl.VEC3, (4,): gl.VEC4, (4, 4): gl.MAT4}
 
@@ -61,12 +63,14 @@ def glb_bytes(
         skeleton: The joints.
         rest: The pose, of one frame, that is shown where no clip plays.
         clips: Motions.
-        dataset_to_upright: Rigid transform from the world of `rest` and `clips`.
+        dataset_to_upright: Rigid transform from the world of `rest` and `clips`, which the file notes, row by row, at
+            the node `avatar`.
     """
     file = _File()
     # Node 0 is `avatar`, then come the joints, and last the mesh.
     joint_nodes = [1 + joint for joint in range(len(skeleton.names))]
-    file.gltf.nodes = _joint_nodes(skeleton, rest, dataset_to_upright)
+    file.gltf.nodes = _joint_nodes(skeleton, moved(rest, dataset_to_upright))
+    file.gltf.nodes[0].extras = {DATASET_TO_SCENE: dataset_to_upright.reshape(-1).tolist()}
     file.gltf.nodes.append(gl.Node(name="body", mesh=0, skin=0))
     file.gltf.scenes = [gl.Scene(name="scene", nodes=[0, len(joint_nodes) + 1])]
     file.gltf.scene = 0
@@ -85,7 +89,7 @@ def glb_bytes(
     inverse_bind = file.accessor(skeleton.inverse_bind.transpose(0, 2, 1).astype(np.float32))
     file.gltf.skins = [gl.Skin(name="skeleton", joints=joint_nodes, inverseBindMatrices=inverse_bind, skeleton=1)]
     file.add_material(texture_png)
-    file.gltf.animations = [_animation(file, clip, joint_nodes) for clip in clips]
+    file.gltf.animations = [_animation(file, moved(clip, dataset_to_upright), joint_nodes) for clip in clips]
     return file.content()
 
 
@@ -98,7 +102,7 @@ def motion_glb_bytes(skeleton: Skeleton, rest: Clip, clip: Clip) -> bytes:
         clip: The motion.
     """
     file = _File()
-    file.gltf.nodes = _joint_nodes(skeleton, rest, np.eye(4))
+    file.gltf.nodes = _joint_nodes(skeleton, rest)
     file.gltf.scenes = [gl.Scene(name="scene", nodes=[0])]
     file.gltf.scene = 0
     file.gltf.animations = [_animation(file, clip, [1 + joint for joint in range(len(skeleton.names))])]
@@ -186,10 +190,9 @@ class _File:
         return b"".join(self.gltf.save_to_bytes())
 
 
-def _joint_nodes(skeleton: Skeleton, rest: Clip, dataset_to_upright: Float[ndarray, "4 4"]) -> list[gl.Node]:
+def _joint_nodes(skeleton: Skeleton, rest: Clip) -> list[gl.Node]:
     """Node `avatar` and the joints below it, in the rest pose."""
-    turn = Rotation.from_matrix(dataset_to_upright[:3, :3]).as_quat()
-    root = gl.Node(name="avatar", rotation=turn.tolist(), translation=dataset_to_upright[:3, 3].tolist(), children=[1])
+    root = gl.Node(name="avatar", children=[1])
     nodes = [root]
     for joint, name in enumerate(skeleton.names):
         place = rest.root[0] if joint == 0 else skeleton.offsets[joint]

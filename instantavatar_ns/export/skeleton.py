@@ -8,7 +8,7 @@ are SMPL's rotations at SMPL's offsets, and a motion's rotations are used as the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -93,6 +93,20 @@ def make_clip(name: str, poses: PoseSequence, fps: float, skeleton: Skeleton) ->
     root = skeleton.offsets[0] + poses.transl.double().cpu().numpy()
     times = np.arange(len(root)) / fps
     return Clip(name, times.astype(np.float32), rotations.astype(np.float32), root.astype(np.float32))
+
+
+def moved(clip: Clip, transform: Float[ndarray, "4 4"]) -> Clip:
+    """A clip in another world.
+
+    Args:
+        clip: Any clip.
+        transform: Rigid transform to the other world.
+    """
+    rotations = clip.rotations.copy()
+    # A constant factor leaves each quaternion as near to the one before as it was.
+    rotations[:, 0] = (Rotation.from_matrix(transform[:3, :3]) * Rotation.from_quat(clip.rotations[:, 0])).as_quat()
+    root = clip.root @ transform[:3, :3].T + transform[:3, 3]
+    return replace(clip, rotations=rotations, root=root.astype(np.float32))
 
 
 def strongest_bones(
