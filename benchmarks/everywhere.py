@@ -1,0 +1,214 @@
+"""Write an avatar in every format, and have the files judged by the programs of others.
+
+    python -m benchmarks.everywhere --load-config outputs/dev-male/instant-avatar/run/config.yml \
+        --lpips-backbone path/to/alex_features.pth --output benchmarks/results/everywhere.json
+
+Parts may run on different machines, one after the other, with the same `--files`; each adds its keys to the JSON:
+
+- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included.
+- `novel`: `glb_novel_psnr` and others of `benchmarks/export.py`, which needs a data set with a `novel/` folder.
+- `check`: what validators say of the files: Khronos' for glTF, the rules of `usdchecker`, TypeScript about the types of
+  VRM, and whether three-vrm plays the motions. It needs node, npm's registry, Chromium and usd-core; what is not there
+  is left out.
+- `blender`: what Blender imports. The variable BLENDER_PYTHON names it.
+
+Date, device, commit and command of each part are kept under its name.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any, Literal, get_args, get_type_hints
+
+import numpy as np
+import pytest
+import tyro
+
+from benchmarks import record
+from benchmarks.blender import VARIABLE, import_in_blender, interpreter
+from instantavatar_ns.scripts.export import Export
+
+Part = Literal["export", "novel", "check", "blender"]
+MOTIONS = ("--motion", "walk", "dance")
+VRM_TERMS = (
+    *("--vrm.author", "benchmark", "--vrm.avatar-permission", "onlyAuthor", "--vrm.credit-notation", "required"),
+    *("--vrm.commercial-usage", "personalNonProfit", "--vrm.modification", "prohibited"),
+)
+FORMATS: dict[str, tuple[str, ...]] = {
+    "glb": ("--format", "glb", *MOTIONS),
+    "glb_webp": ("--format", "glb", *MOTIONS, "--texture-format", "webp"),
+    "glb_meshopt": ("--format", "glb", *MOTIONS, "--texture-format", "webp", "--compression", "meshopt"),
+    "vrm": ("--format", "vrm", *MOTIONS, *VRM_TERMS),
+    "usdz": ("--format", "usdz", "--motion", "dance"),
+    "html": ("--format", "html", *MOTIONS),
+    "splat": ("--format", "splat", "--motion", "dance"),
+}
+"""Options of `instant-avatar export` by the names of the keys; those that this version has not are left out."""
+
+
+@dataclass
+class Everywhere:
+    """Benchmark of the export formats."""
+
+    load_config: Path
+    """A run."""
+    output: Path = Path("benchmarks/results/everywhere.json")
+    """JSON to write, or to add to."""
+    files: Path = Path("outputs/benchmark-everywhere")
+    """Folder of the exported files; those of the part `export` are replaced."""
+    parts: tuple[Part, ...] = get_args(Part)
+    """What to do."""
+    lpips_backbone: Path | None = None
+    """AlexNet's convolutions, on machines without network."""
+    voxel_size: float = 0.005
+    """As of every export."""
+    max_faces: int = 30_000
+    """As of every export."""
+
+    def main(self) -> None:
+        """Do the parts, and write the figures after each."""
+        figures = json.loads(self.output.read_text()) if self.output.exists() else {}
+        parts: dict[Part, Callable[[], dict[str, Any]]] = {
+            "export": self.export,
+            "novel": self.novel,
+            "check": self.check,
+            "blender": self.blender,
+        }
+        for part in self.parts:
+            found = parts[part]()
+            if part == "export":
+                figures |= record.head()
+            figures |= found | ({part: record.head()} if found else {})
+            record.write(self.output, figures)
+
+    def export(self) -> dict[str, Any]:
+        """Write the avatar in all formats."""
+        figures = {}
+        shutil.rmtree(self.files, ignore_errors=True)
+        for name, options in available().items():
+            output = self.files / name / f"avatar.{options[1]}"
+            command = [str(Path(sys.executable).with_name("instant-avatar")), "export"]
+            command += ["--load-config", str(self.load_config), "--output", str(output), *options]
+            command += ["--voxel-size", str(self.voxel_size), "--max-faces", str(self.max_faces)]
+            start = monotonic()
+            subprocess.run(command, check=True)
+            figures[f"{name}_s"] = monotonic() - start
+            figures[f"{name}_mb"] = sum(file.stat().st_size for file in output.parent.iterdir()) / 1e6
+            record.progress(f"{name}: {figures[f'{name}_mb']:.2f} MB in {figures[f'{name}_s']:.1f} s")
+        return figures
+
+    def novel(self) -> dict[str, Any]:
+        """Compare the GLB with the novel frames."""
+        from benchmarks.export import ExportBenchmark
+
+        measured = ExportBenchmark(self.load_config, lpips_backbone=self.lpips_backbone).measure()
+        return {name: value for name, value in measured.items() if name.endswith("_psnr")}
+
+    def check(self) -> dict[str, Any]:
+        """Have the files judged."""
+        figures: dict[str, Any] = {}
+        with TemporaryDirectory() as name:
+            for judge in (gltf_errors, vrm_figures, usdz_problems):
+                folder = Path(name) / judge.__name__
+                folder.mkdir()
+                try:
+                    figures |= judge(self.files, folder)
+                except pytest.skip.Exception as reason:
+                    record.progress(f"{judge.__name__} is left out: {reason}")
+        return figures
+
+    def blender(self) -> dict[str, Any]:
+        """Import GLB and VRM into Blender."""
+        blender = interpreter()
+        if blender is None:
+            record.progress(f"Blender is left out: {VARIABLE} names none")
+            return {}
+        found = {}
+        for path in sorted((*self.files.glob("glb/*.glb"), *self.files.glob("vrm/*.vrm"))):
+            imported = import_in_blender(blender, path)
+            found[f"{path.parent.name}_blender"] = {"passes": imported.passes, **asdict(imported)}
+        return found
+
+
+def available() -> dict[str, tuple[str, ...]]:
+    """`FORMATS` that `instant-avatar export` of this version can write."""
+    fields = get_type_hints(Export)
+    formats = get_args(fields["format"])
+
+    def is_known(option: str) -> bool:
+        return not option.startswith("--") or option[2:].partition(".")[0].replace("-", "_") in fields
+
+    return {name: options for name, options in FORMATS.items() if options[1] in formats and all(map(is_known, options))}
+
+
+def gltf_errors(files: Path, folder: Path) -> dict[str, Any]:
+    """Errors and warnings of Khronos' validator, `<format>_gltf_errors` and `<format>_gltf_warnings`.
+
+    Args:
+        files: Folder of the exported files.
+        folder: Empty folder for npm's packages.
+    """
+    from tests.npm import gltf_issues, npm_packages
+
+    npm_packages(folder, "gltf-validator@2.0.0-dev.3.10")
+    figures = {}
+    for path in sorted(file for ending in ("glb", "vrm", "vrma") for file in files.glob(f"*/*.{ending}")):
+        issues = gltf_issues(folder, path.resolve())
+        for kind in ("Errors", "Warnings"):
+            name = f"{path.parent.name}_gltf_{kind.lower()}"
+            figures[name] = figures.get(name, 0) + issues[f"num{kind}"]
+    return figures
+
+
+def vrm_figures(files: Path, folder: Path) -> dict[str, Any]:
+    """What TypeScript says of the VRM, and how far a motion moves its hands in three-vrm, metres.
+
+    Args:
+        files: Folder of the exported files.
+        folder: Empty folder for npm's packages.
+    """
+    from tests.export.three_vrm import PACKAGES, extension_of, three_vrm, type_errors
+    from tests.npm import npm_packages
+
+    (vrm,) = files.glob("vrm/*.vrm")
+    motions = sorted(path.name for path in files.glob("vrm/*.vrma"))
+    types = "types-vrmc-vrm-1.0"
+    npm_packages(folder, *PACKAGES, "typescript@5", f"@pixiv/{types}")
+    said = type_errors(folder, types, "VRMC_vrm", extension_of(vrm, "VRMC_vrm"))
+    moved = {}
+    with three_vrm(folder, vrm.parent.resolve(), vrm.name, motions) as (page, errors):
+        rest = page.evaluate("window.show(null, 0)")
+        for name in motions:
+            posed = page.evaluate("name => window.show(name, 1.0)", name)
+            hands = [np.subtract(posed[hand], rest[hand]) for hand in ("leftHand", "rightHand")]
+            moved[name] = float(np.linalg.norm(hands, axis=1).max())
+            page.screenshot(path=vrm.with_name(f"{Path(name).stem}.png"))
+        page_errors = list(errors)
+    return {"vrm_type_errors": said.splitlines(), "vrm_page_errors": page_errors, "vrm_hands_moved_m": moved}
+
+
+def usdz_problems(files: Path, folder: Path) -> dict[str, Any]:
+    """What the rules of `usdchecker` find in the USDZ.
+
+    Args:
+        files: Folder of the exported files.
+        folder: Is not used.
+    """
+    usd = pytest.importorskip("pxr.Usd", reason="OpenUSD is not installed (pip install usd-core)")
+    validation = pytest.importorskip("pxr.UsdValidation", reason="this usd-core has no UsdValidation")
+    (path,) = files.glob("usdz/*.usdz")
+    rules = validation.ValidationRegistry().GetOrLoadAllValidators()
+    found = validation.ValidationContext(rules).Validate(usd.Stage.Open(str(path)))
+    return {"usdz_problems": [error.GetErrorAsString() for error in found]}
+
+
+if __name__ == "__main__":
+    tyro.cli(Everywhere).main()
