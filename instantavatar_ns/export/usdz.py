@@ -4,6 +4,9 @@ The schema is UsdSkel. A package is an archive without compression whose files s
 writes it. Colours have the light of the recording in them, so the material emits its texture and reflects nothing.
 """
 
+# OpenUSD's modules are compiled and come without types.
+# pyright: reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -114,7 +117,7 @@ def _relative(skeleton: Skeleton, transforms: Float[ndarray, "joints 4 4"]) -> F
 
 
 def _write_mesh(stage: Any, avatar: RiggedAvatar, to_floor: Float[ndarray, "3"]) -> Any:
-    from pxr import Sdf, UsdGeom, UsdSkel, Vt
+    from pxr import Gf, Sdf, UsdGeom, UsdSkel, Vt
 
     source = avatar.mesh
     points = source.positions + to_floor.astype(np.float32)
@@ -132,7 +135,7 @@ def _write_mesh(stage: Any, avatar: RiggedAvatar, to_floor: Float[ndarray, "3"])
     joints = Vt.IntArray.FromNumpy(source.joints.astype(np.int32).reshape(-1))
     binding.CreateJointIndicesPrimvar(False, BONES_PER_VERTEX).Set(joints)
     binding.CreateJointWeightsPrimvar(False, BONES_PER_VERTEX).Set(Vt.FloatArray.FromNumpy(source.weights.reshape(-1)))
-    binding.CreateGeomBindTransformAttr().Set(_identity())
+    binding.CreateGeomBindTransformAttr().Set(Gf.Matrix4d(1.0))
     return mesh
 
 
@@ -182,12 +185,6 @@ def _write_clip(stage: Any, skeleton: Skeleton, clip: Clip) -> Any:
         offsets[0] = clip.root[frame]
         translations.Set(Vt.Vec3fArray.FromNumpy(offsets.copy()), frame)
     return animation
-
-
-def _identity() -> Any:
-    from pxr import Gf
-
-    return Gf.Matrix4d(1.0)
 
 
 def _extent(points: Float[ndarray, "points 3"]) -> Any:

@@ -32,13 +32,13 @@ class VrmMeta:
     author: tuple[str, ...] = ()
     """Names of the authors, the first author first."""
     avatar_permission: Literal["onlyAuthor", "onlySeparatelyLicensedPerson", "everyone"] | None = None
-    """Who may act as this avatar."""
+    """Persons who may act as this avatar."""
     commercial_usage: Literal["personalNonProfit", "personalProfit", "corporation"] | None = None
-    """Who may use it commercially: nobody, persons, or companies too."""
+    """Profit that may be made with it: none, that of persons, or that of companies too."""
     credit_notation: Literal["required", "unnecessary"] | None = None
-    """Whether users must name the author."""
+    """Duty of users to name the author."""
     modification: Literal["prohibited", "allowModification", "allowModificationRedistribution"] | None = None
-    """Whether others may change it, and pass on what they changed."""
+    """Right of others to change it, and to pass on what they changed."""
     allow_redistribution: bool = False
     """Let others pass it on."""
     allow_violent_usage: bool = False

@@ -28,9 +28,10 @@ _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_
 
 @dataclass
 class Export:
-    """Write the avatar as a mesh: a GLB with skeleton, texture and motions, or one pose as PLY or OBJ.
+    """Write the avatar as a mesh: GLB, VRM or USDZ with skeleton, texture and motions, or one pose as PLY or OBJ.
 
-    All are in metres with y up and the floor at y = 0. The GLB's rest pose is the A-pose that the avatar was learnt in.
+    All are in metres with y up and the floor at y = 0. The rest pose is the A-pose that the avatar was learnt in, and
+    VRM's T-pose in a VRM.
     """
 
     load_config: Path
