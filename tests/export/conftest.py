@@ -1,23 +1,26 @@
-"""The free body as an exported avatar, with which formats with a skeleton are tested without training."""
+"""The free body as an exported avatar, with which formats with a skeleton are tested without training.
+
+What a machine may lack is imported in the fixtures: tests can be skipped, this file cannot.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-import trimesh
-
-from instantavatar_ns.body.canonical import canonical_vertices
-from instantavatar_ns.export.gltf import SkinnedMesh
-from instantavatar_ns.export.mesh_files import png_bytes
-from instantavatar_ns.export.rigged import RiggedAvatar
-from instantavatar_ns.export.skeleton import make_skeleton, strongest_bones
-from instantavatar_ns.motion.motion import load_motion
-from tests.avatars import BETAS
 
 
 @pytest.fixture(scope="session")
-def rigged(small_avatar) -> RiggedAvatar:
-    """The free body, bound in its A-pose, with a texture of noise."""
+def rigged(small_avatar):
+    """The free body, bound in its A-pose, with a texture of noise (`RiggedAvatar`)."""
+    import trimesh
+
+    from instantavatar_ns.body.canonical import canonical_vertices
+    from instantavatar_ns.export.gltf import SkinnedMesh
+    from instantavatar_ns.export.mesh_files import png_bytes
+    from instantavatar_ns.export.rigged import RiggedAvatar
+    from instantavatar_ns.export.skeleton import make_skeleton, strongest_bones
+    from tests.avatars import BETAS
+
     body = small_avatar.body
     vertices, faces = canonical_vertices(body, BETAS).numpy(), body.faces.numpy()
     normals = trimesh.Trimesh(vertices, faces, process=False).vertex_normals.astype(np.float32)
@@ -30,5 +33,6 @@ def rigged(small_avatar) -> RiggedAvatar:
 @pytest.fixture(scope="session")
 def walk():
     """A second of the motion `walk`, in its own world."""
-    motion = load_motion(Path("walk"))
-    return motion.rows(slice(0, 30))
+    from instantavatar_ns.motion.motion import load_motion
+
+    return load_motion(Path("walk")).rows(slice(0, 30))
