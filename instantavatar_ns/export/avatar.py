@@ -11,6 +11,7 @@ from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
+from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
@@ -45,10 +46,12 @@ class AvatarMesh:
     Args:
         model: A trained model.
         surface: Its surface, from `model_surface`.
+        photographs: Frames whose colours textures take where they show the surface; without them, and where they do
+            not, it is the field's.
     """
 
-    def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
-        self.model, self.surface = model, surface
+    def __init__(self, model: InstantAvatarModel, surface: Surface, photographs: Photographs | None = None) -> None:
+        self.model, self.surface, self.photographs = model, surface, photographs
         self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
         self._world_to_upright[1, 3] = -float(self.posed_vertices(model.poses.rest)[:, 1].min())
@@ -119,7 +122,16 @@ class AvatarMesh:
 
     def _textured(self, size: int) -> tuple[UnwrappedSurface, UInt8[ndarray, "size size 3"]]:
         unwrapped = unwrap(self.surface, size)
-        return unwrapped, bake(self._shade, self.surface, unwrapped, size)
+        photographed = None if self.photographs is None else self._photographed
+        return unwrapped, bake(self._shade, self.surface, unwrapped, size, photographed)
+
+    @torch.no_grad()
+    def _photographed(self, places: Places) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        assert self.photographs is not None
+        device = self.model.device
+        vertices, faces = (torch.from_numpy(array).to(device) for array in (self.surface.vertices, self.surface.faces))
+        posed = torch.stack([self.model.deformer.skin(vertices, bones) for bones in self.photographs.bone_transforms])
+        return photographed_colors(self.photographs, posed, faces.long(), places.to(device))
 
     def _shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         return self.model.field(points.to(self.model.device))

@@ -10,8 +10,11 @@ import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.posed import PosedBody
+from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
+from instantavatar_ns.export.compression import check_meshoptimizer, with_packed_buffers, with_webp_texture
 from instantavatar_ns.export.motions import closed, place
+from instantavatar_ns.export.photographs import Photographs
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.motion import Motion, load_motion
@@ -45,6 +48,12 @@ class Export:
     """Triangles to keep."""
     texture_size: int = 1024
     """Height and width of the texture of GLB and OBJ, texels."""
+    texture_format: Literal["png", "webp"] = "png"
+    """Of a GLB: "webp" is a quarter as large, and not read by Blender before 4.0 and some engines."""
+    compression: Literal["none", "meshopt"] = "none"
+    """Of a GLB: "meshopt" packs mesh and clips to a third, for browsers; needs the extra `meshopt`."""
+    colors: Literal["photographs", "field"] = "photographs"
+    """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """Edits of the motions."""
 
@@ -62,17 +71,20 @@ class Export:
         output = self.output or config_path.with_name(f"avatar.{self.format}")
         from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
 
-        model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
+        pipeline = eval_setup(config_path, test_mode="inference")[1]
+        model = cast(InstantAvatarModel, pipeline.model)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
-        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
+        frames = cast(AvatarDataManager, pipeline.datamanager).train_frames
+        photographs = Photographs.of_training(frames, model) if self.colors == "photographs" else None
+        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces), photographs)
         if self.format == "glb":
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
-            files = {output.name: avatar.glb(motions, self.texture_size)}
+            files = {output.name: self._smaller(avatar.glb(motions, self.texture_size))}
         elif self.format == "ply":
             files = {output.name: avatar.ply(pose)}
         else:
@@ -82,12 +94,24 @@ class Export:
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
         return output
 
+    def _smaller(self, glb: bytes) -> bytes:
+        if self.texture_format == "webp":
+            glb = with_webp_texture(glb)
+        return with_packed_buffers(glb) if self.compression == "meshopt" else glb
+
     def _check(self) -> None:
         for option, (least, most) in _RANGES.items():
             value = getattr(self, option)
             if not least <= value <= most:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(flag, f"expected {least} to {most}, found {value}", "Give a number in this range")
+        for option, usual in (("texture_format", "png"), ("compression", "none")):
+            value = getattr(self, option)
+            if value != usual and self.format != "glb":
+                flag = "--" + option.replace("_", "-")
+                raise InputError(flag, f"expected {usual} with --format {self.format}, found {value}", "Leave it out")
+        if self.compression == "meshopt":
+            check_meshoptimizer()
         if self.output is not None:
             self._check_output(self.output)
         names = [path.stem for path in self.motion]
