@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.body.posed import PosedBody, rest_sequence
@@ -34,8 +37,25 @@ def model_surface(model: InstantAvatarModel, voxel_size: float, max_faces: int) 
         InputError: The model has not been trained enough to have a surface.
     """
     return extract_surface(
-        lambda points: model.field.density(points)[0], model.canonical_occupancy, voxel_size, max_faces
+        lambda points: model.field.density(points)[0],
+        model.canonical_occupancy,
+        voxel_size,
+        max_faces,
+        unseen_points(model),
     )
+
+
+def unseen_points(model: InstantAvatarModel) -> Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]] | None:
+    """Which canonical points lie next to a vertex of the body that no training view shows; None where it is not known.
+
+    Args:
+        model: A trained model.
+    """
+    prior = model.unseen
+    if prior is None or not prior.has_observed:
+        return None
+    tree, unseen = KDTree(prior.vertices.cpu().numpy()), prior.unseen.cpu().numpy() > 0
+    return lambda points: unseen[tree.query(points, workers=-1)[1]]
 
 
 class AvatarMesh:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Integer, Shaped
 from numpy import ndarray
 from PIL import Image
 
@@ -27,7 +27,8 @@ _WEBP_QUALITY = 90
 _DTYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _COMPONENTS = {np.dtype(dtype): number for number, dtype in _DTYPES.items()}
 _SHAPES = {"SCALAR": (), "VEC2": (2,), "VEC3": (3,), "VEC4": (4,), "MAT4": (4, 4)}
-_ARRAY_BUFFER, _INDEX_BUFFER = 34962, 34963
+_BITS = {"NORMAL": np.int8, "TANGENT": np.int8, "TEXCOORD_0": np.uint16}
+_ARRAY_BUFFER = 34962
 _ALIGNMENT = 4  # bytes between rows of an array that is packed
 
 Document = dict[str, Any]
@@ -70,26 +71,24 @@ def with_packed_buffers(content: bytes) -> bytes:
     for primitive in _primitives(document):
         _reorder(primitive, arrays, meshopt)
     _quantize(document, arrays)
-    packed, data, indices = [], [], {primitive["indices"] for primitive in _primitives(document)}
-    unpacked_size = 0
+    triangles = {primitive["indices"] for primitive in _primitives(document)}
+    packed, data, unpacked_size = [], [], 0
     for number, (accessor, array) in enumerate(zip(document["accessors"], arrays, strict=True)):
-        rows, mode = (array[:, None], "TRIANGLES") if number in indices else (_rows(array), "ATTRIBUTES")
+        rows = _rows(array)
         stride = rows.shape[1] * rows.itemsize
+        extension: Document = {"buffer": 0, "byteStride": stride, "count": len(rows)}
         view = {"buffer": 1, "byteOffset": unpacked_size, "byteLength": rows.nbytes}
-        if old_target := document["bufferViews"][accessor["bufferView"]].get("target"):
-            view["target"] = old_target
-            if old_target == _ARRAY_BUFFER:
-                view["byteStride"] = stride
-        extension = {"buffer": 0, "byteStride": stride, "count": len(rows), "mode": mode}
-        view["extensions"] = {MESHOPT: extension}
-        encoded = (
-            meshopt.encode_index_buffer(array, len(array), int(array.max()) + 1)
-            if mode == "TRIANGLES"
-            else meshopt.encode_vertex_buffer(rows, len(rows), stride)
-        )
+        if number in triangles:
+            extension["mode"] = "TRIANGLES"
+            data.append(meshopt.encode_index_buffer(array, len(array), int(array.max()) + 1))
+        else:
+            extension["mode"] = "ATTRIBUTES"
+            data.append(meshopt.encode_vertex_buffer(rows, len(rows), stride))
+        if target := document["bufferViews"][accessor["bufferView"]].get("target"):
+            view["target"] = target
+            view |= {"byteStride": stride} if target == _ARRAY_BUFFER else {}
         accessor["bufferView"] = len(packed)
-        packed.append(view)
-        data.append(encoded)
+        packed.append(view | {"extensions": {MESHOPT: extension}})
         unpacked_size += rows.nbytes + -rows.nbytes % _ALIGNMENT
     for image in document.get("images", []):
         data.append(views[image["bufferView"]])
@@ -152,7 +151,8 @@ def _array(accessor: Document, content: bytes) -> Shaped[ndarray, "rows ..."]:
 def _rows(array: Shaped[ndarray, "rows ..."]) -> Shaped[ndarray, "rows values"]:
     """An array's rows, flat, with zeros up to a multiple of four bytes."""
     flat = array.reshape(len(array), -1)
-    return np.pad(flat, ((0, 0), (0, -flat.shape[1] % max(1, _ALIGNMENT // flat.itemsize))))
+    values = 1 if array.ndim == 1 else max(1, _ALIGNMENT // flat.itemsize)  # indices and times have no gaps
+    return np.pad(flat, ((0, 0), (0, -flat.shape[1] % values)))
 
 
 def _reorder(primitive: Document, arrays: list[ndarray], meshopt: Any) -> None:
@@ -172,45 +172,52 @@ def _reorder(primitive: Document, arrays: list[ndarray], meshopt: Any) -> None:
 
 def _quantize(document: Document, arrays: list[ndarray]) -> None:
     """Replace arrays by ones of fewer bits, and describe them in their accessors."""
-    for skin in document["skins"]:
-        (mesh,) = {node["mesh"] for node in document["nodes"] if node.get("skin") == document["skins"].index(skin)}
-        (position,) = {p["attributes"]["POSITION"] for p in document["meshes"][mesh]["primitives"]}
-        arrays[position], cube_to_mesh = _in_cube(arrays[position])
-        bind = skin["inverseBindMatrices"]
-        arrays[bind] = (cube_to_mesh.T.astype(np.float32)[None] @ arrays[bind]).astype(np.float32)  # columns are rows
-        # Rounding must not touch the row that every reader takes for granted.
-        arrays[bind][:, :, 3] = [0.0, 0.0, 0.0, 1.0]
-    for primitive in _primitives(document):
-        for name, number in primitive["attributes"].items():
-            if name in ("NORMAL", "TANGENT"):
-                arrays[number] = _integers(arrays[number], np.int8)
-            elif name == "TEXCOORD_0":
-                arrays[number] = _integers(arrays[number], np.uint16)
-            elif name == "WEIGHTS_0":
-                arrays[number] = _weights(arrays[number])
-    for animation in document.get("animations", []):
-        rotations = {c["sampler"] for c in animation["channels"] if c["target"]["path"] == "rotation"}
-        for sampler in rotations:
-            number = animation["samplers"][sampler]["output"]
-            arrays[number] = _integers(arrays[number], np.int16)
+    for quantize in (_quantize_positions, _quantize_attributes, _quantize_rotations):
+        for number in quantize(document, arrays):
+            document["accessors"][number]["normalized"] = True
     for accessor, array in zip(document["accessors"], arrays, strict=True):
         accessor.update(componentType=_COMPONENTS[array.dtype], count=len(array))
         if "min" in accessor:
             flat = array.reshape(len(array), -1)
             accessor["min"], accessor["max"] = flat.min(axis=0).tolist(), flat.max(axis=0).tolist()
+
+
+def _quantize_positions(document: Document, arrays: list[ndarray]) -> Iterator[int]:
+    """Quantize the positions of skinned meshes; yields the numbers of their accessors."""
+    for node in document["nodes"]:
+        if "skin" in node:
+            (primitive,) = document["meshes"][node["mesh"]]["primitives"]
+            number, bind = primitive["attributes"]["POSITION"], document["skins"][node["skin"]]["inverseBindMatrices"]
+            arrays[number], cube_to_mesh = _in_cube(arrays[number])
+            # Stored column by column, that is, transposed.
+            arrays[bind] = (cube_to_mesh.T @ arrays[bind]).astype(np.float32)
+            yield number
+
+
+def _quantize_attributes(document: Document, arrays: list[ndarray]) -> Iterator[int]:
+    """Quantize what else vertices have; yields the numbers of the accessors."""
     for primitive in _primitives(document):
-        joints, weights = (primitive["attributes"][name] for name in ("JOINTS_0", "WEIGHTS_0"))
+        attributes = primitive["attributes"]
+        for name in attributes.keys() & _BITS.keys():
+            arrays[attributes[name]] = _integers(arrays[attributes[name]], _BITS[name])
+            yield attributes[name]
+        joints, weights = attributes["JOINTS_0"], attributes["WEIGHTS_0"]
+        arrays[weights] = _weights(arrays[weights])
         arrays[joints] = np.where(arrays[weights] > 0, arrays[joints], 0).astype(arrays[joints].dtype)
-        for name in ("POSITION", "NORMAL", "TANGENT", "TEXCOORD_0", "WEIGHTS_0"):
-            if name in primitive["attributes"]:
-                document["accessors"][primitive["attributes"][name]]["normalized"] = True
+        yield weights
+
+
+def _quantize_rotations(document: Document, arrays: list[ndarray]) -> Iterator[int]:
+    """Quantize the quaternions of clips; yields the numbers of their accessors."""
     for animation in document.get("animations", []):
-        for sampler in animation["samplers"]:
-            if arrays[sampler["output"]].dtype == np.int16:
-                document["accessors"][sampler["output"]]["normalized"] = True
+        for channel in animation["channels"]:
+            if channel["target"]["path"] == "rotation":
+                number = animation["samplers"][channel["sampler"]]["output"]
+                arrays[number] = _integers(arrays[number], np.int16)
+                yield number
 
 
-def _in_cube(positions: Float[ndarray, "n 3"]) -> tuple[Int[ndarray, "n 3"], Float[ndarray, "4 4"]]:
+def _in_cube(positions: Float[ndarray, "n 3"]) -> tuple[Integer[ndarray, "n 3"], Float[ndarray, "4 4"]]:
     """Positions in the smallest cube around them, as signed 16-bit numbers, and the way back to metres."""
     lower, upper = positions.min(axis=0).astype(np.float64), positions.max(axis=0).astype(np.float64)
     center, half = (lower + upper) / 2, float((upper - lower).max()) / 2
@@ -219,14 +226,14 @@ def _in_cube(positions: Float[ndarray, "n 3"]) -> tuple[Int[ndarray, "n 3"], Flo
     return _integers((positions - center) / half, np.int16), cube_to_mesh
 
 
-def _integers(values: Float[ndarray, "*shape"], dtype: type[np.integer]) -> Int[ndarray, "*shape"]:
+def _integers(values: Float[ndarray, "*shape"], dtype: type[np.integer]) -> Integer[ndarray, "*shape"]:
     """glTF's normalized integers: the largest one is 1."""
     largest = np.iinfo(dtype).max
     least = -largest if np.iinfo(dtype).min < 0 else 0
     return np.round(values.astype(np.float64) * largest).clip(least, largest).astype(dtype)
 
 
-def _weights(weights: Float[ndarray, "n 4"]) -> Int[ndarray, "n 4"]:
+def _weights(weights: Float[ndarray, "n 4"]) -> Integer[ndarray, "n 4"]:
     """Skinning weights as 16-bit numbers that sum to 1 exactly: the largest one takes what rounding leaves."""
     whole = np.iinfo(np.uint16).max
     rounded = np.round(weights.astype(np.float64) * whole).astype(np.int64)

@@ -5,6 +5,8 @@ opacity and smoothed by a voxel; the surface is where two centimetres are half o
 this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
 at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
 sampled band is solid.
+
+Where no training view looked, the density is a guess: bumps there are no detail, and are smoothed away.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from jaxtyping import Bool, Float, Float32, Int
 from nerfstudio.utils.rich_utils import CONSOLE
 from numpy import ndarray
 from rich.progress import track
-from scipy import ndimage
+from scipy import ndimage, sparse
 from skimage.measure import marching_cubes
 from torch import Tensor
 
@@ -35,9 +37,12 @@ _BAND = 2  # coarse samples to each side of the surface near which the density i
 _SMOOTHING = 1.0  # standard deviation, voxels
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
-_TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
+_TAUBIN = {"lamb": 0.5, "nu": 0.53}
+_STEPS, _STEPS_UNSEEN = 10, 150  # the latter leave no bumps that are shorter than some 15 edges
+_FADE = 10  # edges over which smoothing fades from what was not seen to what was
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+Unseen = Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,9 @@ class Surface:
     normals: Float[ndarray, "vertices 3"]
 
 
-def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size: float, max_faces: int) -> Surface:
+def extract_surface(
+    density: Density, occupancy: CanonicalOccupancy, voxel_size: float, max_faces: int, unseen: Unseen | None = None
+) -> Surface:
     """Mesh the largest solid part of a density.
 
     Args:
@@ -63,6 +70,7 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
         occupancy: Where it may be above zero.
         voxel_size: Distance of the samples, metres.
         max_faces: Triangles to keep at most.
+        unseen: Which canonical points no training view shows; None where that is not known.
 
     Raises:
         InputError: Nothing is opaque: the field has not been trained enough. Or so few triangles do not hold the shape.
@@ -85,10 +93,28 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
     grid = np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
-    trimesh.smoothing.filter_taubin(mesh, **_TAUBIN)
+    smooth(mesh, unseen)
     mesh = decimate(mesh, max_faces)
     vertices, normals = mesh.vertices.astype(np.float32), mesh.vertex_normals.astype(np.float32)
     return Surface(vertices, mesh.faces.astype(np.int32), normals)
+
+
+def smooth(mesh: trimesh.Trimesh, unseen: Unseen | None = None) -> None:
+    """Take the steps of the voxels off a mesh, and all bumps where it was not seen, in place.
+
+    Args:
+        mesh: Canonical surface.
+        unseen: Which points no training view shows.
+    """
+    neighbors = trimesh.smoothing.laplacian_calculation(mesh)
+    trimesh.smoothing.filter_taubin(mesh, iterations=_STEPS, laplacian_operator=neighbors, **_TAUBIN)
+    amount = np.zeros(len(mesh.vertices)) if unseen is None else unseen(np.asarray(mesh.vertices)).astype(float)
+    if amount.any():
+        for _ in range(_FADE):
+            amount = neighbors @ amount
+        still = sparse.eye(len(amount)) - sparse.diags(amount)
+        moving = sparse.csr_matrix(still + sparse.diags(amount) @ neighbors)
+        trimesh.smoothing.filter_taubin(mesh, iterations=_STEPS_UNSEEN, laplacian_operator=moving, **_TAUBIN)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
+from instantavatar_ns.export.bone_names import with_mixamo_names
 from instantavatar_ns.export.compression import check_meshoptimizer, with_packed_buffers, with_webp_texture
 from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.export.photographs import Photographs
@@ -52,6 +53,8 @@ class Export:
     """Of a GLB: "webp" is a quarter as large, and not read by Blender before 4.0 and some engines."""
     compression: Literal["none", "meshopt"] = "none"
     """Of a GLB: "meshopt" packs mesh and clips to a third, for browsers; needs the extra `meshopt`."""
+    bone_names: Literal["smpl", "mixamo"] = "smpl"
+    """Of a GLB: SMPL's "left_hip", or Mixamo's "LeftUpLeg", by which engines find motions for the skeleton."""
     colors: Literal["photographs", "field"] = "photographs"
     """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
@@ -84,7 +87,7 @@ class Export:
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
-            files = {output.name: self._smaller(avatar.glb(motions, self.texture_size))}
+            files = {output.name: self._finished(avatar.glb(motions, self.texture_size))}
         elif self.format == "ply":
             files = {output.name: avatar.ply(pose)}
         else:
@@ -94,7 +97,9 @@ class Export:
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
         return output
 
-    def _smaller(self, glb: bytes) -> bytes:
+    def _finished(self, glb: bytes) -> bytes:
+        if self.bone_names == "mixamo":
+            glb = with_mixamo_names(glb)
         if self.texture_format == "webp":
             glb = with_webp_texture(glb)
         return with_packed_buffers(glb) if self.compression == "meshopt" else glb
@@ -105,7 +110,7 @@ class Export:
             if not least <= value <= most:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(flag, f"expected {least} to {most}, found {value}", "Give a number in this range")
-        for option, usual in (("texture_format", "png"), ("compression", "none")):
+        for option, usual in (("texture_format", "png"), ("compression", "none"), ("bone_names", "smpl")):
             value = getattr(self, option)
             if value != usual and self.format != "glb":
                 flag = "--" + option.replace("_", "-")
