@@ -14,6 +14,7 @@ from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
+from instantavatar_ns.export.normal_map import bake_normals
 from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
@@ -139,6 +140,14 @@ class AvatarMesh:
         unwrapped, texture = self._textured(texture_size)
         vertices = self.posed_vertices(pose)[unwrapped.source]
         return obj_files(name, vertices, unwrapped.faces, unwrapped.uv, texture)
+
+    def normal_map(self, size: int) -> UInt8[ndarray, "size size 3"]:
+        """Relief of the surface before decimation, laid out as the texture is.
+
+        Args:
+            size: Height and width, texels.
+        """
+        return bake_normals(self.surface, unwrap(self.surface, size), size)
 
     def _textured(self, size: int) -> tuple[UnwrappedSurface, UInt8[ndarray, "size size 3"]]:
         unwrapped = unwrap(self.surface, size)

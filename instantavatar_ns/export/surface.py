@@ -12,7 +12,7 @@ Where no training view looked, the density is a guess: bumps there are no detail
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from numpy import ndarray
 from rich.progress import track
 from scipy import ndimage, sparse
+from scipy.spatial import KDTree
 from skimage.measure import marching_cubes
 from torch import Tensor
 
@@ -53,11 +54,27 @@ class Surface:
         vertices: Positions, metres.
         faces: Triangles, counter-clockwise seen from outside.
         normals: Unit normals at the vertices, outwards.
+        dense_points: Vertices before decimation, metres; none where there was none.
+        dense_point_normals: Unit normals there.
     """
 
     vertices: Float[ndarray, "vertices 3"]
     faces: Int[ndarray, "faces 3"]
     normals: Float[ndarray, "vertices 3"]
+    dense_points: Float[ndarray, "dense 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    dense_point_normals: Float[ndarray, "dense 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+
+    def dense_normals(self, points: Float[ndarray, "n 3"], neighbors: int) -> Float[ndarray, "n 3"]:
+        """Unit normals of the surface before decimation.
+
+        Args:
+            points: On the decimated surface, metres.
+            neighbors: Nearest vertices whose normals are averaged, the nearer the more.
+        """
+        distance, nearest = KDTree(self.dense_points).query(points, k=neighbors, workers=-1)
+        weights = 1 / (np.asarray(distance) + 1e-4)
+        mean = (self.dense_point_normals[nearest] * weights[..., None]).sum(axis=1)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
 def extract_surface(
@@ -94,9 +111,10 @@ def extract_surface(
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
     smooth(mesh, unseen)
+    dense = mesh.vertices.astype(np.float32), mesh.vertex_normals.astype(np.float32)
     mesh = decimate(mesh, max_faces)
     vertices, normals = mesh.vertices.astype(np.float32), mesh.vertex_normals.astype(np.float32)
-    return Surface(vertices, mesh.faces.astype(np.int32), normals)
+    return Surface(vertices, mesh.faces.astype(np.int32), normals, *dense)
 
 
 def smooth(mesh: trimesh.Trimesh, unseen: Unseen | None = None) -> None:

@@ -14,7 +14,9 @@ from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.bone_names import with_mixamo_names
 from instantavatar_ns.export.compression import check_meshoptimizer, with_packed_buffers, with_webp_texture
+from instantavatar_ns.export.mesh_files import png_bytes
 from instantavatar_ns.export.motions import closed, place
+from instantavatar_ns.export.normal_map import with_normal_map
 from instantavatar_ns.export.photographs import Photographs
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
@@ -23,6 +25,7 @@ from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
+_OF_GLB = (("material", "unlit"), ("texture_format", "png"), ("compression", "none"), ("bone_names", "smpl"))
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
 
@@ -49,6 +52,8 @@ class Export:
     """Triangles to keep."""
     texture_size: int = 1024
     """Height and width of the texture of GLB and OBJ, texels."""
+    material: Literal["unlit", "lit"] = "unlit"
+    """Of a GLB: "unlit" shows colours as recorded; "lit" lets programs light them once more, and has a normal map."""
     texture_format: Literal["png", "webp"] = "png"
     """Of a GLB: "webp" is a quarter as large, and not read by Blender before 4.0 and some engines."""
     compression: Literal["none", "meshopt"] = "none"
@@ -87,7 +92,7 @@ class Export:
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
-            files = {output.name: self._finished(avatar.glb(motions, self.texture_size))}
+            files = {output.name: self._finished(avatar.glb(motions, self.texture_size), avatar)}
         elif self.format == "ply":
             files = {output.name: avatar.ply(pose)}
         else:
@@ -97,7 +102,9 @@ class Export:
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
         return output
 
-    def _finished(self, glb: bytes) -> bytes:
+    def _finished(self, glb: bytes, avatar: AvatarMesh) -> bytes:
+        if self.material == "lit":
+            glb = with_normal_map(glb, png_bytes(avatar.normal_map(self.texture_size)))
         if self.bone_names == "mixamo":
             glb = with_mixamo_names(glb)
         if self.texture_format == "webp":
@@ -110,7 +117,7 @@ class Export:
             if not least <= value <= most:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(flag, f"expected {least} to {most}, found {value}", "Give a number in this range")
-        for option, usual in (("texture_format", "png"), ("compression", "none"), ("bone_names", "smpl")):
+        for option, usual in _OF_GLB:
             value = getattr(self, option)
             if value != usual and self.format != "glb":
                 flag = "--" + option.replace("_", "-")

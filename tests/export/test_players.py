@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from instantavatar_ns.export.compression import with_packed_buffers, with_webp_texture
+from instantavatar_ns.export.mesh_files import png_bytes
+from instantavatar_ns.export.normal_map import with_normal_map
 from instantavatar_ns.scripts.export import Export
 from tests.viewer.test_live_viewer import CHROMIUM, FLAGS
 
@@ -22,10 +25,11 @@ PAGE = """<!doctype html><style>body { margin: 0 }</style><script type="importma
 <script type="module">
 import * as THREE from "three";
 import { GLTFLoader } from "three/addons/loaders/GLTFLoader.js";
-const gltf = await new GLTFLoader().loadAsync("/avatar.glb");
+import { MeshoptDecoder } from "three/addons/libs/meshopt_decoder.module.js";
+const gltf = await new GLTFLoader().setMeshoptDecoder(MeshoptDecoder).loadAsync("/avatar.glb");
 const scene = new THREE.Scene(), camera = new THREE.PerspectiveCamera(35, 1, 0.1, 20);
 scene.background = new THREE.Color("white");
-scene.add(gltf.scene);
+scene.add(gltf.scene, new THREE.HemisphereLight("white", "grey", 2));
 camera.position.set(0, 1, 4);
 camera.lookAt(0, 0.9, 0);
 const renderer = new THREE.WebGLRenderer({ antialias: true, preserveDrawingBuffer: true });
@@ -61,7 +65,7 @@ def packages(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def glb(trained_run, demo_subject, tmp_path_factory):
+def plain_glb(trained_run, demo_subject, tmp_path_factory):
     return Export(
         load_config=trained_run / "config.yml",
         output=tmp_path_factory.mktemp("glb") / "avatar.glb",
@@ -70,6 +74,19 @@ def glb(trained_run, demo_subject, tmp_path_factory):
         max_faces=4000,
         texture_size=256,
     ).main()
+
+
+@pytest.fixture(scope="module", params=["plain", "packed"])
+def glb(request, plain_glb):
+    """The file as it is, and lit, with everything that makes it smaller."""
+    if request.param == "plain":
+        return plain_glb
+    pytest.importorskip("meshoptimizer", reason="the extra `meshopt` is not installed")
+    packed = plain_glb.with_name("packed.glb")
+    flat = png_bytes(np.full((16, 16, 3), (128, 128, 255), np.uint8))
+    lit = with_normal_map(plain_glb.read_bytes(), flat)
+    packed.write_bytes(with_packed_buffers(with_webp_texture(lit)))
+    return packed
 
 
 def test_validator_finds_nothing(packages, glb):
