@@ -36,7 +36,8 @@ def bake_normals(surface: Surface, unwrapped: UnwrappedSurface, size: int) -> UI
     tangent = (_tangents(surface, unwrapped)[corners] * weights).sum(axis=1)
     tangent = _unit(tangent - (tangent * normal).sum(axis=1, keepdims=True) * normal)
     dense = surface.dense_normals(points, _NEIGHBORS)
-    axes = np.stack([tangent, np.cross(normal, tangent), normal], axis=1)
+    upwards = _handedness(unwrapped)[face[covered]][:, None] * np.cross(normal, tangent)
+    axes = np.stack([tangent, upwards, normal], axis=1)
     inside = np.einsum("nrc,nc->nr", axes, dense)
     inside[:, 2] = inside[:, 2].clip(min=0.1)  # what faces inwards is no relief
     texture = np.zeros((size, size, 3), np.uint8)
@@ -82,6 +83,12 @@ def _tangents(surface: Surface, unwrapped: UnwrappedSurface) -> Float[ndarray, "
     for corner in range(3):
         np.add.at(sums, unwrapped.faces[:, corner], _unit(along) * area)
     return _unit(sums)
+
+
+def _handedness(unwrapped: UnwrappedSurface) -> Float[ndarray, "faces"]:
+    """1 for triangles that the layout shows as seen from outside, -1 for mirror images."""
+    a, b, c = unwrapped.uv[unwrapped.faces].astype(np.float64).transpose(1, 0, 2)
+    return np.where(np.cross(b - a, c - a) < 0, -1.0, 1.0)
 
 
 def _unit(vectors: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:

@@ -38,8 +38,8 @@ _BAND = 2  # coarse samples to each side of the surface near which the density i
 _SMOOTHING = 1.0  # standard deviation, voxels
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
-_TAUBIN = {"lamb": 0.5, "nu": 0.53}
-_STEPS, _STEPS_UNSEEN = 10, 150  # the latter leave no bumps that are shorter than some 15 edges
+_TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
+_TAUBIN_UNSEEN = {"iterations": 300, "lamb": 0.5, "nu": 0.51}  # leaves no bumps shorter than some 20 edges
 _FADE = 10  # edges over which smoothing fades from what was not seen to what was
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
@@ -125,14 +125,14 @@ def smooth(mesh: trimesh.Trimesh, unseen: Unseen | None = None) -> None:
         unseen: Which points no training view shows.
     """
     neighbors = trimesh.smoothing.laplacian_calculation(mesh)
-    trimesh.smoothing.filter_taubin(mesh, iterations=_STEPS, laplacian_operator=neighbors, **_TAUBIN)
+    trimesh.smoothing.filter_taubin(mesh, laplacian_operator=neighbors, **_TAUBIN)
     amount = np.zeros(len(mesh.vertices)) if unseen is None else unseen(np.asarray(mesh.vertices)).astype(float)
     if amount.any():
         for _ in range(_FADE):
             amount = neighbors @ amount
         still = sparse.eye(len(amount)) - sparse.diags(amount)
         moving = sparse.csr_matrix(still + sparse.diags(amount) @ neighbors)
-        trimesh.smoothing.filter_taubin(mesh, iterations=_STEPS_UNSEEN, laplacian_operator=moving, **_TAUBIN)
+        trimesh.smoothing.filter_taubin(mesh, laplacian_operator=moving, **_TAUBIN_UNSEEN)
 
 
 @dataclass(frozen=True)

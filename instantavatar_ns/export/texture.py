@@ -24,6 +24,7 @@ _OUTSIDE, _INSIDE, _SAMPLES = 0.004, 0.016, 5
 _ALPHA_THRESHOLD = 0.02
 _RAYS_AT_A_TIME = 1 << 13
 _PADDING = 4  # texels between islands
+_CHART_COST, _BENDING_WEIGHT = 8.0, 1.0  # of xatlas, whose own (2, 2) give five times as many charts
 _SUBTEXEL_BITS = 8
 _FIELD_SHARE = 0.3  # square views that the field's colour counts as, beside the photographs'
 
@@ -57,8 +58,10 @@ def unwrap(surface: Surface, size: int) -> UnwrappedSurface:
     atlas.add_mesh(surface.vertices, surface.faces.astype(np.uint32))
     pack = xatlas.PackOptions()
     pack.resolution, pack.padding = size, _PADDING
+    charts = xatlas.ChartOptions()
+    charts.max_cost, charts.normal_deviation_weight = _CHART_COST, _BENDING_WEIGHT
     with CONSOLE.status("Unwrapping the surface"):
-        atlas.generate(xatlas.ChartOptions(), pack)
+        atlas.generate(charts, pack)
     source, faces, uv = atlas[0]
     return UnwrappedSurface(source.astype(np.int32), faces.astype(np.int32), uv.astype(np.float32))
 
