@@ -16,6 +16,7 @@ from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
 from instantavatar_ns.export.normal_map import bake_normals
 from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors
+from instantavatar_ns.export.silhouettes import fitted_to_masks
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
@@ -26,24 +27,28 @@ from instantavatar_ns.motion.motion import Motion
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
-def model_surface(model: InstantAvatarModel, voxel_size: float, max_faces: int) -> Surface:
+def model_surface(
+    model: InstantAvatarModel, voxel_size: float, max_faces: int, photographs: Photographs | None = None
+) -> Surface:
     """Surface of a trained model.
 
     Args:
         model: A trained model.
         voxel_size: Distance of the density's samples, metres.
         max_faces: Triangles to keep.
+        photographs: Frames whose masks say how wide the person is; without them it is the density alone.
 
     Raises:
         InputError: The model has not been trained enough to have a surface.
     """
-    return extract_surface(
+    surface = extract_surface(
         lambda points: model.field.density(points)[0],
         model.canonical_occupancy,
         voxel_size,
         max_faces,
         unseen_points(model),
     )
+    return surface if photographs is None else fitted_to_masks(surface, photographs, model.deformer.skin)
 
 
 def unseen_points(model: InstantAvatarModel) -> Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]] | None:

@@ -120,7 +120,7 @@ def photographed_colors(
     eyes, depths = [], []
     sparse = places[slice(None, None, max(1, len(places) // _POINTS_OF_DEPTH))]
     for frame in range(len(posed)):
-        pixels, depth = _project(sparse.of(posed[frame]), photographs.views, frame)
+        pixels, depth = project(sparse.of(posed[frame]), photographs.views, frame)
         depths.append(_DepthBuffer.of(pixels, depth, photographs.views))
         eyes.append(photographs.views.camera_to_root[frame, :3, 3])
     # The person's edge mixes with the background.
@@ -129,18 +129,21 @@ def photographed_colors(
     starts = range(0, len(places), _PLACES_AT_A_TIME)
     for start in track(starts, "Taking colours from the photographs", transient=True, console=CONSOLE):
         some = places[slice(start, start + _PLACES_AT_A_TIME)]
-        seen, weights = [], []
+        seen = torch.zeros(len(posed), len(some), 3, device=posed.device)
+        weights = torch.zeros(len(posed), len(some), device=posed.device)
         for frame, (eye, buffer) in enumerate(zip(eyes, depths, strict=True)):
             points, normal = some.of(posed[frame]), F.normalize(some.of(normals[frame]), dim=-1)
             cosine = (F.normalize(eye - points, dim=-1) * normal).sum(dim=-1)
-            pixels, depth = _project(points, photographs.views, frame)
+            facing = (cosine > _FLATTEST).nonzero()[:, 0]
+            cosine = cosine[facing]
+            pixels, depth = project(points[facing], photographs.views, frame)
             grid = (pixels / pixels.new_tensor([photographs.views.width, photographs.views.height])) * 2 - 1
             image = torch.cat([photographs.images[frame, ..., :3].float() / 255, opaque[frame, ..., None]], dim=-1)
             sampled = F.grid_sample(image.permute(2, 0, 1)[None], grid[None, None], align_corners=False)[0, :, 0].T
-            square = ((cosine - _FLATTEST) / (1 - _FLATTEST)).clamp(min=0) ** _SQUARENESS
-            weights.append(square * sampled[:, 3].square() * ~buffer.hides(pixels, depth, cosine))
-            seen.append(sampled[:, :3])
-        color, total = robust_mean(torch.stack(seen), torch.stack(weights))
+            square = ((cosine - _FLATTEST) / (1 - _FLATTEST)) ** _SQUARENESS
+            seen[frame, facing] = sampled[:, :3]
+            weights[frame, facing] = square * sampled[:, 3].square() * ~buffer.hides(pixels, depth, cosine)
+        color, total = robust_mean(seen, weights)
         colors.append(color)
         totals.append(total)
     return torch.cat(colors), torch.cat(totals)
@@ -217,8 +220,14 @@ def _cells(pixels: Float[Tensor, "n 2"], cell: float, buffer: Tensor) -> Int[Ten
     return row.clamp(0, rows - 1) * columns + column.clamp(0, columns - 1)
 
 
-def _project(points: Float[Tensor, "n 3"], views: Views, frame: int) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]:
-    """Pixels of points in root space, the corner of the image at (0, 0), and their depths, metres."""
+def project(points: Float[Tensor, "n 3"], views: Views, frame: int) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n"]]:
+    """Pixels of points, the corner of the image at (0, 0), and their depths, metres.
+
+    Args:
+        points: In root space, metres.
+        views: The cameras.
+        frame: Which of them.
+    """
     camera_to_root = views.camera_to_root[frame]
     x, y, z = ((points - camera_to_root[:3, 3]) @ camera_to_root[:3, :3]).unbind(dim=-1)
     depth = (-z).clamp(min=1e-3)

@@ -84,8 +84,9 @@ class Export:
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
         frames = cast(AvatarDataManager, pipeline.datamanager).train_frames
-        photographs = Photographs.of_training(frames, model) if self.colors == "photographs" else None
-        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces), photographs)
+        photographs = Photographs.of_training(frames, model)
+        surface = model_surface(model, self.voxel_size, self.max_faces, photographs)
+        avatar = AvatarMesh(model, surface, photographs if self.colors == "photographs" else None)
         if self.format == "glb":
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]

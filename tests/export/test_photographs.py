@@ -8,6 +8,8 @@ import torch
 import trimesh
 
 from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors, robust_mean
+from instantavatar_ns.export.silhouettes import fitted_to_masks, silhouette_area
+from instantavatar_ns.export.surface import Surface
 from instantavatar_ns.unseen.coverage import Views
 
 RADIUS, FAR, SIZE, FOCAL, FRAMES = 0.2, 1.5, 128, 400.0, 12
@@ -108,6 +110,27 @@ def test_what_something_hides_is_told(ball, places):
     front = points[:, 2] > 0.7 * RADIUS
     assert (views[front & (points[:, 1] < -0.03)] == 0).float().mean() > 0.99
     assert (views[front & (points[:, 1] > 0.05)] > 0).all()
+
+
+def test_area_of_a_silhouette(ball):
+    """A disc of 50 pixels' radius, seen from far away."""
+    vertices, faces = ball
+    pixels = vertices[:, :2] / RADIUS * torch.tensor([50.0, -50.0]) + SIZE / 2
+    assert silhouette_area(pixels.numpy(), faces.numpy(), (SIZE, SIZE)) == pytest.approx(math.pi * 50**2, rel=0.005)
+
+
+@pytest.mark.parametrize("missing", [0.005, -0.002])
+def test_surface_grows_to_the_masks(ball, around, missing):
+    vertices, faces = (array.numpy() for array in ball)
+    normals = vertices / RADIUS
+    surface = Surface(vertices - np.float32(missing) * normals, faces.astype(np.int32), normals)
+
+    def skin(points, bones):
+        return points @ bones[0, :3, :3].T + bones[0, :3, 3]
+
+    fitted = fitted_to_masks(surface, around, skin)
+    assert np.abs(np.linalg.norm(fitted.vertices, axis=1) - RADIUS).max() < 0.0007
+    np.testing.assert_array_equal(fitted.faces, surface.faces)
 
 
 def test_odd_photograph_counts_little():
