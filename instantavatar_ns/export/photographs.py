@@ -46,6 +46,7 @@ class Photographs:
     bone_transforms: Float[Tensor, "frames joints 4 4"]
 
     @classmethod
+    @torch.no_grad()
     def of_training(cls, frames: FrameStore, model: InstantAvatarModel) -> Photographs:
         """Take some of the frames that a model was trained on, evenly spread, in their corrected poses.
 

@@ -30,6 +30,7 @@ _SUBPIXEL_BITS = 6
 Skin = Callable[[Float[Tensor, "vertices 3"], Float[Tensor, "joints 4 4"]], Float[Tensor, "vertices 3"]]
 
 
+@torch.no_grad()
 def fitted_to_masks(surface: Surface, photographs: Photographs, skin: Skin) -> Surface:
     """Move a surface along its normals until its silhouettes cover as much as the masks.
 
