@@ -7,8 +7,10 @@ inside the person's mask. Views that disagree with the others, as where a pose i
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
@@ -16,7 +18,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import track
 from torch import Tensor
 
-from instantavatar_ns.data.datamanager import FrameStore
+from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.unseen.coverage import Views
 
@@ -47,16 +49,21 @@ class Photographs:
 
     @classmethod
     @torch.no_grad()
-    def of_training(cls, frames: FrameStore, model: InstantAvatarModel) -> Photographs:
-        """Take some of the frames that a model was trained on, evenly spread, in their corrected poses.
+    def of_training(cls, dataset: AvatarDataset, model: InstantAvatarModel) -> Photographs:
+        """Read some of the frames that a model was trained on, evenly spread, in their corrected poses.
 
         Args:
-            frames: All of them.
+            dataset: All of them.
             model: The trained model.
+
+        Raises:
+            InputError: A frame or its mask cannot be read.
         """
-        count = min(len(frames), _MOST_VIEWS)
-        chosen = torch.linspace(0, len(frames) - 1, count, device=frames.images.device).round().long()
-        cameras = frames.cameras[chosen]
+        count = min(len(dataset), _MOST_VIEWS)
+        chosen = torch.linspace(0, len(dataset) - 1, count).round().long()
+        with ThreadPoolExecutor() as pool:
+            images = list(pool.map(dataset.get_numpy_image, chosen.tolist()))
+        cameras = dataset.cameras[chosen].to(model.device)
         assert cameras.metadata is not None
         bodies = [model.poses.frame(row) for row in cameras.metadata["pose_id"].flatten().tolist()]
         last_row = cameras.camera_to_worlds.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(count, 1, 4)
@@ -69,7 +76,7 @@ class Photographs:
             height=int(cameras.height[0]),
         )
         bones = torch.stack([body.bone_transforms for body in bodies])
-        return cls(frames.images[chosen], views, bones)
+        return cls(torch.from_numpy(np.stack(images)).to(model.device), views, bones)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.posed import PosedBody
-from instantavatar_ns.data.datamanager import AvatarDataManager
+from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.bone_names import with_mixamo_names
 from instantavatar_ns.export.compression import check_meshoptimizer, with_packed_buffers, with_webp_texture
@@ -83,8 +83,7 @@ class Export:
         model = cast(InstantAvatarModel, pipeline.model)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
-        frames = cast(AvatarDataManager, pipeline.datamanager).train_frames
-        photographs = Photographs.of_training(frames, model)
+        photographs = Photographs.of_training(cast(AvatarDataset, pipeline.datamanager.train_dataset), model)
         surface = model_surface(model, self.voxel_size, self.max_faces, photographs)
         avatar = AvatarMesh(model, surface, photographs if self.colors == "photographs" else None)
         if self.format == "glb":
