@@ -24,7 +24,7 @@ _OUTSIDE, _INSIDE, _SAMPLES = 0.004, 0.016, 5
 _ALPHA_THRESHOLD = 0.02
 _RAYS_AT_A_TIME = 1 << 13
 _PADDING = 4  # texels between islands
-_CHART_COST, _BENDING_WEIGHT = 8.0, 1.0  # of xatlas, whose own (2, 2) give five times as many charts
+_CHART_COST, _BENDING_WEIGHT = 8.0, 1.0  # of xatlas, whose own (2, 2) give a fifth more charts
 _SUBTEXEL_BITS = 8
 _FIELD_SHARE = 0.3  # square views that the field's colour counts as, beside the photographs'
 

@@ -8,7 +8,7 @@ import torch
 import trimesh
 
 from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors, robust_mean
-from instantavatar_ns.export.silhouettes import fitted_to_masks, silhouette_area
+from instantavatar_ns.export.silhouettes import fitted_to_masks, lowest, silhouette
 from instantavatar_ns.export.surface import Surface
 from instantavatar_ns.unseen.coverage import Views
 
@@ -116,11 +116,11 @@ def test_area_of_a_silhouette(ball):
     """A disc of 50 pixels' radius, seen from far away."""
     vertices, faces = ball
     pixels = vertices[:, :2] / RADIUS * torch.tensor([50.0, -50.0]) + SIZE / 2
-    assert silhouette_area(pixels.numpy(), faces.numpy(), (SIZE, SIZE)) == pytest.approx(math.pi * 50**2, rel=0.005)
+    assert silhouette(pixels.numpy(), faces.numpy(), (SIZE, SIZE)).sum() == pytest.approx(math.pi * 50**2, rel=0.005)
 
 
 @pytest.mark.parametrize("missing", [0.005, -0.002])
-def test_surface_grows_to_the_masks(ball, around, missing):
+def test_surface_moves_to_the_masks(ball, around, missing):
     vertices, faces = (array.numpy() for array in ball)
     normals = vertices / RADIUS
     surface = Surface(vertices - np.float32(missing) * normals, faces.astype(np.int32), normals)
@@ -129,8 +129,14 @@ def test_surface_grows_to_the_masks(ball, around, missing):
         return points @ bones[0, :3, :3].T + bones[0, :3, 3]
 
     fitted = fitted_to_masks(surface, around, skin)
-    assert np.abs(np.linalg.norm(fitted.vertices, axis=1) - RADIUS).max() < 0.0007
+    assert np.abs(np.linalg.norm(fitted.vertices, axis=1) - RADIUS).max() < 0.001
     np.testing.assert_array_equal(fitted.faces, surface.faces)
+
+
+def test_lowest_place_lies_between_samples():
+    places = np.arange(0.0, 6.0, 1.0)
+    assert lowest(places, (places - 2.3) ** 2) == pytest.approx(2.3)
+    assert lowest(places, places) == 0.0
 
 
 def test_odd_photograph_counts_little():
