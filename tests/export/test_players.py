@@ -95,7 +95,10 @@ def test_validator_finds_nothing(packages, glb):
     )
     assert finished.returncode == 0, finished.stderr
     issues = json.loads(finished.stdout)
-    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+    warnings = {message["code"] for message in issues["messages"] if message["severity"] == 1}
+    assert issues["numErrors"] == 0, issues["messages"]
+    # Of a normal map: the reader makes the tangents.
+    assert warnings <= {"MESH_PRIMITIVE_GENERATED_TANGENT_SPACE"}, issues["messages"]
 
 
 def test_three_plays_the_clip(packages, glb, tmp_path):
