@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from scipy.spatial import KDTree
 from torch import Tensor
 
 from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
+from instantavatar_ns.export.normal_map import bake_normals
+from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors
 from instantavatar_ns.export.rigged import RiggedAvatar
+from instantavatar_ns.export.silhouettes import fitted_to_masks
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
@@ -22,20 +28,41 @@ from instantavatar_ns.motion.motion import Motion
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
 
-def model_surface(model: InstantAvatarModel, voxel_size: float, max_faces: int) -> Surface:
+def model_surface(
+    model: InstantAvatarModel, voxel_size: float, max_faces: int, photographs: Photographs | None = None
+) -> Surface:
     """Surface of a trained model.
 
     Args:
         model: A trained model.
         voxel_size: Distance of the density's samples, metres.
         max_faces: Triangles to keep.
+        photographs: Frames whose masks say how wide the person is; without them it is the density alone.
 
     Raises:
         InputError: The model has not been trained enough to have a surface.
     """
-    return extract_surface(
-        lambda points: model.field.density(points)[0], model.canonical_occupancy, voxel_size, max_faces
+    surface = extract_surface(
+        lambda points: model.field.density(points)[0],
+        model.canonical_occupancy,
+        voxel_size,
+        max_faces,
+        unseen_points(model),
     )
+    return surface if photographs is None else fitted_to_masks(surface, photographs, model.deformer.skin)
+
+
+def unseen_points(model: InstantAvatarModel) -> Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]] | None:
+    """Which canonical points lie next to a vertex of the body that no training view shows; None where it is not known.
+
+    Args:
+        model: A trained model.
+    """
+    prior = model.unseen
+    if prior is None or not prior.has_observed:
+        return None
+    tree, unseen = KDTree(prior.vertices.cpu().numpy()), prior.unseen.cpu().numpy() > 0
+    return lambda points: unseen[tree.query(points, workers=-1)[1]]
 
 
 class AvatarMesh:
@@ -46,10 +73,12 @@ class AvatarMesh:
     Args:
         model: A trained model.
         surface: Its surface, from `model_surface`.
+        photographs: Frames whose colours textures take where they show the surface; without them, and where they do
+            not, it is the field's.
     """
 
-    def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
-        self.model, self.surface = model, surface
+    def __init__(self, model: InstantAvatarModel, surface: Surface, photographs: Photographs | None = None) -> None:
+        self.model, self.surface, self.photographs = model, surface, photographs
         self._rigged: tuple[int, RiggedAvatar] | None = None
         self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
@@ -132,9 +161,26 @@ class AvatarMesh:
         vertices = self.posed_vertices(pose)[unwrapped.source]
         return obj_files(name, vertices, unwrapped.faces, unwrapped.uv, texture)
 
+    def normal_map(self, size: int) -> UInt8[ndarray, "size size 3"]:
+        """Relief of the surface before decimation, laid out as the texture is.
+
+        Args:
+            size: Height and width, texels.
+        """
+        return bake_normals(self.surface, unwrap(self.surface, size), size)
+
     def _textured(self, size: int) -> tuple[UnwrappedSurface, UInt8[ndarray, "size size 3"]]:
         unwrapped = unwrap(self.surface, size)
-        return unwrapped, bake(self._shade, self.surface, unwrapped, size)
+        photographed = None if self.photographs is None else self._photographed
+        return unwrapped, bake(self._shade, self.surface, unwrapped, size, photographed)
+
+    @torch.no_grad()
+    def _photographed(self, places: Places) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+        assert self.photographs is not None
+        device = self.model.device
+        vertices, faces = (torch.from_numpy(array).to(device) for array in (self.surface.vertices, self.surface.faces))
+        posed = torch.stack([self.model.deformer.skin(vertices, bones) for bones in self.photographs.bone_transforms])
+        return photographed_colors(self.photographs, posed, faces.long(), places.to(device))
 
     def _shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         return self.model.field(points.to(self.model.device))

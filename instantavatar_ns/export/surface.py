@@ -5,12 +5,14 @@ opacity and smoothed by a voxel; the surface is where two centimetres are half o
 this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
 at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
 sampled band is solid.
+
+Where no training view looked, the density is a guess: bumps there are no detail, and are smoothed away.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -19,7 +21,8 @@ from jaxtyping import Bool, Float, Float32, Int
 from nerfstudio.utils.rich_utils import CONSOLE
 from numpy import ndarray
 from rich.progress import track
-from scipy import ndimage
+from scipy import ndimage, sparse
+from scipy.spatial import KDTree
 from skimage.measure import marching_cubes
 from torch import Tensor
 
@@ -36,8 +39,11 @@ _SMOOTHING = 1.0  # standard deviation, voxels
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
 _TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
+_TAUBIN_UNSEEN = {"iterations": 300, "lamb": 0.5, "nu": 0.51}  # leaves no bumps shorter than some 20 edges
+_FADE = 10  # edges over which smoothing fades from what was not seen to what was
 
 Density = Callable[[Float[Tensor, "n 3"]], Float[Tensor, "n"]]
+Unseen = Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]]
 
 
 @dataclass(frozen=True)
@@ -48,14 +54,32 @@ class Surface:
         vertices: Positions, metres.
         faces: Triangles, counter-clockwise seen from outside.
         normals: Unit normals at the vertices, outwards.
+        dense_points: Vertices before decimation, metres; none where there was none.
+        dense_point_normals: Unit normals there.
     """
 
     vertices: Float[ndarray, "vertices 3"]
     faces: Int[ndarray, "faces 3"]
     normals: Float[ndarray, "vertices 3"]
+    dense_points: Float[ndarray, "dense 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+    dense_point_normals: Float[ndarray, "dense 3"] = field(default_factory=lambda: np.zeros((0, 3), np.float32))
+
+    def dense_normals(self, points: Float[ndarray, "n 3"], neighbors: int) -> Float[ndarray, "n 3"]:
+        """Unit normals of the surface before decimation.
+
+        Args:
+            points: On the decimated surface, metres.
+            neighbors: Nearest vertices whose normals are averaged, the nearer the more.
+        """
+        distance, nearest = KDTree(self.dense_points).query(points, k=neighbors, workers=-1)
+        weights = 1 / (np.asarray(distance) + 1e-4)
+        mean = (self.dense_point_normals[nearest] * weights[..., None]).sum(axis=1)
+        return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
-def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size: float, max_faces: int) -> Surface:
+def extract_surface(
+    density: Density, occupancy: CanonicalOccupancy, voxel_size: float, max_faces: int, unseen: Unseen | None = None
+) -> Surface:
     """Mesh the largest solid part of a density.
 
     Args:
@@ -63,6 +87,7 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
         occupancy: Where it may be above zero.
         voxel_size: Distance of the samples, metres.
         max_faces: Triangles to keep at most.
+        unseen: Which canonical points no training view shows; None where that is not known.
 
     Raises:
         InputError: Nothing is opaque: the field has not been trained enough. Or so few triangles do not hold the shape.
@@ -85,10 +110,29 @@ def extract_surface(density: Density, occupancy: CanonicalOccupancy, voxel_size:
     grid = np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
-    trimesh.smoothing.filter_taubin(mesh, **_TAUBIN)
+    smooth(mesh, unseen)
+    dense = mesh.vertices.astype(np.float32), mesh.vertex_normals.astype(np.float32)
     mesh = decimate(mesh, max_faces)
     vertices, normals = mesh.vertices.astype(np.float32), mesh.vertex_normals.astype(np.float32)
-    return Surface(vertices, mesh.faces.astype(np.int32), normals)
+    return Surface(vertices, mesh.faces.astype(np.int32), normals, *dense)
+
+
+def smooth(mesh: trimesh.Trimesh, unseen: Unseen | None = None) -> None:
+    """Take the steps of the voxels off a mesh, and all bumps where it was not seen, in place.
+
+    Args:
+        mesh: Canonical surface.
+        unseen: Which points no training view shows.
+    """
+    neighbors = trimesh.smoothing.laplacian_calculation(mesh)
+    trimesh.smoothing.filter_taubin(mesh, laplacian_operator=neighbors, **_TAUBIN)
+    amount = np.zeros(len(mesh.vertices)) if unseen is None else unseen(np.asarray(mesh.vertices)).astype(float)
+    if amount.any():
+        for _ in range(_FADE):
+            amount = neighbors @ amount
+        still = sparse.eye(len(amount)) - sparse.diags(amount)
+        moving = sparse.csr_matrix(still + sparse.diags(amount) @ neighbors)
+        trimesh.smoothing.filter_taubin(mesh, laplacian_operator=moving, **_TAUBIN_UNSEEN)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rich.progress import track
 from scipy import ndimage
 from torch import Tensor
 
+from instantavatar_ns.export.photographs import Places
 from instantavatar_ns.export.surface import Surface
 
 # A short ray against the normal: where it starts and ends relative to the surface, metres, and its samples.
@@ -23,9 +24,12 @@ _OUTSIDE, _INSIDE, _SAMPLES = 0.004, 0.016, 5
 _ALPHA_THRESHOLD = 0.02
 _RAYS_AT_A_TIME = 1 << 13
 _PADDING = 4  # texels between islands
+_CHART_COST, _BENDING_WEIGHT = 8.0, 1.0  # of xatlas, whose own (2, 2) give a fifth more charts
 _SUBTEXEL_BITS = 8
+_FIELD_SHARE = 0.3  # square views that the field's colour counts as, beside the photographs'
 
 Shade = Callable[[Float[Tensor, "n 3"]], tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]]
+Photographed = Callable[[Places], tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]]
 
 
 @dataclass(frozen=True)
@@ -54,13 +58,21 @@ def unwrap(surface: Surface, size: int) -> UnwrappedSurface:
     atlas.add_mesh(surface.vertices, surface.faces.astype(np.uint32))
     pack = xatlas.PackOptions()
     pack.resolution, pack.padding = size, _PADDING
+    charts = xatlas.ChartOptions()
+    charts.max_cost, charts.normal_deviation_weight = _CHART_COST, _BENDING_WEIGHT
     with CONSOLE.status("Unwrapping the surface"):
-        atlas.generate(xatlas.ChartOptions(), pack)
+        atlas.generate(charts, pack)
     source, faces, uv = atlas[0]
     return UnwrappedSurface(source.astype(np.int32), faces.astype(np.int32), uv.astype(np.float32))
 
 
-def bake(shade: Shade, surface: Surface, unwrapped: UnwrappedSurface, size: int) -> UInt8[ndarray, "size size 3"]:
+def bake(
+    shade: Shade,
+    surface: Surface,
+    unwrapped: UnwrappedSurface,
+    size: int,
+    photographed: Photographed | None = None,
+) -> UInt8[ndarray, "size size 3"]:
     """Texture of a surface; texels between the islands take the nearest colour, so that no seam shows.
 
     Args:
@@ -68,19 +80,27 @@ def bake(shade: Shade, surface: Surface, unwrapped: UnwrappedSurface, size: int)
         surface: The surface.
         unwrapped: Its layout.
         size: Height and width, texels.
+        photographed: Colours of places on the surface, 0 to 1, and how many square views each was seen in. The fewer,
+            the more of the field's colour is mixed in.
     """
     face, barycentric = rasterise(unwrapped, size)
     covered = face >= 0
-    corners = unwrapped.source[unwrapped.faces[face[covered]]]
-    weights = barycentric[covered][..., None]
-    points = (surface.vertices[corners] * weights).sum(axis=1)
-    normals = (surface.normals[corners] * weights).sum(axis=1)
-    colors, seen = surface_colors(shade, points, normals)
-    texture = np.zeros((size, size, 3), np.uint8)
-    texture[covered] = colors
-    known = covered.copy()
-    known[covered] = seen
-    return fill_unknown(texture, known)
+    places = Places(
+        torch.from_numpy(unwrapped.source[unwrapped.faces[face[covered]]]).long(),
+        torch.from_numpy(barycentric[covered]),
+    )
+    points, normals = (places.of(torch.from_numpy(of)).numpy() for of in (surface.vertices, surface.normals))
+    colors, known = surface_colors(shade, points, normals)
+    if photographed is not None:
+        averages, views = photographed(places)
+        field_views = _FIELD_SHARE * torch.from_numpy(known)
+        total = views.cpu() + field_views
+        mixed = averages.cpu() * views.cpu()[:, None] + torch.from_numpy(colors) / 255 * field_views[:, None]
+        mixed = (mixed / total.clamp(min=1e-6)[:, None] * 255).round().byte().numpy()
+        colors, known = np.where(total.numpy()[:, None] > 0, mixed, colors), known | (views.cpu().numpy() > 0)
+    texture, known_texels = np.zeros((size, size, 3), np.uint8), covered.copy()
+    texture[covered], known_texels[covered] = colors, known
+    return fill_unknown(texture, known_texels)
 
 
 @torch.no_grad()

@@ -10,9 +10,15 @@ import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.body.posed import PosedBody
+from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
+from instantavatar_ns.export.bone_names import with_mixamo_names
+from instantavatar_ns.export.compression import check_meshoptimizer, with_packed_buffers, with_webp_texture
 from instantavatar_ns.export.humanoid import humanoid_bones
+from instantavatar_ns.export.mesh_files import png_bytes
 from instantavatar_ns.export.motions import closed, place
+from instantavatar_ns.export.normal_map import with_normal_map
+from instantavatar_ns.export.photographs import Photographs
 from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
 from instantavatar_ns.export.vrm import VrmMeta, vrm_files, vrma_name
 from instantavatar_ns.model import InstantAvatarModel
@@ -23,6 +29,7 @@ from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
 _ANIMATED = ("glb", "vrm", "usdz")
+_OF_GLB = (("material", "unlit"), ("texture_format", "png"), ("compression", "none"), ("bone_names", "smpl"))
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
 
@@ -53,6 +60,16 @@ class Export:
     """Triangles to keep."""
     texture_size: int = 1024
     """Height and width of the texture of GLB and OBJ, texels."""
+    material: Literal["unlit", "lit"] = "unlit"
+    """Of a GLB: "unlit" shows colours as recorded; "lit" lets programs light them once more, and has a normal map."""
+    texture_format: Literal["png", "webp"] = "png"
+    """Of a GLB: "webp" is a quarter as large, and not read by Blender before 4.0 and some engines."""
+    compression: Literal["none", "meshopt"] = "none"
+    """Of a GLB: "meshopt" packs mesh and clips to a third, for browsers; needs the extra `meshopt`."""
+    bone_names: Literal["smpl", "mixamo"] = "smpl"
+    """Of a GLB: SMPL's "left_hip", or Mixamo's "LeftUpLeg", by which engines find motions for the skeleton."""
+    colors: Literal["photographs", "field"] = "photographs"
+    """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """Edits of the motions."""
     vrm: VrmMeta = field(default_factory=VrmMeta)
@@ -78,7 +95,9 @@ class Export:
             humanoid_bones(model.poses.body.rig.joint_names)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
-        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
+        photographs = Photographs.of_training(cast(AvatarDataset, pipeline.datamanager.train_dataset), model)
+        surface = model_surface(model, self.voxel_size, self.max_faces, photographs)
+        avatar = AvatarMesh(model, surface, photographs if self.colors == "photographs" else None)
         if self.format in _ANIMATED:
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
@@ -86,7 +105,7 @@ class Export:
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
         if self.format == "glb":
-            files = {output.name: avatar.glb(motions, self.texture_size)}
+            files = {output.name: self._finished(avatar.glb(motions, self.texture_size), avatar)}
         elif self.format == "vrm":
             meta = replace(self.vrm, name=self.vrm.name or config.experiment_name)
             files = vrm_files(output.stem, avatar.rigged(self.texture_size), motions, meta)
@@ -104,6 +123,15 @@ class Export:
             CONSOLE.print(f"with {', '.join(name for name in files if name != output.name)}", soft_wrap=True)
         return output
 
+    def _finished(self, glb: bytes, avatar: AvatarMesh) -> bytes:
+        if self.material == "lit":
+            glb = with_normal_map(glb, png_bytes(avatar.normal_map(self.texture_size)))
+        if self.bone_names == "mixamo":
+            glb = with_mixamo_names(glb)
+        if self.texture_format == "webp":
+            glb = with_webp_texture(glb)
+        return with_packed_buffers(glb) if self.compression == "meshopt" else glb
+
     def _check(self) -> None:
         for option, (least, most) in _RANGES.items():
             value = getattr(self, option)
@@ -113,6 +141,13 @@ class Export:
         if self.format != "vrm" and self.vrm != VrmMeta():
             message = f"expected with --format vrm only, whose files hold terms, found --format {self.format}"
             raise InputError("--vrm", message, "Leave the terms out, or write a VRM")
+        for option, usual in _OF_GLB:
+            value = getattr(self, option)
+            if value != usual and self.format != "glb":
+                flag = "--" + option.replace("_", "-")
+                raise InputError(flag, f"expected {usual} with --format {self.format}, found {value}", "Leave it out")
+        if self.compression == "meshopt":
+            check_meshoptimizer()
         if self.output is not None:
             self._check_output(self.output)
         names = [path.stem for path in self.motion]

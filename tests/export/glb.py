@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation, Slerp
 
-_DTYPES = {5121: np.uint8, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
+_DTYPES = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 _SHAPES = {"SCALAR": (), "VEC2": (2,), "VEC3": (3,), "VEC4": (4,), "MAT4": (4, 4)}
 
 
@@ -36,20 +36,37 @@ class Glb:
         self.positions, self.normals, self.uv = read["POSITION"], read["NORMAL"], read["TEXCOORD_0"]
         self.joints, self.weights = read["JOINTS_0"], read["WEIGHTS_0"]
         self.faces = self.accessor(primitive["indices"]).reshape(-1, 3).astype(np.int64)
-        view = self.json["bufferViews"][self.json["images"][0]["bufferView"]]
-        image = self.blob[view["byteOffset"] : view["byteOffset"] + view["byteLength"]]
-        self.texture = np.array(Image.open(io.BytesIO(image)).convert("RGB"))
+        image, _ = self._view(self.json["bufferViews"][self.json["images"][0]["bufferView"]])
+        self.texture = np.array(Image.open(io.BytesIO(image.tobytes())).convert("RGB"))
 
     def accessor(self, index: int) -> np.ndarray:
         """An accessor's values; matrices are transposed to rows."""
         accessor = self.json["accessors"][index]
+        dtype, shape = np.dtype(_DTYPES[accessor["componentType"]]), _SHAPES[accessor["type"]]
         view = self.json["bufferViews"][accessor["bufferView"]]
-        shape = _SHAPES[accessor["type"]]
-        offset = view.get("byteOffset", 0) + accessor.get("byteOffset", 0)
-        count = accessor["count"] * int(np.prod(shape, dtype=int))
-        values = np.frombuffer(self.blob, _DTYPES[accessor["componentType"]], count, offset)
-        values = values.reshape(accessor["count"], *shape)
+        size = int(np.prod(shape, dtype=int)) * dtype.itemsize
+        data, stride = self._view(view)
+        rows = data[accessor.get("byteOffset", 0) :].reshape(-1, stride or size)[: accessor["count"], :size]
+        values = np.ascontiguousarray(rows).view(dtype).reshape(accessor["count"], *shape)
+        if accessor.get("normalized"):
+            values = np.maximum(values / np.float64(np.iinfo(dtype).max), -1.0)
         return values.transpose(0, 2, 1) if len(shape) == 2 else values
+
+    def _view(self, view: dict) -> tuple[np.ndarray, int | None]:
+        """Bytes of a buffer view, unpacked, and those from one row to the next where it says so."""
+        packed = view.get("extensions", {}).get("EXT_meshopt_compression")
+        if packed is None:
+            start = view.get("byteOffset", 0)
+            return np.frombuffer(self.blob, np.uint8)[start : start + view["byteLength"]], view.get("byteStride")
+        import meshoptimizer
+
+        start, count, stride = packed["byteOffset"], packed["count"], packed["byteStride"]
+        data = self.blob[start : start + packed["byteLength"]]
+        if packed["mode"] == "TRIANGLES":
+            indices = meshoptimizer.decode_index_buffer(count, 4, data)
+            return indices.astype({2: np.uint16, 4: np.uint32}[stride]).view(np.uint8), stride
+        row = np.dtype((np.void, stride))
+        return meshoptimizer.decode_vertex_buffer(count, stride, data, dtype=row).view(np.uint8), stride
 
     def clip_times(self, name: str) -> np.ndarray:
         """Keyframes of a clip, seconds."""

@@ -35,7 +35,8 @@ def model(trained_run):
 @pytest.fixture(scope="module")
 def glb(trained_run, dance):
     """The exported run, dancing in the data's own world."""
-    path = Export(load_config=trained_run / "config.yml", motion=(dance,), motion_options=AS_GIVEN, **SMALL).main()
+    config = trained_run / "config.yml"
+    path = Export(load_config=config, motion=(dance,), motion_options=AS_GIVEN, colors="field", **SMALL).main()
     assert path == trained_run / "export" / "avatar.glb"
     return Glb(path)
 
@@ -143,6 +144,8 @@ def test_posed_meshes(trained_run, dance, tmp_path):
         ({"format": "ply", "motion": (Path("a.npz"),)}, "one motion and a frame"),
         ({"format": "obj", "frame": 99}, "--frame: expected 0 to 7, found 99"),
         ({"format": "ply", "output": Path("avatar.glb")}, "name ending in .ply"),
+        ({"format": "ply", "compression": "meshopt"}, "--compression: expected none with --format ply"),
+        ({"format": "obj", "bone_names": "mixamo"}, "--bone-names: expected smpl with --format obj"),
         ({"texture_size": 7}, "--texture-size: expected 64 to 8192"),
         ({"voxel_size": float("nan")}, "--voxel-size"),
     ],

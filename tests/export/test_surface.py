@@ -103,3 +103,21 @@ def test_surface_of_a_rough_density_is_closed(occupancy, seed, max_faces):
 def test_surface_of_too_few_triangles_is_an_error(occupancy):
     with pytest.raises(InputError, match=r"--max-faces: expected enough triangles.*found 6.*Allow more"):
         extract_surface(_rough(0), occupancy, 0.005, 6)
+
+
+def test_surface_is_smooth_where_nothing_was_seen_only(occupancy):
+    """Bumps on the unseen cap of the ball go, those of the other cap stay, and the mesh stays closed and as large."""
+    bumps, bends, volumes = [], [], []
+    for unseen in (None, lambda points: points[:, 2] < 0):
+        surface = extract_surface(_rough(0, 0.008), occupancy, 0.008, 6000, unseen)
+        mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+        assert mesh.is_watertight and mesh.is_winding_consistent, "no boundary edges"
+        height, radius = mesh.vertices[:, 2], np.linalg.norm(mesh.vertices, axis=1)
+        bumps.append([radius[cap].std() for cap in (height < -0.08, height > 0.08)])
+        angles, heights = mesh.face_adjacency_angles, mesh.vertices[mesh.face_adjacency_edges][:, :, 2].mean(axis=1)
+        bends.append(np.median(angles[heights < -0.08]))
+        volumes.append(mesh.volume)
+    (rough_unseen, rough_seen), (smooth_unseen, smooth_seen) = bumps
+    assert smooth_unseen < 0.8 * rough_unseen and bends[1] < 0.75 * bends[0]
+    assert smooth_seen == pytest.approx(rough_seen, rel=0.1)
+    assert volumes[1] == pytest.approx(volumes[0], rel=0.06)
