@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -12,13 +13,16 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
 from instantavatar_ns.export.motions import closed, place
+from instantavatar_ns.export.page.avatar_page import Detail, avatar_page
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
+from instantavatar_ns.motion.free_motions import library_names
 from instantavatar_ns.motion.motion import Motion, load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
+_ANIMATED = ("glb", "html")
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
 
@@ -31,12 +35,14 @@ class Export:
 
     load_config: Path
     """The run's config.yml."""
-    format: Literal["glb", "ply", "obj"] = "glb"
-    """"glb": skinned, textured and animated. "ply": one pose, a colour per vertex. "obj": one pose, textured."""
+    format: Literal["glb", "html", "ply", "obj"] = "glb"
+    """"glb": skinned, textured and animated. "html": a page to send, with the same in it. "ply": one pose, a colour per
+    vertex. "obj": one pose, textured."""
     output: Path | None = None
     """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
     motion: tuple[Path, ...] = ()
-    """Motions: the clips of a GLB; for PLY and OBJ the one that --frame counts in."""
+    """Motions: the clips of a GLB or a page, which has all that come along where none is named; for PLY and OBJ the one
+    that --frame counts in."""
     frame: int | None = None
     """For PLY and OBJ: the frame to show, of the motion or else of the training sequence; by default the A-pose."""
     voxel_size: float = 0.005
@@ -44,7 +50,9 @@ class Export:
     max_faces: int = 30_000
     """Triangles to keep."""
     texture_size: int = 1024
-    """Height and width of the texture of GLB and OBJ, texels."""
+    """Height and width of the texture, texels."""
+    title: str | None = None
+    """For a page: the person's name; by default that of the experiment."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """Edits of the motions."""
 
@@ -56,6 +64,9 @@ class Export:
         """
         self._check()
         options = self.motion_options
+        if self.format == "html" and not self.motion:
+            self.motion = tuple(map(Path, library_names()))
+            CONSOLE.log(f"No --motion is given: the page gets {', '.join(library_names())}.")
         # Whatever is wrong with a motion is found before anything is written.
         edited = [edit_motion(load_motion(path, options.source_fps, options.up), options) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
@@ -65,14 +76,24 @@ class Export:
         model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
-        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
-        if self.format == "glb":
+
+        @cache
+        def mesh_of(faces: int) -> AvatarMesh:
+            return AvatarMesh(model, model_surface(model, self.voxel_size, faces))
+
+        if self.format in _ANIMATED:
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
+        avatar = mesh_of(self.max_faces)
+        if self.format == "glb":
             files = {output.name: avatar.glb(motions, self.texture_size)}
+        elif self.format == "html":
+            title = self.title or self.load_config.resolve().parents[2].name
+            content, avatar = avatar_page(title, mesh_of, motions, Detail(self.max_faces, self.texture_size))
+            files = {output.name: content}
         elif self.format == "ply":
             files = {output.name: avatar.ply(pose)}
         else:
@@ -91,9 +112,11 @@ class Export:
         if self.output is not None:
             self._check_output(self.output)
         names = [path.stem for path in self.motion]
-        if self.format == "glb":
+        if self.title is not None and self.format != "html":
+            raise InputError("--title", f"expected with --format html only, found {self.format}", "Leave it out")
+        if self.format in _ANIMATED:
             if self.frame is not None:
-                raise InputError("--frame", "expected with --format ply or obj only", "A GLB holds whole motions")
+                raise InputError("--frame", "expected with --format ply or obj only", "The file holds whole motions")
             if len(set(names)) < len(names):
                 raise InputError("--motion", f"expected different names, found {', '.join(names)}", "Rename a file")
         elif self.motion and (self.frame is None or len(self.motion) > 1):
