@@ -1,7 +1,8 @@
 // The avatar of the GLB: its bones, its clips, and the joints that the sliders bend.
 
 const STAND = "Stand";
-const LOOKS = 16; // at each clip, to see how much space it needs
+// To see how much space each clip needs.
+const LOOKS = 24, LOOKED_AT = 1000; // moments and vertices
 
 function decoded(text) {
   const characters = atob(text.trim());
@@ -24,7 +25,7 @@ class Avatar {
       object.frustumCulled = false; // the bounds are those of the rest pose
       this.meshes.push(object);
     });
-    // The pose before the sliders bend it. The mixer writes a bone only where a clip changes it, so it must find it there.
+    // The pose before the sliders bend it.
     this.unbent = new Map(Object.values(this.bones).map((bone) => [bone, bone.quaternion.clone()]));
     this.bends = [];
     this.mixer = new three.AnimationMixer(gltf.scene);
@@ -67,25 +68,35 @@ class Avatar {
   /** Show a clip from its start; fade over some seconds from what is shown. */
   play(index, seconds = 0) {
     const [last, next] = [this.actions[this.current], this.actions[index]];
-    for (const action of this.actions) if (action !== last || seconds === 0) action.stop();
-    next.reset().setEffectiveWeight(1).play();
-    if (seconds > 0 && last !== next) next.crossFadeFrom(last, seconds, false);
+    this.withoutBends(() => {
+      for (const action of this.actions) if (action !== last || seconds === 0) action.stop();
+      next.reset().setEffectiveWeight(1).play();
+      if (seconds > 0 && last !== next) next.crossFadeFrom(last, seconds, false);
+    });
     this.current = index;
     this.advance(0);
   }
 
   seek(time) {
-    for (const action of this.actions) if (action !== this.actions[this.current]) action.stop();
-    this.actions[this.current].stopFading().setEffectiveWeight(1).time = time;
+    const current = this.actions[this.current];
+    this.withoutBends(() => {
+      for (const action of this.actions) if (action !== current) action.stop();
+      current.stopFading().setEffectiveWeight(1).time = time;
+    });
     this.advance(0);
   }
 
   /** Go on in the clip, then bend the joints. */
   advance(seconds) {
-    for (const [bone, quaternion] of this.unbent) bone.quaternion.copy(quaternion);
-    this.mixer.update(seconds);
-    for (const [bone, quaternion] of this.unbent) quaternion.copy(bone.quaternion);
+    this.withoutBends(() => this.mixer.update(seconds));
     for (const [bone, turn] of this.bends) bone.quaternion.multiply(turn);
+  }
+
+  /** Let the mixer change the bones: it writes only what it takes for changed, so it must find what it wrote last. */
+  withoutBends(change) {
+    for (const [bone, quaternion] of this.unbent) bone.quaternion.copy(quaternion);
+    change();
+    for (const [bone, quaternion] of this.unbent) quaternion.copy(bone.quaternion);
   }
 
   /** @param turns axis-angle vectors by the joints' names, radians, in the joints' own axes. */
@@ -125,7 +136,7 @@ class Avatar {
         const axis = travels ? place : new three.Vector3();
         for (const mesh of this.meshes) {
           const count = mesh.geometry.attributes.position.count;
-          for (let vertex = 0; vertex < count; vertex += Math.max(1, Math.floor(count / 400))) {
+          for (let vertex = 0; vertex < count; vertex += Math.max(1, Math.floor(count / LOOKED_AT))) {
             this.root.worldToLocal(mesh.localToWorld(mesh.getVertexPosition(vertex, point)));
             const radius = Math.hypot(point.x - axis.x, point.z - axis.z);
             extent.points.push([point.y, radius]);

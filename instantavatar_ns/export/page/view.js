@@ -2,7 +2,7 @@
 
 const FIELD_OF_VIEW = 28; // degrees
 const ELEVATION = 7; // degrees
-const MARGIN = 1.05;
+const MARGIN = 1.07;
 
 class View {
   constructor(canvas, avatar) {
