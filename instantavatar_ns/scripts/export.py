@@ -64,9 +64,7 @@ class Export:
         """
         self._check()
         options = self.motion_options
-        if self.format == "html" and not self.motion:
-            self.motion = tuple(map(Path, library_names()))
-            CONSOLE.log(f"No --motion is given: the page gets {', '.join(library_names())}.")
+        self._take_free_motions()
         # Whatever is wrong with a motion is found before anything is written.
         edited = [edit_motion(load_motion(path, options.source_fps, options.up), options) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
@@ -102,6 +100,12 @@ class Export:
         megabytes = sum(map(len, files.values())) / 1e6
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
         return output
+
+    def _take_free_motions(self) -> None:
+        """Let a page that nobody gave motions have those that come along."""
+        if self.format == "html" and not self.motion:
+            self.motion = tuple(map(Path, library_names()))
+            CONSOLE.log(f"No --motion is given: the page gets {', '.join(library_names())}.")
 
     def _check(self) -> None:
         for option, (least, most) in _RANGES.items():
