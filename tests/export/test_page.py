@@ -18,6 +18,7 @@ from instantavatar_ns.export.page.sliders import SLIDERS
 from instantavatar_ns.motion.free_motions import library_names
 from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.utils.errors import InputError
+from tests.export.splats import with_splats
 from tests.viewer.test_live_viewer import CHROMIUM, FLAGS
 
 TITLE = """Ann </title><script>alert("1")</script> {{glb}} & 'Bob'"""
@@ -73,8 +74,9 @@ class Opened:
         if kind is None:
             # SwiftShader's own remarks on its speed are no errors.
             assert [text for text in self.said if "GL Driver Message" not in text] == []
-            # The texture is read from memory, by a blob: address.
-            assert all(url.startswith(("file:", "blob:")) for url in self.asked) and len(self.asked) == 2
+            # Textures are read from memory, by blob: addresses.
+            assert self.asked[0].startswith("file:")
+            assert all(url.startswith("blob:") for url in self.asked[1:])
 
     def choose(self, clip: str) -> None:
         self.page.get_by_role("radio", name=clip, exact=True).check(force=True)
@@ -112,7 +114,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def test_plays_and_pauses_what_it_names(html, browser):
-    with Opened(browser, html) as opened:
+    with Opened(browser, html, {"width": 400, "height": 600}) as opened:
         page = opened.page
         assert page.title() == page.locator("h1").inner_text() == TITLE
         names = page.locator("#motions label").evaluate_all("labels => labels.map((label) => label.textContent)")
@@ -196,6 +198,27 @@ def test_slider_bends_its_joint_only(calm, label, angle, rows, columns):
     assert difference(begin, calm.picture()).sum() < 10
     calm.choose("Stand")
     assert difference(before, calm.picture()).sum() < 10
+
+
+def test_splats_are_bent_as_the_mesh_is(calm, html, browser, tmp_path):
+    """Splats as large as the mesh's triangles, in its skin, look like the mesh in a clip and with a bent arm."""
+    (glb,) = re.findall(rb'id="glb">([^<]*)<', html.read_bytes())
+    (tmp_path / "mesh.glb").write_bytes(b64decode(glb))
+    (tmp_path / "splats.html").write_bytes(page_html("Ann", with_splats(tmp_path / "mesh.glb")))
+    calm.page.set_viewport_size(WIDE)
+    with Opened(browser, tmp_path / "splats.html", WIDE, "reduce") as splats:
+        pictures = []
+        for opened in (calm, splats):
+            if opened is calm:
+                opened.click("Reset")
+            opened.choose("walk")
+            opened.move("Time", 0.4)
+            opened.move("Left arm: Raise", 70)
+            pictures.append(opened.picture())
+    mesh, splatted = map(person, pictures)
+    assert (mesh & splatted).sum() > 0.85 * (mesh | splatted).sum()
+    assert np.abs(pictures[0] - pictures[1])[mesh & splatted].mean() < 25
+    calm.click("Reset")
 
 
 def test_android_is_asked_for_the_room(html, browser):

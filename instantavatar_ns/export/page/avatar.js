@@ -21,7 +21,7 @@ class Avatar {
     gltf.scene.traverse((object) => {
       if (object.isBone) this.bones[object.name] = object;
       if (!object.isMesh) return;
-      object.castShadow = true;
+      object.castShadow = object.isSkinnedMesh === true;
       object.frustumCulled = false; // the bounds are those of the rest pose
       this.meshes.push(object);
     });
@@ -135,7 +135,7 @@ class Avatar {
         const place = this.place(); // and all matrices
         const axis = travels ? place : new three.Vector3();
         for (const mesh of this.meshes) {
-          const count = mesh.geometry.attributes.position.count;
+          const count = mesh.splatCount ?? mesh.geometry.attributes.position.count; // of splats, or vertices
           for (let vertex = 0; vertex < count; vertex += Math.max(1, Math.floor(count / LOOKED_AT))) {
             this.root.worldToLocal(mesh.localToWorld(mesh.getVertexPosition(vertex, point)));
             const radius = Math.hypot(point.x - axis.x, point.z - axis.z);
@@ -163,5 +163,7 @@ function standing(bones) {
 
 async function loadAvatar(bytes) {
   const loader = new three.GLTFLoader().setMeshoptDecoder(three.MeshoptDecoder);
-  return new Avatar(await loader.parseAsync(bytes.buffer, ""));
+  const gltf = await loader.parseAsync(bytes.buffer, "");
+  await replaceSplats(gltf);
+  return new Avatar(gltf);
 }

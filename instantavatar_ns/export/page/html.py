@@ -16,7 +16,7 @@ from instantavatar_ns.export.page.sliders import SLIDERS
 HERE = Path(__file__).parent
 HOMEPAGE = "https://github.com/instantavatar-ns/instantavatar_ns"
 # Each uses what the ones before define.
-PROGRAMS = ("avatar.js", "view.js", "room.js", "page.js")
+PROGRAMS = ("splats.js", "avatar.js", "view.js", "room.js", "page.js")
 
 
 @cache

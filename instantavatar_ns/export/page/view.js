@@ -39,9 +39,9 @@ class View {
     const light = new three.DirectionalLight();
     light.position.set(0.3, 5, 0.6);
     light.castShadow = true;
-    light.shadow.mapSize.set(512, 512);
-    light.shadow.radius = 14;
-    light.shadow.blurSamples = 24;
+    light.shadow.mapSize.set(256, 256);
+    light.shadow.radius = 7;
+    light.shadow.blurSamples = 12;
     light.shadow.bias = -0.002;
     const reach = 1.3 * this.extent.radius;
     Object.assign(light.shadow.camera, { left: -reach, right: reach, top: reach, bottom: -reach, near: 1, far: 7 });
@@ -127,6 +127,11 @@ class View {
   }
 
   render() {
+    const { xr } = this.renderer;
+    const size = this.renderer.getDrawingBufferSize(new three.Vector2());
+    this.scene.updateMatrixWorld();
+    this.camera.updateMatrixWorld();
+    for (const mesh of this.avatar.meshes) mesh.prepare?.(xr.isPresenting ? xr.getCamera() : this.camera, size);
     this.renderer.render(this.scene, this.camera);
   }
 }
