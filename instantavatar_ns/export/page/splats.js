@@ -2,7 +2,7 @@
 
 const SPLATS = "KHR_gaussian_splatting";
 const TEXELS = 5; // of a splat: center and opacity, two halves of the covariance, color, joints and weights
-const WIDTH = 2048; // texels of a row, a multiple of none: rows hold whole splats
+const WIDTH = 2048; // texels of a row, which holds whole splats only
 const ROW = Math.floor(WIDTH / TEXELS);
 const BINS = 1 << 16;
 
