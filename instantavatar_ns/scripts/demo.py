@@ -17,6 +17,7 @@ from PIL import Image
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
+from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.utils import hidden_warnings
 
 CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
@@ -26,7 +27,8 @@ _PICTURE_COLUMNS = 4
 
 @dataclass
 class Demo:
-    """Generate a person, train an avatar of them, evaluate it, and film it in a motion it was not trained on.
+    """Generate a person, train an avatar of them, evaluate it, film it in a motion it was not trained on, and write a
+    page to send.
 
     On a GPU the full method is trained, on a CPU the light one. What an earlier run of the demo finished is kept: the
     person is not drawn again, and a training that was killed goes on from its last checkpoint.
@@ -56,9 +58,13 @@ class Demo:
         video = Animate(
             load_config=config, motion=dance, output=output / "novel_pose.mp4", motion_options=options
         ).main()
+        # The default output is the one that may be replaced.
+        page = output / "avatar.html"
+        os.replace(Export(load_config=config, format="html", title="Demo person").main(), page)
         CONSOLE.rule(f"Done in {monotonic() - start:.0f} s")
         print_results(results)
         CONSOLE.print(f"Truth beside renderings: {picture}\nA motion not trained on: {video}")
+        CONSOLE.print(f"A page to open and to send: {page}", soft_wrap=True)
         CONSOLE.print(f"Look at it live:          ns-viewer --load-config {config}", soft_wrap=True)
 
     def _make_data(self, data: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
@@ -18,24 +20,34 @@ from instantavatar_ns.export.humanoid import humanoid_bones
 from instantavatar_ns.export.mesh_files import png_bytes
 from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.export.normal_map import with_normal_map
+from instantavatar_ns.export.page.avatar_page import Detail, avatar_page
 from instantavatar_ns.export.photographs import Photographs
 from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
 from instantavatar_ns.export.vrm import VrmMeta, vrm_files, vrma_name
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
+from instantavatar_ns.motion.free_motions import library_names
 from instantavatar_ns.motion.motion import Motion, load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
-_ANIMATED = ("glb", "vrm", "usdz")
-_OF_GLB = (("material", "unlit"), ("texture_format", "png"), ("compression", "none"), ("bone_names", "smpl"))
+_ANIMATED = ("glb", "html", "vrm", "usdz")
+# Options of one format: the format, and what they are where they are not given.
+_OF_ONE_FORMAT = {
+    "material": ("glb", "unlit"),
+    "texture_format": ("glb", "png"),
+    "compression": ("glb", "none"),
+    "bone_names": ("glb", "smpl"),
+    "title": ("html", None),
+    "vrm": ("vrm", VrmMeta()),
+}
 _RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
 
 
 @dataclass
 class Export:
-    """Write the avatar as a mesh: GLB, VRM or USDZ with skeleton, texture and motions, or one pose as PLY or OBJ.
+    """Write the avatar as a mesh: GLB, VRM, USDZ or a page with skeleton, texture and motions, or a pose as PLY or OBJ.
 
     All are in metres with y up and the floor at y = 0. The rest pose is the A-pose that the avatar was learnt in, and
     VRM's T-pose in a VRM.
@@ -43,15 +55,15 @@ class Export:
 
     load_config: Path
     """The run's config.yml."""
-    format: Literal["glb", "vrm", "usdz", "ply", "obj"] = "glb"
-    """"glb": skinned, textured and animated. "vrm": VRM 1.0, with its author's terms (--vrm...), and a VRMA file a
-    motion. "usdz": with one motion, for Apple's phones; needs the extra `usd`. "ply": one pose, a colour per vertex.
-    "obj": one pose, textured."""
+    format: Literal["glb", "html", "vrm", "usdz", "ply", "obj"] = "glb"
+    """"glb": skinned, textured and animated. "html": a page to send, with the same in it. "vrm": VRM 1.0, with its
+    author's terms (--vrm...), and a VRMA file a motion. "usdz": with one motion, for Apple's phones; needs the extra
+    `usd`. "ply": one pose, a colour per vertex. "obj": one pose, textured."""
     output: Path | None = None
     """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
     motion: tuple[Path, ...] = ()
-    """Motions: the clips of a GLB, the files beside a VRM, the one clip of a USDZ; for PLY and OBJ the one that --frame
-    counts in."""
+    """Motions: the clips of a GLB or a page, which has all that come along where none is named; the files beside a VRM;
+    the one clip of a USDZ; for PLY and OBJ the one that --frame counts in."""
     frame: int | None = None
     """For PLY and OBJ: the frame to show, of the motion or else of the training sequence; by default the A-pose."""
     voxel_size: float = 0.005
@@ -59,7 +71,7 @@ class Export:
     max_faces: int = 30_000
     """Triangles to keep."""
     texture_size: int = 1024
-    """Height and width of the texture of GLB and OBJ, texels."""
+    """Height and width of the texture, texels."""
     material: Literal["unlit", "lit"] = "unlit"
     """Of a GLB: "unlit" shows colours as recorded; "lit" lets programs light them once more, and has a normal map."""
     texture_format: Literal["png", "webp"] = "png"
@@ -70,6 +82,8 @@ class Export:
     """Of a GLB: SMPL's "left_hip", or Mixamo's "LeftUpLeg", by which engines find motions for the skeleton."""
     colors: Literal["photographs", "field"] = "photographs"
     """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour."""
+    title: str | None = None
+    """Of a page: the person's name; by default that of the experiment."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """Edits of the motions."""
     vrm: VrmMeta = field(default_factory=VrmMeta)
@@ -83,6 +97,7 @@ class Export:
         """
         self._check()
         options = self.motion_options
+        self._take_free_motions()
         # Whatever is wrong with a motion is found before anything is written.
         edited = [edit_motion(load_motion(path, options.source_fps, options.up), options) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
@@ -96,32 +111,47 @@ class Export:
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
         photographs = Photographs.of_training(cast(AvatarDataset, pipeline.datamanager.train_dataset), model)
-        surface = model_surface(model, self.voxel_size, self.max_faces, photographs)
-        avatar = AvatarMesh(model, surface, photographs if self.colors == "photographs" else None)
+
+        @cache
+        def mesh_of(faces: int) -> AvatarMesh:
+            surface = model_surface(model, self.voxel_size, faces, photographs)
+            return AvatarMesh(model, surface, photographs if self.colors == "photographs" else None)
+
         if self.format in _ANIMATED:
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
-        if self.format == "glb":
-            files = {output.name: self._finished(avatar.glb(motions, self.texture_size), avatar)}
-        elif self.format == "vrm":
-            meta = replace(self.vrm, name=self.vrm.name or config.experiment_name)
-            files = vrm_files(output.stem, avatar.rigged(self.texture_size), motions, meta)
-        elif self.format == "usdz":
-            rigged = avatar.rigged(self.texture_size)
-            files = {output.name: usdz_bytes(rigged, rigged.clip(motions[0]) if motions else None)}
-        elif self.format == "ply":
-            files = {output.name: avatar.ply(pose)}
-        else:
-            files = avatar.obj(output.stem, pose, self.texture_size)
+        name = config.experiment_name or self.load_config.resolve().parents[2].name
+        files, avatar = self._files(output, name, mesh_of, motions, pose)
         write_files(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6
         CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
         if len(files) > 1:
             CONSOLE.print(f"with {', '.join(name for name in files if name != output.name)}", soft_wrap=True)
         return output
+
+    def _files(
+        self, output: Path, name: str, mesh_of: Callable[[int], AvatarMesh], motions: list[Motion], pose: PosedBody
+    ) -> tuple[dict[str, bytes], AvatarMesh]:
+        """The files to write by their names, and the mesh that is in them."""
+        avatar = mesh_of(self.max_faces)
+        if self.format == "glb":
+            return {output.name: self._finished(avatar.glb(motions, self.texture_size), avatar)}, avatar
+        if self.format == "html":
+            detail = Detail(self.max_faces, self.texture_size)
+            content, avatar = avatar_page(self.title or name, mesh_of, motions, detail)
+            return {output.name: content}, avatar
+        if self.format == "vrm":
+            meta = replace(self.vrm, name=self.vrm.name or name)
+            return vrm_files(output.stem, avatar.rigged(self.texture_size), motions, meta), avatar
+        if self.format == "usdz":
+            rigged = avatar.rigged(self.texture_size)
+            return {output.name: usdz_bytes(rigged, rigged.clip(motions[0]) if motions else None)}, avatar
+        if self.format == "ply":
+            return {output.name: avatar.ply(pose)}, avatar
+        return avatar.obj(output.stem, pose, self.texture_size), avatar
 
     def _finished(self, glb: bytes, avatar: AvatarMesh) -> bytes:
         if self.material == "lit":
@@ -132,41 +162,47 @@ class Export:
             glb = with_webp_texture(glb)
         return with_packed_buffers(glb) if self.compression == "meshopt" else glb
 
+    def _take_free_motions(self) -> None:
+        """Let a page that nobody gave motions have those that come along."""
+        if self.format == "html" and not self.motion:
+            self.motion = tuple(map(Path, library_names()))
+            CONSOLE.log(f"No --motion is given: the page gets {', '.join(library_names())}.")
+
     def _check(self) -> None:
         for option, (least, most) in _RANGES.items():
             value = getattr(self, option)
             if not least <= value <= most:
-                flag = "--" + option.replace("_", "-")
-                raise InputError(flag, f"expected {least} to {most}, found {value}", "Give a number in this range")
-        if self.format != "vrm" and self.vrm != VrmMeta():
-            message = f"expected with --format vrm only, whose files hold terms, found --format {self.format}"
-            raise InputError("--vrm", message, "Leave the terms out, or write a VRM")
-        for option, usual in _OF_GLB:
-            value = getattr(self, option)
-            if value != usual and self.format != "glb":
-                flag = "--" + option.replace("_", "-")
-                raise InputError(flag, f"expected {usual} with --format {self.format}, found {value}", "Leave it out")
+                message = f"expected {least} to {most}, found {value}"
+                raise InputError(_flag(option), message, "Give a number in this range")
+        for option, (of_format, usual) in _OF_ONE_FORMAT.items():
+            if getattr(self, option) != usual and self.format != of_format:
+                message = f"expected with --format {of_format} only, found --format {self.format}"
+                raise InputError(_flag(option), message, "Leave it out, or give the other format")
         if self.compression == "meshopt":
             check_meshoptimizer()
+        if self.format == "vrm":
+            self.vrm.check()
+        if self.format == "usdz":
+            check_openusd()
         if self.output is not None:
             self._check_output(self.output)
+        self._check_motions()
+
+    def _check_motions(self) -> None:
         names = [path.stem for path in self.motion]
-        if self.format in _ANIMATED:
-            if self.frame is not None:
-                found = f"expected with --format ply or obj only, found --format {self.format}"
-                raise InputError("--frame", found, "Leave it out: the file holds whole motions")
-            if self.format == "vrm":
-                self.vrm.check()
-            if self.format == "usdz":
-                check_openusd()
-                if len(self.motion) > 1:
-                    message = f"expected one motion for a USDZ, which holds one clip, found {len(self.motion)}"
-                    raise InputError("--motion", message, "Write a file for each, or a GLB")
-            if len(set(names)) < len(names):
-                raise InputError("--motion", f"expected different names, found {', '.join(names)}", "Rename a file")
-        elif self.motion and (self.frame is None or len(self.motion) > 1):
-            found = f"{len(self.motion)} motions and {'no frame' if self.frame is None else 'a frame'}"
-            raise InputError("--motion", f"expected one motion and a frame of it, found {found}", "Add --frame 0")
+        if self.format not in _ANIMATED:
+            if self.motion and (self.frame is None or len(names) > 1):
+                found = f"{len(names)} motions and {'no frame' if self.frame is None else 'a frame'}"
+                raise InputError("--motion", f"expected one motion and a frame of it, found {found}", "Add --frame 0")
+            return
+        if self.frame is not None:
+            found = f"expected with --format ply or obj only, found --format {self.format}"
+            raise InputError("--frame", found, "Leave it out: the file holds whole motions")
+        if self.format == "usdz" and len(names) > 1:
+            message = f"expected one motion for a USDZ, which holds one clip, found {len(names)}"
+            raise InputError("--motion", message, "Write a file for each, or a GLB")
+        if len(set(names)) < len(names):
+            raise InputError("--motion", f"expected different names, found {', '.join(names)}", "Rename a file")
 
     def _check_output(self, output: Path) -> None:
         if output.suffix != f".{self.format}":
@@ -190,3 +226,7 @@ class Export:
         if not motions:
             return model.poses.frame(self.frame)
         return model.poses.posed(motions[0])[self.frame]
+
+
+def _flag(option: str) -> str:
+    return "--" + option.replace("_", "-")

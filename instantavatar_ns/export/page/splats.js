@@ -1,0 +1,210 @@
+// Gaussian splats of KHR_gaussian_splatting that a skeleton moves, drawn back to front as one instanced quad.
+
+const SPLATS = "KHR_gaussian_splatting";
+const TEXELS = 5; // of a splat: center and opacity, two halves of the covariance, color, joints and weights
+const WIDTH = 2048; // texels of a row, which holds whole splats only
+const ROW = Math.floor(WIDTH / TEXELS);
+const BINS = 1 << 16;
+
+const VERTEX = `
+precision highp float;
+precision highp sampler2D;
+uniform sampler2D splats, boneTexture;
+uniform mat4 modelViewMatrix, projectionMatrix, worldToModel;
+uniform vec2 pixels; // size of the picture
+in vec3 position;
+in uint number;
+out vec2 offset;
+out vec4 color;
+
+vec4 part(int index) {
+  int splat = int(number);
+  return texelFetch(splats, ivec2((splat % ${ROW}) * ${TEXELS} + index, splat / ${ROW}), 0);
+}
+
+mat4 bone(float joint) {
+  int width = textureSize(boneTexture, 0).x, first = int(joint) * 4;
+  mat4 matrix;
+  for (int column = 0; column < 4; column++) {
+    int place = first + column;
+    matrix[column] = texelFetch(boneTexture, ivec2(place % width, place / width), 0);
+  }
+  return matrix;
+}
+
+void main() {
+  vec4 center = part(0), first = part(1), second = part(2), joints = part(4);
+  vec4 weights = vec4(fract(joints) * 2.0);
+  joints = floor(joints);
+  mat4 skin = mat4(0.0);
+  for (int k = 0; k < 4; k++) skin += weights[k] * bone(joints[k]);
+  mat4 toView = modelViewMatrix * worldToModel * skin;
+  vec4 view = toView * vec4(center.xyz, 1.0);
+  vec4 clip = projectionMatrix * view;
+  offset = vec2(0.0);
+  color = vec4(0.0);
+  gl_Position = vec4(0.0, 0.0, 2.0, 1.0); // outside
+  if (clip.w < 0.01) return;
+  mat3 covariance = mat3(first.x, first.y, first.z, first.y, first.w, second.x, first.z, second.x, second.y);
+  vec2 focal = 0.5 * pixels * vec2(projectionMatrix[0][0], projectionMatrix[1][1]);
+  // Derivative of the place in the picture, pixels, by the place before the camera, which looks along -z.
+  mat3 jacobian = mat3(focal.x / -view.z, 0, 0, 0, focal.y / -view.z, 0,
+    focal.x * view.x / (view.z * view.z), focal.y * view.y / (view.z * view.z), 0);
+  mat3 turn = jacobian * mat3(toView);
+  mat3 flat3 = turn * covariance * transpose(turn);
+  float a = flat3[0][0] + 0.3, b = flat3[0][1], c = flat3[1][1] + 0.3; // as trained: at least a pixel wide
+  float mean = 0.5 * (a + c), spread = length(vec2(0.5 * (a - c), b));
+  vec2 lengths = sqrt(vec2(mean + spread, max(mean - spread, 0.1)));
+  vec2 axis = abs(b) < 1e-6 ? (a >= c ? vec2(1, 0) : vec2(0, 1)) : normalize(vec2(b, mean + spread - a));
+  offset = position.xy * 3.0;
+  vec2 shift = offset.x * lengths.x * axis + offset.y * lengths.y * vec2(-axis.y, axis.x);
+  color = vec4(part(3).rgb, center.w);
+  gl_Position = vec4(clip.xy + 2.0 * shift / pixels * clip.w, clip.zw);
+}`;
+
+const FRAGMENT = `
+precision highp float;
+in vec2 offset;
+in vec4 color;
+out vec4 pixel;
+void main() {
+  float alpha = min(0.99, color.a * exp(-0.5 * dot(offset, offset)));
+  if (alpha < 1.0 / 255.0) discard;
+  pixel = vec4(color.rgb * alpha, alpha);
+}`;
+
+/** Put splats in the place of the points that GLTFLoader makes of them. */
+async function replaceSplats(gltf) {
+  const found = [];
+  gltf.scene.traverse((object) => object.isPoints && object.geometry.getAttribute(`${SPLATS}:SCALE`.toLowerCase()) && found.push(object));
+  for (const points of found) {
+    const node = gltf.parser.json.nodes[gltf.parser.associations.get(points)?.nodes ?? -1];
+    if (node?.skin === undefined) throw new Error("the splats have no skeleton");
+    const splats = new Splats(points.geometry, await gltf.parser.getDependency("skin", node.skin));
+    splats.name = points.name;
+    splats.applyMatrix4(points.matrix);
+    points.parent.add(splats);
+    points.removeFromParent();
+    points.geometry.dispose();
+  }
+}
+
+class Splats extends three.Mesh {
+  constructor(source, skeleton) {
+    const read = (name) => source.getAttribute(`${SPLATS}:${name}`.toLowerCase());
+    const count = source.attributes.position.count;
+    const geometry = new three.InstancedBufferGeometry();
+    geometry.setAttribute("position", new three.Float32BufferAttribute([-1, -1, 0, 1, -1, 0, -1, 1, 0, 1, 1, 0], 3));
+    geometry.setIndex([0, 1, 2, 2, 1, 3]);
+    const order = new three.InstancedBufferAttribute(new Uint32Array(count), 1).setUsage(three.DynamicDrawUsage);
+    order.gpuType = three.IntType;
+    geometry.setAttribute("number", order);
+    geometry.instanceCount = count;
+    const texture = packed(source, read, count);
+    super(geometry, new three.RawShaderMaterial({
+      glslVersion: three.GLSL3,
+      vertexShader: VERTEX,
+      fragmentShader: FRAGMENT,
+      uniforms: {
+        splats: { value: texture },
+        boneTexture: { value: null },
+        worldToModel: { value: new three.Matrix4() },
+        pixels: { value: new three.Vector2() },
+      },
+      transparent: true,
+      depthWrite: false,
+      blending: three.CustomBlending,
+      blendSrc: three.OneFactor,
+      blendDst: three.OneMinusSrcAlphaFactor,
+    }));
+    Object.assign(this, { skeleton, splatCount: count, order, frustumCulled: false });
+    this.centers = Float32Array.from({ length: 3 * count }, (_, index) => source.attributes.position.array[index]);
+    this.joints = source.attributes.skinIndex;
+    this.weights = source.attributes.skinWeight;
+    this.depths = new Float32Array(count);
+    this.bins = new Uint32Array(BINS + 1);
+    skeleton.computeBoneTexture();
+  }
+
+  /** Place of a splat's center, as of SkinnedMesh. */
+  getVertexPosition(index, target) {
+    const sum = new three.Vector3(), point = new three.Vector3(), matrix = new three.Matrix4();
+    for (let k = 0; k < 4; k++) {
+      const joint = this.joints.getComponent(index, k), weight = this.weights.getComponent(index, k);
+      matrix.multiplyMatrices(this.skeleton.bones[joint].matrixWorld, this.skeleton.boneInverses[joint]);
+      sum.addScaledVector(point.fromArray(this.centers, 3 * index).applyMatrix4(matrix), weight);
+    }
+    return this.worldToLocal(target.copy(sum));
+  }
+
+  /** Call before a picture is drawn: three.js uploads the order of the splats before it asks objects. */
+  prepare(camera, size) {
+    const { uniforms } = this.material;
+    this.skeleton.update();
+    uniforms.boneTexture.value = this.skeleton.boneTexture;
+    uniforms.worldToModel.value.copy(this.matrixWorld).invert(); // the bones' matrices lead to the world
+    uniforms.pixels.value.copy(size);
+    this.sort(camera);
+  }
+
+  /** Order the splats from the farthest to the nearest, by counting. */
+  sort(camera) {
+    const { centers, joints, weights, depths, bins, splatCount: count } = this;
+    const rows = this.skeleton.bones.map((_, joint) => {
+      const matrix = new three.Matrix4().fromArray(this.skeleton.boneMatrices, 16 * joint).premultiply(camera.matrixWorldInverse);
+      return [matrix.elements[2], matrix.elements[6], matrix.elements[10], matrix.elements[14]];
+    });
+    let low = Infinity, high = -Infinity;
+    for (let splat = 0; splat < count; splat++) {
+      const x = centers[3 * splat], y = centers[3 * splat + 1], z = centers[3 * splat + 2];
+      let depth = 0;
+      for (let k = 0; k < 4; k++) {
+        const weight = weights.getComponent(splat, k);
+        if (weight === 0) continue;
+        const row = rows[joints.getComponent(splat, k)];
+        depth += weight * (row[0] * x + row[1] * y + row[2] * z + row[3]);
+      }
+      depths[splat] = depth;
+      if (depth < low) low = depth;
+      if (depth > high) high = depth;
+    }
+    const scale = (BINS - 1) / Math.max(high - low, 1e-6);
+    bins.fill(0);
+    for (let splat = 0; splat < count; splat++) bins[1 + Math.floor((depths[splat] - low) * scale)]++;
+    for (let bin = 1; bin <= BINS; bin++) bins[bin] += bins[bin - 1];
+    for (let splat = 0; splat < count; splat++) this.order.array[bins[Math.floor((depths[splat] - low) * scale)]++] = splat;
+    this.order.needsUpdate = true;
+  }
+}
+
+/** The splats' values in one texture; of their colors what is seen from everywhere. */
+function packed(source, read, count) {
+  const [scales, rotations, opacities, colors] = ["SCALE", "ROTATION", "OPACITY", "SH_DEGREE_0_COEF_0"].map(read);
+  const { position, skinIndex, skinWeight } = source.attributes;
+  const height = Math.ceil(count / ROW);
+  const values = new Float32Array(4 * WIDTH * height);
+  // Drafts of the extension store logarithms, which are negative for splats below a meter.
+  const logarithms = scales.array.some((value) => value < 0);
+  const turn = new three.Matrix4(), quaternion = new three.Quaternion();
+  for (let splat = 0; splat < count; splat++) {
+    const place = 4 * (WIDTH * Math.floor(splat / ROW) + TEXELS * (splat % ROW));
+    const squares = [0, 1, 2].map((axis) => {
+      const scale = scales.getComponent(splat, axis);
+      return (logarithms ? Math.exp(scale) : scale) ** 2;
+    });
+    const axes = turn.makeRotationFromQuaternion(quaternion.fromBufferAttribute(rotations, splat).normalize()).elements;
+    const covariance = (row, column) =>
+      squares[0] * axes[row] * axes[column] + squares[1] * axes[4 + row] * axes[4 + column] + squares[2] * axes[8 + row] * axes[8 + column];
+    values.set([
+      position.getX(splat), position.getY(splat), position.getZ(splat), opacities.getX(splat),
+      covariance(0, 0), covariance(0, 1), covariance(0, 2), covariance(1, 1),
+      covariance(1, 2), covariance(2, 2), 0, 0,
+      ...[0, 1, 2].map((channel) => 0.5 + 0.28209479177387814 * colors.getComponent(splat, channel)), 0,
+      // A joint's number, and half its weight behind the point.
+      ...[0, 1, 2, 3].map((k) => skinIndex.getComponent(splat, k) + 0.5 * Math.min(skinWeight.getComponent(splat, k), 0.9999)),
+    ], place);
+  }
+  const texture = new three.DataTexture(values, WIDTH, height, three.RGBAFormat, three.FloatType);
+  texture.needsUpdate = true;
+  return texture;
+}
