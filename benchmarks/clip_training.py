@@ -10,7 +10,8 @@ the file holds already are kept; all on white, 8-bit:
 - `heldout_psnr`, `heldout_lpips`: held-out frames, their poses made as those of the training frames were
 - `heldout_fitted_psnr`: these poses fitted to the images
 - `joints_mm_before`, `joints_mm_after`: of the training frames, before and after training's own correction: mean
-  distance of the 24 joints from the true ones after a rigid transform of each frame and one scale for all
+  distance of the 24 joints from the true ones after a rigid transform of each frame and one scale for all; the
+  correction moves joints in the body, too: `joints_mm_after_unmoved` is without that
 - `rotations_deg_before`, `rotations_deg_after`: mean error of the joints' rotations less a constant of each
 - `train_seconds`: from the first step to the last checkpoint
 - `own_poses`: the same figures of the training with the recording's own `poses.npz`, camera and body, and the clip's
@@ -52,6 +53,7 @@ from instantavatar_ns.process.frames import ChosenFrames
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.refined_poses import load_refined
 from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.training.checkpoints import read
 from instantavatar_ns.training.fitting import RECIPES, fit_poses
 
 _SHOWN = 6
@@ -186,14 +188,35 @@ def pose_figures(config: Path, body: BodyModel, subject: Path, frames: list[int]
     true_poses, true_body = read_body_poses(subject, "truth.npz")
     true_poses = true_poses.rows(frames)
 
-    def errors(poses: PoseSequence) -> tuple[float, float]:
+    true_joints = body_joints(true_body, true_poses)
+
+    def errors(of: BodyModel, poses: PoseSequence) -> tuple[float, float]:
         turns = pose_error(joint_rotations(poses), joint_rotations(true_poses))
-        return joints_mm(body_joints(body, poses), body_joints(true_body, true_poses)), turns.aligned_deg
+        return joints_mm(body_joints(of, poses), true_joints), turns.aligned_deg
 
     figures: dict[str, float] = {}
-    for when, poses in (("before", given), ("after", refined)):
-        figures[f"joints_mm_{when}"], figures[f"rotations_deg_{when}"] = errors(poses)
+    for when, of, poses in (
+        ("before", body, given),
+        ("after", with_found_joints(config, body, given), refined),
+        ("after_unmoved", body, refined),
+    ):
+        figures[f"joints_mm_{when}"], figures[f"rotations_deg_{when}"] = errors(of, poses)
+    del figures["rotations_deg_after_unmoved"]
     return figures
+
+
+def with_found_joints(config: Path, body: BodyModel, poses: PoseSequence) -> BodyModel:
+    """Return the body with its joints where a run's correction found those of the person.
+
+    Args:
+        config: The run's configuration.
+        body: The run's.
+        poses: Whose betas are the run's.
+    """
+    checkpoint = sorted((config.parent / "nerfstudio_models").glob("step-*.ckpt"))[-1]
+    state = read(checkpoint)["pipeline"]
+    found = next(value for key, value in state.items() if key.endswith(".pose_refinement.joints"))
+    return body.with_joints_moved(found - body.rest(poses.betas)[1])
 
 
 @torch.no_grad()
