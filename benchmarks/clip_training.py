@@ -151,7 +151,7 @@ class ClipTraining:
             figures |= pose_figures(config, body, subject, [rows[number] for number in numbers.tolist()])
         if self.walk:
             video = Animate(config, Path("walk"), output=self.pictures / f"{name}-walk.mp4").main()
-            write_row(video.with_suffix(".png"), mediapy.read_video(video))
+            write_row(video)
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
 
 
@@ -229,10 +229,17 @@ def write_pairs(path: Path, model: Any, frames: EvalFrames) -> None:
     write_image(path, np.concatenate([np.concatenate(images, axis=1) for images in (truth, rendered)]))
 
 
-def write_row(path: Path, video: np.ndarray) -> None:
-    """Write some frames of a video beside one another."""
-    shown = np.linspace(0, len(video) - 1, min(_SHOWN, len(video)) + 1).astype(int)[:-1]  # the last is like the first
-    write_image(path, np.concatenate([video[row] for row in shown], axis=1) / 255)
+def write_row(video: Path) -> None:
+    """Write some frames of a video beside one another, to a picture of its name."""
+    capture = cv2.VideoCapture(str(video))
+    frames = []
+    while True:
+        read, frame = capture.read()
+        if not read:
+            break
+        frames.append(frame)
+    shown = np.linspace(0, len(frames) - 1, min(_SHOWN, len(frames)) + 1).astype(int)[:-1]  # the last is like the first
+    cv2.imwrite(str(video.with_suffix(".png")), np.concatenate([frames[row] for row in shown], axis=1))
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
