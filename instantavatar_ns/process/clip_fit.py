@@ -89,14 +89,17 @@ def fit_clip(
     camera = seen.camera
     if camera.origin == "assumed":
         camera = camera._replace(focal=camera.focal * float(clip.zoom), origin="estimated")
-    CONSOLE.print(camera.description, highlight=False, soft_wrap=True)
     reprojection = terms.reprojection_errors(clip, unknowns).cpu().double().numpy()
     iou = _overlaps(model, clip, seen)
     poor, interpolated = _poor_frames(seen, reprojection, iou), np.flatnonzero(~seen.found).tolist()
     if len(poor) > seen.found.sum() / 2:
         message = f"expected a body that fits the landmarks and masks, found none for {_listed(poor, len(iou))}"
-        advice = "Film one upright person from head to feet, or bring the poses of an estimator"
+        advice = (
+            "Film one person who stands upright and turns, from head to feet, with the camera upright too; free motion "
+            "needs the poses of an estimator (instant-avatar import)"
+        )
         raise InputError(folder / "process" / "landmarks.npz", message, advice)
+    CONSOLE.print(camera.description, highlight=False, soft_wrap=True)
     if interpolated:
         _warn(f"Nobody was found in {_listed(interpolated, len(iou))}: poses there are interpolated.")
     if poor:
