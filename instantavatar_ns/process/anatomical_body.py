@@ -60,7 +60,7 @@ def _moved(
         regressor: The free body's.
         ears: Weights of the vertices, whose mean is the middle of the ears.
     """
-    old = dict(zip(JOINT_NAMES, regressor, strict=True))
+    old: dict[str, np.ndarray] = dict(zip(JOINT_NAMES, regressor, strict=True))
     new = dict(old)
     for side, other in (("left", "right"), ("right", "left")):
         for joint, apart in (("hip", _HIPS_APART), ("collar", _COLLARS_APART)):

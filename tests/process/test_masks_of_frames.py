@@ -19,7 +19,7 @@ def test_the_person_is_found_in_the_frames_that_show_one(demo_subject: Path, tmp
         for place, path in enumerate([*images, empty]):
             shutil.copyfile(path, folder / f"{place:05d}.png")
 
-    masks = masks_of_frames(write_images, [3, 8, 12], truth[0].shape)
+    masks = masks_of_frames(write_images, [3, 8, 12], (96, 96))
     assert sorted(masks) == [3, 8]
     for number, true in zip((3, 8), truth, strict=True):
         mask = masks[number]() > 0.5
