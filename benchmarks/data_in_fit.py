@@ -54,11 +54,11 @@ def measure_fit(folder: Path, subject: Path) -> dict[str, float]:
         subject: Recording with the truth, of which the clip was made.
     """
     frames = json.loads((folder / "process" / "clip.json").read_text())
-    poses, body = _read(folder, "poses.npz")
-    true_poses, true_body = _read(subject, "truth.npz")
+    poses, body = read_body_poses(folder, "poses.npz")
+    true_poses, true_body = read_body_poses(subject, "truth.npz")
     rows = frames.get("frames") or list(range(len(poses)))
     true_poses = true_poses.rows(rows)
-    joints, true_joints = _joints(body, poses), _joints(true_body, true_poses)
+    joints, true_joints = body_joints(body, poses), body_joints(true_body, true_poses)
     at_truth = PoseSequence(poses.betas, true_poses.global_orient, true_poses.body_pose, true_poses.transl)
     rotations, true_rotations = joint_rotations(poses), joint_rotations(true_poses)
     fit = np.load(folder / "process" / "fit.npz")
@@ -66,7 +66,7 @@ def measure_fit(folder: Path, subject: Path) -> dict[str, float]:
     figures = {
         "joints_mm": joints_mm(joints, true_joints),
         "joints_clip_mm": joints_mm(joints.reshape(1, -1, 3), true_joints.reshape(1, -1, 3)),
-        "joints_floor_mm": joints_mm(_joints(body, at_truth), true_joints),
+        "joints_floor_mm": joints_mm(body_joints(body, at_truth), true_joints),
         "rotations_deg": pose_error(rotations, true_rotations).aligned_deg,
         "heading_deg": pose_error(rotations[:, :1], true_rotations[:, :1]).aligned_deg,
         "body_iou": float(fit["iou"].mean()),
@@ -86,7 +86,7 @@ def joints_mm(found: Float[np.ndarray, "frames points 3"], true: Float[np.ndarra
     return float(best.fun) * 1000
 
 
-def _read(folder: Path, name: str) -> tuple[PoseSequence, BodyModel]:
+def read_body_poses(folder: Path, name: str) -> tuple[PoseSequence, BodyModel]:
     """Poses of a file, and the body that they belong to."""
     arrays = np.load(folder / name)
     rotations = arrays["thetas"] if "thetas" in arrays.files else arrays["poses"]
@@ -96,7 +96,8 @@ def _read(folder: Path, name: str) -> tuple[PoseSequence, BodyModel]:
     return poses, load_body_model(str(find_body_file(folder) or "free"))
 
 
-def _joints(body: BodyModel, poses: PoseSequence) -> Joints:
+def body_joints(body: BodyModel, poses: PoseSequence) -> Joints:
+    """Joints of a body in poses, metres."""
     transforms = body.transforms(poses.betas, poses.global_orient, poses.body_pose, poses.transl)
     joints = body.rest(poses.betas)[1]
     return skinned(joints, torch.eye(len(joints)), transforms).double().numpy()

@@ -16,8 +16,8 @@ from numpy import ndarray
 
 BACKGROUND = np.array([0.545, 0.565, 0.600])
 
-# Towards the light, camera axes: from above, a little to the left, well in front.
-_LIGHT = np.array([-0.42, -0.62, -0.66]) / np.linalg.norm([-0.42, -0.62, -0.66])
+# Towards the light, axes of the camera that stands still: from above, a little to the left, well in front.
+LIGHT = np.array([-0.42, -0.62, -0.66]) / np.linalg.norm([-0.42, -0.62, -0.66])
 _AMBIENT, _DIFFUSE = 0.60, 0.52
 
 Albedo = Callable[[Int[ndarray, " hits"], Float[ndarray, "hits 3"]], Float[ndarray, "hits 3"]]
@@ -32,6 +32,7 @@ def render_frame(
     size: int,
     samples: int,
     albedo: Albedo,
+    light: Float[ndarray, "3"] = LIGHT,
 ) -> tuple[Float[ndarray, "size size 3"], Float[ndarray, "size size"]]:
     """Render a mesh.
 
@@ -43,6 +44,7 @@ def render_frame(
         size: Height and width, pixels.
         samples: Samples a pixel along each axis.
         albedo: Colours in [0, 1] for the hit faces and the barycentric coordinates of the hits in them.
+        light: Direction towards the light, in the camera's axes.
 
     Returns:
         Colours in [0, 1] before `BACKGROUND`, and coverage in [0, 1].
@@ -58,7 +60,7 @@ def render_frame(
     face, u, v = hits["primID"][hit], hits["u"][hit], hits["v"][hit]
     barycentric = np.stack([1.0 - u - v, u, v], axis=-1)
     colors = np.tile(BACKGROUND, (len(hit), 1))
-    colors[hit] = albedo(face, barycentric) * _shade(interpolate(normals, faces, face, barycentric))[:, None]
+    colors[hit] = albedo(face, barycentric) * _shade(interpolate(normals, faces, face, barycentric), light)[:, None]
     grid = (len(rows), len(columns), samples * samples)
     window = np.ix_(rows, columns)
     image[window] = np.clip(colors, 0.0, 1.0).reshape(*grid, 3).mean(axis=2)
@@ -117,8 +119,8 @@ def _sample_directions(
     return np.ascontiguousarray(pixels @ np.linalg.inv(intrinsics).T, dtype=np.float32)
 
 
-def _shade(normals: Float[ndarray, "hits 3"]) -> Float[ndarray, " hits"]:
+def _shade(normals: Float[ndarray, "hits 3"], light: Float[ndarray, "3"]) -> Float[ndarray, " hits"]:
     """Brightness under the one light, wrapped a little round the terminator as light in a room is."""
     lengths = np.linalg.norm(normals, axis=-1)
-    cosine = normals @ _LIGHT / np.maximum(lengths, 1e-9)
+    cosine = normals @ light / np.maximum(lengths, 1e-9)
     return _AMBIENT + _DIFFUSE * np.clip((cosine + 0.25) / 1.25, 0.0, None)

@@ -21,6 +21,7 @@ from instantavatar_ns.body.files import FREE_BODY, load_body_model
 from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
+from instantavatar_ns.process.anatomical_body import load_anatomical_body, write_anatomical_body
 from instantavatar_ns.process.camera import Camera
 from instantavatar_ns.process.clip_body import ClipUnknowns, PosedClip
 from instantavatar_ns.process.clip_outlines import ClipOutlines, OutlinePoints
@@ -79,22 +80,26 @@ def fit_clip(
     Raises:
         InputError: Something is missing or unreadable, or the body cannot be fitted to most of the frames.
     """
-    model = load_body_model(body).to(device)
-    source = FREE_BODY if body == "free" else Path(body)
+    free = body == "free"
+    model = (load_anatomical_body() if free else load_body_model(body)).to(device)
+    source = FREE_BODY if free else Path(body)
     _check_bodies(folder, source)
     seen = read_observations(folder, focal)
     terms, clip, unknowns = _fit(model, seen, progress)
     camera = seen.camera
     if camera.origin == "assumed":
         camera = camera._replace(focal=camera.focal * float(clip.zoom), origin="estimated")
-    CONSOLE.print(camera.description, highlight=False, soft_wrap=True)
     reprojection = terms.reprojection_errors(clip, unknowns).cpu().double().numpy()
     iou = _overlaps(model, clip, seen)
     poor, interpolated = _poor_frames(seen, reprojection, iou), np.flatnonzero(~seen.found).tolist()
     if len(poor) > seen.found.sum() / 2:
         message = f"expected a body that fits the landmarks and masks, found none for {_listed(poor, len(iou))}"
-        advice = "Film one upright person from head to feet, or bring the poses of an estimator"
+        advice = (
+            "Film one person who stands upright and turns, from head to feet, with the camera upright too; free motion "
+            "needs the poses of an estimator (instant-avatar import)"
+        )
         raise InputError(folder / "process" / "landmarks.npz", message, advice)
+    CONSOLE.print(camera.description, highlight=False, soft_wrap=True)
     if interpolated:
         _warn(f"Nobody was found in {_listed(interpolated, len(iou))}: poses there are interpolated.")
     if poor:
@@ -219,7 +224,10 @@ def _write(
         for path in (folder / "body").glob("*"):
             path.unlink()
         target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, target)
+        if source == FREE_BODY:
+            write_anatomical_body(target)
+        else:
+            shutil.copyfile(source, target)
     camera.write(folder / "cameras.npz")
     np.savez(folder / "process" / "fit.npz", reprojection=reprojection, iou=iou, body=np.array(source.name))
     rotations = Rotation.from_matrix(clip.rotations.cpu().double().numpy().reshape(-1, 3, 3))

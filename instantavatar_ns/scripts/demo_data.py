@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -19,9 +20,10 @@ from rich.progress import Progress
 
 from instantavatar_ns.body.files import FREE_BODY, load_body_model, read_body_file
 from instantavatar_ns.body.smpl import NUM_BETAS
+from instantavatar_ns.demo.camera_path import carried_camera
 from instantavatar_ns.demo.motion import add_pose_noise, dance_poses, turn_poses
 from instantavatar_ns.demo.palette import Palette, make_palette
-from instantavatar_ns.demo.render import camera_intrinsics, interpolate, render_frame
+from instantavatar_ns.demo.render import LIGHT, camera_intrinsics, interpolate, render_frame
 from instantavatar_ns.demo.subject import MASKS, DemoSubject, make_subject
 from instantavatar_ns.demo.texture import albedo
 from instantavatar_ns.utils.errors import InputError
@@ -59,6 +61,9 @@ class DemoData:
     """Frames of a second turn, to test with."""
     novel_frames: int = 15
     """Frames of the dance."""
+    camera: Literal["still", "carried"] = "still"
+    """"still": one camera for all frames. "carried": one that is carried about the turning person, 25 degrees to both
+    sides, up and down, nearer and farther; cameras.npz has one for each frame then. The still one films the dance."""
     seed: int = 0
     """Draws the person's shape and colours, the sway and the pose errors; 0 is the person of the documentation."""
 
@@ -99,10 +104,13 @@ class DemoData:
         with Progress() as progress:
             task = progress.add_task("Rendering the demo subject", total=len(turn) + len(dance))
             for part, poses, shifts in ((folder, turn, transl), (folder / "novel", dance, dance_transl)):
-                for index, (pose, shift) in enumerate(zip(poses, shifts, strict=True)):
-                    self._render(subject, palette, pose, shift, files=(part, index))
+                is_carried = self.camera == "carried" and part == folder
+                cameras = carried_camera(self._phases(), _place(subject)) if is_carried else np.eye(4)
+                of_frames = np.broadcast_to(cameras, (len(poses), 4, 4))
+                for index, (pose, shift, camera) in enumerate(zip(poses, shifts, of_frames, strict=True)):
+                    self._render(subject, palette, pose, shift, camera, files=(part, index))
                     progress.advance(task)
-                _write_camera(part / "cameras.npz", self.size)
+                _write_camera(part / "cameras.npz", self.size, cameras)
         _write_poses(folder / "novel" / "poses.npz", betas, dance, dance_transl, self.novel_frames / _DANCE_SECONDS)
         self._write_turn_poses(folder, betas, turn, transl)
         _write_body(folder / "body" / "SMPL_NEUTRAL.npz")
@@ -119,12 +127,15 @@ class DemoData:
     def _draws(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
 
-    def _turn(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
-        """Poses of the training turn, then of the held-out one, whose views lie midway between training views."""
+    def _phases(self) -> Float[ndarray, " frames"]:
+        """Turns until each frame: the training turn, then the held-out one, midway between training views."""
         first = np.arange(self.train_frames) / self.train_frames
         before = np.arange(self.heldout_frames) * self.train_frames // self.heldout_frames
-        second = 1.0 + (before + 0.5) / self.train_frames
-        poses, sway = turn_poses(np.concatenate([first, second]), self._draws(1))
+        return np.concatenate([first, 1.0 + (before + 0.5) / self.train_frames])
+
+    def _turn(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
+        """Poses of the training turn and of the held-out one."""
+        poses, sway = turn_poses(self._phases(), self._draws(1))
         return _as_stored(poses, _place(subject) + sway)
 
     def _dance(self, subject: DemoSubject) -> tuple[Float[ndarray, "frames joints 3"], Float[ndarray, "frames 3"]]:
@@ -139,20 +150,29 @@ class DemoData:
         return _as_stored(poses, transl)
 
     def _render(
-        self, subject: DemoSubject, palette: Palette, pose: ndarray, transl: ndarray, *, files: tuple[Path, int]
+        self,
+        subject: DemoSubject,
+        palette: Palette,
+        pose: ndarray,
+        transl: ndarray,
+        camera: Float[ndarray, "4 4"],
+        *,
+        files: tuple[Path, int],
     ) -> None:
         """Render one frame and write its image and mask; `files` are their parent folder and number."""
         folder, index = files
         vertices, normals = subject.posed(pose, transl)
         colors = _color_function(subject, palette)
+        turn, shift = camera[:3, :3], camera[:3, 3]
         image, alpha = render_frame(
-            vertices,
+            vertices @ turn.T + shift,
             subject.faces,
-            normals,
+            normals @ turn.T,
             intrinsics=camera_intrinsics(self.size),
             size=self.size,
             samples=3 if self.size <= 256 else 2,
             albedo=colors,
+            light=turn @ LIGHT,
         )
         for name, values in (("image", image), ("mask", alpha)):
             eight_bit = np.round(values * 255.0).astype(np.uint8)
@@ -209,8 +229,8 @@ def _write_poses(path: Path, betas: ndarray, poses: ndarray, transl: ndarray, fp
     np.savez(path, betas=betas[None], thetas=poses.reshape(-1, 72), transl=transl, **rate)
 
 
-def _write_camera(path: Path, size: int) -> None:
-    np.savez(path, intrinsic=camera_intrinsics(size), extrinsic=np.eye(4), height=size, width=size)
+def _write_camera(path: Path, size: int, world_to_camera: ndarray) -> None:
+    np.savez(path, intrinsic=camera_intrinsics(size), extrinsic=world_to_camera, height=size, width=size)
 
 
 def _write_body(path: Path) -> None:

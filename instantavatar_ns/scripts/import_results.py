@@ -36,8 +36,10 @@ from instantavatar_ns.importing.shape import ShapeFit, fit_shape
 from instantavatar_ns.importing.tracks import Person, choose_track, in_video, without_gaps
 from instantavatar_ns.importing.verdict import judge
 from instantavatar_ns.importing.video import Video, open_video
+from instantavatar_ns.process.masks_of_frames import masks_of_frames
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
+from instantavatar_ns.utils.progress import shown_progress
 
 _FITTED_FRAMES = 20
 _NAMED_FRAMES = 8
@@ -61,7 +63,7 @@ class ImportResults:
     """The person, by the number that the tool gave; by default who is seen in most frames."""
     masks: Path | None = None
     """Masks of the person: a folder with one a frame, the folder of `instant-avatar process`, or an .npy or .npz
-    (frames, height, width). By default those of the result."""
+    (frames, height, width). By default those of the result; where it has none, the largest person's are made."""
     frames: FrameRange | None = None
     """Frames of the video to use: start, end (not included) and step; by default all in which the person was found."""
     body_model: str = "free"
@@ -87,7 +89,7 @@ class ImportResults:
         self._check_options()
         result, video = read_result(self.result), open_video(self.video)
         person = self._choose_person(result, video)
-        masks = self._find_masks(person, video)
+        masks = self._find_masks(result.tool, person, video)
         person = self._choose_frames(person, masks, video)
         intrinsics = self._intrinsics(result, person.track, video)
         body = load_body_model(self.body_model)
@@ -139,21 +141,29 @@ class ImportResults:
             CONSOLE.print(f"Poses of {_named(numbers)} are interpolated: the person was not found there.")
         return person
 
-    def _find_masks(self, person: Person, video: Video) -> Masks:
+    def _find_masks(self, tool: str, person: Person, video: Video) -> Masks:
         if self.masks is not None:
             return masks_of_user(self.masks, video)
         masks = masks_of_result(self.result, person.track.masks, video)
-        if not masks:
-            message = "expected masks of the person, found none in this result"
-            advice = (
-                "Give --masks: a folder with one mask for each frame of the video, or what instant-avatar process made "
-                "of the video"
-            )
-            raise InputError(self.result, message, advice)
-        return masks
+        if masks:
+            return masks
+        numbers = [number for number in person.track.frames.tolist() if number in self._wanted(video)]
+        whom = "the largest person's are made" if not self.dry_run else "the largest person's would be made"
+        CONSOLE.print(f"{tool}'s result has no masks: {whom}, as instant-avatar process does.")
+        if self.dry_run:
+            return dict.fromkeys(numbers, lambda: np.zeros(video.size, np.float32))
+
+        def write_images(folder: Path) -> None:
+            with shown_progress(f"Frames of {video.path.name}") as done:
+                video.write_frames(numbers, folder, done)
+
+        return masks_of_frames(write_images, numbers, video.size) if numbers else {}
+
+    def _wanted(self, video: Video) -> set[int]:
+        return set(range(*self.frames)) if self.frames else set(range(len(video)))
 
     def _choose_frames(self, person: Person, masks: Masks, video: Video) -> Person:
-        wanted = set(range(*self.frames)) if self.frames else set(range(len(video)))
+        wanted = self._wanted(video)
         numbers = person.track.frames.tolist()
         unmasked = [number for number in numbers if number in wanted and number not in masks]
         if unmasked:

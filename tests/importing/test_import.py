@@ -306,9 +306,21 @@ def test_nothing_is_run(wham, name, tmp_path):
     assert canary.exists(), "the pickle of this test does not call what it should"
 
 
-def test_masks_are_asked_for(wham, tmp_path):
-    with pytest.raises(InputError, match=r"expected masks of the person, found none.*--masks"):
-        run(wham, tmp_path / "out", masks=None)
+def test_masks_are_made_where_the_result_has_none(wham, tmp_path, monkeypatch, capsys):
+    truth, asked = wham[0], []
+
+    def made(write_images, numbers, size):
+        (tmp_path / "images").mkdir()
+        write_images(tmp_path / "images")
+        asked.append((len(list((tmp_path / "images").iterdir())), list(numbers), size))
+        return {number: lambda number=number: (truth.masks[number] > 127).astype(np.float32) for number in numbers}
+
+    monkeypatch.setattr("instantavatar_ns.scripts.import_results.masks_of_frames", made)
+    check_truth(truth, run(wham, tmp_path / "out", masks=None))
+    assert asked == [(FRAMES, list(range(FRAMES)), SIZE)]
+    run(wham, tmp_path / "few", masks=None, frames=(2, 8, 2), dry_run=True)
+    assert len(asked) == 1, "a dry run makes no masks"
+    assert "would be made" in " ".join(capsys.readouterr().out.split())
 
 
 def test_masks_in_one_array(wham, tmp_path):

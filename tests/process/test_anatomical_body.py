@@ -1,0 +1,55 @@
+"""The free body's joints where people have them, in every shape."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from instantavatar_ns.body.files import FREE_BODY, load_body_model
+from instantavatar_ns.body.smpl import JOINT_NAMES
+from instantavatar_ns.process.anatomical_body import load_anatomical_body, write_anatomical_body
+
+PLACES = {name: place for place, name in enumerate(JOINT_NAMES)}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("body") / "free_body.npz"
+    write_anatomical_body(path)
+    return path
+
+
+@pytest.mark.parametrize("beta", [-2.0, 0.0, 2.0])
+def test_joints_are_where_people_have_them(written: Path, beta: float) -> None:
+    betas = torch.tensor([beta, *[0.0] * 9])
+    vertices, joints = (values.double().numpy() for values in load_body_model(written).rest(betas))
+    adult = 1.74 / np.ptp(vertices[:, 1])
+
+    def apart(first: str, second: str) -> float:
+        return 1000 * adult * float(np.linalg.norm(joints[PLACES[first]] - joints[PLACES[second]]))
+
+    assert apart("left_hip", "right_hip") == pytest.approx(168, abs=8)
+    assert apart("left_collar", "right_collar") == pytest.approx(50, abs=6)
+    for side in ("left", "right"):
+        assert apart(f"{side}_wrist", f"{side}_hand") == pytest.approx(86, abs=5)
+    with np.load(FREE_BODY) as archive:
+        ears = archive["parts"] == archive["part_names"].tolist().index("ears")
+    below = 1000 * adult * (vertices[ears].mean(axis=0) - joints[PLACES["head"]])
+    np.testing.assert_allclose(below, [0, 22, 7], atol=6)
+
+
+def test_the_other_joints_and_the_mesh_stay(written: Path) -> None:
+    bodies = load_body_model("free"), load_anatomical_body(), load_body_model(written)
+    old, new, loaded = (body.rest(torch.ones(10)) for body in bodies)
+    torch.testing.assert_close(new[0], old[0])
+    torch.testing.assert_close(loaded[1], new[1])
+    moved = {name for name, place in PLACES.items() if (new[1] - old[1])[place].norm() > 1e-3}
+    assert moved == {"head", *(f"{side}_{joint}" for side in ("left", "right") for joint in ("hip", "collar", "hand"))}
+
+
+def test_it_is_symmetric() -> None:
+    joints = load_anatomical_body().rest(torch.zeros(10))[1]
+    for name in ("hip", "collar", "hand"):
+        left, right = (joints[PLACES[f"{side}_{name}"]] for side in ("left", "right"))
+        torch.testing.assert_close(left * torch.tensor([-1.0, 1.0, 1.0]), right, atol=1e-4, rtol=0)
