@@ -36,7 +36,7 @@ def with_splats(path: Path) -> bytes:
         "JOINTS_0": glb.joints[first],
         "WEIGHTS_0": glb.weights[first],
         f"{NAME}:ROTATION": Rotation.from_matrix(frames).as_quat(),
-        f"{NAME}:SCALE": np.stack([0.5 * size, 0.5 * size, np.full(len(size), 0.001)], axis=1),
+        f"{NAME}:SCALE": np.stack([0.35 * size, 0.35 * size, np.full(len(size), 0.001)], axis=1),
         f"{NAME}:OPACITY": np.full(len(size), 0.95),
         f"{NAME}:SH_DEGREE_0_COEF_0": (colors - 0.5) / 0.28209479177387814,
     }
