@@ -7,6 +7,7 @@ from typing import Annotated
 import tyro
 
 from instantavatar_ns.scripts.animate import Animate
+from instantavatar_ns.scripts.batch import Batch
 from instantavatar_ns.scripts.check import Check
 from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
@@ -23,6 +24,7 @@ Command = (
     | Annotated[Process, tyro.conf.subcommand("process")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[ImportResults, tyro.conf.subcommand("import")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
     | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]
