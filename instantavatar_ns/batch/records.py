@@ -63,6 +63,7 @@ class SubjectFolder:
         self.folder = output / job.name
         # nerfstudio's commands expect <experiment>/<method>/<timestamp>.
         self.run = self.folder / job.method / "run"
+        self.checkpoints = self.run / "nerfstudio_models"
         self.picture = self.folder / PICTURE
         self._markers = self.folder / "stages"
 
@@ -159,6 +160,11 @@ class SubjectFolder:
         self._write(self._finished_marker(stage), record)
         self._started_marker(stage).unlink(missing_ok=True)
         return record
+
+    def give_up(self, stage: Stage) -> None:
+        """Remove what a failed stage left half-written, unless the next attempt can go on from it."""
+        if stage not in _GO_ON or (stage == "train" and not any(self.checkpoints.glob("*.ckpt"))):
+            self.remove(stage)
 
     def remove(self, stage: Stage) -> None:
         """Delete a stage's markers first, then its results."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from instantavatar_ns.batch.jobs import STAGES
 from instantavatar_ns.batch.state import BatchState, SubjectState
@@ -82,7 +84,9 @@ def _page(state: BatchState, rows: Sequence[dict[str, Any]]) -> str:
     numbers = {key: label for key, label in numbers.items() if any(row[key] != "" for row in rows)}
     numbers["seconds"] = "seconds"
     head = "".join(f'<th class="number">{escape(label)}</th>' for label in numbers.values())
-    body = "".join(_row(subject, row, numbers) for subject, row in zip(state.subjects.values(), rows, strict=True))
+    body = "".join(
+        _row(subject, row, numbers, state.output) for subject, row in zip(state.subjects.values(), rows, strict=True)
+    )
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(title)}</h1>"
@@ -91,7 +95,7 @@ def _page(state: BatchState, rows: Sequence[dict[str, Any]]) -> str:
     )
 
 
-def _row(subject: SubjectState, row: dict[str, Any], numbers: dict[str, str]) -> str:
+def _row(subject: SubjectState, row: dict[str, Any], numbers: dict[str, str], output: Path) -> str:
     picture = ""
     if "evaluate" in subject.records and subject.folder.picture.is_file():
         data = b64encode(subject.folder.picture.read_bytes()).decode()
@@ -100,12 +104,14 @@ def _row(subject: SubjectState, row: dict[str, Any], numbers: dict[str, str]) ->
     if subject.status == "failed":
         state = f"{escape(row['failed stage'])} failed<br><small>{escape(row['cause'])}</small>"
     cells = "".join(f'<td class="number">{_number(row[key])}</td>' for key in numbers)
-    files = "<br>".join(escape(str(row[name])) for name in ("config", "mesh", "video") if row[name])
+    paths = {"run": subject.folder.run, "logs": subject.folder.folder, "mesh": row["mesh"], "video": row["video"]}
+    files = " ".join(_link(name, path, output) for name, path in paths.items() if path and Path(path).exists())
     name = f"{escape(subject.job.name)}<br><small>{escape(row['data'])}</small>"
-    return (
-        f'<tr class="{subject.status}"><td>{picture}</td><td>{name}</td><td>{state}</td>{cells}'
-        f"<td><small>{files}</small></td></tr>"
-    )
+    return f'<tr class="{subject.status}"><td>{picture}</td><td>{name}</td><td>{state}</td>{cells}<td>{files}</td></tr>'
+
+
+def _link(name: str, path: Path | str, start: Path) -> str:
+    return f'<a href="{escape(quote(os.path.relpath(path, start)))}">{name}</a>'
 
 
 def _number(value: float | str) -> str:

@@ -107,7 +107,8 @@ def psnr_text(subject: SubjectState) -> str:
 def counts_text(state: BatchState) -> str:
     """Return how many subjects are finished, failed, running and waiting."""
     counts = {status: state.count(status) for status in ("finished", "failed", "running", "waiting")}
-    return f"{len(state.subjects)} subjects: " + ", ".join(f"{count} {status}" for status, count in counts.items())
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    return f"{len(state.subjects)} subjects: {told}"
 
 
 def _rows_to_show(subjects: list[SubjectState], most: int) -> list[SubjectState]:

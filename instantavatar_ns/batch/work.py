@@ -86,8 +86,12 @@ def carry_out(output: Path, job: Job, stage: Stage, do: Do, report: Report, plac
             if record is None:
                 goes_on = folder.begin(stage)
                 began, start = time(), monotonic()
-                with _logged(folder.log(stage), keep=goes_on):
-                    facts = do(Task(folder, stage, goes_on, report))
+                try:
+                    with _logged(folder.log(stage), keep=goes_on):
+                        facts = do(Task(folder, stage, goes_on, report))
+                except (Exception, SystemExit):
+                    folder.give_up(stage)
+                    raise
                 record = folder.finish(stage, facts, monotonic() - start, place, began)
             return Outcome(record)
     except (Exception, SystemExit) as error:  # commands end by the latter

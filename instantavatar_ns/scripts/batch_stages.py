@@ -130,7 +130,7 @@ def _train(task: Task) -> dict[str, Any]:
     run = task.folder.run
     config = training_config(task.folder.job, run, "cuda" if torch.cuda.is_available() else "cpu")
     steps = config.max_num_iterations
-    checkpoints = run / "nerfstudio_models"
+    checkpoints = task.folder.checkpoints
     numbers = (re.fullmatch(r"step-(\d+)\.ckpt", path.name) for path in checkpoints.glob("step-*.ckpt"))
     finished = max((int(match[1]) + 1 for match in numbers if match), default=0) if task.goes_on else 0
     facts: dict[str, Any] = {"steps": steps}
