@@ -161,8 +161,8 @@ def _alone_in(output: Path) -> Iterator[None]:
 def _print_cluster(cluster: Cluster, plan: WorkerPlan) -> None:
     gpus = sum(node.gpus for node in cluster.nodes)
     share = f"{plan.gpu:.2g} of a GPU and " if plan.gpu else ""
-    words = f"{plan.count} workers on {len(cluster.nodes)} machine(s) with {gpus} GPU(s), each with {share}{plan.cpus:g} CPUs"
-    CONSOLE.log(words, highlight=False)
+    machines = f"{len(cluster.nodes)} machine(s) with {gpus} GPU(s)"
+    CONSOLE.log(f"{plan.count} workers on {machines}, each with {share}{plan.cpus:g} CPUs", highlight=False)
     if cluster.dashboard:
         CONSOLE.log(f"Ray's dashboard: {cluster.dashboard}", highlight=False)
     CONSOLE.log(f"Ray's logs: {escape(cluster.logs)}", highlight=False)

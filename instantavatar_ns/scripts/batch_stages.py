@@ -118,7 +118,7 @@ def _parsed(kind: Any, arguments: list[str], origin: str, default: Any) -> Any:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
             return tyro.cli(kind, args=arguments, **({} if default is None else {"default": default}))
     except SystemExit as error:
-        lines = [re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─]", "", line).strip() for line in told.getvalue().splitlines()]
+        lines = [re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]|[-─]{4,}", "", line).strip() for line in told.getvalue().splitlines()]
         text = " ".join(line for line in lines if line)
         text = re.sub(r"^(Parsing error|Unrecognized options)\s*", "", text).split(" For full helptext")[0]
         message = f"expected options of that command, found: {text.rstrip('.')}"

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tests.commands import BIN, SMALL_TRAINING, TINY_TRAINING, command, environment
+from tests.commands import SMALL_TRAINING, TINY_TRAINING, command, environment
 
 _METHOD = SMALL_TRAINING[0]
 
@@ -21,6 +21,7 @@ def options_of(arguments: list[str]) -> dict[str, Any]:
     for argument in arguments:
         if argument.startswith("--"):
             name = argument[2:]
+            options.pop(name, None)  # the last one counts
         else:
             options[name] = argument if name not in options else [*_listed(options[name]), argument]
     return options
@@ -66,6 +67,3 @@ def batch_environment(folder: Path) -> dict[str, str]:
     """Environment of a batch: the tests' own, with this checkout first."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     return environment(folder) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-
-
-__all__ = ["BIN", "batch_command", "batch_environment", "options_of", "write_batch"]
