@@ -6,11 +6,13 @@ import contextlib
 import copy
 import gc
 import io
+import random
 import re
 from pathlib import Path
 from time import monotonic
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 import tyro
 from nerfstudio.engine.trainer import TrainerConfig
@@ -29,7 +31,7 @@ _METRICS = ("psnr", "ssim", "lpips")
 
 
 def prepare() -> None:
-    """Import what training needs, once a process, and use as many threads as the process has processors."""
+    """Import what training needs, once a process."""
     from instantavatar_ns import config  # noqa: F401
 
 
@@ -54,7 +56,7 @@ def check_options(job: Job) -> None:
     Raises:
         InputError: A method, data parser or option is unknown, or a value cannot be what it must be.
     """
-    training_config(job, Path(), "cpu")
+    training_config(job, Path("output", job.name, job.method, "run"), "cpu")
     for stage in job.stages:
         if stage != "train":
             command_of(job, stage, Path("config.yml"))
@@ -83,7 +85,7 @@ def training_config(job: Job, run: Path, device: str) -> TrainerConfig:
     arguments = [*job.arguments("train"), job.parser, *job.arguments("parse")]
     config = _parsed(kind, arguments, f"{job.name}: train", default)
     config.data = config.pipeline.datamanager.data = job.data
-    config.output_dir, config.experiment_name, config.timestamp = run.parents[2:] and run.parents[2], job.name, "run"
+    config.output_dir, config.experiment_name, config.timestamp = run.parents[2], job.name, run.name
     return config
 
 
@@ -120,7 +122,8 @@ def _parsed(kind: Any, arguments: list[str], origin: str, default: Any) -> Any:
     except SystemExit as error:
         lines = [re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯]|[-─]{4,}", "", line).strip() for line in told.getvalue().splitlines()]
         text = " ".join(line for line in lines if line)
-        text = re.sub(r"^(Parsing error|Unrecognized options)\s*", "", text).split(" For full helptext")[0]
+        text = re.sub(r" (For full helptext|Argument helptext:).*", "", text)
+        text = re.sub(r"(Perhaps you meant: \S+).*", r"\1", text)
         message = f"expected options of that command, found: {text.rstrip('.')}"
         raise InputError(origin, message, "See the command's --help") from error
 
@@ -152,14 +155,16 @@ def train_here(config: TrainerConfig, steps: int, report: Report) -> float | Non
         steps: Steps of the whole training, of which an earlier attempt may have done some.
         report: Takes progress, twice a second.
     """
-    from nerfstudio.scripts.train import _set_random_seed
     from nerfstudio.utils import writer
 
     # nerfstudio keeps the writers of earlier trainers of the process.
     writer.EVENT_WRITERS.clear()
     writer.EVENT_STORAGE.clear()
     config.save_config()
-    _set_random_seed(config.machine.seed)
+    # As ns-train does, whose module lists all methods there are.
+    random.seed(config.machine.seed)
+    np.random.seed(config.machine.seed)  # noqa: NPY002
+    torch.manual_seed(config.machine.seed)
     trainer = config.setup(local_rank=0, world_size=1)
     trainer.setup()
     psnr, last = None, monotonic()
