@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -298,7 +299,12 @@ class Pool:
 
 
 def _cause_of_death(error: Exception) -> str:
-    """The one line of Ray's report that says why, without ids and advice."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "exit" in line.lower() or "memory" in line.lower() or "node" in line.lower()]
-    return (told or lines or ["unknown"])[0][:300]
+    """Return in a few words why a worker died, of Ray's report of many lines."""
+    found = re.search(r"exit type: (\w+)", str(error))
+    kind = found[1] if found else ""
+    if "OUT_OF_MEMORY" in kind:
+        return "its machine ran out of memory; give fewer --workers"
+    if kind == "SYSTEM_ERROR":
+        return "its process ended unexpectedly, killed or out of memory"
+    first = " ".join(str(error).split()).split(". ")[0]
+    return f"{kind}: {first}"[:200] if kind else first[:200]

@@ -66,4 +66,5 @@ def batch_command(*arguments: object) -> list[str]:
 def batch_environment(folder: Path) -> dict[str, str]:
     """Environment of a batch: the tests' own, with this checkout first."""
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
-    return environment(folder) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    # Ray makes its workers nice, and other tests are at work.
+    return environment(folder) | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_worker_niceness": "0"}
