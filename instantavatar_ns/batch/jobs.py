@@ -105,7 +105,7 @@ def _read_file(path: Path) -> tuple[dict[str, Any], list[Any]]:
     if not path.is_file():
         raise InputError(path, "expected a YAML file that lists subjects, found no such file", "Check the name")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf8"))
+        content: Any = yaml.safe_load(path.read_text(encoding="utf8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         message = f"expected YAML, found what cannot be read ({' '.join(str(error).split())})"
         raise InputError(path, message, advice) from error
@@ -143,8 +143,8 @@ def _job(origin: Path | str, number: int, entry: Any, defaults: Mapping[str, Any
         if stage not in _SKIPPABLE:
             message = f"expected {' or '.join(_SKIPPABLE)} to be skipped in {place}, found {stage!r}"
             raise InputError(origin, message, "Training cannot be left out; a video is made where a motion is given")
-    stages = tuple(s for s in STAGES if s not in skip and (s != "animate" or "animate" in flags))
-    return Job(name, data, str(values["method"]), str(values["parser"]), stages, flags)
+    stages = [stage for stage in STAGES if stage not in skip and (stage != "animate" or "animate" in flags)]
+    return Job(name, data, str(values["method"]), str(values["parser"]), tuple(stages), flags)
 
 
 def _steps_flags(origin: Path | str, place: str, steps: Any) -> Flags:

@@ -52,7 +52,7 @@ class Cluster:
             return 1
         if self.local:
             return avatars_per_gpu(gpu_megabytes())
-        import ray
+        ray = _import_ray()
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ask = ray.remote(num_cpus=0, num_gpus=0.01)(gpu_megabytes)
@@ -95,7 +95,8 @@ def connected(address: str | None, dashboard: bool) -> Iterator[Cluster]:
         ray.shutdown()
 
 
-def _import_ray(dashboard: bool) -> Any:
+def _import_ray(dashboard: bool = False) -> Any:
+    """Ray, whose decorators hide from type checkers what they return."""
     try:
         import ray
     except ImportError as error:
@@ -113,6 +114,7 @@ def _import_ray(dashboard: bool) -> Any:
 def _init(ray: Any, options: dict[str, Any], address: str | None) -> Any:
     """Connect; a local Ray gets several attempts, because its parts give up early on a busy machine."""
     attempts = 1 if address else _STARTS
+    reason: Exception | None = None
     for _ in range(attempts):
         try:
             return ray.init(**options)
@@ -160,8 +162,7 @@ class _Worker:
 
     def warm_up(self, prepare: Callable[[], None]) -> str:
         """Import what stages need, and return where this is."""
-        import ray
-
+        ray = _import_ray()
         prepare()
         gpus = ray.get_gpu_ids()
         self._place = f"{socket.gethostname()} " + (f"GPU {gpus[0]}" if gpus else "CPU")
@@ -200,12 +201,10 @@ class Pool:
     """
 
     def __init__(self, state: BatchState, plan: WorkerPlan, do: Do, prepare: Callable[[], None], view: View) -> None:
-        import ray
-
-        self._ray, self._state, self._view = ray, state, view
+        self._ray = ray = _import_ray()
+        self._state, self._view = state, view
         self._board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
-        resources = {"num_cpus": plan.cpus, "num_gpus": plan.gpu}
-        worker = ray.remote(**resources)(_Worker)
+        worker = ray.remote(num_cpus=plan.cpus, num_gpus=plan.gpu)(_Worker)
         arguments = (state.output.absolute(), Path.cwd(), do, self._board)
         self._new = lambda: worker.remote(*arguments)
         self._prepare = prepare
@@ -252,7 +251,7 @@ class Pool:
         """Take what a call returned, or put another worker in the place of one that died."""
         call = self._calls.pop(reference)
         try:
-            result = self._ray.get(reference)
+            result: Any = self._ray.get(reference)
         except self._ray.exceptions.RayActorError as error:
             self._replace(call, _cause_of_death(error))
             return
@@ -265,9 +264,13 @@ class Pool:
         self._idle.append(call.worker)
         if call.task is None:
             self._places[call.worker], self._failed_starts = result, 0
-            return
-        job, stage = call.task
-        subject = self._state.end(job.name, result)
+        else:
+            self._note(call.task, result)
+
+    def _note(self, task: tuple[Job, Stage], outcome: Outcome) -> None:
+        """Take how a stage ended into the state, the view and the summary."""
+        job, stage = task
+        subject = self._state.end(job.name, outcome)
         self._view.ended(subject, stage)
         if subject.status in ("finished", "failed") and monotonic() - self._summary_at > _SUMMARY_SECONDS:
             self._summary_at = monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from instantavatar_ns.batch.jobs import STAGES
+from instantavatar_ns.batch.jobs import STAGES, Stage
 from instantavatar_ns.batch.state import BatchState, SubjectState
 from instantavatar_ns.batch.view import counts_text
 from instantavatar_ns.utils.files import write_files
@@ -60,10 +60,13 @@ def summary_row(subject: SubjectState) -> dict[str, Any]:
     row["where"] = subject.place or (last.place if last else "")
     row["method"], row["data"] = subject.job.method, str(subject.job.data)
     row["config"] = str(subject.folder.run / "config.yml") if "train" in subject.records else ""
-    for stage, name in (("export", "mesh"), ("animate", "video")):
-        record = subject.records.get(stage)
-        row[name] = record.facts.get("file", "") if record else ""
+    row["mesh"], row["video"] = _file_of(subject, "export"), _file_of(subject, "animate")
     return row
+
+
+def _file_of(subject: SubjectState, stage: Stage) -> str:
+    """File that a stage has made; empty before."""
+    return subject.records[stage].facts.get("file", "") if stage in subject.records else ""
 
 
 def _csv(rows: Sequence[dict[str, Any]]) -> str:
