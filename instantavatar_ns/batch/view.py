@@ -74,12 +74,15 @@ def drawn(state: BatchState, now: float, height: int) -> Group:
         now: Seconds of the clock that the subjects' `since` counts on.
         height: Lines of the terminal.
     """
-    table = Table("subject", "stage", "where", "progress", "PSNR", "seconds")
+    table = Table("subject", "stage", "where", expand=True)
+    table.add_column("progress", ratio=1, no_wrap=True, overflow="ellipsis")
+    for name in ("PSNR", "seconds"):
+        table.add_column(name, justify="right")
     subjects = list(state.subjects.values())
     for subject in _rows_to_show(subjects, max(height - _LINES_AROUND, _LEAST_ROWS)):
         seconds = subject.seconds + (now - subject.since if subject.status == "running" else 0.0)
-        stage = subject.status if subject.stage is None else f"{subject.stage}"
-        cells = [subject.job.name, stage, subject.place, progress_text(subject), psnr_text(subject)]
+        cells = [subject.job.name, subject.stage or subject.status, subject.place]
+        cells += [progress_text(subject), psnr_text(subject)]
         cells.append(f"{seconds:.0f}" if seconds else "")
         table.add_row(*map(escape, cells), style=_COLORS[subject.status])
     return Group(table, counts_text(state))

@@ -82,8 +82,28 @@ def test_dashboard_names_what_it_needs(monkeypatch):
             pass
 
 
-def test_a_cluster_that_does_not_answer_is_named():
-    pytest.importorskip("ray")
-    with pytest.raises(InputError, match=r"--address auto: .*ray start --head"):
-        with on_ray.connected("auto", dashboard=False):
+@pytest.mark.parametrize(
+    ("address", "attempts", "message"),
+    [("auto", 1, r"--address auto: .*\(nobody there\).*ray start --head"), (None, 3, "ray: .*failed 3 times")],
+)
+def test_a_cluster_that_does_not_answer_is_named(monkeypatch, address, attempts, message):
+    ray = pytest.importorskip("ray")
+    addresses = []
+
+    def init(address, **_):
+        addresses.append(address)
+        raise ConnectionError("nobody\nthere")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(InputError, match=message):
+        with on_ray.connected(address, dashboard=False):
             pass
+    assert addresses == [address or "local"] * attempts
+
+
+def test_why_a_worker_died_is_told_in_a_few_words():
+    report = "The actor is dead because its worker process has died. Worker exit type: {} Worker exit detail: ..."
+    assert "out of memory; give fewer" in on_ray._cause_of_death(Exception(report.format("NODE_OUT_OF_MEMORY")))
+    assert "killed or out of memory" in on_ray._cause_of_death(Exception(report.format("SYSTEM_ERROR")))
+    other = on_ray._cause_of_death(Exception("The actor died because its node has died.\nNode Id: 3"))
+    assert other == "The actor died because its node has died"
