@@ -38,12 +38,14 @@ class Cluster:
         nodes: Its machines.
         local: It was started by this process, on this machine.
         dashboard: Address of its dashboard; None without one.
+        token: The dashboard asks for Ray's token.
         logs: Where the logs of its processes are.
     """
 
     nodes: tuple[Node, ...]
     local: bool
     dashboard: str | None
+    token: bool
     logs: str
 
     def avatars_per_gpu(self) -> int:
@@ -89,8 +91,9 @@ def connected(address: str | None, dashboard: bool) -> Iterator[Cluster]:
             for node in _alive(ray.nodes())
         )
         url = context.dashboard_url if dashboard or address is not None else None
+        url = f"http://{url}" if url and "://" not in url else url or None
         logs = os.path.join(context.address_info["session_dir"], "logs")
-        yield Cluster(nodes, address is None, url, logs)
+        yield Cluster(nodes, address is None, url, os.environ.get("RAY_AUTH_MODE") == "token", logs)
     finally:
         ray.shutdown()
 

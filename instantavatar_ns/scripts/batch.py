@@ -164,5 +164,6 @@ def _print_cluster(cluster: Cluster, plan: WorkerPlan) -> None:
     machines = f"{len(cluster.nodes)} machine(s) with {gpus} GPU(s)"
     CONSOLE.log(f"{plan.count} workers on {machines}, each with {share}{plan.cpus:g} CPUs", highlight=False)
     if cluster.dashboard:
-        CONSOLE.log(f"Ray's dashboard: {cluster.dashboard}", highlight=False)
+        token = "; it asks for the token that 'ray get-auth-token' prints" if cluster.token else ""
+        CONSOLE.log(f"Ray's dashboard: {cluster.dashboard}{token}", highlight=False)
     CONSOLE.log(f"Ray's logs: {escape(cluster.logs)}", highlight=False)
