@@ -193,19 +193,20 @@ class _Call:
 
 
 class Pool:
-    """Workers, and what each is at.
+    """Workers, which start at once, and what each is at.
 
     Args:
-        state: The batch, which is brought to its end.
+        state: The batch.
         plan: The workers.
         do: Does a stage in a worker; a function that workers can import.
         prepare: Imports what that needs; likewise.
-        view: Shows the batch.
     """
 
-    def __init__(self, state: BatchState, plan: WorkerPlan, do: Do, prepare: Callable[[], None], view: View) -> None:
+    _view: View
+
+    def __init__(self, state: BatchState, plan: WorkerPlan, do: Do, prepare: Callable[[], None]) -> None:
         self._ray = ray = _import_ray()
-        self._state, self._view = state, view
+        self._state = state
         self._board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
         worker = ray.remote(num_cpus=plan.cpus, num_gpus=plan.gpu)(_Worker)
         arguments = (state.output.absolute(), Path.cwd(), do, self._board)
@@ -219,12 +220,16 @@ class Pool:
         for _ in range(plan.count):
             self._start_worker()
 
-    def run(self) -> None:
-        """Do all that is left to do.
+    def run(self, view: View) -> None:
+        """Bring the batch to its end.
+
+        Args:
+            view: Shows it.
 
         Raises:
             InputError: No worker can start.
         """
+        self._view = view
         began, told = monotonic(), False
         while not self._state.done:
             self._give_out()

@@ -94,14 +94,17 @@ class SubjectFolder:
                 changes[stage] = _differences(record.settings, self._plain_settings(stage))
         return changes
 
-    def check(self) -> None:
+    def check(self, overwrite: bool = False) -> None:
         """Refuse to replace what was made with other options, or by others.
+
+        Args:
+            overwrite: What was made with other options may be replaced.
 
         Raises:
             InputError: A stage was begun or finished with other options, or the folder holds other files.
         """
         advice = "Give the same options, another --output, or --overwrite to make it and what follows from it again"
-        for stage, differences in self.changes().items():
+        for stage, differences in () if overwrite else self.changes().items():
             what = "; ".join(differences) or "another training"
             message = f"expected the stage '{stage}' to have the options that it was made with, found others ({what})"
             raise InputError(self.folder, message, advice)

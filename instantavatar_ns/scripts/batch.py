@@ -69,14 +69,13 @@ class Batch:
             if value is not None and value < 1:
                 raise InputError(f"--{option.replace('_', '-')}", f"expected at least 1, found {value}", "Give more")
         jobs = read_jobs(self.subjects, self._defaults())
-        _check(jobs)
+        for job in jobs:
+            SubjectFolder(self.output, job).check(self.overwrite)
         if self.dry_run:
+            _check(jobs)
             self._print_plan(jobs)
             return
         with _alone_in(self.output):
-            if not self.overwrite:
-                for job in jobs:
-                    SubjectFolder(self.output, job).check()
             state = BatchState(self.output, jobs)
             reused = sum(len(subject.reused) for subject in state.subjects.values())
             if reused:
@@ -112,8 +111,10 @@ class Batch:
             with connected(self.address, self.dashboard) as cluster:
                 plan = self._plan(cluster, state)
                 _print_cluster(cluster, plan)
+                pool = Pool(state, plan, do_stage, prepare)
+                _check([subject.job for subject in state.subjects.values()])  # while the workers start
                 with shown(state) as view:
-                    Pool(state, plan, do_stage, prepare, view).run()
+                    pool.run(view)
         except KeyboardInterrupt:
             write_summary(state)
             CONSOLE.print("\nStopped. What is finished is kept; the same command goes on from there.")

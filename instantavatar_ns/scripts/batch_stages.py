@@ -10,12 +10,11 @@ import random
 import re
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 import tyro
-from nerfstudio.engine.trainer import TrainerConfig
 from PIL import Image
 
 from instantavatar_ns.batch.jobs import Job, Stage
@@ -24,7 +23,9 @@ from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.notices import forget_notices
 
-Command = TypeVar("Command")
+if TYPE_CHECKING:  # the batch's command imports it while its workers do
+    from nerfstudio.engine.trainer import TrainerConfig
+
 _PICTURE_HEIGHT = 240  # pixels
 _REPORT_SECONDS = 0.5
 _METRICS = ("psnr", "ssim", "lpips")

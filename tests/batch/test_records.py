@@ -61,6 +61,7 @@ def test_other_options_are_refused_and_named(output, job):
         SubjectFolder(output, replace(job, flags=job.flags | {"train": {"steps": 4}})).check()
     with pytest.raises(InputError, match=r"'train'.*\(method: method before, other now\)"):
         SubjectFolder(output, replace(job, method="other")).check()
+    SubjectFolder(output, replace(job, method="other")).check(overwrite=True)
 
 
 def test_another_training_takes_all_that_was_made_of_it_along(output, job):
@@ -127,7 +128,7 @@ def test_files_of_somebody_else_are_refused(output, job):
         folder.check()  # a batch that was killed right at the beginning
     (folder.folder / "notes.txt").touch()
     with pytest.raises(InputError, match=r"anna: .*found other files"):
-        folder.check()
+        folder.check(overwrite=True)
 
 
 def test_one_process_at_a_time(output, job):
