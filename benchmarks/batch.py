@@ -2,7 +2,7 @@
 
 python -m benchmarks.batch --subject A B --count 16 --output benchmarks/results/instant.json
 
-The subjects are links to the given folders, and every batch is the whole command, from Enter to its end, with new
+The subjects are the given folders, in turn, and every batch is the whole command, from Enter to its end, with new
 outputs. Keys are merged into the file:
 
 batch_per_hour_1, batch_per_hour_2   avatars an hour on one GPU and on two (where there are two)
@@ -28,6 +28,7 @@ from time import monotonic
 from typing import Any
 
 import tyro
+import yaml
 
 from benchmarks import record, training
 from benchmarks.record import progress
@@ -62,7 +63,7 @@ class Options:
     """Measure batches."""
 
     subject: tuple[Path, ...]
-    """Folders in InstantAvatar's layout; the batch's subjects are links to them, in turn."""
+    """Folders in InstantAvatar's layout; the batch's subjects are these, in turn."""
     count: int = 16
     """Subjects of a batch."""
     serial: int = 6
@@ -73,6 +74,8 @@ class Options:
     """Method; by default the one that fits the machine."""
     per_gpu: int | None = None
     """Avatars that share a GPU; by default the command's choice."""
+    lpips_backbone: Path | None = None
+    """AlexNet's weights for LPIPS, on machines without network."""
     more: tuple[str, ...] = ()
     """Further arguments of every batch."""
     gpus: tuple[int, ...] = (1, 2)
@@ -98,7 +101,7 @@ def main(options: Options) -> dict[str, Any]:
             figures[f"batch_per_hour_{max(gpus, 1)}"] = round(several[gpus].per_hour, 1)
         one = ["--workers", "1"]
         serial = run(options, folder, "serial", max(options.serial, _LEAST_SERIAL), names[:1], one)
-        figures |= comparison(several.get(min(several)), serial)
+        figures |= comparison(several.get(1) or several.get(0), serial)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     if options.output is not None:
@@ -121,13 +124,12 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
     Raises:
         RuntimeError: A subject failed.
     """
-    data = folder / name / "data"
-    data.mkdir(parents=True)
-    for index in range(count):
-        source = options.subject[index % len(options.subject)].resolve()
-        (data / f"{source.name}-{index:02d}").symlink_to(source)
-    output = folder / name / "out"
-    line = [*_COMMAND, "batch", *map(str, sorted(data.iterdir())), "--output", str(output), *more, *options.more]
+    sources = [options.subject[index % len(options.subject)].resolve() for index in range(count)]
+    subjects = [{"data": str(path), "name": f"{path.name}-{index:02d}"} for index, path in enumerate(sources)]
+    evaluate = {} if options.lpips_backbone is None else {"lpips-backbone": str(options.lpips_backbone.resolve())}
+    output, people = folder / name, folder / f"{name}.yaml"
+    people.write_text(yaml.safe_dump({"defaults": {"evaluate": evaluate}, "subjects": subjects}), encoding="utf8")
+    line = [*_COMMAND, "batch", str(people), "--output", str(output), *more, *options.more]
     for flag in ("steps", "method"):
         if getattr(options, flag) is not None:
             line += [f"--{flag}", str(getattr(options, flag))]
