@@ -35,6 +35,7 @@ from benchmarks.record import progress
 from benchmarks.workers import visible_gpus
 
 _COMMAND = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import entrypoint; entrypoint()")
+_ROOT = Path(__file__).resolve().parents[1]
 _LEAST_SERIAL = 4  # trainings one after another, of which the later ones are warm
 
 
@@ -104,8 +105,8 @@ def main(options: Options) -> dict[str, Any]:
         figures |= comparison(several.get(1) or several.get(0), serial)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if options.output is not None:
-        merge(options.output, figures)
+        if options.output is not None and figures:
+            merge(options.output, figures)
     record.write(None, record.head() | figures)
     return figures
 
@@ -134,6 +135,8 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
         if getattr(options, flag) is not None:
             line += [f"--{flag}", str(getattr(options, flag))]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    # For a checkout that is not installed.
+    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     start = monotonic()
     ended = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     seconds = monotonic() - start

@@ -139,11 +139,13 @@ def _job(origin: Path | str, number: int, entry: Any, defaults: Mapping[str, Any
     if "animate" in flags and "motion" not in flags["animate"]:
         raise InputError(origin, f"expected a motion for the video of {place}, found none", "Add motion: walk")
     skip = values.get("skip") or []
-    for stage in skip if isinstance(skip, list) else [skip]:
+    skip = skip if isinstance(skip, list) else [skip]
+    for stage in skip:
         if stage not in _SKIPPABLE:
             message = f"expected {' or '.join(_SKIPPABLE)} to be skipped in {place}, found {stage!r}"
             raise InputError(origin, message, "Training cannot be left out; a video is made where a motion is given")
-    stages = [stage for stage in STAGES if stage not in skip and (stage != "animate" or "animate" in flags)]
+    left_out = {*skip, *(() if "animate" in flags else ("animate",))}
+    stages: list[Stage] = [stage for stage in STAGES if stage not in left_out]
     return Job(name, data, str(values["method"]), str(values["parser"]), tuple(stages), flags)
 
 

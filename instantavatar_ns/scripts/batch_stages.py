@@ -82,6 +82,7 @@ def training_config(job: Job, run: Path, device: str) -> TrainerConfig:
     default = copy.deepcopy(known[job.method])
     default.machine.device_type = cast(Any, device)
     default.vis = "tensorboard"
+    default.logging.local_writer.max_log_size = 0  # else it draws the last lines anew for each that it adds
     kind: Any = tyro.conf.SuppressFixed[tyro.conf.FlagConversionOff[type(default)]]
     arguments = [*job.arguments("train"), job.parser, *job.arguments("parse")]
     config = _parsed(kind, arguments, f"{job.name}: train", default)
