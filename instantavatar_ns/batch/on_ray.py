@@ -240,9 +240,7 @@ class Pool:
             self._view.update()
             if not told and not self._places and monotonic() - began > _WORD_AFTER_SECONDS:
                 told = True
-                self._view.say(
-                    "No worker has started yet: the machines are busy, or the cluster is at work for others."
-                )
+                self._view.say("No worker has started yet: the machines are busy, or at work for others.")
         write_summary(self._state)
 
     def _start_worker(self) -> None:
@@ -285,6 +283,7 @@ class Pool:
             write_summary(self._state)
 
     def _replace(self, call: _Call, cause: str) -> None:
+        self._ray.kill(call.worker)  # it may be out of reach only, and still at work
         self._places.pop(call.worker, None)
         if call.task is None:
             self._failed_starts += 1

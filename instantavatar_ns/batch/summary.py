@@ -59,7 +59,7 @@ def summary_row(subject: SubjectState) -> dict[str, Any]:
     last = next(reversed(subject.records.values()), None)
     row["where"] = subject.place or (last.place if last else "")
     row["method"], row["data"] = subject.job.method, str(subject.job.data)
-    row["config"] = str(subject.folder.run / "config.yml") if "train" in subject.records else ""
+    row["config"] = str(subject.folder.run.absolute() / "config.yml") if "train" in subject.records else ""
     row["mesh"], row["video"] = _file_of(subject, "export"), _file_of(subject, "animate")
     return row
 

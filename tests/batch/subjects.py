@@ -48,7 +48,8 @@ def write_batch(folder: Path, subject: Path, names: list[str], steps: int, **def
             shutil.copytree(subject, data, ignore=shutil.ignore_patterns("masks", "novel"))
         else:
             data.symlink_to(subject)
-    train = options_of([*SMALL_TRAINING[1:], *TINY_TRAINING]) | {"pipeline.check-data": "warn"}
+    train = options_of([*SMALL_TRAINING[1:], *TINY_TRAINING])
+    train |= {"pipeline.check-data": "off", "pipeline.model.align-poses": False}
     content = {
         "defaults": {"method": _METHOD, "steps": steps, "train": train | defaults.pop("train", {}), **defaults},
         "subjects": [str(folder / "data" / name) for name in names],

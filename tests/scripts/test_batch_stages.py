@@ -13,7 +13,8 @@ from instantavatar_ns.utils.errors import InputError
 from tests.batch.subjects import options_of
 from tests.commands import SMALL_TRAINING, TINY_TRAINING
 
-TINY = options_of([*SMALL_TRAINING[1:], *TINY_TRAINING]) | {"pipeline.check-data": "off"}
+TINY = options_of([*SMALL_TRAINING[1:], *TINY_TRAINING])
+TINY |= {"pipeline.check-data": "off", "pipeline.model.align-poses": False}
 
 
 def job_of(data, **changes):
