@@ -6,22 +6,24 @@ import contextlib
 import copy
 import gc
 import io
-import random
 import re
+import shutil
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 import tyro
+from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
+from rich.markup import escape
 
 from instantavatar_ns.batch.jobs import Job, Stage
 from instantavatar_ns.batch.work import Progress, Report, Task
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.notices import forget_notices
+from instantavatar_ns.utils.replaced import replaced
 
 if TYPE_CHECKING:  # the batch's command imports it while its workers do
     from nerfstudio.engine.trainer import TrainerConfig
@@ -34,6 +36,7 @@ _METRICS = ("psnr", "ssim", "lpips")
 def prepare() -> None:
     """Import what training needs, once a process."""
     from instantavatar_ns import config  # noqa: F401
+    from instantavatar_ns.training import run  # noqa: F401
 
 
 def do_stage(task: Task) -> dict[str, Any]:
@@ -135,21 +138,32 @@ def _train(task: Task) -> dict[str, Any]:
     run = task.folder.run
     config = training_config(task.folder.job, run, "cuda" if torch.cuda.is_available() else "cpu")
     steps = config.max_num_iterations
-    checkpoints = task.folder.checkpoints
-    numbers = (re.fullmatch(r"step-(\d+)\.ckpt", path.name) for path in checkpoints.glob("step-*.ckpt"))
-    finished = max((int(match[1]) + 1 for match in numbers if match), default=0) if task.goes_on else 0
-    facts: dict[str, Any] = {"steps": steps}
-    if finished:
-        config.load_dir = checkpoints
-        config.max_num_iterations = steps - finished
-        facts["resumed at"] = finished
+    finished = _go_on(config, task.folder.checkpoints) if task.goes_on else 0
+    config.max_num_iterations = steps - finished
+    facts: dict[str, Any] = {"steps": steps} | ({"resumed at": finished} if finished else {})
     if config.max_num_iterations > 0:
-        psnr = train_here(config, steps, task.report)
+        psnr = train_reporting(config, steps, task.report)
         facts |= {} if psnr is None else {"psnr": psnr}
     return facts
 
 
-def train_here(config: TrainerConfig, steps: int, report: Report) -> float | None:
+def _go_on(config: TrainerConfig, checkpoints: Path) -> int:
+    """Let a training go on from its newest whole checkpoint, and return the steps that it has done."""
+    from instantavatar_ns.training.checkpoints import checkpoint_to_resume
+
+    if not any(checkpoints.glob("step-*.ckpt")):
+        return 0
+    config.load_dir = checkpoints
+    try:
+        found = checkpoint_to_resume(config)
+    except InputError as error:  # cut off when the machine lost its power, say
+        CONSOLE.log(f"[yellow]{escape(str(error))} The training begins anew.[/yellow]")
+        shutil.rmtree(checkpoints)
+        config.load_dir, found = None, None
+    return 0 if found is None else found[1]["step"] + 1
+
+
+def train_reporting(config: TrainerConfig, steps: int, report: Report) -> float | None:
     """Train in this process, and return the PSNR of the last batch of rays, decibels.
 
     Args:
@@ -157,37 +171,23 @@ def train_here(config: TrainerConfig, steps: int, report: Report) -> float | Non
         steps: Steps of the whole training, of which an earlier attempt may have done some.
         report: Takes progress, twice a second.
     """
-    from nerfstudio.utils import writer
+    from instantavatar_ns.trainer import AvatarTrainer
+    from instantavatar_ns.training.run import train
 
-    # nerfstudio keeps the writers of earlier trainers of the process.
-    writer.EVENT_WRITERS.clear()
-    writer.EVENT_STORAGE.clear()
-    config.save_config()
-    # As ns-train does, whose module lists all methods there are.
-    random.seed(config.machine.seed)
-    np.random.seed(config.machine.seed)  # noqa: NPY002
-    torch.manual_seed(config.machine.seed)
-    trainer = config.setup(local_rank=0, world_size=1)
-    trainer.setup()
-    psnr, last = None, monotonic()
-    iterate = trainer.train_iteration
+    psnr, last, iterate = None, monotonic(), AvatarTrainer.train_iteration
 
-    def iterate_and_report(step: int) -> Any:
+    def iterate_and_report(trainer: AvatarTrainer, step: int) -> Any:
         nonlocal psnr, last
-        result = iterate(step)
-        final = step + 1 == steps
-        if final or monotonic() - last >= _REPORT_SECONDS:  # reading a metric blocks the host
+        result = iterate(trainer, step)
+        if step + 1 == steps or monotonic() - last >= _REPORT_SECONDS:  # reading a metric blocks the host
             last = monotonic()
             value = result[2].get("psnr")
             psnr = psnr if value is None else float(value)
             report(Progress(step + 1, steps, psnr))
         return result
 
-    trainer.train_iteration = iterate_and_report
-    try:
-        trainer.train()
-    finally:
-        del trainer.train_iteration
+    with replaced(AvatarTrainer, "train_iteration", iterate_and_report):  # a worker trains one at a time
+        train(config)
     return psnr
 
 

@@ -3,12 +3,13 @@
 import json
 
 import pytest
+from nerfstudio.engine.trainer import TrainerConfig
 from PIL import Image
 
 from instantavatar_ns.batch.jobs import Job
 from instantavatar_ns.batch.records import SubjectFolder
 from instantavatar_ns.batch.work import carry_out
-from instantavatar_ns.scripts.batch_stages import check_options, do_stage, training_config
+from instantavatar_ns.scripts.batch_stages import _go_on, check_options, do_stage, training_config
 from instantavatar_ns.utils.errors import InputError
 from tests.batch.subjects import options_of
 from tests.commands import SMALL_TRAINING, TINY_TRAINING
@@ -41,9 +42,19 @@ def test_training_goes_on_from_its_checkpoint(demo_subject, tmp_path):
     assert "Done loading" in folder.log("train").read_text()
     # Killed between the last checkpoint and the marker: there is nothing to train.
     marker.rename(marker.with_name("train.started.json"))
-    before = (folder.checkpoints / "step-000000005.ckpt").stat().st_mtime_ns
+    checkpoint = folder.checkpoints / "step-000000005.ckpt"
+    before = checkpoint.stat().st_mtime_ns
     assert carry_out(tmp_path, job, "train", do_stage, reports.append, "").record is not None
-    assert (folder.checkpoints / "step-000000005.ckpt").stat().st_mtime_ns == before
+    assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_training_begins_anew_where_its_checkpoint_is_damaged(tmp_path, capsys):
+    checkpoints = tmp_path / "nerfstudio_models"
+    checkpoints.mkdir()
+    (checkpoints / "step-000000003.ckpt").touch()
+    config = TrainerConfig()
+    assert _go_on(config, checkpoints) == 0
+    assert config.load_dir is None and not checkpoints.exists() and "begins anew" in capsys.readouterr().out
 
 
 def test_evaluation_and_export_of_a_run(demo_subject, trained_run, tmp_path):
