@@ -25,7 +25,7 @@ from pathlib import Path
 from statistics import fmean
 from tempfile import mkdtemp
 from time import monotonic
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 import yaml
@@ -77,8 +77,8 @@ class Options:
     """Avatars that share a GPU; by default the command's choice."""
     lpips_backbone: Path | None = None
     """AlexNet's weights for LPIPS, on machines without network."""
-    more: tuple[str, ...] = ()
-    """Further arguments of every batch."""
+    skip: tuple[Literal["evaluate", "export"], ...] = ()
+    """Stages to leave out."""
     gpus: tuple[int, ...] = (1, 2)
     """Numbers of GPUs to measure; more than there are is left out."""
     output: Path | None = None
@@ -130,10 +130,11 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
     evaluate = {} if options.lpips_backbone is None else {"lpips-backbone": str(options.lpips_backbone.resolve())}
     output, people = folder / name, folder / f"{name}.yaml"
     people.write_text(yaml.safe_dump({"defaults": {"evaluate": evaluate}, "subjects": subjects}), encoding="utf8")
-    line = [*_COMMAND, "batch", str(people), "--output", str(output), *more, *options.more]
+    line = [*_COMMAND, "batch", str(people), "--output", str(output), *more]
     for flag in ("steps", "method"):
         if getattr(options, flag) is not None:
             line += [f"--{flag}", str(getattr(options, flag))]
+    line += ["--skip", *options.skip] if options.skip else []
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     # For a checkout that is not installed.
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
