@@ -106,7 +106,7 @@ def cause_of(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = lines[0] if lines else ""
     if "out of memory" in text.lower():
-        text += " Give fewer avatars at once with --per-gpu"
+        text = f"{text.rstrip('.')}. Give fewer avatars at once with --per-gpu"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
@@ -130,15 +130,17 @@ class _Tee(io.TextIOBase):
         self._streams = streams
 
     def write(self, text: str) -> int:
-        """Write to both."""
+        """Write to both; a logger may keep this longer than the log is open."""
         for stream in self._streams:
-            stream.write(text)
+            if not stream.closed:
+                stream.write(text)
         return len(text)
 
     def flush(self) -> None:
         """Flush both."""
         for stream in self._streams:
-            stream.flush()
+            if not stream.closed:
+                stream.flush()
 
     def isatty(self) -> bool:
         """Never draw for a terminal."""

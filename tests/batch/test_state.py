@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import sys
 
 import pytest
 from PIL import Image
@@ -146,7 +147,10 @@ def test_summary_has_everything_and_escapes_names(state):
 def test_carry_out_does_a_stage_once_and_logs_it(tmp_path, jobs, capsys):
     done = []
 
+    kept = []
+
     def do(task):
+        kept.append(sys.stdout)  # as a logger does
         print("at work")
         done.append(task.stage)
         task.report(Progress(1, 2))
@@ -158,6 +162,8 @@ def test_carry_out_does_a_stage_once_and_logs_it(tmp_path, jobs, capsys):
         assert outcome.record is not None and outcome.record.facts == {"psnr": 30.0} and outcome.record.place == "here"
     assert done == ["train"] and reports == [Progress(1, 2)]
     assert (tmp_path / "anna" / "train.log").read_text() == capsys.readouterr().out == "at work\n"
+    kept[0].write("later")
+    assert capsys.readouterr().out == "later"
 
 
 @pytest.mark.parametrize(
