@@ -93,6 +93,8 @@ def main(options: Options) -> dict[str, Any]:
     figures: dict[str, Any] = {}
     try:
         several = {}
+        if not on_cpu:
+            run(options, folder, "compiling", 1, names[:1], [])  # kernels are kept on disk: all batches find them
         for gpus in options.gpus if not on_cpu else (0,):
             if gpus > len(names):
                 progress(f"{gpus} GPUs: there are {len(names)}")
