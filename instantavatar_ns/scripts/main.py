@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import tyro
 
+from instantavatar_ns.scripts import batch
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.batch import Batch
 from instantavatar_ns.scripts.check import Check
@@ -36,4 +38,7 @@ Command = (
 def entrypoint() -> None:
     """Run `instant-avatar`."""
     tyro.extras.set_accent_color("bright_yellow")
+    if sys.argv[1:2] == ["batch"]:
+        batch.entrypoint(sys.argv[2:])
+        return
     tyro.cli(Command).main()
