@@ -179,8 +179,11 @@ class SubjectFolder:
             self.picture.unlink(missing_ok=True)
         # Training may have been by another method, whose run has another folder.
         method = before.settings.get("method", self.job.method)
+        run = self.folder / method / "run"
         for name in _RESULTS[stage]:
-            shutil.rmtree(self.folder / method / "run" / name, ignore_errors=True)
+            shutil.rmtree(run / name, ignore_errors=True)
+        if run.parent.is_dir() and not any(run.parent.iterdir()):
+            run.parent.rmdir()
         self._started_marker(stage).unlink(missing_ok=True)
 
     def _plain_settings(self, stage: Stage) -> dict[str, Any]:
