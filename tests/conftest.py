@@ -53,6 +53,7 @@ if not torch.cuda.is_available():
 FIRST = (
     "viewer/test_live_viewer.py",
     "training/test_two_processes.py",
+    "batch/test_on_ray.py",
     "test_docs.py",
     "test_end_to_end.py",
     "test_examples.py",

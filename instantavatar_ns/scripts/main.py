@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import tyro
 
+from instantavatar_ns.scripts import batch
 from instantavatar_ns.scripts.animate import Animate
+from instantavatar_ns.scripts.batch import Batch
 from instantavatar_ns.scripts.check import Check
 from instantavatar_ns.scripts.demo import Demo
 from instantavatar_ns.scripts.demo_data import DemoData
@@ -23,6 +26,7 @@ Command = (
     | Annotated[Process, tyro.conf.subcommand("process")]
     | Annotated[Check, tyro.conf.subcommand("check")]
     | Annotated[ImportResults, tyro.conf.subcommand("import")]
+    | Annotated[Batch, tyro.conf.subcommand("batch")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
     | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]
@@ -34,4 +38,7 @@ Command = (
 def entrypoint() -> None:
     """Run `instant-avatar`."""
     tyro.extras.set_accent_color("bright_yellow")
+    if sys.argv[1:2] == ["batch"]:
+        batch.entrypoint(sys.argv[2:])
+        return
     tyro.cli(Command).main()

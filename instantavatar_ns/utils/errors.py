@@ -42,10 +42,16 @@ def explain_with(explanation: Explanation) -> Explanation:
     return explanation
 
 
+def explained(error: BaseException) -> InputError | None:
+    """The message for users that an error is, or that explains it; None of one that nobody explains."""
+    if isinstance(error, InputError):
+        return error
+    return next(filter(None, (explanation(error.__traceback__) for explanation in _explanations)), None)
+
+
 def _show_error(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
     """End a command with the message alone: nerfstudio's frames tell a user nothing about the file at fault."""
-    if not isinstance(error, InputError):
-        error = next(filter(None, (explanation(traceback) for explanation in _explanations)), error)
+    error = explained(error.with_traceback(traceback)) or error
     # What ends one of several processes reaches the first one as the text of its traceback.
     _, of_process, message = str(error).rpartition(_IN_TRACEBACK)
     if isinstance(error, InputError) or of_process:

@@ -21,6 +21,11 @@ def notice(path: Path, text: str) -> None:
     _say_once(path.resolve(), text)
 
 
+def forget_notices() -> None:
+    """Say everything again from now on: a process turns to other input, whose log is another one."""
+    _say_once.cache_clear()
+
+
 @cache
 def _say_once(path: Path, text: str) -> None:
     CONSOLE.print(f"[yellow]{escape(f'{path}: {text}')}", highlight=False, soft_wrap=True)

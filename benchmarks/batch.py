@@ -1,0 +1,177 @@
+"""Avatars an hour of `instant-avatar batch`: on one GPU and on two, several at once and one after another.
+
+python -m benchmarks.batch --subject A B --count 16 --output benchmarks/results/instant.json
+
+The subjects are the given folders, in turn, and every batch is the whole command, from Enter to its end, with new
+outputs. Keys are merged into the file:
+
+batch_per_hour_1, batch_per_hour_2   avatars an hour on one GPU and on two (where there are two)
+batch_sharing_gain                   avatars an hour of several at once on one GPU, against one after another on it
+batch_first_s, batch_warm_s          seconds of the first training of a worker, and of its later ones, one at a time
+batch_psnr                           mean PSNR of the held-out frames, decibels
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from tempfile import mkdtemp
+from time import monotonic
+from typing import Any, Literal
+
+import tyro
+import yaml
+
+from benchmarks import record, training
+from benchmarks.record import progress
+from benchmarks.workers import visible_gpus
+
+_COMMAND = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import entrypoint; entrypoint()")
+_ROOT = Path(__file__).resolve().parents[1]
+_LEAST_SERIAL = 4  # trainings one after another, of which the later ones are warm
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A batch that has ended.
+
+    Attributes:
+        seconds: From Enter to the end.
+        rows: Of its summary.
+        trainings: Seconds of the training of each subject, in the order in which they began.
+    """
+
+    seconds: float
+    rows: list[dict[str, str]]
+    trainings: list[float]
+
+    @property
+    def per_hour(self) -> float:
+        """Avatars an hour."""
+        return 3600 * len(self.rows) / self.seconds
+
+
+@dataclass
+class Options:
+    """Measure batches."""
+
+    subject: tuple[Path, ...]
+    """Folders in InstantAvatar's layout; the batch's subjects are these, in turn."""
+    count: int = 16
+    """Subjects of a batch."""
+    serial: int = 6
+    """Subjects of the batch that trains one after another."""
+    steps: int | None = None
+    """Training steps; by default the method's."""
+    method: str | None = None
+    """Method; by default the one that fits the machine."""
+    per_gpu: int | None = None
+    """Avatars that share a GPU; by default the command's choice."""
+    lpips_backbone: Path | None = None
+    """AlexNet's weights for LPIPS, on machines without network."""
+    skip: tuple[Literal["evaluate", "export"], ...] = ()
+    """Stages to leave out."""
+    gpus: tuple[int, ...] = (1, 2)
+    """Numbers of GPUs to measure; more than there are is left out."""
+    output: Path | None = None
+    """JSON file to merge the figures into."""
+
+
+def main(options: Options) -> dict[str, Any]:
+    """Measure, and return the figures."""
+    names = visible_gpus()
+    folder = Path(mkdtemp(prefix="instant-avatar-batch-"))
+    on_cpu = names == [""]
+    figures: dict[str, Any] = {}
+    try:
+        several = {}
+        if not on_cpu:
+            run(options, folder, "compiling", 1, names[:1], [])  # kernels are kept on disk: all batches find them
+        for gpus in options.gpus if not on_cpu else (0,):
+            if gpus > len(names):
+                progress(f"{gpus} GPUs: there are {len(names)}")
+                continue
+            shared = [] if options.per_gpu is None else ["--per-gpu", str(options.per_gpu)]
+            several[gpus] = run(options, folder, f"gpus-{gpus}", options.count, names[:gpus], shared)
+            figures[f"batch_per_hour_{max(gpus, 1)}"] = round(several[gpus].per_hour, 1)
+        one = ["--workers", "1"]
+        serial = run(options, folder, "serial", max(options.serial, _LEAST_SERIAL), names[:1], one)
+        figures |= comparison(several.get(1) or several.get(0), serial)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if options.output is not None and figures:
+            merge(options.output, figures)
+    record.write(None, record.head() | figures)
+    return figures
+
+
+def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], more: list[str]) -> Measured:
+    """Run a batch as a user does.
+
+    Args:
+        options: Of the benchmark.
+        folder: Where its subjects and its output go.
+        name: Of the batch.
+        count: Subjects.
+        gpus: Names of the GPUs that it may use.
+        more: Further arguments.
+
+    Raises:
+        RuntimeError: A subject failed.
+    """
+    sources = [options.subject[index % len(options.subject)].resolve() for index in range(count)]
+    subjects = [{"data": str(path), "name": f"{path.name}-{index:02d}"} for index, path in enumerate(sources)]
+    evaluate = {} if options.lpips_backbone is None else {"lpips-backbone": str(options.lpips_backbone.resolve())}
+    output, people = folder / name, folder / f"{name}.yaml"
+    people.write_text(yaml.safe_dump({"defaults": {"evaluate": evaluate}, "subjects": subjects}), encoding="utf8")
+    line = [*_COMMAND, "batch", str(people), "--output", str(output), *more]
+    for flag in ("steps", "method"):
+        if getattr(options, flag) is not None:
+            line += [f"--{flag}", str(getattr(options, flag))]
+    line += ["--skip", *options.skip] if options.skip else []
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    # For a checkout that is not installed.
+    environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    start = monotonic()
+    ended = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
+    seconds = monotonic() - start
+    if ended.returncode:
+        raise RuntimeError(f"{name}: {ended.stdout[-3000:]}{ended.stderr[-3000:]}")
+    with (output / "summary.csv").open(encoding="utf8") as file:
+        rows = list(csv.DictReader(file))
+    markers = [json.loads(path.read_text(encoding="utf8")) for path in output.glob("*/stages/train.json")]
+    trainings = [marker["seconds"] for marker in sorted(markers, key=lambda marker: marker["began"])]
+    measured = Measured(seconds, rows, trainings)
+    progress(f"{name}: {count} avatars in {seconds:.1f} s, {measured.per_hour:.0f} an hour")
+    return measured
+
+
+def comparison(several: Measured | None, serial: Measured) -> dict[str, float]:
+    """Return the figures that compare several at once with one after another."""
+    figures = {"batch_first_s": round(serial.trainings[0], 2), "batch_warm_s": round(fmean(serial.trainings[1:]), 2)}
+    figures["batch_per_hour_serial"] = round(serial.per_hour, 1)
+    if several is not None:
+        figures["batch_sharing_gain"] = round(several.per_hour / serial.per_hour, 2)
+        values = [float(row["heldout psnr"]) for row in several.rows if row["heldout psnr"]]
+        if values:
+            figures["batch_psnr"] = round(fmean(values), 2)
+    return figures
+
+
+def merge(path: Path, figures: Mapping[str, Any]) -> None:
+    """Write figures into a file whose others stay; their date, device, commit and command are under "batch"."""
+    before = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    record.write(path, {**before, **figures, "batch": record.head()}, quiet=True)
+
+
+if __name__ == "__main__":
+    assert training.NS_TRAIN  # names the methods to nerfstudio where this package is not installed
+    main(tyro.cli(Options))
