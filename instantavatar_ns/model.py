@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -14,6 +15,7 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_background, unblend_white
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.losses import loss_terms
@@ -25,6 +27,7 @@ from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.unseen.prior import UnseenPrior
+from instantavatar_ns.unseen.shown import CoverageField
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -36,12 +39,13 @@ class InstantAvatarModel(Model):
         subject: The person, and the poses that are known.
         poses: Which pose a camera or a training step sees.
         renderer: Renders rays and images.
+        coverage_renderer: Renders images coloured by what the training views saw.
         pose_refinement: Corrections of the training poses; None where they are not corrected.
         deformer: Finds canonical correspondences of posed points.
         canonical_occupancy: Where the canonical person is.
         field: Density and colour of the canonical person.
         union_grid: Where training takes samples: what is occupied in any training pose.
-        unseen: Prior of the parts that no training view shows; None where it is switched off.
+        unseen: What no training view shows, and a prior of it.
     """
 
     config: InstantAvatarModelConfig
@@ -65,8 +69,8 @@ class InstantAvatarModel(Model):
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
-        unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
-        self.unseen = unseen if config.unseen_loss_mult else None
+        self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
+        self.coverage_renderer = self.renderer.with_field(CoverageField(self.unseen, self.field))
         self.step = 0
         self.opening_view = OpeningView()
         self.viewer_controls = ViewerControls(self.poses)
@@ -81,6 +85,7 @@ class InstantAvatarModel(Model):
         """Make anew what images show: field, occupancy or corrections have changed."""
         self.poses.forget()
         self.renderer.forget()
+        self.coverage_renderer.forget()
 
     # Training
 
@@ -127,7 +132,7 @@ class InstantAvatarModel(Model):
         elif self.config.occupancy_start == "everywhere":
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self.poses.training_bones())
-        if self.unseen is not None and step % (5 * self.config.occupancy_interval) == 0:
+        if self.config.unseen_loss_mult and step % (5 * self.config.occupancy_interval) == 0:
             self.unseen.refresh(self.field, with_color=step >= self.config.unseen_color_start)
         self.forget_images()
 
@@ -150,7 +155,7 @@ class InstantAvatarModel(Model):
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         outputs = self.renderer.render_rays(rays, pose, rules, self._background)
         outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
-        if self.unseen is not None and self.unseen.active:
+        if self.config.unseen_loss_mult and self.unseen.active:
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
@@ -181,6 +186,20 @@ class InstantAvatarModel(Model):
         else:
             outputs = viewer.render(render, body, lambda: self.renderer.prepared(body).cells, self.union_grid.cells)
         return {name: output.to(camera.device) for name, output in outputs.items()}
+
+    def coverage_image(self, camera: Cameras, body: PosedBody) -> Float[Tensor, "height width 3"]:
+        """Colour a view by what the training views saw: red nothing, yellow one side, green many (`CoverageField`).
+
+        Args:
+            camera: One camera.
+            body: The pose that it sees.
+
+        Raises:
+            InputError: See `UnseenPrior.require_coverage`.
+        """
+        self.unseen.require_coverage()
+        background, rays = image_background(self.device), self.config.eval_num_rays_per_chunk
+        return self.coverage_renderer.render_image(camera, body, background, rays_per_chunk=rays)["rgb"]
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """The person's own colour and opacity [..., 4], of outputs on white; white where there is nothing.

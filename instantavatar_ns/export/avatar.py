@@ -13,7 +13,7 @@ from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
 from instantavatar_ns.export.mesh_files import obj_files, ply_bytes, png_bytes
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
-from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
+from instantavatar_ns.export.texture import Shade, UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.motion import Motion
 
@@ -45,10 +45,11 @@ class AvatarMesh:
     Args:
         model: A trained model.
         surface: Its surface, from `model_surface`.
+        colors: Gives density and colour of canonical points, by default the model's field.
     """
 
-    def __init__(self, model: InstantAvatarModel, surface: Surface) -> None:
-        self.model, self.surface = model, surface
+    def __init__(self, model: InstantAvatarModel, surface: Surface, colors: Shade | None = None) -> None:
+        self.model, self.surface, self._colors = model, surface, colors or model.field
         self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
         self._world_to_upright[1, 3] = -float(self.posed_vertices(model.poses.rest)[:, 1].min())
@@ -122,4 +123,4 @@ class AvatarMesh:
         return unwrapped, bake(self._shade, self.surface, unwrapped, size)
 
     def _shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        return self.model.field(points.to(self.model.device))
+        return self._colors(points.to(self.model.device))

@@ -45,6 +45,8 @@ class Export:
     """Triangles to keep."""
     texture_size: int = 1024
     """Height and width of the texture of GLB and OBJ, texels."""
+    show: Literal["color", "coverage"] = "color"
+    """The person's colors, or what the training views saw: red nothing, yellow one side, green many sides."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
     """Edits of the motions."""
 
@@ -65,7 +67,10 @@ class Export:
         model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
-        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces))
+        if self.show == "coverage":
+            model.unseen.require_coverage()
+        colors = model.coverage_renderer.avatar.field if self.show == "coverage" else model.field
+        avatar = AvatarMesh(model, model_surface(model, self.voxel_size, self.max_faces), colors)
         if self.format == "glb":
             if options.loop > 0 and options.transition == 0:
                 motions = [closed(motion) for motion in motions]
