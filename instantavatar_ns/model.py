@@ -26,6 +26,7 @@ from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
+from instantavatar_ns.unseen.pictures import PictureTargets
 from instantavatar_ns.unseen.prior import UnseenPrior
 from instantavatar_ns.unseen.shown import CoverageField
 from instantavatar_ns.viewer.controls import ViewerControls
@@ -46,6 +47,7 @@ class InstantAvatarModel(Model):
         field: Density and colour of the canonical person.
         union_grid: Where training takes samples: what is occupied in any training pose.
         unseen: What no training view shows, and a prior of it.
+        pictures: Colours of it from filled views; None without such.
     """
 
     config: InstantAvatarModelConfig
@@ -70,6 +72,7 @@ class InstantAvatarModel(Model):
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
         self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
+        self.pictures: PictureTargets | None = None
         self.coverage_renderer = self.renderer.with_field(CoverageField(self.unseen, self.field))
         self.step = 0
         self.opening_view = OpeningView()
@@ -117,10 +120,16 @@ class InstantAvatarModel(Model):
         """Standard deviation of noise on the raw density."""
         return 1.0 if self.step < self.config.density_noise_steps else 0.0
 
+    @property
+    def _uses_pictures(self) -> bool:
+        """Whether filled views give colours in this step."""
+        has_weight = self.pictures is not None and self.config.unseen_loss_mult > 0
+        return has_weight and self.step >= self.config.unseen_color_start
+
     def step_settings(self, num_rays: int) -> Hashable:
         """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
         config, step = self.config, self.step
-        switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise)
+        switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise, self._uses_pictures)
         return (*switches, self.renderer.capacity(num_rays))
 
     @torch.no_grad()
@@ -157,6 +166,8 @@ class InstantAvatarModel(Model):
         outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
         if self.config.unseen_loss_mult and self.unseen.active:
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
+        if self._uses_pictures and self.pictures is not None:
+            outputs["unseen"] = outputs.get("unseen", 0.0) + self.pictures.loss(self.field, len(rays.directions))
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             given, smoothness = self.config.pose_prior_mult, self.config.pose_smoothness_mult

@@ -89,6 +89,8 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weight of the prior of parts that no training view shows: close to the body, in colours of seen parts."""
     unseen_color_start: Advanced[int] = 1500
     """Step from which parts that no training view shows take carried-on colours."""
+    unseen_views: Path | None = None
+    """Folder of `instant-avatar unseen-views` with filled views, for colors of what no training view shows."""
     density_noise_steps: Advanced[int] = 1000
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True

@@ -24,6 +24,7 @@ from instantavatar_ns.training.checkpoints import check_fit
 from instantavatar_ns.training.coverage import observe_coverage, telling_seen_from_unseen, without_nan
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
+from instantavatar_ns.training.unseen_views import take_unseen_views
 from instantavatar_ns.training.warm_up import compile_kernels
 from instantavatar_ns.utils.options import Advanced
 
@@ -95,6 +96,7 @@ class AvatarPipeline(VanillaPipeline):
         if not resumed:
             align_poses(model, masks, frames.cameras)
         observe_coverage(model, frames.cameras)
+        take_unseen_views(model)
         if model.renderer.supports_cuda_graphs:
             compile_kernels(model)
             if self._steps_are_alike:

@@ -40,6 +40,7 @@ _FILLING = 0.3  # weight of holes
 _MARGIN = 0.012  # metres beyond the surface in which density may end
 _SKIN = (0.02, 0.004)  # metres below the surface between which an unseen part must be solid
 _COLOR_DEPTH = 0.03  # metres below the surface down to which unseen colours are set
+_TOLD_OTHERWISE = 0.03  # metres between a vertex and points that tell its colour
 _NEAR, _FAR_SHARE = 0.12, 0.05  # metres from the body; weight of cells that lie farther off
 
 
@@ -77,6 +78,7 @@ class UnseenPrior(nn.Module):
     geometry_weight: Float[Tensor, "vertices"]
     one_sided: Float[Tensor, "vertices"]
     unseen: Float[Tensor, "vertices"]
+    colored: Float[Tensor, "vertices"]
     thickness: Float[Tensor, "vertices"]
     color: Float[Tensor, "vertices 3"]
     color_weight: Float[Tensor, ""]
@@ -104,6 +106,7 @@ class UnseenPrior(nn.Module):
             "geometry_weight": torch.zeros(len(vertices)),
             "one_sided": torch.zeros(len(vertices)),
             "unseen": torch.zeros(len(vertices)),
+            "colored": torch.zeros(len(vertices)),
             "thickness": torch.full((len(vertices),), _USUAL),
             "color": torch.zeros(len(vertices), 3),
             "color_weight": torch.zeros(()),
@@ -163,6 +166,7 @@ class UnseenPrior(nn.Module):
         self.one_sided.copy_(((self.agreement - _AGREEING) / (_FULLY_AGREEING - _AGREEING)).clamp(0, 1))
         self.geometry_weight.copy_(torch.where(seen, _ONE_SIDED * self.one_sided, 1.0))
         self.unseen.copy_(~seen)
+        self.colored.copy_(~seen)
         self.active = self.has_observed and self.unseen_share > _FEW
         if not self.active:  # then nobody waits for the tables
             self.completion = None
@@ -218,7 +222,7 @@ class UnseenPrior(nn.Module):
         opaque, unseen = opacity(density), self.unseen[vertex]
         outside = opaque * (height > _MARGIN)
         holes = (1 - opaque) * unseen * ((height < -_SKIN[1]) & (height > -_SKIN[0]))
-        colored = unseen * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
+        colored = self.colored[vertex] * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
         difference = (color - self.color[vertex]).square().sum(dim=-1)
         return self.mass * (outside + _FILLING * holes + colored * difference).mean()
 
@@ -231,6 +235,20 @@ class UnseenPrior(nn.Module):
         index = torch.stack([cell // (y * z), cell // z % y, cell % z], dim=-1)
         points = self.lower + (index + torch.rand(count, 3, device=device)) * self.cell
         return points, self.nearest[cell]
+
+    def distance_from_body(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Distance of canonical points from the body's nearest vertices, metres, on the CPU."""
+        distance, _ = KDTree(self.vertices.cpu().numpy()).query(points.cpu().numpy(), workers=-1)
+        return torch.from_numpy(np.asarray(distance)).float()
+
+    def leave_colors_to(self, points: Float[Tensor, "n 3"]) -> None:
+        """Carry no colours on to the body's vertices next to points whose colours are told otherwise.
+
+        Args:
+            points: Canonical, on the surface, metres.
+        """
+        distance, _ = KDTree(points.cpu().numpy()).query(self.vertices.cpu().numpy(), workers=-1)
+        self.colored.mul_(torch.from_numpy(np.asarray(distance) > _TOLD_OTHERWISE).to(self.colored))
 
     def coverage_at(self, points: Float[Tensor, "n 3"]) -> tuple[Bool[Tensor, "n"], Float[Tensor, "n"]]:
         """Tell whether training views see the body next to canonical points, and how much from one side alone, 0 to 1.
