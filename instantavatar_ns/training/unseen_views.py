@@ -45,16 +45,11 @@ def write_unseen_views(model: InstantAvatarModel, folder: Path, count: int, size
     """
     model.eval()
     model.unseen.require_coverage()
-    rest, eye = model.poses.rest, torch.eye(4, device=model.device)
-    # Canonical space itself: the rest pose turns about joints that may have been moved since.
-    body = PosedBody(rest.world_to_root, eye.expand_as(rest.bone_transforms).contiguous())
+    body, cameras = canonical_cameras(model, count, size)
     seen_renderer = model.renderer.with_field(SeenField(model.unseen, model.field))
     background = torch.ones(3, device=model.device)
-    focal = size / 2 / math.tan(_FIELD_OF_VIEW / 2)
-    views = []
-    for camera_to_root in _around(model.unseen.vertices.cpu(), count):
-        camera_to_world = rigid_inverse(rest.world_to_root.cpu()) @ camera_to_root
-        camera = Cameras(camera_to_world[None, :3], focal, focal, size / 2, size / 2, size, size)
+    focal, views = _focal(size), []
+    for camera, camera_to_root in cameras:
         outputs = model.renderer.render_image(camera, body, background)
         seen = seen_renderer.render_image(camera, body, torch.zeros_like(background))["rgb"][..., 0]
         accumulation, distance = outputs["accumulation"][..., 0], outputs["depth"][..., 0]
@@ -71,6 +66,33 @@ def write_unseen_views(model: InstantAvatarModel, folder: Path, count: int, size
     middle = (size - 1) / 2  # OpenCV's: the middle of the first pixel at 0
     write_views(folder, views, np.array([[focal, 0, middle], [0, focal, middle], [0, 0, 1.0]]))
     return len(views)
+
+
+def canonical_cameras(
+    model: InstantAvatarModel, count: int, size: int
+) -> tuple[PosedBody, list[tuple[Cameras, Float[Tensor, "4 4"]]]]:
+    """Return the person in the canonical pose, and cameras around, from the front on.
+
+    Args:
+        model: A model.
+        count: Cameras, at equal angles.
+        size: Height and width of their images, pixels.
+
+    Returns:
+        The pose, and each camera with its pose in canonical space (nerfstudio's axes).
+    """
+    rest, eye, focal = model.poses.rest, torch.eye(4, device=model.device), _focal(size)
+    # Canonical space itself: the rest pose turns about joints that may have been moved since.
+    body = PosedBody(rest.world_to_root, eye.expand_as(rest.bone_transforms).contiguous())
+    root_to_world, cameras = rigid_inverse(rest.world_to_root.cpu()), []
+    for pose in _around(model.unseen.vertices.cpu(), count):
+        camera = Cameras((root_to_world @ pose)[None, :3], focal, focal, size / 2, size / 2, size, size)
+        cameras.append((camera, pose))
+    return body, cameras
+
+
+def _focal(size: int) -> float:
+    return size / 2 / math.tan(_FIELD_OF_VIEW / 2)
 
 
 def _around(vertices: Float[Tensor, "vertices 3"], count: int) -> list[Float[Tensor, "4 4"]]:
