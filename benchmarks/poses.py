@@ -40,8 +40,9 @@ import tyro
 
 from benchmarks import record, training
 from benchmarks.in_process import heldout_set, mean_metrics, poses_of
-from benchmarks.speed import load_frames, psnr
+from benchmarks.speed import EvalFrames, load_frames, psnr
 from benchmarks.workers import run_jobs
+from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
 from instantavatar_ns.training.fitting import RECIPES, Recipe, fit_poses
 
@@ -63,7 +64,7 @@ class Poses:
     """Folders in InstantAvatar's layout, with poses.npz, poses/anim_nerf_*.npz, truth.npz and novel/."""
     cases: tuple[Case, ...] = ("raw", "refined", "exact", "exact_fixed")
     """Poses to train with."""
-    method: Literal["instant-avatar", "instant-avatar-lite"] = "instant-avatar"
+    method: Literal["instant-avatar", "instant-avatar-lite", "instant-avatar-wild"] = "instant-avatar"
     """Method to train."""
     output: Path = Path("benchmarks/results/poses.json")
     """JSON to write."""
@@ -166,6 +167,7 @@ class Poses:
             "heldout_given_psnr": given["psnr"],
             "fit_frames": len(heldout),
         }
+        figures |= self.more_figures(model, novel_frames)
         if self.fit_seeds is None or seed in self.fit_seeds:
             figures["heldout_fitted_psnr"], figures["fit_seconds"] = fitted_psnr("fast")
             if self.published_fit:
@@ -175,6 +177,10 @@ class Poses:
             for when, error in zip(("before", "after"), errors, strict=True):
                 figures.update(self._error_figures(when, error))
         return figures
+
+    def more_figures(self, model: InstantAvatarModel, novel: EvalFrames) -> dict[str, float]:
+        """Further figures of a trained model; for benchmarks made from this one."""
+        return {}
 
     @staticmethod
     def _error_figures(when: str, error: Errors) -> dict[str, float]:

@@ -6,6 +6,7 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -14,17 +15,24 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_background, unblend_white
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.subject import subject_of
+from instantavatar_ns.field.color_variation import color_variation
+from instantavatar_ns.field.level_schedule import LevelSchedule
 from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
+from instantavatar_ns.rendering.light import Light
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
+from instantavatar_ns.unseen.pictures import PictureTargets
 from instantavatar_ns.unseen.prior import UnseenPrior
+from instantavatar_ns.unseen.shown import CoverageField
+from instantavatar_ns.utils.pinhole_rays import pinhole_camera
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -36,12 +44,16 @@ class InstantAvatarModel(Model):
         subject: The person, and the poses that are known.
         poses: Which pose a camera or a training step sees.
         renderer: Renders rays and images.
+        coverage_renderer: Renders images coloured by what the training views saw.
         pose_refinement: Corrections of the training poses; None where they are not corrected.
         deformer: Finds canonical correspondences of posed points.
         canonical_occupancy: Where the canonical person is.
         field: Density and colour of the canonical person.
         union_grid: Where training takes samples: what is occupied in any training pose.
-        unseen: Prior of the parts that no training view shows; None where it is switched off.
+        unseen: What no training view shows, and a prior of it.
+        pictures: Colours of it from filled views; None without such.
+        light: That shines on the person; None where it is not learned.
+        patch_size: Edge of the patches of training rays, pixels; None where these are single ones.
     """
 
     config: InstantAvatarModelConfig
@@ -62,11 +74,15 @@ class InstantAvatarModel(Model):
         bones = self.poses.training_bones().detach().cpu()  # where the body is, until nerfstudio moves the model
         avatar, self.union_grid = make_avatar(body, subject.poses.betas, bones, sizes)
         self.deformer, self.canonical_occupancy, self.field = avatar
+        self.level_schedule = LevelSchedule(self.field.encoding, config.level_steps) if config.level_steps else None
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
-        unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
-        self.unseen = unseen if config.unseen_loss_mult else None
+        self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
+        self.light = Light() if config.light else None
+        self.patch_size: int | None = None
+        self.pictures: PictureTargets | None = None
+        self.coverage_renderer = self.renderer.with_field(CoverageField(self.unseen, self.field))
         self.step = 0
         self.opening_view = OpeningView()
         self.viewer_controls = ViewerControls(self.poses)
@@ -81,12 +97,15 @@ class InstantAvatarModel(Model):
         """Make anew what images show: field, occupancy or corrections have changed."""
         self.poses.forget()
         self.renderer.forget()
+        self.coverage_renderer.forget()
 
     # Training
 
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""
         groups = {"field": list(self.field.parameters())}
+        if self.light is not None:
+            groups["field"] += self.light.parameters()
         if self.pose_refinement is not None:
             groups["poses"] = list(self.pose_refinement.parameters())
         return groups
@@ -106,16 +125,24 @@ class InstantAvatarModel(Model):
     def update_to_step(self, step: int) -> None:
         """Set what depends on the step; called before each step and when a checkpoint is loaded."""
         self.step = step
+        if self.level_schedule is not None:
+            self.level_schedule.update(step)
 
     @property
     def density_noise(self) -> float:
         """Standard deviation of noise on the raw density."""
         return 1.0 if self.step < self.config.density_noise_steps else 0.0
 
+    @property
+    def _uses_pictures(self) -> bool:
+        """Whether filled views give colours in this step."""
+        has_weight = self.pictures is not None and self.config.unseen_loss_mult > 0
+        return has_weight and self.step >= self.config.unseen_color_start
+
     def step_settings(self, num_rays: int) -> Hashable:
         """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
         config, step = self.config, self.step
-        switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise)
+        switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise, self._uses_pictures)
         return (*switches, self.renderer.capacity(num_rays))
 
     @torch.no_grad()
@@ -127,7 +154,7 @@ class InstantAvatarModel(Model):
         elif self.config.occupancy_start == "everywhere":
             return
         self.union_grid.refresh(self.canonical_occupancy, self.deformer, self.poses.training_bones())
-        if self.unseen is not None and step % (5 * self.config.occupancy_interval) == 0:
+        if self.config.unseen_loss_mult and step % (5 * self.config.occupancy_interval) == 0:
             self.unseen.refresh(self.field, with_color=step >= self.config.unseen_color_start)
         self.forget_images()
 
@@ -149,9 +176,15 @@ class InstantAvatarModel(Model):
         pose = self.renderer.prepare(body, self.union_grid.cells)
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         outputs = self.renderer.render_rays(rays, pose, rules, self._background)
+        if self.light is not None and self.patch_size is not None:
+            outputs = self.light.shade(outputs, rays, (self.patch_size, self.patch_size), self._background)
         outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
-        if self.unseen is not None and self.unseen.active:
+        if self.config.unseen_loss_mult and self.unseen.active:
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
+        if self._uses_pictures and self.pictures is not None:
+            outputs["unseen"] = outputs.get("unseen", 0.0) + self.pictures.loss(self.field, len(rays.directions))
+        if self.config.color_variation_mult:
+            outputs["color_variation"] = color_variation(self.field, self.unseen.vertices, len(rays.directions) // 4)
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             given, smoothness = self.config.pose_prior_mult, self.config.pose_smoothness_mult
@@ -167,20 +200,41 @@ class InstantAvatarModel(Model):
         body = self.poses.seen_by(camera.times, camera.metadata, viewer and viewer.shown_pose)
 
         def render() -> dict[str, Tensor]:
-            return self.renderer.render_image(
+            background = image_background(self.device)  # which the viewer may have set for this image
+            outputs = self.renderer.render_image(
                 camera,
                 body,
-                image_background(self.device),  # which the viewer may have set for this image
+                background,
                 rays_per_chunk=self.config.eval_num_rays_per_chunk,
                 obb_box=obb_box,
                 check=self.viewer_controls.interruptions.check,
             )
+            pinhole = None if self.light is None else pinhole_camera(camera)
+            if self.light is None or pinhole is None:
+                return outputs
+            rays = Rays(*pinhole.to(self.device).rays())
+            outputs = self.light.shade(outputs, rays, (pinhole.height, pinhole.width), background)
+            return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
 
         if viewer is None:
             outputs = render()
         else:
             outputs = viewer.render(render, body, lambda: self.renderer.prepared(body).cells, self.union_grid.cells)
         return {name: output.to(camera.device) for name, output in outputs.items()}
+
+    def coverage_image(self, camera: Cameras, body: PosedBody) -> Float[Tensor, "height width 3"]:
+        """Colour a view by what the training views saw: red nothing, yellow one side, green many (`CoverageField`).
+
+        Args:
+            camera: One camera.
+            body: The pose that it sees.
+
+        Raises:
+            InputError: See `UnseenPrior.require_coverage`.
+        """
+        self.unseen.require_coverage()
+        background, rays = image_background(self.device), self.config.eval_num_rays_per_chunk
+        return self.coverage_renderer.render_image(camera, body, background, rays_per_chunk=rays)["rgb"]
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """The person's own colour and opacity [..., 4], of outputs on white; white where there is nothing.

@@ -89,6 +89,17 @@ class InstantAvatarModelConfig(ModelConfig):
     """Weight of the prior of parts that no training view shows: close to the body, in colours of seen parts."""
     unseen_color_start: Advanced[int] = 1500
     """Step from which parts that no training view shows take carried-on colours."""
+    unseen_views: Path | None = None
+    """Folder of `instant-avatar unseen-views` with filled views, for colors of what no training view shows."""
+    light: Advanced[bool] = False
+    """Learn light that stays where it is while the person turns; needs patches (`sampling`)."""
+    color_variation_mult: Advanced[float] = 0.0
+    """Weight of the total variation of colors near the surface, between canonical points some 2 mm apart."""
+    level_steps: Advanced[int] = 0
+    """Step from which on all levels of the hash encoding learn, the finer half one after the other; 0 is from the
+    first."""
+    ema_decay: Advanced[float] = 0.0
+    """Part that averaged weights of the field keep at each step of the last third; 0 takes the last step's weights."""
     density_noise_steps: Advanced[int] = 1000
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True

@@ -19,12 +19,15 @@ from instantavatar_ns.metrics import noting_image_metrics
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.alignment import align_poses
+from instantavatar_ns.training.averaging import WeightAverage
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.training.checkpoints import check_fit
 from instantavatar_ns.training.coverage import observe_coverage, telling_seen_from_unseen, without_nan
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
+from instantavatar_ns.training.unseen_views import take_unseen_views
 from instantavatar_ns.training.warm_up import compile_kernels
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.options import Advanced
 
 
@@ -95,6 +98,12 @@ class AvatarPipeline(VanillaPipeline):
         if not resumed:
             align_poses(model, masks, frames.cameras)
         observe_coverage(model, frames.cameras)
+        take_unseen_views(model)
+        data = self.config.datamanager
+        model.patch_size = data.patch_size if data.sampling == "patches" else None
+        if model.light is not None and model.patch_size is None:
+            advice = "Give --pipeline.datamanager.sampling patches, or --pipeline.model.light False"
+            raise InputError("--pipeline.model.light", "expected patches of rays, found single pixels", advice)
         if model.renderer.supports_cuda_graphs:
             compile_kernels(model)
             if self._steps_are_alike:
@@ -108,6 +117,13 @@ class AvatarPipeline(VanillaPipeline):
     ) -> list[TrainingCallback]:
         """Callbacks of data and model; several processes share the occupancy whenever it has been refreshed."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
+        trainer, decay = training_callback_attributes.trainer, self.config.model.ema_decay
+        if decay and trainer is not None:
+            first = trainer._start_step
+            last = first + trainer.config.max_num_iterations - 1
+            average = WeightAverage(self._avatar.field.parameters(), decay, first, last)
+            # Before the model's own, which make images anew.
+            callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], average.after_step))
         if self.world_size > 1:
             share = TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],

@@ -20,7 +20,7 @@ from instantavatar_ns.export.rigged import RiggedAvatar
 from instantavatar_ns.export.silhouettes import fitted_to_masks
 from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
-from instantavatar_ns.export.texture import UnwrappedSurface, bake, surface_colors, unwrap
+from instantavatar_ns.export.texture import Shade, UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.motion import Motion
 
@@ -75,10 +75,18 @@ class AvatarMesh:
         surface: Its surface, from `model_surface`.
         photographs: Frames whose colours textures take where they show the surface; without them, and where they do
             not, it is the field's.
+        shade: Gives density and colour of canonical points, by default the model's field.
     """
 
-    def __init__(self, model: InstantAvatarModel, surface: Surface, photographs: Photographs | None = None) -> None:
+    def __init__(
+        self,
+        model: InstantAvatarModel,
+        surface: Surface,
+        photographs: Photographs | None = None,
+        shade: Shade | None = None,
+    ) -> None:
         self.model, self.surface, self.photographs = model, surface, photographs
+        self._field = shade or model.field
         self._rigged: tuple[int, RiggedAvatar] | None = None
         self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
@@ -183,4 +191,4 @@ class AvatarMesh:
         return photographed_colors(self.photographs, posed, faces.long(), places.to(device))
 
     def _shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-        return self.model.field(points.to(self.model.device))
+        return self._field(points.to(self.model.device))

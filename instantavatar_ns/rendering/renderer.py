@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -51,7 +51,7 @@ class Renderer:
         megabytes: float,
         cuda_graphs: bool,
     ) -> None:
-        self.avatar, self.step, self.cuda_graphs = avatar, step, cuda_graphs
+        self.avatar, self.step, self.cuda_graphs, self._megabytes = avatar, step, cuda_graphs, megabytes
         self.implementation: Literal["triton", "torch"] = implementation
         self._steps = StepBuffers()
         self._images = ImageBuffers(megabytes)
@@ -68,6 +68,15 @@ class Renderer:
         """Whether kernels of steps and images may be captured, and can be: nothing in between blocks the host."""
         by_kernels = self.implementation == "triton" and self.avatar.field.has_kernels
         return self.cuda_graphs and by_kernels and self.device.type == "cuda"
+
+    def with_field(self, field: Any) -> Renderer:
+        """Return a renderer of the same person with other colours or densities, for images.
+
+        Args:
+            field: Called as a `CanonicalField` is; by no kernels if its `has_kernels` says so.
+        """
+        avatar = self.avatar._replace(field=field)
+        return Renderer(avatar, self.implementation, self.step, megabytes=self._megabytes, cuda_graphs=False)
 
     # Poses
 

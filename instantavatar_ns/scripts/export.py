@@ -80,8 +80,9 @@ class Export:
     """Of a GLB: "meshopt" packs mesh and clips to a third, for browsers; needs the extra `meshopt`."""
     bone_names: Literal["smpl", "mixamo"] = "smpl"
     """Of a GLB: SMPL's "left_hip", or Mixamo's "LeftUpLeg", by which engines find motions for the skeleton."""
-    colors: Literal["photographs", "field"] = "photographs"
-    """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour."""
+    colors: Literal["photographs", "field", "coverage"] = "photographs"
+    """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour;
+    "coverage" is what the training views saw: red nothing, yellow one side, green many sides."""
     title: str | None = None
     """Of a page: the person's name; by default that of the experiment."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
@@ -110,12 +111,15 @@ class Export:
             humanoid_bones(model.poses.body.rig.joint_names)
         motions = [place(path, model, options) for path in self.motion]
         pose = self._pose(model, motions)
+        if self.colors == "coverage":
+            model.unseen.require_coverage()
+        shade = model.coverage_renderer.avatar.field if self.colors == "coverage" else model.field
         photographs = Photographs.of_training(cast(AvatarDataset, pipeline.datamanager.train_dataset), model)
 
         @cache
         def mesh_of(faces: int) -> AvatarMesh:
             surface = model_surface(model, self.voxel_size, faces, photographs)
-            return AvatarMesh(model, surface, photographs if self.colors == "photographs" else None)
+            return AvatarMesh(model, surface, photographs if self.colors == "photographs" else None, shade)
 
         if self.format in _ANIMATED:
             if options.loop > 0 and options.transition == 0:

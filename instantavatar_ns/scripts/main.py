@@ -19,6 +19,7 @@ from instantavatar_ns.scripts.import_results import ImportResults
 from instantavatar_ns.scripts.process import Process
 from instantavatar_ns.scripts.published_table import PublishedTable
 from instantavatar_ns.scripts.refined_poses import RefinedPoses
+from instantavatar_ns.scripts.unseen_views import UnseenViews
 
 Command = (
     Annotated[DemoData, tyro.conf.subcommand("demo-data")]
@@ -31,6 +32,7 @@ Command = (
     | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
     | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]
     | Annotated[Animate, tyro.conf.subcommand("animate")]
+    | Annotated[UnseenViews, tyro.conf.subcommand("unseen-views")]
     | Annotated[Export, tyro.conf.subcommand("export")]
 )
 

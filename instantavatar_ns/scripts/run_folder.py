@@ -55,7 +55,7 @@ def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineCon
     model = pipeline.model
     if model.motion is not None:
         model.motion = find_motion(model.motion).resolve()
-    for option in ("lpips_backbone", "vgg_backbone"):
+    for option in ("lpips_backbone", "vgg_backbone", "unseen_views"):
         file = getattr(model, option)
         if file is not None:
             setattr(model, option, file.resolve())

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from statistics import fmean, pstdev
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -15,12 +15,10 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
 from instantavatar_ns.backgrounds import blend
-from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.metrics import image_metrics
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.unseen.coverage import Views, view_coverage
-from instantavatar_ns.unseen.prior import SeenField
+from instantavatar_ns.unseen.shown import SeenField
 from instantavatar_ns.utils.replaced import replaced
 
 _HARDLY_ANY = 50  # pixels: of fewer there is no figure
@@ -31,11 +29,11 @@ def observe_coverage(model: InstantAvatarModel, cameras: Cameras) -> None:
     """Let a model's prior of unseen parts know what the training frames show of the body, in their aligned poses.
 
     Args:
-        model: One without that prior, or whose checkpoint holds the coverage, stays as it is.
+        model: One whose checkpoint holds the coverage stays as it is.
         cameras: Of the training frames, on the model's device.
     """
     prior = model.unseen
-    if prior is None or prior.has_observed:
+    if prior.has_observed:
         return
     assert cameras.metadata is not None
     bodies = [model.poses.frame(row) for row in cameras.metadata["pose_id"].flatten().tolist()]
@@ -51,7 +49,7 @@ def observe_coverage(model: InstantAvatarModel, cameras: Cameras) -> None:
     weights = model.poses.body.skinning_weights.to(prior.vertices)
     bones = torch.stack([body.bone_transforms for body in bodies])
     prior.observe(view_coverage(prior.vertices, prior.normals, weights, bones, views))
-    if prior.active:
+    if prior.active and model.config.unseen_loss_mult:
         CONSOLE.print(
             f"No training view shows {100 * prior.unseen_share:.0f} % of the body: thickness and colours are carried "
             "on to there from what is seen (--pipeline.model.unseen-loss-mult 0 leaves it to chance)"
@@ -69,19 +67,19 @@ def telling_seen_from_unseen(model: InstantAvatarModel) -> Iterator[None]:
         model: Evaluates the images.
     """
     prior = model.unseen
-    if prior is None or not prior.active:
+    if not prior.active:
         yield
         return
-    avatar = model.renderer.avatar._replace(field=cast(CanonicalField, SeenField(prior, model.field)))
-    config, implementation = model.config, model.renderer.implementation
-    megabytes = config.image_megabytes
-    renderer = Renderer(avatar, implementation, config.step_size, megabytes=megabytes, cuda_graphs=False)
+    renderer, rays_per_chunk = (
+        model.renderer.with_field(SeenField(prior, model.field)),
+        model.config.eval_num_rays_per_chunk,
+    )
     render, evaluate = model.get_outputs_for_camera, model.get_image_metrics_and_images
 
     def render_and_tell(camera: Cameras, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         body = model.poses.seen_by(camera.times, camera.metadata)
         black = torch.zeros(3, device=model.device)
-        seen = renderer.render_image(camera, body, black, rays_per_chunk=config.eval_num_rays_per_chunk)["rgb"]
+        seen = renderer.render_image(camera, body, black, rays_per_chunk=rays_per_chunk)["rgb"]
         return render(camera, *args, **kwargs) | {"seen": seen[..., :1].to(camera.device)}
 
     def evaluate_both(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[dict, dict]:

@@ -9,8 +9,7 @@ nothing stands off the body by more than a thickness that is measured where the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
 from instantavatar_ns.unseen.coverage import Coverage, surface_normals
+from instantavatar_ns.utils.errors import InputError
 
 _SEEN_SHARE = 0.03  # of the frames: a vertex that fewer see counts as unseen
 # Share of unseen vertices above which the prior is used. A turn leaves soles and armpits, one vertex in twenty-five,
@@ -40,6 +40,7 @@ _FILLING = 0.3  # weight of holes
 _MARGIN = 0.012  # metres beyond the surface in which density may end
 _SKIN = (0.02, 0.004)  # metres below the surface between which an unseen part must be solid
 _COLOR_DEPTH = 0.03  # metres below the surface down to which unseen colours are set
+_TOLD_OTHERWISE = 0.03  # metres between a vertex and points that tell its colour
 _NEAR, _FAR_SHARE = 0.12, 0.05  # metres from the body; weight of cells that lie farther off
 
 
@@ -75,7 +76,9 @@ class UnseenPrior(nn.Module):
     distribution: Float[Tensor, "cells"]
     mass: Float[Tensor, ""]
     geometry_weight: Float[Tensor, "vertices"]
+    one_sided: Float[Tensor, "vertices"]
     unseen: Float[Tensor, "vertices"]
+    colored: Float[Tensor, "vertices"]
     thickness: Float[Tensor, "vertices"]
     color: Float[Tensor, "vertices 3"]
     color_weight: Float[Tensor, ""]
@@ -87,6 +90,7 @@ class UnseenPrior(nn.Module):
         self.resolution = box.resolution
         self.completion: Completion | None = None
         self.active = False
+        self._near: Bool[Tensor, "cells"] | None = None
         for name in ("share", "agreement"):
             self.register_buffer(name, torch.zeros(len(vertices)))
         self.box, cells = box, math.prod(box.resolution)
@@ -100,7 +104,9 @@ class UnseenPrior(nn.Module):
             "distribution": torch.zeros(cells, dtype=torch.float64),
             "mass": torch.zeros(()),
             "geometry_weight": torch.zeros(len(vertices)),
+            "one_sided": torch.zeros(len(vertices)),
             "unseen": torch.zeros(len(vertices)),
+            "colored": torch.zeros(len(vertices)),
             "thickness": torch.full((len(vertices),), _USUAL),
             "color": torch.zeros(len(vertices), 3),
             "color_weight": torch.zeros(()),
@@ -130,6 +136,19 @@ class UnseenPrior(nn.Module):
         """Whether coverage is known; blocks the host, and is asked before training only."""
         return bool(self.share.any())
 
+    def require_coverage(self) -> None:
+        """Make sure that coverage is known.
+
+        Raises:
+            InputError: It is not: the run's checkpoint is older than its record.
+        """
+        if not self.has_observed:
+            raise InputError(
+                "the run's checkpoint",
+                "expected a record of what the training views saw of the body, found none",
+                "Train it anew, or go on with it for a step: ns-train ... --load-dir <run> --max-num-iterations 1",
+            )
+
     def observe(self, coverage: Coverage) -> None:
         """Take the coverage of the training views.
 
@@ -144,17 +163,17 @@ class UnseenPrior(nn.Module):
     def prepare(self) -> None:
         """Make what follows from the coverage, which `observe` or a checkpoint has set."""
         seen = self.share > _SEEN_SHARE
-        one_sided = ((self.agreement - _AGREEING) / (_FULLY_AGREEING - _AGREEING)).clamp(0, 1)
-        self.geometry_weight.copy_(torch.where(seen, _ONE_SIDED * one_sided, 1.0))
+        self.one_sided.copy_(((self.agreement - _AGREEING) / (_FULLY_AGREEING - _AGREEING)).clamp(0, 1))
+        self.geometry_weight.copy_(torch.where(seen, _ONE_SIDED * self.one_sided, 1.0))
         self.unseen.copy_(~seen)
+        self.colored.copy_(~seen)
         self.active = self.has_observed and self.unseen_share > _FEW
         if not self.active:  # then nobody waits for the tables
             self.completion = None
             self.mass.zero_()
             return
         self.completion = Completion(self.vertices, self.faces, seen)
-        nearest, near = (table.to(seen.device) for table in _nearest_vertices(self.vertices, self.box))
-        self.nearest.copy_(nearest)
+        near = self._locate()
         of_cells = self.geometry_weight[self.nearest].double() * torch.where(near, 1.0, _FAR_SHARE)
         total = of_cells.sum()
         self.distribution.copy_((of_cells / total.clamp(min=1e-12)).cumsum(0))
@@ -203,7 +222,7 @@ class UnseenPrior(nn.Module):
         opaque, unseen = opacity(density), self.unseen[vertex]
         outside = opaque * (height > _MARGIN)
         holes = (1 - opaque) * unseen * ((height < -_SKIN[1]) & (height > -_SKIN[0]))
-        colored = unseen * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
+        colored = self.colored[vertex] * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
         difference = (color - self.color[vertex]).square().sum(dim=-1)
         return self.mass * (outside + _FILLING * holes + colored * difference).mean()
 
@@ -217,37 +236,39 @@ class UnseenPrior(nn.Module):
         points = self.lower + (index + torch.rand(count, 3, device=device)) * self.cell
         return points, self.nearest[cell]
 
-    def seen_share(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
-        """Share of the training views that see the body next to canonical points.
+    def distance_from_body(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
+        """Distance of canonical points from the body's nearest vertices, metres, on the CPU."""
+        distance, _ = KDTree(self.vertices.cpu().numpy()).query(points.cpu().numpy(), workers=-1)
+        return torch.from_numpy(np.asarray(distance)).float()
+
+    def leave_colors_to(self, points: Float[Tensor, "n 3"]) -> None:
+        """Carry no colours on to the body's vertices next to points whose colours are told otherwise.
+
+        Args:
+            points: Canonical, on the surface, metres.
+        """
+        distance, _ = KDTree(points.cpu().numpy()).query(self.vertices.cpu().numpy(), workers=-1)
+        self.colored.mul_(torch.from_numpy(np.asarray(distance) > _TOLD_OTHERWISE).to(self.colored))
+
+    def coverage_at(self, points: Float[Tensor, "n 3"]) -> tuple[Bool[Tensor, "n"], Float[Tensor, "n"]]:
+        """Tell whether training views see the body next to canonical points, and how much from one side alone, 0 to 1.
 
         Args:
             points: Canonical, metres; those outside the box take the nearest cell.
         """
+        self._locate()
         index = ((points - self.lower) / self.cell).long()
         x, y, z = (index[:, axis].clamp(0, self.resolution[axis] - 1) for axis in range(3))
-        return self.share[self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]]
+        vertex = self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]
+        return self.unseen[vertex] == 0, self.one_sided[vertex]
 
-
-class SeenField:
-    """A field of the same density, white where the training views saw the surface and black where they did not.
-
-    Rendered, it tells the pixels that show what was seen.
-
-    Args:
-        prior: Knows what was seen.
-        field: The canonical field; calls take its arguments.
-    """
-
-    has_kernels = False
-
-    def __init__(self, prior: UnseenPrior, field: Callable[..., tuple[Tensor, Tensor]]) -> None:
-        self._prior, self._field = prior, field
-
-    def __call__(self, points: Float[Tensor, "n 3"], *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Density, 1/metres, and 1 or 0 in all channels, of canonical points."""
-        density, color = self._field(points, *args, **kwargs)
-        white = (self._prior.seen_share(points) > _SEEN_SHARE).to(color)
-        return density, white[:, None].expand_as(color).contiguous()
+    def _locate(self) -> Bool[Tensor, "cells"]:
+        """Find each cell's nearest vertex, once; returns which cells are near the body."""
+        if self._near is None:
+            nearest, near = _nearest_vertices(self.vertices, self.box)
+            self.nearest.copy_(nearest)
+            self._near = near
+        return self._near.to(self.nearest.device)
 
 
 def _nearest_vertices(

@@ -134,6 +134,15 @@ def test_posed_meshes(trained_run, dance, tmp_path):
         Export(load_config=config, format="obj", output=obj, **SMALL).main()
 
 
+def test_coverage_is_shown_in_its_colors(trained_run, tmp_path):
+    """Of a whole turn: mostly green, and the soles, on which she stands, red."""
+    config, name = trained_run / "config.yml", tmp_path / "coverage.ply"
+    mesh = trimesh.load(Export(config, format="ply", output=name, colors="coverage", **SMALL).main(), process=False)
+    red, green, _ = np.asarray(mesh.visual.vertex_colors[:, :3], float).T
+    soles = mesh.vertices[:, 1] < 0.01
+    assert (green > 1.5 * red).mean() > 0.5 and (red > 2 * green)[soles].mean() > 0.3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

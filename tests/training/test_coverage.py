@@ -15,6 +15,7 @@ from instantavatar_ns.training.coverage import (
     telling_seen_from_unseen,
     without_nan,
 )
+from instantavatar_ns.unseen.shown import CoverageField
 from tests.tiny import build, build_body, frame_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
@@ -26,11 +27,11 @@ def model(outputs: DataparserOutputs) -> InstantAvatarModel:
     model = build_body(outputs)
     frames = frame_store(outputs)
     observe_coverage(model, frames.cameras[torch.tensor([0, 0, 0])])
+    model.coverage_renderer = model.renderer.with_field(CoverageField(model.unseen, model.field))
     return model
 
 
 def test_front_is_seen_in_the_first_frame(model: InstantAvatarModel) -> None:
-    assert model.unseen is not None
     share, normals = model.unseen.share, model.unseen.normals
     assert share[normals[:, 2] > 0.8].mean() > 0.6
     assert share[normals[:, 2] < -0.5].max() == 0
@@ -39,7 +40,6 @@ def test_front_is_seen_in_the_first_frame(model: InstantAvatarModel) -> None:
 def test_whole_turn_sees_nearly_everything(outputs: DataparserOutputs) -> None:
     model = build(outputs)
     observe_coverage(model, frame_store(outputs).cameras)
-    assert model.unseen is not None
     assert (model.unseen.share > 0.05).float().mean() > 0.75
     assert not model.unseen.active
     before = model.unseen.share.clone()
@@ -71,6 +71,26 @@ def test_metrics_tell_the_back_from_the_front(model: InstantAvatarModel, outputs
             shares.append(metrics["unseen_share"])
     assert shares[0] < 0.3 and shares[1] > 0.6, shares
     assert "seen" not in model.get_outputs_for_camera(cameras[:1])
+
+
+def test_view_is_colored_by_what_was_seen(model: InstantAvatarModel, outputs: DataparserOutputs) -> None:
+    cameras = frame_store(outputs).cameras
+    hues = []
+    for frame in (0, len(cameras) // 2):
+        camera, body = cameras[frame : frame + 1], model.poses.frame(frame)
+        person = model.get_outputs_for_camera(camera)["accumulation"][..., 0] > 0.9
+        red, green, _ = model.coverage_image(camera, body)[person].unbind(dim=-1)
+        hues.append(float((red > 2 * green).float().mean()))
+    assert hues[0] < 0.3 and hues[1] > 0.6, hues
+
+
+def test_coverage_is_known_where_the_prior_is_switched_off(outputs: DataparserOutputs) -> None:
+    model, frames = build(outputs, unseen_loss_mult=0.0), frame_store(outputs)
+    observe_coverage(model, frames.cameras[torch.tensor([0, 0])])
+    assert model.unseen.active
+    model.refresh_occupancy(100)
+    rays, batch = frames.draw_rays(0, 64, 0)
+    assert "unseen_loss" not in model.train().get_loss_dict(model(rays), batch)
 
 
 def test_errors_count_where_they_are(model: InstantAvatarModel) -> None:

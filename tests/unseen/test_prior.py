@@ -4,44 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-import trimesh
-from torch import Tensor, nn
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.unseen.coverage import Coverage
-from instantavatar_ns.unseen.prior import SeenField, UnseenPrior
-
-RADIUS = 0.3
-
-
-class Shell(nn.Module):
-    """A ball of density, a little larger than the body, in one colour for its front and one for its back."""
-
-    def __init__(self, thickness: float = 0.02, behind: float = 0.02, back: tuple[float, float, float] = (0, 0, 1)):
-        super().__init__()
-        self.thickness, self.behind = thickness, behind
-        self.back = nn.Parameter(torch.tensor(back, dtype=torch.float32))
-        self.density_scale = nn.Parameter(torch.tensor(2000.0))
-
-    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        front = points[:, 2] > 0
-        reach = RADIUS + torch.where(front, self.thickness, self.behind)
-        density = self.density_scale * torch.sigmoid((reach - points.norm(dim=-1)) / 1e-4)
-        color = torch.where(front[:, None], torch.tensor([1.0, 0.0, 0.0]), self.back)
-        return density, color
-
-
-@pytest.fixture
-def prior() -> UnseenPrior:
-    """A ball whose front has been seen from the front."""
-    torch.manual_seed(0)
-    ball = trimesh.creation.icosphere(4, RADIUS)
-    vertices, faces = torch.from_numpy(ball.vertices).float(), torch.from_numpy(ball.faces).long()
-    half = torch.full((3,), 0.5)
-    prior = UnseenPrior(vertices, faces, VoxelBox(-half, half, (40, 40, 40)))
-    seen = (vertices[:, 2] > 0).float()
-    prior.observe(Coverage(seen, 0.99 * seen))
-    return prior
+from instantavatar_ns.unseen.prior import UnseenPrior
+from instantavatar_ns.utils.errors import InputError
+from tests.unseen.shells import Shell
 
 
 def test_thickness_and_color_of_the_front_go_on_to_the_back(prior: UnseenPrior) -> None:
@@ -118,9 +86,8 @@ def test_checkpoint_holds_what_was_seen_and_nothing_that_follows(prior: UnseenPr
     assert other.has_observed and torch.equal(other.geometry_weight, before)
 
 
-def test_rendered_share_tells_front_from_back(prior: UnseenPrior) -> None:
-    points = torch.tensor([[0.0, 0.0, 0.31], [0.0, 0.0, -0.31], [0.0, 0.0, 9.0]])
-    field = Shell()
-    density, color = SeenField(prior, field)(points)
-    assert torch.equal(density, field(points)[0])
-    assert color.tolist() == [[1, 1, 1], [0, 0, 0], [1, 1, 1]]
+def test_run_without_a_record_of_coverage_is_told_what_to_do(prior: UnseenPrior) -> None:
+    prior.require_coverage()
+    other = UnseenPrior(prior.vertices, prior.faces, prior.box)
+    with pytest.raises(InputError, match=r"record of what the training views saw.*Train it anew"):
+        other.require_coverage()

@@ -1,0 +1,25 @@
+"""Fields around a ball."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+RADIUS = 0.3
+
+
+class Shell(nn.Module):
+    """A ball of density, a little larger than the body, in one colour for its front and one for its back."""
+
+    def __init__(self, thickness: float = 0.02, behind: float = 0.02, back: tuple[float, float, float] = (0, 0, 1)):
+        super().__init__()
+        self.thickness, self.behind = thickness, behind
+        self.back = nn.Parameter(torch.tensor(back, dtype=torch.float32))
+        self.density_scale = nn.Parameter(torch.tensor(2000.0))
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        front = points[:, 2] > 0
+        reach = RADIUS + torch.where(front, self.thickness, self.behind)
+        density = self.density_scale * torch.sigmoid((reach - points.norm(dim=-1)) / 1e-4)
+        color = torch.where(front[:, None], torch.tensor([1.0, 0.0, 0.0]), self.back)
+        return density, color
