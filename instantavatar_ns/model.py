@@ -69,7 +69,9 @@ class InstantAvatarModel(Model):
         self.unseen = unseen if config.unseen_loss_mult else None
         self.step = 0
         self.opening_view = OpeningView()
-        self.viewer_controls = ViewerControls(self.poses)
+        self.viewer_controls = ViewerControls(
+            self.poses, lambda: self.unseen.unseen if self.unseen is not None and self.unseen.has_observed else None
+        )
         self.register_load_state_dict_post_hook(lambda module, keys: self.take_joints())
 
     def take_joints(self) -> None:
@@ -173,7 +175,7 @@ class InstantAvatarModel(Model):
                 image_background(self.device),  # which the viewer may have set for this image
                 rays_per_chunk=self.config.eval_num_rays_per_chunk,
                 obb_box=obb_box,
-                check=self.viewer_controls.interruptions.check,
+                check=self.viewer_controls.check_outdated,
             )
 
         if viewer is None:
