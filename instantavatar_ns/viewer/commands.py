@@ -55,9 +55,7 @@ class FilmCommands(Folder):
         hint = "From where: as you see it now, or a camera that sees the whole person all the time"
         self._camera = self.add(ViewerDropdown("Camera", _VIEW, [_VIEW, *CAMERAS], hint=hint))
         self._height = self.add(ViewerSlider("Height", 540.0, 64.0, 2160.0, step=2.0, hint="Of the film, pixels"))
-        self.add(
-            Button("Film this", cb_hook=self._film, hint="Shows the command that films what you see", is_main=True)
-        )
+        self.add(Button("Film this", cb_hook=self._film, hint="Shows the command for it", is_main=True))
 
     def _film(self, event: GuiEvent) -> None:
         shown, client = self._shown(), event.client
@@ -97,9 +95,7 @@ class ExportCommands(Folder):
         self._control, self._shown = control, shown
         hint = "glb: with skeleton and motion; ply and obj: the pose that you see"
         self._format = self.add(ViewerDropdown("Format", FORMATS[0], list(FORMATS), hint=hint))
-        self.add(
-            Button("Export this", cb_hook=self._export, hint="Shows the command that writes the file", is_main=True)
-        )
+        self.add(Button("Export this", cb_hook=self._export, hint="Shows the command for it", is_main=True))
 
     def _export(self, event: GuiEvent) -> None:
         assert event.client is not None

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import ceil, floor, log2
+from itertools import takewhile
+from math import ceil
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,11 +19,40 @@ from viser import ClientHandle
 if TYPE_CHECKING:
     from instantavatar_ns.viewer.avatar_viewer import AvatarViewer
 
-_SIZES = (30, 100, 200)  # lines of the images on the way to a sharp one
+_SIZES = (30, 100, 200)  # lines of the images on the way to a sharp one; then Max res
+_MOVING_SIZES = tuple(round(30 * 2 ** (i / 2)) for i in range(13))  # lines of quick images; then Max res
+_FORGET = 20.0  # seconds after which the time that an image took says nothing any more
 _MOVING = 1 / 30  # seconds that an image may take while something moves
-_TRAINING = 0.5  # seconds that one may take while training runs, which waits for it
+_TRAINING = 1.0  # seconds that one may take while training runs, which waits for it
 _REST = 0.2  # seconds without a change after which images get sharper
 _MOVING_DEPTH = 128  # pixels on a side of the depth that goes with a quick image: its PNG takes longer than the image
+
+
+class Timings:
+    """Seconds that images of some sizes took lately, and a guess for others."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[float, float]] = {}  # seconds and when, by pixels
+
+    def __bool__(self) -> bool:
+        return bool(self._known)
+
+    def note(self, pixels: int, seconds: float) -> None:
+        """Keep what an image took, and forget what is old."""
+        now = monotonic()
+        self._known = {size: known for size, known in self._known.items() if now - known[1] < _FORGET}
+        self._known[pixels] = seconds, now
+
+    def guess(self, pixels: int) -> float:
+        """Seconds that an image of a size takes; infinity as long as nothing is known.
+
+        It grows with the root of the pixels: too little where pixels take most of the time, so that a larger image is
+        tried, once, after which its own time is known.
+        """
+        if not self._known:
+            return float("inf")
+        nearest = min(self._known, key=lambda known: abs(known - pixels))
+        return self._known[nearest][0] * (max(pixels, 1) / max(nearest, 1)) ** 0.5
 
 
 class RenderThread(RenderStateMachine):
@@ -30,7 +60,7 @@ class RenderThread(RenderStateMachine):
 
     nerfstudio renders one image in 1/30 second, which is a mosaic of 38 x 30 on a CPU, and then the full one, which
     takes 20 seconds there. Here the lines double or triple until the image is sharp; while training runs, as far as
-    half a second goes. The speed is measured without the time that the thread waits for a training step.
+    a second goes. The speed is measured without the time that the thread waits for a training step.
 
     nerfstudio traces every line of Python while it renders, and raises an exception at the next line once an image is
     to end: an exception at the last line of a `with` leaves its lock locked, a change while nothing is rendered ends
@@ -52,7 +82,7 @@ class RenderThread(RenderStateMachine):
         self.seconds = 0.0
         self._rendering = 0.0  # seconds of the model's share
         self._lines = self._next_lines = 0  # of the last image and of the next one
-        self._pace: dict[bool, float] = {}  # seconds per pixel, of quick images and of others
+        self._timings = {True: Timings(), False: Timings()}  # of quick images and of others
 
     def run(self) -> None:
         """Render what is asked for, and sharper images meanwhile; ends with `running`."""
@@ -99,7 +129,7 @@ class RenderThread(RenderStateMachine):
         self.seconds = self._rendering + monotonic() - start
         self._lines = self._next_lines
         height, width = self._size(self._lines, action.camera_state.aspect)
-        self._pace[quick] = self.seconds / max(1, height * width)
+        self._timings[quick].note(height * width, self.seconds)
         if not quick and self._lines >= sizes[-1]:
             self.state = "high"
 
@@ -116,21 +146,15 @@ class RenderThread(RenderStateMachine):
         return [size for size in sizes if self._guess(size, aspect, quick=False) <= _TRAINING] or sizes[:1]
 
     def _guess(self, lines: int, aspect: float, *, quick: bool) -> float:
-        """Seconds that an image will take; zero if none was made yet and it is the smallest."""
-        pace = self._pace.get(quick, self._pace.get(not quick))
-        if pace is None:
-            return 0.0 if lines <= _SIZES[0] else float("inf")
+        """Seconds that an image will take."""
         height, width = self._size(lines, aspect)
-        return pace * height * width
+        return (self._timings[quick] or self._timings[not quick]).guess(height * width)
 
     def _quick_lines(self, aspect: float) -> int:
-        """Lines of an image that keeps up: few sizes, since a CUDA graph is captured for each."""
+        """Lines of an image that keeps up: one of few sizes, since a CUDA graph is captured for each."""
         highest = self.viewer.control_panel.max_res
-        needed = self._guess(highest, aspect, quick=True)
-        if needed <= _MOVING or highest <= _SIZES[0]:
-            return highest
-        lines = max(highest * (_MOVING / needed) ** 0.5, _SIZES[0])
-        return min(highest, round(_SIZES[0] * 2 ** (floor(2 * log2(lines / _SIZES[0])) / 2)))
+        sizes = [*takewhile(lambda size: size < highest, _MOVING_SIZES), highest]
+        return next((size for size in reversed(sizes) if self._guess(size, aspect, quick=True) <= _MOVING), sizes[0])
 
     def _size(self, lines: int, aspect: float) -> tuple[int, int]:
         """Height and width, neither more than Max res."""
