@@ -260,7 +260,7 @@ class MotionControls(Folder):
 
 
 def _rounded(position: float, digits: int) -> float:
-    return floor(position * 10**digits) / 10**digits
+    return floor(position * 10**digits + 1e-6) / 10**digits  # 0.4 may be a little less than 0.4
 
 
 def _seconds(motion: Motion) -> float:

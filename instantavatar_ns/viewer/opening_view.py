@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import atan, sin, tan
+from math import tan
 from typing import Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ Side = Literal["Front", "Side", "Back"]
 # Metres: the person stands round the origin, seen from the training cameras' side, at the height of the pelvis. The
 # viewer's field of view is 75 degrees high: enough for a person of two metres who reaches up, the camera going along.
 _DISTANCE = 2.0
-_MARGIN = 1.05  # of the distance from which the person just fits
+_MARGIN = 1.15  # of the distance from which the person just fits
 
 
 class OpeningView(ViewerControl):
@@ -44,10 +44,15 @@ def look_at_person(client: ClientHandle, vertices: Float[np.ndarray, "n 3"], tow
         towards: Direction from the person to the camera.
     """
     middle = (vertices.min(axis=0) + vertices.max(axis=0)) / 2
-    radius = np.linalg.norm(vertices - middle, axis=1).max()
-    slope = tan(client.camera.fov / 2) * min(1.0, client.camera.aspect)
-    distance = _MARGIN * radius / sin(atan(slope))
-    _move(client, middle + distance * towards / np.linalg.norm(towards), middle)
+    towards = towards / np.linalg.norm(towards)
+    right = np.cross((0.0, 0.0, 1.0), towards) if abs(towards[2]) < 0.999 else np.array([1.0, 0.0, 0.0])
+    right /= np.linalg.norm(right)
+    points, height = vertices - middle, tan(client.camera.fov / 2)
+    # A point is in the picture from where its distance from the axis is less than the slope times its depth.
+    across = np.abs(points @ right) / (height * client.camera.aspect)
+    along = np.abs(points @ np.cross(towards, right)) / height
+    distance = (np.maximum(across, along) + points @ towards).max()
+    _move(client, middle + _MARGIN * distance * towards, middle)
 
 
 def direction(side: Side, ahead: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
