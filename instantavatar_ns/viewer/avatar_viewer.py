@@ -35,10 +35,14 @@ class AvatarViewer(Viewer):
     that the panel's "Train Util" says.
 
     nerfstudio's commands make a `Viewer` of their own; `take_over` turns that into one of these.
+
+    Attributes:
+        callers: Number of callbacks that wait for nerfstudio's lock, or have it.
     """
 
+    callers = 0
+
     _next_image = _next_label = 0.0  # on the monotonic clock
-    _callers = 0  # callbacks that wait for a training step to end
     _distinct_cameras: list[int]
 
     @classmethod
@@ -60,6 +64,8 @@ class AvatarViewer(Viewer):
         viewer.hide_images.visible = False
         if viewer.trainer is None:
             viewer.pause_train.visible = False
+            for element in (viewer.control_panel._train_speed, viewer.control_panel._train_util):
+                element.set_hidden(True)
         return viewer
 
     @property
@@ -78,13 +84,13 @@ class AvatarViewer(Viewer):
     @contextmanager
     def between_steps(self) -> Iterator[None]:
         """Hold nerfstudio's lock, so that neither a training step nor an image is being computed."""
-        self._callers += 1
+        self.callers += 1
         try:
             assert self.train_lock is not None
             with self.train_lock:
                 yield
         finally:
-            self._callers -= 1
+            self.callers -= 1
 
     def init_scene(
         self,
@@ -117,7 +123,7 @@ class AvatarViewer(Viewer):
             time.sleep(0.05)
         # A lock that is released and taken again at once never comes to those who wait for it.
         end = time.monotonic() + _LONGEST_TURN
-        while (self._callers or any(getattr(t, "waiting", False) for t in threads)) and time.monotonic() < end:
+        while (self.callers or any(getattr(t, "waiting", False) for t in threads)) and time.monotonic() < end:
             time.sleep(0.001)
         now = time.monotonic()
         if self.is_training and now >= self._next_image:

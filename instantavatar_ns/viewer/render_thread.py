@@ -118,6 +118,7 @@ class RenderThread(RenderStateMachine):
             start = monotonic()
             self._send_output_to_viewer(outputs)
         except IOChangeException:
+            sleep(0.001)  # or the thread would take the lock again before the callback that waits for it
             return
         except Exception:
             if self.running:  # else the viewer was shut down meanwhile
@@ -189,10 +190,11 @@ def check_outdated() -> None:
     """Call where an image may end, again and again while it takes long; does nothing outside of the viewer.
 
     Raises:
-        IOChangeException: The viewer is making an image sharper, and something has been changed meanwhile.
+        IOChangeException: The viewer is making an image sharper, and something has been changed meanwhile, or a
+            callback waits that will change something.
     """
     thread = threading.current_thread()
     if isinstance(thread, RenderThread) and thread.state != "low_move":
         waiting = thread.next_action
-        if waiting is not None and waiting.action in ("move", "rerender"):
+        if thread.viewer.callers or (waiting is not None and waiting.action in ("move", "rerender")):
             raise IOChangeException

@@ -34,7 +34,7 @@ class Viewer:
         self.control_panel = SimpleNamespace(crop_viewport=False, max_res=MAX_RES, layer_depth=False)
         self.render_tab_state = SimpleNamespace(preview_render=False)
         self.is_training, self.training, self.device = False, False, torch.device("cpu")
-        self.pixel_seconds, self.error = 1e-7, None
+        self.pixel_seconds, self.error, self.callers = 1e-7, None, 0
         self.sent: list[tuple[str, int, float]] = []  # each image's state and lines, and when
         self.lock, self.started = threading.Lock(), threading.Event()
         client = SimpleNamespace(client_id=7, camera=SimpleNamespace(aspect=1.0))
@@ -132,7 +132,7 @@ def test_change_at_rest_is_shown_by_the_next_image(viewer) -> None:
 
 def test_outdated_sharp_image_ends_between_two_chunks(viewer) -> None:
     viewer.rest()
-    viewer.pixel_seconds = 1e-5  # 2.6 seconds for an image of full size
+    viewer.pixel_seconds = 4e-6  # a second for an image of full size
     for _ in range(2):
         viewer.move()
         wait(lambda: viewer.machine._next_lines == MAX_RES and viewer.machine.state == "low_static")
@@ -140,20 +140,33 @@ def test_outdated_sharp_image_ends_between_two_chunks(viewer) -> None:
         viewer.sent.clear()
         start = viewer.move()
         wait(lambda: viewer.sent)
-        assert viewer.sent[0][0] == "low_move" and viewer.sent[0][2] - start < 1.0
+        assert viewer.sent[0][0] == "low_move" and viewer.sent[0][2] - start < 0.5
         assert not viewer.lock.locked()
 
 
-def test_while_training_runs_images_take_a_second_at_most(viewer) -> None:
-    viewer.is_training, viewer.pixel_seconds = True, 1e-5
+def test_sharp_image_makes_way_for_callbacks(viewer) -> None:
+    viewer.rest()
+    viewer.pixel_seconds = 4e-6
+    viewer.move()
+    wait(lambda: viewer.machine._next_lines == MAX_RES and viewer.machine.state == "low_static")
+    viewer.callers, start = 1, time.monotonic()
+    with viewer.train_lock:
+        assert time.monotonic() - start < 0.5
+    viewer.callers = 0
+    wait(lambda: viewer.machine._lines == MAX_RES)
+
+
+def test_while_training_runs_images_take_no_longer_than_they_may(viewer, monkeypatch) -> None:
+    monkeypatch.setattr(render_thread, "_TRAINING", 0.1)
+    viewer.is_training, viewer.pixel_seconds = True, 1e-6
     wait(lambda: viewer.sent and viewer.sent[-1][1] == 200)
-    time.sleep(0.5)
+    time.sleep(0.3)
     for _ in range(2):
         count = len(viewer.sent)
         viewer.machine.action(RenderAction("step", viewer.get_camera_state()))
         wait(lambda count=count: len(viewer.sent) > count)
     assert viewer.sent[-1][1] == 200
-    viewer.is_training, viewer.pixel_seconds = False, 1e-6
+    viewer.is_training = False
     wait(lambda: viewer.sent[-1][1] == MAX_RES)
 
 
