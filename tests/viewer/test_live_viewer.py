@@ -86,7 +86,8 @@ def _wait(condition, what):
 
 def _open(page, address, resolution=128):
     page.goto(address)
-    page.get_by_text("Max res", exact=True).wait_for(timeout=PATIENCE * 1000)
+    # The folder comes after nerfstudio's part of the panel, and after Max res was set for a CPU.
+    page.get_by_text("Avatar", exact=True).wait_for(timeout=PATIENCE * 1000)
     _set(page, "Max res", str(resolution))
 
 
