@@ -85,7 +85,9 @@ class InstantAvatarModel(Model):
         self.coverage_renderer = self.renderer.with_field(CoverageField(self.unseen, self.field))
         self.step = 0
         self.opening_view = OpeningView()
-        self.viewer_controls = ViewerControls(self.poses)
+        self.viewer_controls = ViewerControls(
+            self.poses, lambda: self.unseen.unseen if self.unseen is not None and self.unseen.has_observed else None
+        )
         self.register_load_state_dict_post_hook(lambda module, keys: self.take_joints())
 
     def take_joints(self) -> None:
@@ -207,7 +209,7 @@ class InstantAvatarModel(Model):
                 background,
                 rays_per_chunk=self.config.eval_num_rays_per_chunk,
                 obb_box=obb_box,
-                check=self.viewer_controls.interruptions.check,
+                check=self.viewer_controls.check_outdated,
             )
             pinhole = None if self.light is None else pinhole_camera(camera)
             if self.light is None or pinhole is None:

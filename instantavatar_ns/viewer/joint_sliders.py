@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
-from nerfstudio.viewer.viewer_elements import ViewerButton, ViewerDropdown, ViewerSlider
+from nerfstudio.viewer.viewer_elements import ViewerDropdown, ViewerSlider
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from instantavatar_ns.body.canonical import canonical_transforms
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.smpl import JOINT_NAMES
-from instantavatar_ns.viewer.folder import Folder, finite
+from instantavatar_ns.viewer.folder import Button, Folder, finite
 
 Vector = tuple[float, float, float]
 
@@ -87,7 +87,7 @@ class JointSliders(Folder):
     """One slider for each of `LIMBS`' axes, those of one limb in sight."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__("Joints")
         first = next(iter(LIMBS))
         self._limb = self.add(ViewerDropdown("Limb", first, list(LIMBS), cb_hook=self._show_limb))
         self._sliders = {
@@ -97,7 +97,7 @@ class JointSliders(Folder):
             for limb, axes in LIMBS.items()
             for axis in axes
         }
-        self.add(ViewerButton("Reset all joints", cb_hook=self.reset))
+        self.add(Button("Reset all joints", cb_hook=self.reset))
 
     def slider(self, limb: str, label: str) -> ViewerSlider:
         """The slider of a limb's axis."""

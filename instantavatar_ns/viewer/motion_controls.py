@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import floor
 from pathlib import Path
 from time import monotonic
 from typing import cast, get_args
 
 from nerfstudio.viewer.viewer import Viewer
 from nerfstudio.viewer.viewer_elements import (
-    ViewerButton,
     ViewerCheckbox,
     ViewerControl,
     ViewerDropdown,
+    ViewerElement,
     ViewerSlider,
     ViewerText,
 )
@@ -21,15 +22,18 @@ import instantavatar_ns.motion
 from instantavatar_ns.motion.editing import DEFAULT_OPTIONS, Root
 from instantavatar_ns.motion.motion import DEFAULT_FPS, Motion
 from instantavatar_ns.utils.errors import InputError
-from instantavatar_ns.viewer.folder import Folder, Message, finite
+from instantavatar_ns.utils.files import write_files
+from instantavatar_ns.viewer.folder import Button, Folder, Message, UploadButton, UploadedFile, finite
 from instantavatar_ns.viewer.playback import Playback
 
-TIME = "time (nerfstudio's slider)"
-FRAME = "training frame"
-REST = "rest pose"
-RUN_MOTION = "the run's motion"
+TIME = "Time slider"
+FRAME = "Training frame"
+REST = "Rest pose"
+RUN_MOTION = "Motion of the run"
 
 LIBRARY = Path(instantavatar_ns.motion.__file__).parent / "library"
+_ENDINGS = (".npz", ".pkl", ".bvh")
+_DIGITS = 3  # of positions between 0 and 1; more do not fit beside the slider
 
 
 class MotionControls(Folder):
@@ -41,12 +45,18 @@ class MotionControls(Folder):
         load: Reads a motion file, with the way that its root is to go, and places it where the person stands; raises
             InputError.
         control: Leads to nerfstudio's viewer once there is one.
+        more: Other elements, to lie between those that play and those that load files.
     """
 
     def __init__(
-        self, num_train: int, run_motion: Motion | None, load: Callable[[Path, Root], Motion], control: ViewerControl
+        self,
+        num_train: int,
+        run_motion: Motion | None,
+        load: Callable[[Path, Root], Motion],
+        control: ViewerControl,
+        more: tuple[ViewerElement, ...] = (),
     ) -> None:
-        super().__init__()
+        super().__init__("Avatar", is_open=True)
         self._num_train, self._run_motion, self._load, self._control = num_train, run_motion, load, control
         # Files that can be shown; the motions of some, read with the root that is chosen.
         self._files: dict[str, Path] = {path.stem: path for path in sorted(LIBRARY.glob("*.npz"))}
@@ -60,22 +70,25 @@ class MotionControls(Folder):
             ViewerSlider("Training frame", 0.0, 0.0, last, step=1.0, visible=False, cb_hook=self._moved)
         )
         self._position = self.add(
-            ViewerSlider("Position", 0.0, 0.0, 1.0, step=0.001, visible=False, cb_hook=self._moved)
+            ViewerSlider("Position", 0.0, 0.0, 1.0, step=10**-_DIGITS, visible=False, cb_hook=self._moved)
         )
+        self._play = self.add(ViewerCheckbox("Play", False, cb_hook=self._play_or_pause))
+        self._speed = self.add(ViewerSlider("Speed", 1.0, 0.0, 4.0, step=0.1))
+        for element in more:
+            self.add(element)
         hint = "Where a motion goes: the camera goes along, the pelvis is held, or the person walks away"
         self._root = self.add(
             ViewerDropdown("Root", DEFAULT_OPTIONS.root, list(get_args(Root)), cb_hook=self._choose_root, hint=hint)
         )
-        self._play = self.add(ViewerCheckbox("Play", False, cb_hook=self._play_or_pause))
-        self._speed = self.add(ViewerSlider("Speed", 1.0, 0.1, 4.0, step=0.1))
         hint = "A .npz, .pkl or .bvh on the machine that runs the viewer"
         self._file = self.add(ViewerText("Motion file", "", hint=hint))
-        self.add(ViewerButton("Load motion file", cb_hook=self._load_file))
+        self.add(Button("Load motion file", cb_hook=self._load_file))
+        self.add(UploadButton("Upload a motion file", _ENDINGS, cb_hook=self._upload))
         self._message = self.add(Message())
 
         self._playback = Playback(self._advance, self._busy)
         self._moving = False  # a step of the playback waits for its callback
-        self._exact_frame = 0.0  # where the playback is between two training frames
+        self._exact = 0.0  # where the playback is; sliders show fewer digits
         self._pause_until = 0.0  # on the monotonic clock
 
     @property
@@ -92,8 +105,24 @@ class MotionControls(Folder):
             return REST, 0
         motion = self._motions.get(name)
         if motion is not None:
-            return name, round(finite(self._position.value, 0.0, 0.0, 1.0) * (len(motion) - 1))
+            position = self._place(finite(self._position.value, 0.0, 0.0, 1.0), _DIGITS)
+            return name, round(position * (len(motion) - 1))
         return None
+
+    @property
+    def root(self) -> Root:
+        """Where motions go."""
+        return cast(Root, self._root.value)
+
+    def file(self, name: str) -> str:
+        """The file of a motion that `shown` named, but for the run's; of those of the package the name."""
+        path = self._files[name]
+        return name if path.parent == LIBRARY else str(path.expanduser().absolute())
+
+    @property
+    def seconds_of_time(self) -> float:
+        """Seconds that nerfstudio's time takes from 0 to 1."""
+        return self._num_train / DEFAULT_FPS if self._run_motion is None else _seconds(self._run_motion)
 
     def named(self, name: str) -> Motion:
         """A motion that `shown` named."""
@@ -104,7 +133,7 @@ class MotionControls(Folder):
         own = [] if self._run_motion is None else [RUN_MOTION]
         return [TIME, FRAME, REST, *own, *self._files]
 
-    # What a user does; under nerfstudio's lock, and followed by a rendering
+    # What a user does; followed by a rendering
 
     def _choose(self, _: object) -> None:
         name = self._shown.value
@@ -131,20 +160,41 @@ class MotionControls(Folder):
         if not text:
             self._message.text = "Write the path of a motion file into the field above."
             return
-        path = Path(text)
+        self._add_file(Path(text))
+
+    def _upload(self, file: UploadedFile) -> None:
+        """Keep a user's file in the run's folder, where commands find it too, and show it."""
+        path = self._control.viewer.log_filename.absolute().parent / "motions" / (Path(file.name).name or "motion")
+        stem, number = path.stem, 1
+        while path.exists() and path.read_bytes() != file.content:
+            number += 1
+            path = path.with_name(f"{stem}_{number}{path.suffix}")
+        known = path.exists()
+        try:
+            write_files(path.parent, {path.name: file.content})
+        except OSError as error:
+            self._message.text = f"{path}: the file cannot be kept there ({error.strerror})."
+            return
+        if not self._add_file(path) and not known:
+            path.unlink()
+
+    def _add_file(self, path: Path) -> bool:
+        """Show a file's motion; False if it cannot be read."""
         name = str(path) if path.stem in (*self._options(), RUN_MOTION) else path.stem
-        if self._read(name, path):
-            self._files[name] = path
-            self._message.text = ""
-            self._shown.set_options(self._options())
-            self._shown.value = name
-            if self._shown.gui_handle is None:
-                self._choose(None)
+        if not self._read(name, path):
+            return False
+        self._files[name] = path
+        self._message.text = ""
+        self._shown.set_options(self._options())
+        self._shown.value = name
+        if self._shown.gui_handle is None:
+            self._choose(None)
+        return True
 
     def _read(self, name: str, path: Path) -> bool:
         """Load a motion; if that cannot be done, say so."""
         try:
-            self._motions[name] = self._load(path.expanduser(), cast(Root, self._root.value))
+            self._motions[name] = self._load(path.expanduser(), self.root)
         except InputError as error:
             self._message.text = str(error)
             return False
@@ -184,23 +234,33 @@ class MotionControls(Folder):
         name, step = self._shown.value, seconds * finite(self._speed.value, 1.0, self._speed.min, self._speed.max)
         try:
             if name == TIME:
-                motion, panel = self._run_motion, self._control.viewer.control_panel
-                duration = self._num_train / DEFAULT_FPS if motion is None else _seconds(motion)
-                panel.time = (finite(panel.time, 0.0, 0.0, 1.0) + step / duration) % 1.0
+                panel = self._control.viewer.control_panel
+                time = finite(panel.time, 0.0, 0.0, 1.0)
+                panel.time = self._move(time, step / self.seconds_of_time, 1.0, _DIGITS)
             elif name == FRAME:
                 frame = finite(self._frame.value, 0.0, 0.0, self._frame.max)
-                if int(self._exact_frame) != frame:  # a user moved the slider
-                    self._exact_frame = frame
-                self._exact_frame = (self._exact_frame + step * DEFAULT_FPS) % self._num_train
                 self._moving = True
-                self._frame.value = float(int(self._exact_frame))
+                self._frame.value = self._move(frame, step * DEFAULT_FPS, self._num_train, 0)
             elif (motion := self._motions.get(name)) is not None:
                 self._moving = True
                 position = finite(self._position.value, 0.0, 0.0, 1.0)
-                self._position.value = (position + step / _seconds(motion)) % 1.0
+                self._position.value = self._move(position, step / _seconds(motion), 1.0, _DIGITS)
         except RuntimeError:  # viser takes no more values: the viewer was shut down
             return False
         return True
+
+    def _move(self, shown: float, step: float, length: float, digits: int) -> float:
+        """What a slider shows after a step; see `_place`."""
+        self._exact = (self._place(shown, digits) + step) % length
+        return _rounded(self._exact, digits)
+
+    def _place(self, shown: float, digits: int) -> float:
+        """The playback's own position where the slider shows it, else that of the slider, which a user has moved."""
+        return self._exact if shown == _rounded(self._exact, digits) else shown
+
+
+def _rounded(position: float, digits: int) -> float:
+    return floor(position * 10**digits + 1e-6) / 10**digits  # 0.4 may be a little less than 0.4
 
 
 def _seconds(motion: Motion) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO, Viewer
-from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerControl, ViewerRGB
+from nerfstudio.viewer.viewer_elements import ViewerCheckbox, ViewerControl, ViewerText
+from PIL import ImageColor
 from torch import Tensor
 from viser import SceneApi, SceneNodeHandle
 
@@ -20,14 +22,14 @@ from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.occupancy.cells import OccupiedCells
-from instantavatar_ns.viewer.folder import Folder, finite
+from instantavatar_ns.viewer.folder import Folder, Message
 from instantavatar_ns.viewer.joint_sliders import Skeleton, canonical_skeleton
 
 _BONE_RADIUS, _EDGE_RADIUS = 0.012, 0.004  # metres
 _BODY, _SKELETON, _BOX = "Body mesh", "Skeleton", "Union box"
+_SEEN = "Seen"
 _UNION_CELLS, _POSE_CELLS = "Union cells", "Pose cells"
-# Floats, although viser says integers: it gets NaN for a word, and cannot make an integer of it.
-_WHITE = (255.0, 255.0, 255.0)
+_SEEN_COLOR, _UNSEEN_COLOR = (90, 200, 120), (235, 80, 60)
 
 
 @dataclass(frozen=True)
@@ -55,32 +57,43 @@ class SceneOverlays(Folder):
 
     Args:
         control: Leads to nerfstudio's viewer once there is one.
+        unseen: Gives, of each vertex of the body, how little the training views show it, 0 to 1; None where that is
+            not known.
     """
 
-    def __init__(self, control: ViewerControl) -> None:
-        super().__init__()
-        self._control = control
+    def __init__(
+        self, control: ViewerControl, unseen: Callable[[], Float[Tensor, "vertices"] | None] = lambda: None
+    ) -> None:
+        super().__init__("Scene")
+        self._control, self._unseen = control, unseen
         hints = {
+            _SEEN: "The body model, green where training views show it and red where none does",
             _BODY: "The body model in this pose",
             _SKELETON: "Its joints and bones",
             _BOX: "The box of the training poses' grid, which moves with the pelvis",
             _UNION_CELLS: "What is occupied in any training pose",
             _POSE_CELLS: "What is occupied in this pose, and is rendered",
         }
-        self._boxes = {name: self.add(ViewerCheckbox(name, False, hint=hints[name])) for name in hints}
+        # A field for text: in viser's own for colours nothing can be typed but a whole code at once.
+        hint = "A colour: #204060, or a name such as gray"
+        self._background = self.add(ViewerText("Background", "#ffffff", hint=hint))
         self._cameras = self.add(ViewerCheckbox("Training cameras", True, cb_hook=self._show_cameras))
-        self._background = self.add(ViewerRGB("Background", _WHITE))  # pyright: ignore[reportArgumentType]
+        self._boxes = {name: self.add(ViewerCheckbox(name, False, hint=hints[name])) for name in hints}
+        self._message = self.add(Message())
+        self._color = (255, 255, 255)  # the last that was one
         self._nodes: dict[str, tuple[PosedBody, SceneNodeHandle]] = {}
 
     @property
     def in_front(self) -> bool:
         """Whether something is shown that the person would hide, since it lies within."""
-        return self._boxes[_BODY].value or self._boxes[_SKELETON].value
+        return any(self._boxes[name].value for name in (_SEEN, _BODY, _SKELETON))
 
     def background(self, device: torch.device) -> Float[Tensor, "3"]:
         """Colour behind the person, 0 to 1."""
-        values = [finite(value, 255.0, 0.0, 255.0) / 255 for value in self._background.value]
-        return torch.tensor(values, device=device)
+        # While a code is being typed, the colour before stays.
+        with suppress(ValueError):
+            self._color = ImageColor.getrgb(self._background.value.strip())[:3]
+        return torch.tensor(self._color, device=device) / 255
 
     def draw(
         self, person: CanonicalBody, body: PosedBody, cells: Callable[[], OccupiedCells], union: OccupiedCells
@@ -94,6 +107,7 @@ class SceneOverlays(Folder):
             union: The occupied cells of all training poses, in root space.
         """
         drawers: dict[str, Callable[[SceneApi, str], SceneNodeHandle]] = {
+            _SEEN: partial(self._draw_seen, person, body),
             _BODY: partial(_draw_body, person, body),
             _SKELETON: partial(_draw_skeleton, person.skeleton, body),
             _BOX: partial(_draw_box, union, body),
@@ -103,6 +117,9 @@ class SceneOverlays(Folder):
         scene = self._control.viser_server.scene
         for name, checkbox in self._boxes.items():
             drawn, node = self._nodes.get(name, (None, None))
+            if name == _SEEN and checkbox.value and self._unseen() is None:
+                checkbox.value = False
+                self._message.text = "What the training views show was not recorded with this run."
             if not checkbox.value:
                 if node is not None:
                     node.remove()
@@ -114,20 +131,33 @@ class SceneOverlays(Folder):
         viewer: Viewer | None = getattr(self._control, "viewer", None)
         if viewer is None or not hasattr(viewer, "camera_handles"):
             return  # they are drawn right after the panel
-        shown = self._cameras.value
-        viewer.set_camera_visibility(shown)
-        viewer.hide_images.visible, viewer.show_images.visible = shown, not shown
+        viewer.set_camera_visibility(self._cameras.value)
+
+    def _draw_seen(self, person: CanonicalBody, body: PosedBody, scene: SceneApi, name: str) -> SceneNodeHandle:
+        import trimesh  # here: nerfstudio's commands start without it
+
+        unseen = self._unseen()
+        assert unseen is not None
+        share = unseen.cpu().numpy()[:, None]
+        colors = (1 - share) * np.array(_SEEN_COLOR) + share * np.array(_UNSEEN_COLOR)
+        vertices, faces = _posed_body(person, body), person.body.faces.cpu().numpy()
+        mesh = trimesh.Trimesh(vertices, faces, vertex_colors=colors.round().astype(np.uint8), process=False)
+        return scene.add_mesh_trimesh(name, mesh)
 
 
 # Each replaces the node of that name
 
 
+def _posed_body(person: CanonicalBody, body: PosedBody) -> Float[np.ndarray, "vertices 3"]:
+    """Vertices of the body in a pose, in the viewer's scene."""
+    return to_scene(posed_vertices(person, body), body)
+
+
 def _draw_body(person: CanonicalBody, body: PosedBody, scene: SceneApi, name: str) -> SceneNodeHandle:
-    bones = body.bone_transforms
-    posed = skinned(person.vertices.to(bones), person.body.skinning_weights.to(bones), bones[None])[0]
     faces = person.body.faces.cpu().numpy()
-    vertices = to_scene(posed, body)
-    return scene.add_mesh_simple(name, vertices, faces, color=(90, 170, 255), opacity=0.6, side="double")
+    return scene.add_mesh_simple(
+        name, _posed_body(person, body), faces, color=(90, 170, 255), opacity=0.6, side="double"
+    )
 
 
 def _draw_skeleton(skeleton: Skeleton, body: PosedBody, scene: SceneApi, name: str) -> SceneNodeHandle:
@@ -161,6 +191,12 @@ def _draw_cells(
     # Small, so that the person remains visible in between.
     size = float(edges.min()) / 12 * VISER_NERFSTUDIO_SCALE_RATIO
     return scene.add_point_cloud(name, points, color, point_size=size)
+
+
+def posed_vertices(person: CanonicalBody, body: PosedBody) -> Float[Tensor, "vertices 3"]:
+    """Vertices of the body in a pose, in root space."""
+    bones = body.bone_transforms
+    return skinned(person.vertices.to(bones), person.body.skinning_weights.to(bones), bones[None])[0]
 
 
 def to_scene(points: Float[Tensor, "n 3"], body: PosedBody) -> Float[np.ndarray, "n 3"]:

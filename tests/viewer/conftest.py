@@ -23,7 +23,7 @@ class Scene:
         self.nodes[name], self.sent = arrays, self.sent + 1
         return SimpleNamespace(remove=lambda: self.nodes.pop(name))
 
-    add_mesh_simple = add_point_cloud = _add
+    add_mesh_simple = add_mesh_trimesh = add_point_cloud = _add
 
 
 @pytest.fixture(scope="module")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from nerfstudio.model_components import renderers
 from nerfstudio.viewer.utils import parse_object
+from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO as SCALE
 from nerfstudio.viewer.viewer_elements import ViewerControl, ViewerElement
 
 from instantavatar_ns.viewer.motion_controls import FRAME, REST
+from instantavatar_ns.viewer.scene_overlays import posed_vertices, to_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
 
@@ -23,17 +27,23 @@ def rgb(model, camera):
 def show_rest_pose_with_a_bent_elbow(model):
     model.viewer_controls.motion._shown.value = REST
     model.viewer_controls.pose.slider("left arm", "Elbow, bend").value = 90.0
-    model.viewer_controls.scene._background.value = (0, 0, 255)
+    model.viewer_controls.scene._background.value = "#0000ff"
 
 
-def test_elements_are_found_on_the_model_in_folders(model) -> None:
-    found = parse_object(SimpleNamespace(model=model), ViewerElement, "Custom Elements")
-    folders = {path.rsplit("/", 1)[0] for path, _ in found}
-    assert folders == {f"Custom Elements/model/viewer_controls/{name}" for name in ("motion", "pose", "scene")}
-    names = [element.name for path, element in found if "/motion/" in path]
-    assert names[:2] == ["Show", "Training frame"], "in the order in which they were added"
+def test_viewer_finds_what_sets_it_up_and_no_elements_to_bury(model) -> None:
+    assert not parse_object(SimpleNamespace(model=model), ViewerElement, "Custom Elements")
     controls = [element for _, element in parse_object(SimpleNamespace(model=model), ViewerControl, "")]
     assert model.viewer_controls.control in controls and model.opening_view in controls
+
+
+def test_names_fit_beside_their_controls(model) -> None:
+    """Letters beyond these are cut by viser, which leaves 103 pixels and breaks lines between words."""
+    controls = model.viewer_controls
+    folders = (controls.motion, controls.pose, controls.scene, controls.film, controls.export)
+    assert [folder.title for folder in folders] == ["Avatar", "Joints", "Scene", "Film", "Export"]
+    assert [element.name for element in controls.motion.elements[:2]] == ["Show", "Training frame"]
+    names = [element.name for folder in folders for element in folder.elements]
+    assert max(len(word) for name in names for word in name.split()) <= 11 and max(map(len, names)) <= 22
 
 
 def test_viewers_cameras_see_what_the_panel_shows(model, scene, viewer_camera) -> None:
@@ -112,12 +122,16 @@ def test_loaded_motion_starts_where_the_person_stands(model, scene, demo_subject
 
 
 def test_background_has_the_chosen_color(model, scene, viewer_camera) -> None:
-    model.viewer_controls.scene._background.value = (255, 0, 51)
+    background = model.viewer_controls.scene._background
+    background.value = " #ff0033 "
     image = model.get_outputs_for_camera(viewer_camera())
     empty = image["accumulation"][..., 0] == 0
     assert empty.any() and torch.equal(image["rgb"][empty].unique(dim=0), torch.tensor([[1.0, 0.0, 0.2]]))
-    model.viewer_controls.scene._background.value = (math.nan, 0.0, 0.0)
-    assert torch.equal(rgb(model, viewer_camera())[empty][0], torch.tensor([1.0, 0.0, 0.0])), "a word is no colour"
+    for text in ("#2", "", "no colour", "#12345", "rgb(1"):
+        background.value = text
+        assert torch.equal(rgb(model, viewer_camera())[empty][0], torch.tensor([1.0, 0.0, 0.2])), "the one before"
+    background.value = "red"
+    assert torch.equal(rgb(model, viewer_camera())[empty][0], torch.tensor([1.0, 0.0, 0.0]))
     with renderers.background_color_override_context(torch.tensor([0.0, 1.0, 0.0])):
         image = rgb(model, viewer_camera())
     assert torch.equal(image[empty].unique(dim=0), torch.tensor([[0.0, 1.0, 0.0]])), "a cropped view has its own"
@@ -155,6 +169,52 @@ def test_playing_leaves_time_to_a_training_that_runs(model, scene, viewer_camera
     monkeypatch.setattr(model.viewer_controls.motion, "leave_time", left.append)
     rgb(model, viewer_camera())
     assert (len(left) == 1 and left[0] > 0) if state == "training" else not left
+
+
+class Client:
+    """A browser, and where it was told to look from."""
+
+    def __init__(self, aspect: float = 1.6) -> None:
+        self.camera = SimpleNamespace(fov=1.3, aspect=aspect, position=(3.0, -30.0, 8.0))
+        self.atomic = nullcontext
+
+
+def seen(camera, points):
+    """Pixel coordinates of points, those between -1 and 1 are in the picture, and depth; x right, y up."""
+    position, target = np.array(camera.position) / SCALE, np.array(camera.look_at) / SCALE
+    ahead = (target - position) / np.linalg.norm(target - position)
+    right = np.cross(ahead, (0, 0, 1))
+    right /= np.linalg.norm(right)
+    relative, half = points - position, math.tan(camera.fov / 2)
+    depth = relative @ ahead
+    return relative @ right / depth / half / camera.aspect, relative @ np.cross(right, ahead) / depth / half, depth
+
+
+@pytest.mark.parametrize("aspect", [1.6, 0.5])
+def test_buttons_look_at_the_whole_person(model, scene, viewer_camera, aspect) -> None:
+    controls = model.viewer_controls
+    body = model.poses.rest
+    controls.motion._shown.value = REST
+    controls._look_at_all(SimpleNamespace(client=Client()))  # nothing was rendered yet
+    rgb(model, viewer_camera())
+    person = controls._person()
+    points = to_scene(posed_vertices(person, body), body) / SCALE
+    ways = {}
+    for side in ("Front", "Side", "Back", None):
+        event = SimpleNamespace(client=Client(aspect), target=SimpleNamespace(value=side))
+        (controls._look_at_all if side is None else controls._look_from)(event)
+        camera = event.client.camera
+        x, y, depth = seen(camera, points)
+        assert (depth > 0.1).all() and max(np.abs(x).max(), np.abs(y).max()) < 1, "all of it is in the picture"
+        assert max(np.ptp(x), np.ptp(y)) > 1, "and fills half of it"
+        way = np.array(camera.position) - np.array(camera.look_at)
+        ways[side] = way / np.linalg.norm(way)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    moved = np.array((0.3, -3.0, 0.8)) - middle
+    np.testing.assert_allclose(ways[None], moved / np.linalg.norm(moved), atol=1e-5)
+    np.testing.assert_allclose(ways["Front"], -ways["Back"], atol=1e-6)
+    # The first training frame shows the person's front to a camera at -y.
+    assert ways["Front"][1] < -0.9 and ways["Side"][0] > 0.9, "the person's left is on the right of its front"
 
 
 def test_panel_adds_nothing_to_checkpoints(model) -> None:

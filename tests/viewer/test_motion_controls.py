@@ -14,6 +14,7 @@ from nerfstudio.viewer.viewer_elements import ViewerControl
 
 from instantavatar_ns.motion.editing import MotionOptions, edit_motion
 from instantavatar_ns.motion.motion import load_motion
+from instantavatar_ns.viewer.folder import UploadedFile
 from instantavatar_ns.viewer.motion_controls import FRAME, LIBRARY, REST, RUN_MOTION, TIME, MotionControls
 from instantavatar_ns.viewer.playback import Playback
 
@@ -144,6 +145,32 @@ def test_other_motions_take_the_new_root_when_they_are_shown_again(controls, tmp
     assert "strolls.npz" in controls.message and controls.shown() == ("strolls", 0)
 
 
+def upload(controls, path, name=None):
+    controls._upload(UploadedFile(name or path.name, path.read_bytes()))
+
+
+def test_uploaded_file_is_kept_with_the_run_and_shown(controls, motion_file, tmp_path) -> None:
+    controls._control.viewer = SimpleNamespace(log_filename=tmp_path / "run" / "viewer.txt")
+    kept = tmp_path / "run" / "motions"
+    upload(controls, motion_file, "../../evil/poses.npz")
+    assert controls.message == "" and controls.shown() == ("poses", 0)
+    assert controls.file("poses") == str(kept / "poses.npz") and controls.file("walk") == "walk"
+    upload(controls, motion_file)
+    assert [path.name for path in kept.iterdir()] == ["poses.npz"], "the same again"
+    np.savez(motion_file, poses=np.zeros((3, 72)), trans=np.zeros((3, 3)))
+    upload(controls, motion_file)
+    assert sorted(path.name for path in kept.iterdir()) == ["poses.npz", "poses_2.npz"], "another of that name"
+    assert controls._shown.value == "poses_2"
+    (tmp_path / "text.bvh").write_text("no motion")
+    upload(controls, tmp_path / "text.bvh")
+    assert "text.bvh" in controls.message and controls._shown.value == "poses_2"
+    assert sorted(path.name for path in kept.iterdir()) == ["poses.npz", "poses_2.npz"], "what is none is not kept"
+    (tmp_path / "run" / "viewer.txt").write_text("")
+    controls._control.viewer.log_filename = tmp_path / "run" / "viewer.txt" / "log"
+    upload(controls, motion_file)
+    assert "cannot be kept" in controls.message
+
+
 def test_playing_the_rest_pose_says_that_it_does_not_move(controls) -> None:
     controls._shown.value, controls._play.value = REST, True
     controls._play_or_pause(None)
@@ -156,6 +183,12 @@ def test_steps_move_what_is_shown_at_its_own_speed(controls, motion_file) -> Non
     assert controls._advance(0.25) and controls._position.value == pytest.approx(0.25)
     assert controls._busy(), "the callback of that step has not come back, and there is no viewer"
     assert controls._advance(0.875) and controls._position.value == pytest.approx(0.125), "it begins again"
+    controls._position.value, controls._speed.value = 0.3, 0.1
+    for _ in range(20):  # of a two-hundredth of a thousandth
+        assert controls._advance(0.0001)
+        assert len(str(controls._position.value)) <= 5, "no long numbers beside the slider"
+    assert controls._exact == pytest.approx(0.3001, abs=1e-6), "however short the steps are"
+    controls._speed.value = 2.0
     controls._shown.value = FRAME
     assert controls._advance(0.05) and controls._frame.value == 3
     controls._frame.value = 6.0

@@ -97,17 +97,29 @@ def test_bars_are_closed_and_as_long_and_thick_as_asked() -> None:
     assert np.isfinite(bars(starts[:1], starts[:1], 0.1)[0]).all(), "a bone without length"
 
 
-def test_cameras_are_shown_and_hidden_with_nerfstudios_own_buttons(model, scene) -> None:
+def test_cameras_are_shown_and_hidden(model, scene) -> None:
     overlays, viewer = model.viewer_controls.scene, model.viewer_controls.control.viewer
     overlays._show_cameras(None)  # they are not drawn yet
-    button = type("Button", (), {"visible": None})
-    viewer.camera_handles, viewer.hide_images, viewer.show_images = {}, button(), button()
-    calls = []
+    viewer.camera_handles, calls = {}, []
     viewer.set_camera_visibility = calls.append
     for shown in (False, True):
         overlays._cameras.value = shown
         overlays._show_cameras(None)
-        assert (calls[-1], viewer.hide_images.visible, viewer.show_images.visible) == (shown, shown, not shown)
+    assert calls == [False, True]
+
+
+def test_body_is_painted_by_what_the_training_views_show(draw, model, scene) -> None:
+    overlays = model.viewer_controls.scene
+    assert not draw("Seen")[0] and "not recorded" in overlays._message.text and not overlays._boxes["Seen"].value
+    unseen = torch.zeros(len(model.poses.body.skinning_weights))
+    unseen[:100] = 1.0
+    overlays._unseen = lambda: unseen
+    nodes, outputs = draw("Seen")
+    (mesh,) = nodes["Seen"]
+    np.testing.assert_allclose(mesh.vertices, draw("Body mesh")[0]["Body mesh"][0], atol=1e-5)
+    red, green = mesh.visual.vertex_colors[:, :2].astype(int).T
+    assert (red[:100] > 2 * green[:100]).all() and (green[100:] > 1.5 * red[100:]).all()
+    torch.testing.assert_close(outputs["depth"], draw()[1]["depth"] + 1.0)
 
 
 @interpreted_only
