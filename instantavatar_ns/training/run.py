@@ -64,13 +64,13 @@ def complete(config: TrainerConfig) -> None:
 @contextmanager
 def _writers_of_one_run() -> Iterator[None]:
     """nerfstudio keeps its writers and profiler in globals, where those of an earlier run would go on writing."""
-    kept = profiler.PROFILER, profiler.PYTORCH_PROFILER, torch.backends.cudnn.benchmark
+    benchmark = torch.backends.cudnn.benchmark
     _forget_writers()
     try:
         yield
     finally:
         _forget_writers()
-        profiler.PROFILER, profiler.PYTORCH_PROFILER, torch.backends.cudnn.benchmark = kept
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _forget_writers() -> None:
@@ -81,3 +81,5 @@ def _forget_writers() -> None:
     writer.EVENT_WRITERS.clear()
     writer.EVENT_STORAGE.clear()
     writer.GLOBAL_BUFFER.clear()
+    profiler.PROFILER.clear()
+    profiler.PYTORCH_PROFILER = None
