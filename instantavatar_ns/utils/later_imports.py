@@ -26,15 +26,19 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-# What a training without a viewer does not use.
+# What the help does not use; and of it, what a training without a viewer does not use either.
 MODULES = (
-    "nerfstudio.configs.dataparser_configs",  # all methods' data parsers: COLMAP, matplotlib, pandas
+    "h5py",  # one data format
+    "matplotlib",  # images of depth
+    "nerfstudio.configs.dataparser_configs",  # all methods' data parsers: COLMAP, requests, matplotlib
     "nerfstudio.configs.method_configs",  # all methods
-    "nerfstudio.viewer.viewer",  # imports splatfacto
     "nerfstudio.viewer.render_state_machine",
+    "nerfstudio.viewer.viewer",  # splatfacto, gsplat, PyTorch's compiler
     "nerfstudio.viewer_legacy",
+    "scipy.interpolate",  # knots of poses, by the training
+    "scipy.ndimage",
     "torch.utils.tensorboard",
-    "torchvision",
+    "torchvision",  # PyTorch's compiler
     "viser",
 )
 # Where stand-ins are replaced. Elsewhere they go on as stand-ins, which are as good, but slower.
