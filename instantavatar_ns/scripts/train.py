@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from instantavatar_ns.utils.later_imports import imported_later
+from instantavatar_ns.utils.later_imports import imported_later, without_compiler
 
 with imported_later():
     from nerfstudio.configs.config_utils import convert_markup_to_ansi
@@ -101,6 +101,7 @@ def entrypoint(arguments: Sequence[str]) -> None:
         arguments: Those of `ns-train`; the method may be left out.
     """
     config = parse(arguments)
+    without_compiler()
     run = train(config)
     CONSOLE.print(f"The run is in {run}", soft_wrap=True, highlight=False)
     for what, command in next_commands(f"{run / 'config.yml'}").items():

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import reduce
+from functools import reduce, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -43,6 +43,7 @@ MODULES = (
 )
 # Where stand-ins are replaced. Elsewhere they go on as stand-ins, which are as good, but slower.
 _USERS = ("nerfstudio", "instantavatar_ns")
+_COMPILER = "torch._dynamo"
 
 
 @contextmanager
@@ -181,3 +182,41 @@ def _forget(name: str) -> None:
     parent, _, child = name.rpartition(".")
     if parent in sys.modules and vars(sys.modules[parent]).get(child) is stand_in:
         delattr(sys.modules[parent], child)
+
+
+class _NoCompiler(ModuleType):
+    """PyTorch's compiler while nobody compiles; what is asked of it besides the two methods imports the real one.
+
+    PyTorch marks functions that must not be compiled, optimizers' among them, and imports the compiler, a second's
+    work, when the first of them is called.
+    """
+
+    def disable(self, fn: Any = None, recursive: bool = True, **options: Any) -> Any:
+        """Return a function as it is until the real compiler is there, which then marks it as not to be compiled."""
+        marked = []
+
+        @wraps(fn)
+        def called(*args: Any, **kwargs: Any) -> Any:
+            if isinstance(sys.modules.get(_COMPILER), _NoCompiler):
+                return fn(*args, **kwargs)
+            if not marked:
+                marked.append(import_module(_COMPILER).disable(fn, recursive, **options))
+            return marked[0](*args, **kwargs)
+
+        return called
+
+    def graph_break(self, msg: str = "") -> None:
+        """Do nothing: there is no graph. Optimizers call this at each step."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Import the real compiler: asked for a submodule (`__path__`), too."""
+        if name in ("__file__", "__spec__", "__wrapped__"):  # asked by `inspect` of every module there is
+            raise AttributeError(name)
+        if sys.modules.get(_COMPILER) is self:
+            del sys.modules[_COMPILER]
+        return getattr(import_module(_COMPILER), name)
+
+
+def without_compiler() -> None:
+    """Have PyTorch's compiler imported when somebody compiles, unless it is imported already."""
+    sys.modules.setdefault(_COMPILER, _NoCompiler(_COMPILER))
