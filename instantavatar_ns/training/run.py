@@ -13,6 +13,8 @@ import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils import profiler, writer
 
+from instantavatar_ns.training.step_progress import shown_steps
+
 
 def train(config: TrainerConfig) -> Path:
     """Train in this process as ns-train does: the same numbers, and the same folder with config.yml and checkpoints.
@@ -42,7 +44,9 @@ def train(config: TrainerConfig) -> Path:
         trainer = config.setup(local_rank=0, world_size=1)
         try:
             trainer.setup()
-            trainer.train()
+            first = trainer._start_step
+            with shown_steps(first, first + config.max_num_iterations):
+                trainer.train()
         finally:
             profiler.flush_profiler(config.logging)
             del trainer
