@@ -27,6 +27,7 @@ with imported_later():
     from instantavatar_ns.data.surreal_dataparser import surreal_data
     from instantavatar_ns.data.zju_mocap_dataparser import zju_mocap_data
     from instantavatar_ns.training.run import train
+    from instantavatar_ns.training.run_config import load_run_config
     from instantavatar_ns.utils.replaced import replaced
 
 METHODS = {
@@ -102,7 +103,15 @@ def entrypoint(arguments: Sequence[str]) -> None:
     """
     config = parse(arguments)
     without_compiler()
-    run = train(config)
+    if config.load_config is not None:
+        config = load_run_config(config.load_config)
+    if config.machine.num_devices * config.machine.num_machines > 1:
+        from nerfstudio.scripts.train import main  # starts processes, each of which imports all
+
+        main(config)
+        run = config.get_base_dir()
+    else:
+        run = train(config)
     CONSOLE.print(f"The run is in {run}", soft_wrap=True, highlight=False)
     for what, command in next_commands(f"{run / 'config.yml'}").items():
         CONSOLE.print(f"  {what:<9} {command}", soft_wrap=True, highlight=False)

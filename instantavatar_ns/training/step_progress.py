@@ -60,7 +60,7 @@ class StepProgress(writer.LocalWriter):
         Args:
             step: Its number.
         """
-        self._step = step + 1
+        self._step = min(step + 1, self._end)  # nerfstudio writes once more at the end
         self._note_psnr()
         now = monotonic()
         if now - self._looked < _SECONDS_A_LOOK:

@@ -25,10 +25,9 @@ NEVER = (
     "torch._inductor",
     "torchmetrics",
     "torchvision",
-    "trimesh",
     "viser",
 )
-NOT_FOR_HELP = (*NEVER, "h5py", "scipy.interpolate")
+NOT_FOR_HELP = (*NEVER, "h5py", "scipy.interpolate", "trimesh")
 STEPS = 6
 
 # Runs commands as a user would, each with its own arguments, in one process; then tells what was imported.
