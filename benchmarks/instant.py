@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Annotated, Any
+from typing import Any
 
 import tyro
 
@@ -76,7 +76,8 @@ class Start:
 
     def arguments(self, name: str) -> list[str]:
         """Flags of a run, the same for both commands."""
-        return training.arguments(self.method, self.subject, self.runs, name, self.steps, *self.options)
+        flags = training.arguments(self.method, self.subject, self.runs, name, self.steps, *self.options)
+        return ["none" if flag == "tensorboard" else flag for flag in flags]  # what `instant-avatar train` does
 
     def psnr(self, name: str) -> float:
         """PSNR of a run's avatar on the novel motion."""
@@ -127,8 +128,8 @@ def merge(path: Path, part: str, figures: dict[str, Any]) -> None:
     record.write(path, {**found, **figures, "runs": runs})
 
 
-Part = Annotated[Start, tyro.conf.subcommand("start")]
-"""Further parts are joined here: `Annotated[Start, ...] | Annotated[Steps, ...]`."""
+PARTS = {"start": Start}
+"""Further parts are added here."""
 
 if __name__ == "__main__":
-    tyro.cli(tyro.conf.ConsolidateSubcommandArgs[Part], description=__doc__).main()
+    tyro.extras.subcommand_cli_from_dict(PARTS, description=__doc__).main()
