@@ -23,6 +23,18 @@ class AvatarTrainerConfig(TrainerConfig):
 
     _target: type = field(default_factory=lambda: AvatarTrainer)
     """Class to instantiate."""
+    vis: Literal[
+        "none",
+        "viewer",
+        "wandb",
+        "tensorboard",
+        "comet",
+        "viewer+wandb",
+        "viewer+tensorboard",
+        "viewer+comet",
+        "viewer_legacy",
+    ] = "viewer"
+    """Where training is shown and logged; "none": nowhere but on the terminal."""
 
     def save_config(self) -> None:
         """Save to the run's folder, unless training cannot go on from the checkpoint: then nothing is written."""

@@ -13,6 +13,8 @@ import torch
 from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils import profiler, writer
 
+from instantavatar_ns.training.step_progress import shown_steps
+
 
 def train(config: TrainerConfig) -> Path:
     """Train in this process as ns-train does: the same numbers, and the same folder with config.yml and checkpoints.
@@ -42,7 +44,9 @@ def train(config: TrainerConfig) -> Path:
         trainer = config.setup(local_rank=0, world_size=1)
         try:
             trainer.setup()
-            trainer.train()
+            first = trainer._start_step
+            with shown_steps(first, first + config.max_num_iterations):
+                trainer.train()
         finally:
             profiler.flush_profiler(config.logging)
             del trainer
@@ -64,13 +68,13 @@ def complete(config: TrainerConfig) -> None:
 @contextmanager
 def _writers_of_one_run() -> Iterator[None]:
     """nerfstudio keeps its writers and profiler in globals, where those of an earlier run would go on writing."""
-    kept = profiler.PROFILER, profiler.PYTORCH_PROFILER, torch.backends.cudnn.benchmark
+    benchmark = torch.backends.cudnn.benchmark
     _forget_writers()
     try:
         yield
     finally:
         _forget_writers()
-        profiler.PROFILER, profiler.PYTORCH_PROFILER, torch.backends.cudnn.benchmark = kept
+        torch.backends.cudnn.benchmark = benchmark
 
 
 def _forget_writers() -> None:
@@ -81,3 +85,5 @@ def _forget_writers() -> None:
     writer.EVENT_WRITERS.clear()
     writer.EVENT_STORAGE.clear()
     writer.GLOBAL_BUFFER.clear()
+    profiler.PROFILER.clear()
+    profiler.PYTORCH_PROFILER = None

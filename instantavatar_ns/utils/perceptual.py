@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import AlexNet_Weights, VGG16_Weights, WeightsEnum
 
 from instantavatar_ns.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 
 class _Backbone(NamedTuple):
     name: str
-    weights: WeightsEnum
+    weights: str  # name of torchvision's enumeration of its weights
     convolutions: tuple[int, ...]  # their places in torchvision's `features`
 
 
 _BACKBONES = {
-    "alex": _Backbone("AlexNet", AlexNet_Weights.IMAGENET1K_V1, (0, 3, 6, 8, 10)),
-    "vgg": _Backbone("VGG16", VGG16_Weights.IMAGENET1K_V1, (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
+    "alex": _Backbone("AlexNet", "AlexNet_Weights", (0, 3, 6, 8, 10)),
+    "vgg": _Backbone("VGG16", "VGG16_Weights", (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)),
 }
 
 
@@ -56,10 +58,13 @@ def lpips(net: Literal["alex", "vgg"], file: Path | None, device: str) -> nn.Mod
 
 def _convolutions(backbone: _Backbone, file: Path | None) -> list[Tensor]:
     """Weights and biases of a backbone's convolutions, in order."""
-    name, url = backbone.name, Path(backbone.weights.url).name
+    import torchvision.models  # not at start-up: it brings PyTorch's compiler
+
+    weights = getattr(torchvision.models, backbone.weights).IMAGENET1K_V1
+    name, url = backbone.name, Path(weights.url).name
     advice = f"Give the file that torchvision downloads ({url}), or none to let it download it"
     if file is None:
-        state = download(backbone.weights)
+        state = download(weights)
     elif not file.is_file():
         raise InputError(file, f"expected {name}'s weights for LPIPS, found no such file", advice)
     else:

@@ -1,0 +1,135 @@
+"""Seconds from Enter to a finished avatar, one part a subcommand; figures are merged into one file.
+
+    python -m benchmarks.instant start --subject path/to/dev-male
+
+`start` times processes from their start to their end: `help_s`, `enter_warm_s` and `enter_cold_s` of `instant-avatar
+train`, and `ns_train_warm_s` of `ns-train` with the same flags. "Cold" has empty caches of Triton's kernels, PyTorch's
+extensions, NVIDIA's driver and Python's bytecode; files stay in the page cache, which only the machine's
+administrator can drop. A run of each comes first that is not timed, so that the others find warm caches. The PSNR of
+each avatar on the novel motion is found afterwards, and is not part of any time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Any
+
+import tyro
+
+from benchmarks import record, training
+
+RESULTS = Path("benchmarks/results/instant.json")
+INSTANT = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import entrypoint; entrypoint()")
+CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "PYTHONPYCACHEPREFIX")
+
+
+@dataclass
+class Start:
+    """Start-up: help, and from Enter to an avatar, warm and cold, beside ns-train."""
+
+    subject: Path
+    """Folder in InstantAvatar's layout, with novel/."""
+    steps: int = 800
+    """Training steps: the fewest that reach the PSNR that is wanted."""
+    method: str = "instant-avatar"
+    """Method to train."""
+    repeats: int = 3
+    """Timed runs of which the fastest counts, where caches are warm."""
+    runs: Path = Path("outputs/benchmark-instant")
+    """Where the runs go."""
+    output: Path = RESULTS
+    """JSON whose figures of this part are renewed."""
+    lpips_backbone: Path | None = None
+    """AlexNet's convolutions, on machines without network."""
+    options: tuple[str, ...] = ()
+    """Further flags of the training."""
+
+    def main(self) -> None:
+        """Time, evaluate and record."""
+        shown = [seconds([*INSTANT, "train", "--help"]) for _ in range(self.repeats)]
+        seconds([*training.NS_TRAIN, *self.arguments("unmeasured-ns")])
+        seconds([*INSTANT, "train", *self.arguments("unmeasured")])
+        warm = [seconds([*INSTANT, "train", *self.arguments(f"warm-{turn}")]) for turn in range(self.repeats)]
+        nerfstudio = [seconds([*training.NS_TRAIN, *self.arguments(f"ns-{turn}")]) for turn in range(self.repeats)]
+        with TemporaryDirectory() as folder:
+            cold = seconds([*INSTANT, "train", *self.arguments("cold")], empty_caches(Path(folder)))
+        figures: dict[str, Any] = {
+            "help_s": round(min(shown), 2),
+            "enter_warm_s": round(min(warm), 2),
+            "enter_cold_s": round(cold, 2),
+            "ns_train_warm_s": round(min(nerfstudio), 2),
+            "cores": len(os.sched_getaffinity(0)),
+            "steps": self.steps,
+            "method": self.method,
+            "subject": self.subject.name,
+        }
+        for part, name in (("warm", "warm-0"), ("cold", "cold"), ("ns_train", "ns-0")):
+            figures[f"{part}_novel_psnr"] = round(self.psnr(name), 2)
+        merge(self.output, "start", figures)
+
+    def arguments(self, name: str) -> list[str]:
+        """Flags of a run, the same for both commands."""
+        flags = training.arguments(self.method, self.subject, self.runs, name, self.steps, *self.options)
+        return ["none" if flag == "tensorboard" else flag for flag in flags]  # what `instant-avatar train` does
+
+    def psnr(self, name: str) -> float:
+        """PSNR of a run's avatar on the novel motion."""
+        from instantavatar_ns.scripts.evaluate import Evaluate
+
+        run = training.run_folder(self.arguments(name))
+        command = Evaluate(run / "config.yml", sets=("novel",), lpips_backbone=self.lpips_backbone)
+        return command.main()["novel"]["psnr"]
+
+
+def seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
+    """Time a process from its start to its end.
+
+    Args:
+        command: What to run; it must succeed.
+        environment: Variables that are set besides.
+
+    Raises:
+        CalledProcessError: It failed.
+    """
+    record.progress(" ".join(command[-12:])[:100])
+    start = monotonic()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
+    return monotonic() - start
+
+
+def empty_caches(folder: Path) -> dict[str, str]:
+    """Variables that have caches made anew, each in an empty folder.
+
+    Args:
+        folder: Existing, empty.
+    """
+    return {name: str(folder / name) for name in CACHES}
+
+
+def merge(path: Path, part: str, figures: dict[str, Any]) -> None:
+    """Renew one part's figures in a file, and leave those of others.
+
+    When, where and of which commit a part's figures came about stands under `runs`, by the part's name.
+
+    Args:
+        path: JSON, which need not exist yet.
+        part: The subcommand's name.
+        figures: By the issue's keys.
+    """
+    found = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    runs = {**found.pop("runs", {}), part: record.head()}
+    record.write(path, {**found, **figures, "runs": runs})
+
+
+PARTS = {"start": Start}
+"""Further parts are added here."""
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(PARTS, description=__doc__).main()

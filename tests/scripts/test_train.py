@@ -1,0 +1,125 @@
+"""`instant-avatar train` beside ns-train: what it imports, its flags, its folder and its numbers."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import TINY_TRAINING, environment, run_folder, training_arguments
+
+# Not for help; nor for a training without a viewer.
+NEVER = (
+    "gsplat",
+    "matplotlib",
+    "nerfstudio.configs.method_configs",
+    "nerfstudio.data.dataparsers.colmap_dataparser",
+    "nerfstudio.models.splatfacto",
+    "nerfstudio.viewer.viewer",
+    "tensorboard",
+    "torch._dynamo.convert_frame",  # PyTorch's compiler
+    "torch._inductor",
+    "torchmetrics",
+    "torchvision",
+    "viser",
+)
+NOT_FOR_HELP = (*NEVER, "h5py", "scipy.interpolate", "trimesh")
+STEPS = 6
+
+# Runs commands as a user would, each with its own arguments, in one process; then tells what was imported.
+COMMANDS = """
+import contextlib, json, sys
+loaded = []
+for name, arguments in json.loads(sys.argv[1]):
+    sys.argv = [name, *arguments]
+    if name == "ns-train":
+        from nerfstudio.scripts.train import entrypoint
+    else:
+        from instantavatar_ns.scripts.main import entrypoint
+    with contextlib.suppress(SystemExit):
+        entrypoint()
+    loaded.append([module for module in sys.modules])
+print("\\n" + json.dumps(loaded))
+"""
+
+
+def run_here(folder: Path, *commands: tuple[str, list[str]]) -> tuple[str, list[set[str]]]:
+    """Output of commands that run one after the other in a new process, and the modules after each."""
+    line = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    done = subprocess.run(
+        line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    output, _, modules = done.stdout.rstrip().rpartition("\n")
+    return output, [set(names) for names in json.loads(modules)]
+
+
+def arguments(data: Path, output: Path) -> list[str]:
+    """Flags of a tiny training, for both commands."""
+    more = training_arguments(data, output, STEPS, *TINY_TRAINING)
+    place = more.index("--vis")
+    return more[:place] + more[place + 2 :]
+
+
+@pytest.fixture(scope="module")
+def trained(demo_subject: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, list[set[str]]]:
+    """A training by `instant-avatar train`, and then one by ns-train in the same process, in a folder each."""
+    folder = tmp_path_factory.mktemp("trained")
+    lean = ("instant-avatar", ["train", *arguments(demo_subject, folder / "lean")])
+    whole = arguments(demo_subject, folder / "whole")
+    whole = [whole[0], "--vis", "tensorboard", *whole[1:]]
+    return folder, *run_here(folder, lean, ("ns-train", whole))
+
+
+def test_help_imports_what_the_methods_need(tmp_path: Path) -> None:
+    output, (modules,) = run_here(tmp_path, ("instant-avatar", ["train", "--help"]))
+    assert "--pipeline.model.align-poses" in output and "zju-mocap-data" in output
+    assert "instant-avatar-wild" in output and "blender-data" not in output
+    assert sorted(modules.intersection(NOT_FOR_HELP)) == []
+
+
+def test_training_imports_no_viewer_and_no_other_method(trained: tuple[Path, str, list[set[str]]]) -> None:
+    _, _, (lean, whole) = trained
+    assert sorted(lean.intersection(NEVER)) == []
+    assert "nerfstudio.configs.method_configs" in whole and "nerfstudio.viewer.viewer" in whole
+
+
+def test_parameters_are_those_of_ns_train(trained: tuple[Path, str, list[set[str]]]) -> None:
+    """To the last bit, and ns-train works as ever in a process that has trained so before."""
+    folder, _, _ = trained
+    lean, whole = (
+        torch.load(run_folder(folder / name) / "nerfstudio_models" / f"step-{STEPS - 1:09d}.ckpt")
+        for name in ("lean", "whole")
+    )
+    assert lean.keys() == whole.keys() and lean["pipeline"].keys() == whole["pipeline"].keys()
+    assert [key for key, value in lean["pipeline"].items() if not torch.equal(value, whole["pipeline"][key])] == []
+
+
+def test_configuration_is_that_of_ns_train(trained: tuple[Path, str, list[set[str]]]) -> None:
+    folder, _, _ = trained
+    lean, whole = ((run_folder(folder / name) / "config.yml").read_text().splitlines() for name in ("lean", "whole"))
+    assert len(lean) == len(whole)
+    different = [pair for pair in zip(lean, whole, strict=True) if pair[0] != pair[1]]
+    assert sorted(different) == [("- lean", "- whole"), ("vis: none", "vis: tensorboard")]
+
+
+def test_end_names_the_run_and_what_can_be_done_with_it(trained: tuple[Path, str, list[set[str]]]) -> None:
+    folder, output, _ = trained
+    config = run_folder(folder / "lean") / "config.yml"
+    for command in ("ns-viewer", "instant-avatar animate", "instant-avatar evaluate", "instant-avatar export"):
+        assert f"{command} --load-config {config}" in output
+
+
+def test_method_is_the_first_argument() -> None:
+    from instantavatar_ns.scripts.train import parse
+
+    assert parse([]).method_name == "instant-avatar" and parse([]).vis == "none"
+    wild = parse(["instant-avatar-wild", "--vis", "viewer", "neuman-data", "--downscale", "2"])
+    assert wild.method_name == "instant-avatar-wild" and wild.vis == "viewer"
+    assert type(wild.pipeline.datamanager.dataparser).__name__ == "NeuManDataParserConfig"
+    assert wild.pipeline.datamanager.dataparser.downscale == 2
+    assert parse(["instant-avatar-wild"]).pipeline.datamanager.dataparser != wild.pipeline.datamanager.dataparser
