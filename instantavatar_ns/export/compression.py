@@ -109,7 +109,7 @@ def check_meshoptimizer() -> Any:
         InputError: It is not installed.
     """
     try:
-        import meshoptimizer  # here: optional
+        import meshoptimizer  # pyright: ignore[reportMissingImports]  (optional)
     except ImportError as error:
         advice = "pip install instantavatar-ns[meshopt], or export without compression"
         raise InputError("--compression meshopt", "expected the package meshoptimizer, found none", advice) from error

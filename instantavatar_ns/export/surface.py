@@ -124,7 +124,7 @@ def smooth(mesh: trimesh.Trimesh, unseen: Unseen | None = None) -> None:
         mesh: Canonical surface.
         unseen: Which points no training view shows.
     """
-    neighbors = trimesh.smoothing.laplacian_calculation(mesh)
+    neighbors = sparse.csr_matrix(trimesh.smoothing.laplacian_calculation(mesh))
     trimesh.smoothing.filter_taubin(mesh, laplacian_operator=neighbors, **_TAUBIN)
     amount = np.zeros(len(mesh.vertices)) if unseen is None else unseen(np.asarray(mesh.vertices)).astype(float)
     if amount.any():
