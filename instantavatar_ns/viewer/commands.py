@@ -20,7 +20,8 @@ _FPS = 30
 _VIEW = "This view"
 # What `instant-avatar animate --camera` and `instant-avatar export --format` take.
 CAMERAS = {"Still": "static", "Around": "orbit"}
-FORMATS = ("glb", "ply", "obj")
+FORMATS = ("glb", "html", "usdz", "ply", "obj")
+_OF_ONE_POSE = ("ply", "obj")
 
 
 class Shown(NamedTuple):
@@ -93,7 +94,7 @@ class ExportCommands(Folder):
     def __init__(self, control: ViewerControl, shown: Callable[[], Shown]) -> None:
         super().__init__("Export")
         self._control, self._shown = control, shown
-        hint = "glb: with skeleton and motion; ply and obj: the pose that you see"
+        hint = "glb, html (a page), usdz: with skeleton and motion; ply and obj: the pose that you see"
         self._format = self.add(ViewerDropdown("Format", FORMATS[0], list(FORMATS), hint=hint))
         self.add(Button("Export this", cb_hook=self._export, hint="Shows the command for it", is_main=True))
 
@@ -108,7 +109,7 @@ class ExportCommands(Folder):
         options: dict[str, object] = {"load-config": _run(self._control.viewer), "format": kind}
         if shown.motion is not None:
             options |= {"motion": shown.motion, "root": shown.root}
-        if kind != "glb":
+        if kind in _OF_ONE_POSE:
             options["frame"] = shown.row
         note = f"Run this in a terminal; it says where avatar.{kind} is then."
         if shown.motion is None and shown.row is None and shown.seconds is not None:
