@@ -15,7 +15,7 @@ from torch import Tensor
 
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.utils.errors import InputError
-from instantavatar_ns.utils.memory import DEVICE_SHARE, free_bytes, gigabytes, join, roomy_device
+from instantavatar_ns.utils.memory import DEVICE_SHARE, free_bytes, join, roomy_device, written_size
 
 # Of the host's memory that is free: reading and evaluation need some, too.
 _HOST_SHARE = 0.8
@@ -99,12 +99,13 @@ class CroppedFrames:
         Args:
             listed: Bytes of the lists of their pixels.
         """
-        host = " (the device reads them over the bus: they do not fit its memory)" if self.in_host_memory else ""
-        place = "host memory" if self.in_host_memory or self.device.type == "cpu" else f"the memory of {self.device}"
-        whole = 4 * len(self) * self.height * self.width
+        place = "host memory" if self.device.type == "cpu" else f"the memory of {self.device}"
+        if self.in_host_memory:
+            place = f"host memory, as they would take too much of {self.device}'s"
+        crops, whole = self.pixels.nbytes, 4 * len(self) * self.height * self.width
         return (
-            f"{len(self)} frames of {self.width} x {self.height} lie in {place}{host}: {gigabytes(self.pixels.nbytes)} "
-            f"cropped to the person, of {gigabytes(whole)}, and {gigabytes(listed)} of lists of their pixels."
+            f"{len(self)} frames of {self.width} x {self.height} lie in {place}: {written_size(crops)} cropped to the "
+            f"person ({written_size(whole)} uncropped), and {written_size(listed)} of lists of their pixels"
         )
 
     def at(
@@ -169,7 +170,7 @@ def read_frames(dataset: AvatarDataset, device: torch.device) -> CroppedFrames:
 def _too_large(
     dataset: AvatarDataset, size: tuple[int, int], device: torch.device, sizes: tuple[float, float, float]
 ) -> InputError:
-    needed, on_device, on_host = map(gigabytes, sizes)
+    needed, on_device, on_host = map(written_size, sizes)
     spaces = [f"{on_host} on the host"]
     if device.type != "cpu":
         spaces.insert(0, f"{on_device} on {device}")

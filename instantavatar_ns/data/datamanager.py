@@ -102,7 +102,7 @@ class FrameStore:
         else:
             lists = pixel_classes(masks, device, images.in_host_memory)
         self.pixels: tuple[PixelLists, ...] = lists  # that are drawn from, in this order
-        CONSOLE.log(images.describe(sum(pixels.pixels.nbytes for pixels in lists)))
+        CONSOLE.print(images.describe(sum(pixels.pixels.nbytes for pixels in lists)))
         self.generator = torch.Generator(device=device)
         self._frame = torch.zeros(1, dtype=torch.long, device=device)
         self._draws: dict[int, CudaGraph[tuple[RayBundle, dict[str, Any]]]] = {}

@@ -16,9 +16,9 @@ _PORTABLE_AND_MAPPED = 3  # cudaHostRegister's flags: locked for all devices, an
 _TYPES = {torch.uint8: "|u1", torch.int32: "<i4"}  # as NumPy writes them
 
 
-def gigabytes(size: int) -> str:
-    """Write a number of bytes in gigabytes of 10⁹ bytes."""
-    return f"{size / 1e9:.2f} GB"
+def written_size(size: float) -> str:
+    """Write a number of bytes in decimal megabytes or gigabytes."""
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
 
 
 def free_bytes(device: torch.device) -> int:
