@@ -15,7 +15,7 @@ from nerfstudio.utils.poses import to4x4
 from torch import Tensor
 
 from instantavatar_ns.utils.linalg import rigid_inverse
-from instantavatar_ns.utils.memory import roomy_device
+from instantavatar_ns.utils.memory import check_host_memory, roomy_device
 
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
 
@@ -51,7 +51,11 @@ def pinhole_silhouettes(
         masks: Opacity of the person.
         cameras: One for each mask, on any device.
         world_to_dataset: Rigid transform from nerfstudio's world.
+
+    Raises:
+        InputError: The host has not the memory for the distances, four bytes a pixel.
     """
+    check_host_memory("silhouettes of the training frames", 4 * masks.numel())
     device = cameras.device
     to_camera = rigid_inverse(to4x4(cameras.camera_to_worlds)) @ rigid_inverse(world_to_dataset.to(device))
     opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], device=device))

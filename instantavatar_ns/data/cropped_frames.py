@@ -15,17 +15,17 @@ from torch import Tensor
 
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.utils.errors import InputError
-from instantavatar_ns.utils.memory import DEVICE_SHARE, free_bytes, join, roomy_device, written_size
-
-# Of the host's memory that is free: reading and evaluation need some, too.
-_HOST_SHARE = 0.8
-_LISTED = 2  # with lists of the pixels that are drawn from, four bytes each, frames take about twice their crops
-
-FEWER_PIXELS = (
-    "Give a larger --downscale (twice as large: a quarter of the memory), or fewer frames by --train-frames FIRST END "
-    "STRIDE, both after the name of the data format"
+from instantavatar_ns.utils.memory import (
+    DEVICE_SHARE,
+    HOST_SHARE,
+    LESS_DATA,
+    free_bytes,
+    join,
+    roomy_device,
+    written_size,
 )
-"""Advice for whom memory does not suffice."""
+
+_LISTED = 2  # with lists of the pixels that are drawn from, four bytes each, frames take about twice their crops
 
 
 class Crop(NamedTuple):
@@ -152,7 +152,7 @@ def read_frames(dataset: AvatarDataset, device: torch.device) -> CroppedFrames:
     Raises:
         InputError: A frame or its mask cannot be used, or they fit neither memory.
     """
-    on_device, on_host = DEVICE_SHARE * free_bytes(device), _HOST_SHARE * free_bytes(torch.device("cpu"))
+    on_device, on_host = DEVICE_SHARE * free_bytes(device), HOST_SHARE * free_bytes(torch.device("cpu"))
     crops, needed, size = [], 0, (int(dataset.cameras.height[0]), int(dataset.cameras.width[0]))
     with ThreadPoolExecutor() as pool:
         read = pool.map(lambda index: Crop.of(dataset.get_numpy_image(index)), range(len(dataset)))
@@ -178,4 +178,4 @@ def _too_large(
         f"expected frames that fit in memory, found {len(dataset)} of {size[1]} x {size[0]} pixels: cropped to the "
         f"person they take about {needed}, and there is space for {' and '.join(spaces)}"
     )
-    return InputError(dataset.image_filenames[0].parent, message, FEWER_PIXELS)
+    return InputError(dataset.image_filenames[0].parent, message, LESS_DATA)

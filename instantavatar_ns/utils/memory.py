@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import mmap
+import re
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from instantavatar_ns.utils.errors import InputError
+
 DEVICE_SHARE = 0.5
 """Share of the device's free memory that data may take: what is trained needs the rest."""
+HOST_SHARE = 0.8
+"""The same of the host's."""
+LESS_DATA = (
+    "Give a larger --downscale (twice as large: a quarter of the memory), or fewer frames by --train-frames FIRST END "
+    "STRIDE, both after the name of the data format"
+)
+"""Advice for whom memory does not suffice."""
 _CGROUP = Path("/sys/fs/cgroup")  # version 2: what a container may use, where it may not use all
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")  # of PyTorch on a CPU, of the CUDA runtime
 _PORTABLE_AND_MAPPED = 3  # cudaHostRegister's flags: locked for all devices, and read by their kernels
 _TYPES = {torch.uint8: "|u1", torch.int32: "<i4"}  # as NumPy writes them
 
@@ -44,6 +57,47 @@ def _free_in_container() -> list[int]:
 def roomy_device(size: int, device: torch.device) -> torch.device:
     """Return a device where it has so many bytes to spare for data, and otherwise the CPU."""
     return device if size <= DEVICE_SHARE * free_bytes(device) else torch.device("cpu")
+
+
+def check_host_memory(what: str, size: int) -> None:
+    """Make sure that the host has memory to spare before it is taken: a process that takes too much is killed.
+
+    Args:
+        what: What needs it, for the message.
+        size: Bytes.
+
+    Raises:
+        InputError: There is too little.
+    """
+    free = free_bytes(torch.device("cpu"))
+    if size > HOST_SHARE * free:
+        message = f"expected {written_size(size)} of the host's memory for them, found {written_size(free)} free"
+        raise InputError(what, message, LESS_DATA)
+
+
+@contextmanager
+def lack_of_memory_explained(device: str) -> Iterator[None]:
+    """Say what to do when memory runs out.
+
+    Args:
+        device: Where most of it is taken.
+
+    Raises:
+        InputError: In place of the error of PyTorch, NumPy or CUDA.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        of_device = isinstance(error, torch.OutOfMemoryError)
+        if not of_device and not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        place = torch.device(device if of_device else "cpu")
+        message = f"expected enough memory, found {written_size(free_bytes(place))} free where more was needed"
+        advice = (
+            f"End what else uses it. {LESS_DATA}; or fewer rays a step, by --pipeline.datamanager."
+            "train-num-rays-per-batch"
+        )
+        raise InputError(f"memory of {place}" if of_device else "memory of the host", message, advice) from error
 
 
 def join(parts: list[Tensor], device: torch.device, in_host_memory: bool) -> Tensor:

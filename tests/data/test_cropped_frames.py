@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ from instantavatar_ns.data import cropped_frames
 from instantavatar_ns.data.cropped_frames import Crop, CroppedFrames, read_frames
 from instantavatar_ns.data.datamanager import FrameStore
 from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.utils import memory
 from instantavatar_ns.utils.errors import InputError
 from tests.tiny import DEVICE, frame_store
 
@@ -120,13 +118,3 @@ def test_frames_that_fit_nowhere_are_refused_with_a_way_out(
     with pytest.raises(InputError, match=words) as caught:
         read_frames(dataset, CPU)
     assert caught.value.path == dataset.image_filenames[0].parent
-
-
-def test_a_container_leaves_what_its_limit_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
-    unlimited = memory.free_bytes(CPU)
-    for name, text in (("max", "5000\n"), ("current", "3000\n"), ("stat", "anon 1000\ninactive_file 400\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert memory.free_bytes(CPU) == 2400 < unlimited
-    (tmp_path / "memory.max").write_text("max\n")
-    assert memory.free_bytes(CPU) > 2400
