@@ -57,7 +57,7 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     seed: Advanced[int] = 0
     """Seed of the draws: a step's frame and pixels follow from it, the step and the process's rank alone."""
     masks_on_gpu: Suppress[bool] = False
-    """Not used: all frames lie on the training device."""
+    """Not used: frames lie on the training device if they fit."""
     images_on_gpu: Suppress[bool] = False
     """Not used."""
     train_num_images_to_sample_from: Suppress[int] = -1

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -142,7 +143,7 @@ class _PageLocked:
 def _on_device(host: Tensor, device: torch.device) -> Tensor:
     """Lock a tensor's pages, until it is freed, and return it as a tensor on a device."""
     with torch.cuda.device(device):
-        cudart = torch.cuda.cudart()
+        cudart = _cudart()
         size = host.numel() * host.element_size()
         torch.cuda.check_error(cudart.cudaHostRegister(host.data_ptr(), size, _PORTABLE_AND_MAPPED))
         locked = _PageLocked(host)  # which the result holds on to
@@ -151,5 +152,10 @@ def _on_device(host: Tensor, device: torch.device) -> Tensor:
         return torch.as_tensor(locked, device=device)
 
 
+def _cudart() -> Any:
+    """Functions of the CUDA runtime, whose types PyTorch does not tell."""
+    return torch.cuda.cudart()
+
+
 def _unlock(host: Tensor) -> None:
-    torch.cuda.cudart().cudaHostUnregister(host.data_ptr())
+    _cudart().cudaHostUnregister(host.data_ptr())
