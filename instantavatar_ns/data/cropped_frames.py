@@ -164,7 +164,12 @@ def read_frames(dataset: AvatarDataset, device: torch.device) -> CroppedFrames:
                 pool.shutdown(cancel_futures=True)
                 expected = needed * len(dataset) / len(crops)
                 raise _too_large(dataset, size, device, (expected, on_device, on_host))
-    return CroppedFrames(crops, size, device, in_host_memory=needed > on_device)
+    return CroppedFrames(crops, size, device, _is_short(needed, on_device, device))
+
+
+def _is_short(needed: int, on_device: float, device: torch.device) -> bool:
+    """Whether a device other than the host's own has not the memory."""
+    return device.type != "cpu" and needed > on_device
 
 
 def _too_large(
