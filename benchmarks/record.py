@@ -51,3 +51,19 @@ def write(path: Path | None, figures: dict[str, Any], quiet: bool = False) -> No
         partial = path.with_suffix(".partial")
         partial.write_text(text, encoding="utf8")
         os.replace(partial, path)
+
+
+def merge(path: Path, part: str, figures: dict[str, Any], device: str | None = None) -> None:
+    """Renew one benchmark's figures in a file of several, and leave those of others.
+
+    When, where and of which commit a part's figures came about stands under `runs`, by the part's name.
+
+    Args:
+        path: JSON, which need not exist yet.
+        part: Name of the benchmark.
+        figures: By their keys.
+        device: See `head`.
+    """
+    found = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
+    runs = {**found.pop("runs", {}), part: head(device)}
+    write(path, {**found, **figures, "runs": runs})

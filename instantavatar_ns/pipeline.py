@@ -91,7 +91,7 @@ class AvatarPipeline(VanillaPipeline):
             InputError: The posed body does not lie where the masks are, and `check_data` is "stop".
         """
         model, frames = self._avatar, self._data.train_frames
-        masks = frames.images[..., 3]
+        masks = frames.images.masks()
         way_on = "To train all the same, give --pipeline.check-data warn"
         folder, dataset = self._data.data_folder, self._data.train_dataset
         check_frames(folder, masks, frames.cameras, dataset, self.config.check_data, way_on)

@@ -15,6 +15,7 @@ from instantavatar_ns.pipeline import AvatarPipeline
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.files import move_into_place
+from instantavatar_ns.utils.memory import lack_of_memory_explained
 
 
 @dataclass
@@ -66,12 +67,22 @@ class AvatarTrainer(Trainer):
         """Set everything up, load the checkpoint that the options ask for, and make ready for the first step.
 
         Raises:
-            InputError: The checkpoint or the data cannot be used.
+            InputError: The checkpoint or the data cannot be used, or memory does not suffice.
         """
-        super().setup(test_mode)
-        resumed = self.config.load_dir is not None or self.config.load_checkpoint is not None
-        with self.train_lock:  # a browser may have asked the viewer for an image already
-            cast(AvatarPipeline, self.pipeline).prepare_training(resumed=resumed)
+        with lack_of_memory_explained(self.device):
+            super().setup(test_mode)
+            resumed = self.config.load_dir is not None or self.config.load_checkpoint is not None
+            with self.train_lock:  # a browser may have asked the viewer for an image already
+                cast(AvatarPipeline, self.pipeline).prepare_training(resumed=resumed)
+
+    def train(self) -> None:
+        """Train.
+
+        Raises:
+            InputError: Memory does not suffice.
+        """
+        with lack_of_memory_explained(self.device):
+            super().train()
 
     def _load_checkpoint(self) -> None:
         """Go on from the checkpoint that the options ask for, if any."""

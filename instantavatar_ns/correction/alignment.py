@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
+from scipy.linalg import solveh_banded
 from torch import Tensor
 
 from instantavatar_ns.body.model import BodyModel
@@ -38,6 +39,7 @@ _LENGTHS: dict[Callable[[Tensor], Tensor], tuple[float, ...]] = {
     gaussian: (20.0, 28.0, 40.0),
 }
 _FIRST = Hyperparameters(0.03, 0.01, matern52, 10.0)
+_ROUNDING = 1e-9
 _SEARCHED = 2  # windows at most, on which the search is done: errors are of one estimator, motion is one person's
 _USUAL_EVIDENCES, _ROUNDS_A_SEARCH = 60, 6  # of a search: how many, and how many rounds last as long
 
@@ -196,4 +198,14 @@ def _in_place(
     frames = basis @ shift
     common = torch.einsum("frc,fr->fc", root, frames).mean(dim=0)
     frames = frames - root @ (common * common.new_tensor([0.0, 1.0, 1.0]))
-    return torch.linalg.pinv(basis) @ (frames - frames.mean(dim=0))
+    return _fitted_knots(basis.double(), (frames - frames.mean(dim=0)).double()).to(shift)
+
+
+def _fitted_knots(basis: Float[Tensor, "frames knots"], values: Float[Tensor, "frames 3"]) -> Float[Tensor, "knots 3"]:
+    """Knots of the cubic spline next to some values, by least squares: a banded system, whose cost is linear."""
+    knots = basis.shape[1]
+    bands = [(basis[:, offset:] * basis[:, : knots - offset]).sum(dim=0) for offset in range(min(4, knots))]
+    matrix = torch.stack([torch.nn.functional.pad(band, (0, knots - len(band))) for band in bands])
+    matrix[0] += _ROUNDING  # knots in gaps of the recording have no weight in any frame, and stay at zero
+    solution = solveh_banded(matrix.cpu().numpy(), (basis.T @ values).cpu().numpy(), lower=True)
+    return torch.from_numpy(solution).to(values)

@@ -15,6 +15,7 @@ from nerfstudio.utils.poses import to4x4
 from torch import Tensor
 
 from instantavatar_ns.utils.linalg import rigid_inverse
+from instantavatar_ns.utils.memory import check_host_memory, roomy_device
 
 _SAME_DIRECTION = 0.8  # cosine between the outlines' normals
 
@@ -24,7 +25,8 @@ class Silhouettes:
     """Outlines of the person, and the pinhole cameras that saw them.
 
     Attributes:
-        distance: Signed distance to the person, pixels, negative within.
+        distance: Signed distance to the person, pixels, negative within; on the CPU where all frames do not fit the
+            device, to which those of a few frames are copied when they are looked at.
         focal: Focal lengths along x and y, pixels.
         center: Principal points, pixels.
         world_to_camera: From the dataset's world to cameras that look along z, y down.
@@ -49,12 +51,17 @@ def pinhole_silhouettes(
         masks: Opacity of the person.
         cameras: One for each mask, on any device.
         world_to_dataset: Rigid transform from nerfstudio's world.
+
+    Raises:
+        InputError: The host has not the memory for the distances, four bytes a pixel.
     """
+    check_host_memory("silhouettes of the training frames", 4 * masks.numel())
     device = cameras.device
     to_camera = rigid_inverse(to4x4(cameras.camera_to_worlds)) @ rigid_inverse(world_to_dataset.to(device))
     opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], device=device))
     focal, center = torch.cat([cameras.fx, cameras.fy], dim=-1), torch.cat([cameras.cx, cameras.cy], dim=-1)
-    return Silhouettes(distance_to_mask(masks).to(device), focal, center, opengl_to_opencv @ to_camera)
+    distance = distance_to_mask(masks)
+    return Silhouettes(distance.to(roomy_device(distance.nbytes, device)), focal, center, opengl_to_opencv @ to_camera)
 
 
 def distance_to_mask(masks: UInt8[Tensor, "frames height width"]) -> Float[Tensor, "frames height width"]:
@@ -125,7 +132,9 @@ def match_outlines(
     depth = middle[:, 2:].clamp_min(1e-3)
     focal = silhouettes.focal.to(depth)[frame]
     pixels, slope = _look_up(
-        silhouettes.distance, frame, middle[:, :2] / depth * focal + silhouettes.center.to(depth)[frame]
+        silhouettes.distance.to(depth.device),
+        frame,
+        middle[:, :2] / depth * focal + silhouettes.center.to(depth)[frame],
     )
     steepness = slope.norm(dim=-1)
     direction = slope / steepness[:, None].clamp_min(1e-6)

@@ -1,15 +1,14 @@
-"""Frames, masks and rays on the training device; a step draws its rays there, without a loader on the CPU."""
+"""Frames, masks and rays for the training device; a step draws its rays there, without a loader on the CPU."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
@@ -18,13 +17,13 @@ from nerfstudio.data.pixel_samplers import PixelSampler, PixelSamplerConfig
 from nerfstudio.data.utils.dataloaders import FixedIndicesEvalDataloader, RandIndicesEvalDataloader
 from nerfstudio.utils import comms
 from nerfstudio.utils.rich_utils import CONSOLE
-from rich.progress import track
 from torch import Tensor
 from tyro.conf import Suppress
 
+from instantavatar_ns.data.cropped_frames import read_frames
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.data.pixel_sampling import patches, pixel_classes, proportions
+from instantavatar_ns.data.pixel_sampling import PixelLists, patches, person_pixels, pixel_classes, proportions
 from instantavatar_ns.utils.cuda_graph import CudaGraph
 from instantavatar_ns.utils.options import Advanced
 from instantavatar_ns.utils.pinhole_rays import pixel_directions
@@ -58,7 +57,7 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     seed: Advanced[int] = 0
     """Seed of the draws: a step's frame and pixels follow from it, the step and the process's rank alone."""
     masks_on_gpu: Suppress[bool] = False
-    """Not used: all frames lie on the training device."""
+    """Not used: frames lie on the training device if they fit."""
     images_on_gpu: Suppress[bool] = False
     """Not used."""
     train_num_images_to_sample_from: Suppress[int] = -1
@@ -78,22 +77,32 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
 
 
 class FrameStore:
-    """All frames of a dataset on one device, and rays drawn from them.
+    """All frames of a dataset, and rays drawn from them on a device. The frames lie there if they fit.
 
     Args:
         dataset: The frames.
-        device: Where to keep them.
+        device: Where to draw.
         config: How to draw.
         rank: Which of several processes this is; each draws its own frames.
+
+    Raises:
+        InputError: See `read_frames`.
     """
 
     def __init__(
         self, dataset: AvatarDataset, device: torch.device | str, config: AvatarDataManagerConfig, rank: int
     ) -> None:
         self.config, self.rank = config, rank
-        self.images = _read_frames(dataset).to(device)  # frames, height, width, RGBA
+        device = torch.device(device)
+        self.images = images = read_frames(dataset, device)
         self.cameras: Cameras = dataset.cameras.to(device)
-        self.pixels = pixel_classes(self.images[..., 3].float() / 255, config.mask_dilation)
+        masks = (images.mask(frame).float() / 255 for frame in range(len(images)))
+        if config.sampling == "patches":
+            lists = (person_pixels(masks, device, config.mask_dilation, images.in_host_memory),)
+        else:
+            lists = pixel_classes(masks, device, images.in_host_memory)
+        self.pixels: tuple[PixelLists, ...] = lists  # that are drawn from, in this order
+        CONSOLE.print(images.describe(sum(pixels.pixels.nbytes for pixels in lists)))
         self.generator = torch.Generator(device=device)
         self._frame = torch.zeros(1, dtype=torch.long, device=device)
         self._draws: dict[int, CudaGraph[tuple[RayBundle, dict[str, Any]]]] = {}
@@ -135,20 +144,21 @@ class FrameStore:
 
     def _draw(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of the frame that `_frame` names, on the device alone."""
-        _, height, width, _ = self.images.shape
+        height, width = self.images.height, self.images.width
         frame, generator = self._frame, self.generator
         if self.config.sampling == "patches":
             size = self.config.patch_size
-            centers = self.pixels.person.draw(frame, max(1, num_rays // size**2), generator)
+            centers = self.pixels[0].draw(frame, max(1, num_rays // size**2), generator)
             pixels = patches(centers, size, height, width)
         else:
             *counts, anywhere = proportions(num_rays, self.config.pixel_shares)
-            classes = zip((self.pixels.interior, self.pixels.edge), counts, strict=True)
+            classes = zip(self.pixels, counts, strict=True)
             drawn = [pixels.draw(frame, count, generator) for pixels, count in classes]
             drawn.append(torch.randint(height * width, (anywhere,), device=frame.device, generator=generator))
             pixels = torch.cat(drawn)
-        image = self.images.view(-1, 4)[frame * (height * width) + pixels].float() / 255
-        indices = torch.stack([frame.expand_as(pixels), pixels // width, pixels % width], dim=-1)
+        row, column = pixels // width, pixels % width
+        image = self.images.at(frame, row, column).float() / 255
+        indices = torch.stack([frame.expand_as(pixels), row, column], dim=-1)
         batch: dict[str, Any] = {"image": image, "indices": indices}
         if self.config.sampling == "patches":
             batch["patch_size"] = self.config.patch_size
@@ -163,7 +173,7 @@ class FrameStore:
             frame: Index of the frame, on the device.
             pixels: Flat indices of pixels of its image.
         """
-        cameras, width = self.cameras, self.images.shape[2]
+        cameras, width = self.cameras, self.images.width
         # Indexed by tensors of one element: one without dimensions would block the host.
         intrinsics = torch.cat([value[frame, 0] for value in (cameras.fx, cameras.fy, cameras.cx, cameras.cy)])
         camera_to_world = cameras.camera_to_worlds[frame][0]
@@ -182,19 +192,6 @@ class FrameStore:
                 "pose_id": cameras.metadata["pose_id"][frame].view(1, 1).expand_as(length),
             },
         )
-
-
-def _read_frames(dataset: AvatarDataset) -> UInt8[Tensor, "frames height width 4"]:
-    """All frames, several at a time: decoding images leaves the interpreter's lock."""
-    with ThreadPoolExecutor() as pool:
-        images = track(
-            pool.map(dataset.get_numpy_image, range(len(dataset))),
-            description="Reading frames",
-            total=len(dataset),
-            transient=True,
-            console=CONSOLE,
-        )
-        return torch.stack([torch.from_numpy(image) for image in images])
 
 
 class AvatarDataManager(VanillaDataManager[AvatarDataset]):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
+
+from instantavatar_ns.utils.memory import join
 
 _EDGE_WIDTH = 1 / 64  # of the image's larger side, to either side of the silhouette
 
@@ -24,10 +27,16 @@ class PixelLists(NamedTuple):
     first: Int[Tensor, "frames+1"]
 
     @classmethod
-    def marked(cls, pixels: Bool[Tensor, "frames height*width"]) -> PixelLists:
-        """The pixels that are marked. Waits for the device to learn how many they are."""
-        first = torch.cat([pixels.new_zeros(1, dtype=torch.long), pixels.sum(dim=1).cumsum(dim=0)])
-        return cls(pixels.nonzero()[:, 1], first)
+    def of_frames(cls, pixels: list[Int[Tensor, "_"]], device: torch.device, in_host_memory: bool) -> PixelLists:
+        """Put the lists of all frames together.
+
+        Args:
+            pixels: Of each frame. The list is empty afterwards.
+            device: Where they are drawn from.
+            in_host_memory: See `join`.
+        """
+        counts = torch.tensor([0, *map(len, pixels)], device=device)
+        return cls(join(pixels, device, in_host_memory), counts.cumsum(dim=0))
 
     def of(self, frame: int) -> Int[Tensor, "pixels"]:
         """Those of one frame."""
@@ -43,45 +52,70 @@ class PixelLists(NamedTuple):
         """
         first, end = self.first[frame], self.first[frame + 1]
         share = torch.rand(count, device=self.pixels.device, dtype=torch.float64, generator=generator)
-        return self.pixels[first + (share * (end - first)).long()]
+        return self.pixels[first + (share * (end - first)).long()].long()
+
+
+def person_pixels(
+    masks: Iterable[Float[Tensor, "height width"]],
+    device: torch.device,
+    dilation: float = 0.0,
+    in_host_memory: bool = False,
+) -> PixelLists:
+    """List the pixels on the person, once, so that a training step draws from them without looking at the mask.
+
+    Args:
+        masks: Of each frame, 1 on the person, 0 elsewhere; one is held at a time.
+        device: Where the masks are, and where pixels are drawn.
+        dilation: How far around the person pixels count as on it; of the image's larger side.
+        in_host_memory: See `join`.
+    """
+    grown = (_grow(_inside(mask), round(dilation * max(mask.shape))) for mask in masks)
+    return PixelLists.of_frames([_listed(mask, in_host_memory) for mask in grown], device, in_host_memory)
 
 
 class PixelClasses(NamedTuple):
     """Pixels by where they lie.
 
     Attributes:
-        person: On the person, or near it if so asked.
         interior: On the person and not near the silhouette. Were the whole person drawn from beside the edge, the near
             side of the silhouette would be drawn more often than the far one, and the avatar would grow by the width of
             its blur.
         edge: In a band to both sides of the silhouette; where the person fills the image, those of `interior`.
     """
 
-    person: PixelLists
     interior: PixelLists
     edge: PixelLists
 
 
-def pixel_classes(masks: Float[Tensor, "frames height width"], dilation: float = 0.0) -> PixelClasses:
-    """Sort the pixels of each frame, once, so that a training step draws from them without looking at the mask.
+def pixel_classes(
+    masks: Iterable[Float[Tensor, "height width"]], device: torch.device, in_host_memory: bool = False
+) -> PixelClasses:
+    """List the pixels of both classes, as `person_pixels` does.
 
     Args:
-        masks: 1 on the person, 0 elsewhere.
-        dilation: How far around the person pixels count as on it, for `person` alone; of the image's larger side.
+        masks: Of each frame, 1 on the person, 0 elsewhere; one is held at a time.
+        device: Where the masks are, and where pixels are drawn.
+        in_host_memory: See `join`.
     """
-    height, width = masks.shape[1:]
-    reach, dilation = max(1, round(_EDGE_WIDTH * max(height, width))), round(dilation * max(height, width))
-    person, interior, edge = (torch.empty_like(masks, dtype=torch.bool) for _ in range(3))
-    for frame, mask in enumerate(masks):
-        inside = (mask > 0.5).float()[None, None]
+    interiors, edges = [], []
+    for mask in masks:
+        inside, reach = _inside(mask), max(1, round(_EDGE_WIDTH * max(mask.shape)))
         grown, shrunken = _grow(inside, reach), -_grow(-inside, reach)
-        dilated = _grow(inside, dilation)
-        interior_mask = shrunken if shrunken.any() else inside  # a person thinner than the band is all edge
-        person[frame], interior[frame], edge[frame] = (
-            pixels[0, 0] for pixels in (dilated > 0, interior_mask > 0, grown != shrunken)
-        )
-    edge = torch.where(edge.any(dim=(1, 2), keepdim=True), edge, interior)
-    return PixelClasses(*(PixelLists.marked(pixels.flatten(1)) for pixels in (person, interior, edge)))
+        # A person thinner than the band is all edge.
+        interiors.append(_listed(shrunken if shrunken.any() else inside, in_host_memory))
+        edge = _listed(grown != shrunken, in_host_memory)
+        edges.append(edge if len(edge) else interiors[-1])
+    return PixelClasses(*(PixelLists.of_frames(pixels, device, in_host_memory) for pixels in (interiors, edges)))
+
+
+def _inside(mask: Float[Tensor, "height width"]) -> Float[Tensor, "1 1 height width"]:
+    return (mask > 0.5).float()[None, None]
+
+
+def _listed(mask: Num[Tensor, "1 1 height width"], in_host_memory: bool) -> Int[Tensor, "pixels"]:
+    """Flat indices of the pixels that are marked, 32 bits each. Waits for the device to learn how many they are."""
+    pixels = mask.flatten().nonzero()[:, 0].int()
+    return pixels.cpu() if in_host_memory else pixels
 
 
 def _grow(mask: Float[Tensor, "1 1 height width"], reach: int) -> Float[Tensor, "1 1 height width"]:

@@ -17,7 +17,7 @@ from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_JOINTS
 from instantavatar_ns.correction import windows
-from instantavatar_ns.correction.alignment import Alignment, align_to_silhouettes
+from instantavatar_ns.correction.alignment import Alignment, _fitted_knots, align_to_silhouettes
 from instantavatar_ns.correction.refinement import spline_basis
 from instantavatar_ns.correction.silhouettes import Silhouettes, distance_to_mask
 
@@ -233,3 +233,11 @@ def test_silhouettes_far_from_the_body_change_nothing(
     found = align_to_silhouettes(body, BETAS, rotations, transl, TIMES, basis, seen(masks))
     torch.testing.assert_close(found.knots, torch.zeros_like(found.knots), atol=1e-6, rtol=0)
     torch.testing.assert_close(found.remainders, torch.zeros_like(found.remainders), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("times", [[*range(90)], [*range(30), *range(100, 140)], [*range(0, 400, 13)], [0, 1]])
+def test_knots_are_fitted_as_least_squares_has_it(times: list[int]) -> None:
+    basis = spline_basis(torch.tensor(times).float(), 8.0).double()
+    values = torch.randn(len(times), 3, generator=torch.Generator().manual_seed(0)).double()
+    expected = basis @ (torch.linalg.pinv(basis) @ values)
+    torch.testing.assert_close(basis @ _fitted_knots(basis, values), expected, atol=1e-4, rtol=0)

@@ -11,6 +11,7 @@ import torch
 from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor
 
+from instantavatar_ns.backgrounds import blend
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig, FrameStore
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import pixel_classes
@@ -53,7 +54,7 @@ def assert_same(first: tuple[RayBundle, dict], second: tuple[RayBundle, dict]) -
 
 def test_frames_are_in_order_however_they_are_read(manager: AvatarDataManager) -> None:
     frames = [torch.from_numpy(manager.train_dataset.get_numpy_image(index)) for index in range(TRAIN)]
-    assert torch.equal(store(manager).images, torch.stack(frames))
+    assert torch.equal(store(manager).images.masks(), torch.stack(frames)[..., 3])
 
 
 def test_a_frame_that_cannot_be_read_ends_it(manager: AvatarDataManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,9 @@ def test_batch_is_of_one_frame_with_its_colors_pose_and_time(manager: AvatarData
     assert len(rays) == len(batch["image"]) == RAYS
     assert (batch["indices"][:, 0] == frame).all() and (rays.camera_indices == frame).all()
     image = torch.from_numpy(manager.train_dataset.get_numpy_image(frame)).float() / 255
-    torch.testing.assert_close(batch["image"], image[tuple(batch["indices"][:, 1:].T)])
+    seen = image[tuple(batch["indices"][:, 1:].T)]
+    torch.testing.assert_close(batch["image"][:, 3], seen[:, 3])
+    torch.testing.assert_close(blend(batch["image"], 0.3), blend(seen, 0.3))
     pose_id = rays.metadata["pose_id"]
     assert pose_id.shape == (RAYS, 1) and pose_id.dtype == torch.int64 and (pose_id == frame).all()
     assert rays.times is not None
@@ -179,7 +182,7 @@ def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
     _, batch = frames.draw_rays(4, 1000, 0)
     inside, edge, anywhere = batch["indices"].split([600, 300, 100])
     assert (mask_at(manager, inside) > 0.5).all()
-    silhouette = frames.pixels.edge.of(4)
+    silhouette = frames.pixels[1].of(4)
     assert torch.isin(edge[:, 1] * SIZE + edge[:, 2], silhouette).all()
     assert not torch.isin(inside[:, 1] * SIZE + inside[:, 2], silhouette).any()
     share = float((mask_at(manager, edge) > 0.5).float().mean())
@@ -191,7 +194,7 @@ def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:
 
 def test_person_that_fills_the_image_has_no_silhouette_to_draw_from(manager: AvatarDataManager) -> None:
     frames = store(manager, sampling="pixels")
-    frames.pixels = pixel_classes(torch.ones(TRAIN, SIZE, SIZE))
+    frames.pixels = pixel_classes(torch.ones(TRAIN, SIZE, SIZE), torch.device("cpu"))
     _, batch = frames.draw_rays(0, 100, 0)
     assert len(batch["indices"]) == 100
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from instantavatar_ns.data.pixel_sampling import PixelLists, patches, pixel_classes, proportions
+from instantavatar_ns.data.pixel_sampling import PixelLists, patches, person_pixels, pixel_classes, proportions
 
+CPU = torch.device("cpu")
 HEIGHT, WIDTH = 64, 48
 
 
@@ -23,9 +24,10 @@ def marked(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def test_classes_are_the_person_a_band_around_it_what_is_within_and_all() -> None:
-    classes = pixel_classes(torch.stack([box_mask(), 1 - box_mask()]))
-    assert torch.equal(marked(classes.person.of(0)), box_mask() > 0.5)
-    assert torch.equal(marked(classes.person.of(1)), box_mask() < 0.5)
+    masks = torch.stack([box_mask(), 1 - box_mask()])
+    person, classes = person_pixels(masks, CPU), pixel_classes(masks, CPU)
+    assert torch.equal(marked(person.of(0)), box_mask() > 0.5)
+    assert torch.equal(marked(person.of(1)), box_mask() < 0.5)
     # A 64th of the larger side is one pixel: the band takes a pixel to either side of the silhouette.
     within = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     within[21:39, 11:29] = True
@@ -39,17 +41,15 @@ def test_classes_are_the_person_a_band_around_it_what_is_within_and_all() -> Non
 def test_person_thinner_than_the_band_is_drawn_from_as_a_whole() -> None:
     mask = torch.zeros(HEIGHT, WIDTH)
     mask[20:40, 10:12] = 1.0
-    classes = pixel_classes(mask[None])
-    assert torch.equal(classes.interior.of(0), classes.person.of(0)) and len(classes.person.of(0)) == 40
+    interior = pixel_classes(mask[None], CPU).interior.of(0)
+    assert torch.equal(interior, person_pixels(mask[None], CPU).of(0)) and len(interior) == 40
 
 
-def test_dilation_adds_surroundings_to_the_person_alone() -> None:
-    given, dilated = pixel_classes(box_mask()[None]), pixel_classes(box_mask()[None], dilation=3 / HEIGHT)
+def test_dilation_adds_surroundings_to_the_person() -> None:
+    dilated = person_pixels(box_mask()[None], CPU, dilation=3 / HEIGHT)
     grown = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     grown[17:43, 7:33] = True
-    assert torch.equal(marked(dilated.person.of(0)), grown)
-    assert torch.equal(dilated.interior.of(0), given.interior.of(0))
-    assert torch.equal(dilated.edge.of(0), given.edge.of(0))
+    assert torch.equal(marked(dilated.of(0)), grown)
 
 
 def test_patches_are_centered_where_there_is_room() -> None:

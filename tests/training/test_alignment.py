@@ -18,7 +18,7 @@ def test_log_says_how_many_frames_are_aligned_and_how_far_it_is(
     monkeypatch.setattr(progress, "_SECONDS_A_LINE", 0.0)
     frames, model = frame_store(outputs), build(outputs)
     capsys.readouterr()
-    align_poses(model, frames.images[..., 3], frames.cameras)
+    align_poses(model, frames.images.masks(), frames.cameras)
     first, *lines, last = capsys.readouterr().out.splitlines()
     assert first == f"Aligning the poses of {len(frames)} training frames to their silhouettes in 8 rounds"
     line = re.compile(r"Aligning the poses: (\d+)% after \d+ s, about \d+ s left")
