@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import tyro
 
 
-def _commands() -> Any:
+def commands() -> Any:
     """Union of all commands; imported here, since a training shall not wait for what the other commands need."""
     from instantavatar_ns.scripts.animate import Animate
     from instantavatar_ns.scripts.batch import Batch
@@ -54,4 +54,4 @@ def entrypoint() -> None:
 
         batch.entrypoint(sys.argv[2:])
         return
-    tyro.cli(_commands()).main()
+    tyro.cli(commands()).main()

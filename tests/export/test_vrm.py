@@ -104,7 +104,7 @@ def test_missing_terms_are_listed(missing):
 def test_all_missing_terms_are_listed_at_once(tmp_path):
     with pytest.raises(InputError, match=r"--vrm.author NAME.*onlySeparatelyLicensedPerson.*corporation.*prohibited"):
         Export(load_config=tmp_path / "config.yml", format="vrm").main()
-    with pytest.raises(InputError, match="only, whose files hold terms"):
+    with pytest.raises(InputError, match="--vrm: expected with --format vrm only"):
         Export(load_config=tmp_path / "config.yml", vrm=VrmMeta(**TERMS)).main()
 
 

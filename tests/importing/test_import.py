@@ -17,7 +17,7 @@ from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataPars
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.motion.readers import read_motion_file
 from instantavatar_ns.scripts.import_results import ImportResults
-from instantavatar_ns.scripts.main import Command
+from instantavatar_ns.scripts.main import commands
 from instantavatar_ns.utils.errors import InputError
 from tests.importing import tool_files
 from tests.importing.tool_files import FRAMES, SIZE, SMPLX_TOOLS, WRITERS, make_truth
@@ -380,7 +380,7 @@ def test_command_line(wham, tmp_path):
     _, result, video, masks = wham
     paths = [str(path) for path in (result, video, tmp_path / "out")]
     options = ["--masks", str(masks), "--track", "3", "--frames", "0", "2", "1", "--dry-run"]
-    command = tyro.cli(Command, args=["import", *paths, *options])
+    command = tyro.cli(commands(), args=["import", *paths, *options])
     assert isinstance(command, ImportResults)
     assert (command.track, command.frames, command.body_model) == ("3", (0, 2, 1), "free")
     command.main()

@@ -10,7 +10,7 @@ import tyro
 
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.scripts.check import Check
-from instantavatar_ns.scripts.main import Command
+from instantavatar_ns.scripts.main import commands
 from instantavatar_ns.utils.errors import InputError
 from tests.check.folders import Folder
 
@@ -18,7 +18,7 @@ from tests.check.folders import Folder
 def test_command_checks_all_sets_of_frames(demo_subject, tmp_path, capsys):
     page = tmp_path / "new" / "check.html"
     arguments = ["check", str(demo_subject), "--output", str(page), "instant-avatar-data", "--poses", "poses"]
-    command = tyro.cli(Command, args=arguments)
+    command = tyro.cli(commands(), args=arguments)
     assert command.format.poses == "poses"
     command.main()
     told = capsys.readouterr().out
