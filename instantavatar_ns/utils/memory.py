@@ -89,9 +89,9 @@ def lack_of_memory_explained(device: str) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        of_device = isinstance(error, torch.OutOfMemoryError)
-        if not of_device and not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+        if not isinstance(error, MemoryError | torch.OutOfMemoryError) and not _NO_MEMORY.search(str(error)):
             raise
+        of_device = isinstance(error, torch.OutOfMemoryError) or "CUDA" in str(error)
         place = torch.device(device if of_device else "cpu")
         message = f"expected enough memory, found {written_size(free_bytes(place))} free where more was needed"
         advice = (

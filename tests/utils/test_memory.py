@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,10 +35,8 @@ def test_joined_parts_are_freed(in_host_memory: bool) -> None:
     assert memory.join([torch.zeros(0, 4)], CPU, in_host_memory).shape == (0, 4)
 
 
-@pytest.mark.parametrize(
-    "take", [lambda: torch.empty(TOO_MUCH, dtype=torch.uint8), lambda: np.empty(TOO_MUCH, np.uint8)]
-)
-def test_lack_of_memory_comes_with_a_way_out(take) -> None:
+@pytest.mark.parametrize("take", [partial(torch.empty, dtype=torch.uint8), partial(np.empty, dtype=np.uint8)])
+def test_lack_of_memory_comes_with_a_way_out(take: Callable[[int], object]) -> None:
     with pytest.raises(InputError, match=r"memory of the host: .*--downscale.*--train-frames"):
         with memory.lack_of_memory_explained("cpu"):
             take(TOO_MUCH)
@@ -51,3 +51,16 @@ def test_too_little_memory_is_told_before_it_is_taken() -> None:
     memory.check_host_memory("frames", 1000)
     with pytest.raises(InputError, match=r"frames: expected .* GB .*--downscale"):
         memory.check_host_memory("frames", TOO_MUCH)
+
+
+@pytest.mark.parametrize(
+    ("error", "place"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory."), "cpu"),
+        (RuntimeError("CUDA error: out of memory"), "cpu"),
+        (RuntimeError("out of memory (2)"), "the host"),  # of cudaHostRegister
+    ],
+)
+def test_lack_of_memory_names_the_place(error: RuntimeError, place: str) -> None:
+    with pytest.raises(InputError, match=f"^memory of {place}: "), memory.lack_of_memory_explained("cpu"):
+        raise error
