@@ -85,7 +85,7 @@ def test_help_imports_what_the_methods_need(tmp_path: Path) -> None:
 def test_training_imports_no_viewer_and_no_other_method(trained: tuple[Path, str, list[set[str]]]) -> None:
     _, _, (lean, whole) = trained
     assert sorted(lean.intersection(NEVER)) == []
-    assert "nerfstudio.configs.method_configs" in whole and "nerfstudio.viewer.viewer" in whole
+    assert "nerfstudio.configs.method_configs" in whole and "nerfstudio.models.splatfacto" in whole
 
 
 def test_parameters_are_those_of_ns_train(trained: tuple[Path, str, list[set[str]]]) -> None:
