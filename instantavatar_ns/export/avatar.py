@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 from numpy import ndarray
 from scipy.spatial import KDTree
 from torch import Tensor
@@ -18,7 +18,7 @@ from instantavatar_ns.export.normal_map import bake_normals
 from instantavatar_ns.export.photographs import Photographs, Places, photographed_colors
 from instantavatar_ns.export.rigged import RiggedAvatar
 from instantavatar_ns.export.silhouettes import fitted_to_masks
-from instantavatar_ns.export.skeleton import make_clip, make_skeleton, strongest_bones
+from instantavatar_ns.export.skeleton import Clip, Skeleton, make_clip, make_skeleton, strongest_bones
 from instantavatar_ns.export.surface import Surface, extract_surface
 from instantavatar_ns.export.texture import Shade, UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
@@ -97,13 +97,17 @@ class AvatarMesh:
         """Rigid transform from the dataset's world to the upright one."""
         return (self._world_to_upright.double() @ torch.linalg.inv(self.world_to_dataset.double().cpu())).numpy()
 
+    def root_to_upright(self, pose: PosedBody) -> Float[Tensor, "4 4"]:
+        """Rigid transform from a pose's root space to the upright world, on the CPU."""
+        return self._world_to_upright @ torch.linalg.inv(pose.world_to_root.cpu())
+
     @torch.no_grad()
     def posed_vertices(self, pose: PosedBody) -> Float[ndarray, "vertices 3"]:
         """The surface's vertices in a pose, in the upright world, metres."""
         device = self.model.device
         canonical = torch.from_numpy(self.surface.vertices).to(device)
         vertices = self.model.deformer.skin(canonical, pose.bone_transforms.to(device)).cpu()
-        transform = self._world_to_upright @ torch.linalg.inv(pose.world_to_root.cpu())
+        transform = self.root_to_upright(pose)
         return (vertices @ transform[:3, :3].T + transform[:3, 3]).numpy()
 
     def glb(self, motions: list[Motion], texture_size: int) -> bytes:
@@ -114,8 +118,7 @@ class AvatarMesh:
             texture_size: Height and width of the texture, texels.
         """
         rigged = self.rigged(texture_size)
-        rest = make_clip("rest", rest_sequence(self.model.poses.body, self.poses, 0), 1.0, rigged.skeleton)
-        clips = [make_clip(motion.name, motion, motion.fps, rigged.skeleton) for motion in motions]
+        rest, clips = self.clips(rigged.skeleton, motions)
         return glb_bytes(
             rigged.mesh,
             texture_png=rigged.texture_png,
@@ -124,6 +127,27 @@ class AvatarMesh:
             clips=clips,
             dataset_to_upright=self.dataset_to_upright,
         )
+
+    def skeleton(self) -> Skeleton:
+        """The person's joints, bound in the canonical pose."""
+        return make_skeleton(self.model.poses.body, self.poses.betas)
+
+    def clips(self, skeleton: Skeleton, motions: list[Motion]) -> tuple[Clip, list[Clip]]:
+        """The rest pose and motions in the dataset's world, as clips.
+
+        Args:
+            skeleton: The joints.
+            motions: Motions of the person.
+        """
+        rest = make_clip("rest", rest_sequence(self.model.poses.body, self.poses, 0), 1.0, skeleton)
+        return rest, [make_clip(motion.name, motion, motion.fps, skeleton) for motion in motions]
+
+    @torch.no_grad()
+    def strongest_bones(self, canonical: Float[Tensor, "n 3"]) -> tuple[UInt8[ndarray, "n 4"], Float32[ndarray, "n 4"]]:
+        """The four bones that move canonical points most, and their weights."""
+        deformer = self.model.deformer
+        weights = interpolate(deformer.skinning_weights, canonical.to(self.model.device), deformer.box)
+        return strongest_bones(weights.cpu().numpy())
 
     def rigged(self, texture_size: int) -> RiggedAvatar:
         """The avatar as formats with a skeleton keep it, bound in the canonical pose; the latest is kept.
@@ -137,9 +161,7 @@ class AvatarMesh:
 
     def _make_rigged(self, texture_size: int) -> RiggedAvatar:
         surface, body = self.surface, self.model.poses.body
-        canonical = torch.from_numpy(surface.vertices).to(self.model.device)
-        weights = interpolate(self.model.deformer.skinning_weights, canonical, self.model.deformer.box)
-        joints, skinning_weights = strongest_bones(weights.cpu().numpy())
+        joints, skinning_weights = self.strongest_bones(torch.from_numpy(surface.vertices))
         unwrapped, texture = self._textured(texture_size)
         source = unwrapped.source
         mesh = SkinnedMesh(
@@ -150,11 +172,11 @@ class AvatarMesh:
             skinning_weights[source],
             unwrapped.faces,
         )
-        return RiggedAvatar(mesh, png_bytes(texture), make_skeleton(body, self.poses.betas), body.rig.joint_names)
+        return RiggedAvatar(mesh, png_bytes(texture), self.skeleton(), body.rig.joint_names)
 
     def ply(self, pose: PosedBody) -> bytes:
         """A PLY file of one pose, with a colour per vertex."""
-        colors, _ = surface_colors(self._shade, self.surface.vertices, self.surface.normals)
+        colors, _ = surface_colors(self.shade, self.surface.vertices, self.surface.normals)
         return ply_bytes(self.posed_vertices(pose), self.surface.faces, colors)
 
     def obj(self, name: str, pose: PosedBody, texture_size: int) -> dict[str, bytes]:
@@ -180,7 +202,7 @@ class AvatarMesh:
     def _textured(self, size: int) -> tuple[UnwrappedSurface, UInt8[ndarray, "size size 3"]]:
         unwrapped = unwrap(self.surface, size)
         photographed = None if self.photographs is None else self._photographed
-        return unwrapped, bake(self._shade, self.surface, unwrapped, size, photographed)
+        return unwrapped, bake(self.shade, self.surface, unwrapped, size, photographed)
 
     @torch.no_grad()
     def _photographed(self, places: Places) -> tuple[Float[Tensor, "n 3"], Float[Tensor, "n"]]:
@@ -190,5 +212,6 @@ class AvatarMesh:
         posed = torch.stack([self.model.deformer.skin(vertices, bones) for bones in self.photographs.bone_transforms])
         return photographed_colors(self.photographs, posed, faces.long(), places.to(device))
 
-    def _shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+    def shade(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
+        """Density, 1/metres, and colour of canonical points, on the model's device."""
         return self._field(points.to(self.model.device))

@@ -66,14 +66,7 @@ def glb_bytes(
         dataset_to_upright: Rigid transform from the world of `rest` and `clips`, which the file notes, row by row, at
             the node `avatar`.
     """
-    file = _File()
-    # Node 0 is `avatar`, then come the joints, and last the mesh.
-    joint_nodes = [1 + joint for joint in range(len(skeleton.names))]
-    file.gltf.nodes = _joint_nodes(skeleton, moved(rest, dataset_to_upright))
-    file.gltf.nodes[0].extras = {DATASET_TO_SCENE: dataset_to_upright.reshape(-1).tolist()}
-    file.gltf.nodes.append(gl.Node(name="body", mesh=0, skin=0))
-    file.gltf.scenes = [gl.Scene(name="scene", nodes=[0, len(joint_nodes) + 1])]
-    file.gltf.scene = 0
+    file = GltfFile()
     attributes = gl.Attributes(
         POSITION=file.accessor(mesh.positions, gl.ARRAY_BUFFER, bounds=True),
         NORMAL=file.accessor(mesh.normals, gl.ARRAY_BUFFER),
@@ -83,13 +76,9 @@ def glb_bytes(
         WEIGHTS_0=file.accessor(mesh.weights, gl.ARRAY_BUFFER),
     )
     indices = file.accessor(mesh.faces.astype(np.uint32).reshape(-1), gl.ELEMENT_ARRAY_BUFFER)
-    primitive = gl.Primitive(attributes=attributes, indices=indices, material=0)
-    file.gltf.meshes = [gl.Mesh(name="body", primitives=[primitive])]
-    # Column-major, as glTF stores matrices.
-    inverse_bind = file.accessor(skeleton.inverse_bind.transpose(0, 2, 1).astype(np.float32))
-    file.gltf.skins = [gl.Skin(name="skeleton", joints=joint_nodes, inverseBindMatrices=inverse_bind, skeleton=1)]
+    file.add_body(gl.Primitive(attributes=attributes, indices=indices, material=0), skeleton, rest, dataset_to_upright)
     file.add_material(texture_png)
-    file.gltf.animations = [_animation(file, moved(clip, dataset_to_upright), joint_nodes) for clip in clips]
+    file.add_clips(clips, dataset_to_upright)
     return file.content()
 
 
@@ -101,11 +90,11 @@ def motion_glb_bytes(skeleton: Skeleton, rest: Clip, clip: Clip) -> bytes:
         rest: Their pose where the clip does not play, of one frame, y up.
         clip: The motion.
     """
-    file = _File()
+    file = GltfFile()
     file.gltf.nodes = _joint_nodes(skeleton, rest)
     file.gltf.scenes = [gl.Scene(name="scene", nodes=[0])]
     file.gltf.scene = 0
-    file.gltf.animations = [_animation(file, clip, [1 + joint for joint in range(len(skeleton.names))])]
+    file.gltf.animations = [_animation(file, clip, _numbers(skeleton))]
     return file.content()
 
 
@@ -125,7 +114,7 @@ def with_extension(glb: bytes, name: str, content: dict[str, Any]) -> bytes:
 
 
 @dataclass
-class _File:
+class GltfFile:
     """A glTF document whose binary buffer grows."""
 
     gltf: gl.GLTF2 = field(default_factory=lambda: gl.GLTF2())  # noqa: PLW0108 (pyright)
@@ -147,25 +136,61 @@ class _File:
         self.blob.extend(data)
         return len(self.gltf.bufferViews) - 1
 
-    def accessor(self, values: ndarray, target: int | None = None, *, bounds: bool = False) -> int:
+    def accessor(
+        self, values: ndarray, target: int | None = None, *, bounds: bool = False, normalized: bool = False
+    ) -> int:
         """Append an array; the index of its accessor.
 
         Args:
             values: One element a row.
             target: glTF's kind of buffer, if any.
             bounds: Note the least and the largest values too.
+            normalized: Integers stand for numbers from 0 to 1.
         """
         accessor = gl.Accessor(
             bufferView=self.view(np.ascontiguousarray(values).tobytes(), target),
             componentType=_COMPONENT[values.dtype.name],
             type=_TYPE[values.shape[1:]],
             count=len(values),
+            normalized=normalized,
         )
         if bounds:
             flat = values.reshape(len(values), -1)
             accessor.min, accessor.max = flat.min(axis=0).tolist(), flat.max(axis=0).tolist()
         self.gltf.accessors.append(accessor)
         return len(self.gltf.accessors) - 1
+
+    def add_body(
+        self, primitive: gl.Primitive, skeleton: Skeleton, rest: Clip, dataset_to_upright: Float[ndarray, "4 4"]
+    ) -> None:
+        """All nodes: `avatar` is number 0, then come the joints, and last what they move.
+
+        Args:
+            primitive: In the pose of binding, with joints and weights.
+            skeleton: The joints.
+            rest: Their pose where no clip plays, of one frame.
+            dataset_to_upright: Rigid transform from the world of `rest`, noted at the node `avatar`.
+        """
+        self.gltf.nodes = _joint_nodes(skeleton, moved(rest, dataset_to_upright))
+        self.gltf.nodes[0].extras = {DATASET_TO_SCENE: dataset_to_upright.reshape(-1).tolist()}
+        self.gltf.nodes.append(gl.Node(name="body", mesh=0, skin=0))
+        self.gltf.scenes = [gl.Scene(name="scene", nodes=[0, len(self.gltf.nodes) - 1])]
+        self.gltf.scene = 0
+        self.gltf.meshes = [gl.Mesh(name="body", primitives=[primitive])]
+        # Column-major, as glTF stores matrices.
+        inverse_bind = self.accessor(skeleton.inverse_bind.transpose(0, 2, 1).astype(np.float32))
+        joints = _numbers(skeleton)
+        self.gltf.skins = [gl.Skin(name="skeleton", joints=joints, inverseBindMatrices=inverse_bind, skeleton=1)]
+
+    def add_clips(self, clips: list[Clip], dataset_to_upright: Float[ndarray, "4 4"]) -> None:
+        """Animations of the joints that `add_body` has added.
+
+        Args:
+            clips: Motions.
+            dataset_to_upright: Rigid transform from their world.
+        """
+        joints = self.gltf.skins[0].joints
+        self.gltf.animations = [_animation(self, moved(clip, dataset_to_upright), joints) for clip in clips]
 
     def add_material(self, texture_png: bytes) -> None:
         """The one material: an unlit texture."""
@@ -190,6 +215,11 @@ class _File:
         return b"".join(self.gltf.save_to_bytes())
 
 
+def _numbers(skeleton: Skeleton) -> list[int]:
+    """The joints' nodes, behind the node `avatar`."""
+    return [1 + joint for joint in range(len(skeleton.names))]
+
+
 def _joint_nodes(skeleton: Skeleton, rest: Clip) -> list[gl.Node]:
     """Node `avatar` and the joints below it, in the rest pose."""
     root = gl.Node(name="avatar", children=[1])
@@ -202,7 +232,7 @@ def _joint_nodes(skeleton: Skeleton, rest: Clip) -> list[gl.Node]:
     return nodes
 
 
-def _animation(file: _File, clip: Clip, joint_nodes: list[int]) -> gl.Animation:
+def _animation(file: GltfFile, clip: Clip, joint_nodes: list[int]) -> gl.Animation:
     """Channels of one clip: every joint's rotation, the root's translation."""
     animation = gl.Animation(name=clip.name)
     times = file.accessor(clip.times, bounds=True)

@@ -22,6 +22,7 @@ from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.export.normal_map import with_normal_map
 from instantavatar_ns.export.page.avatar_page import Detail, avatar_page
 from instantavatar_ns.export.photographs import Photographs
+from instantavatar_ns.export.splats.avatar_splats import AvatarSplats, Effort
 from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
 from instantavatar_ns.export.vrm import VrmMeta, vrm_files, vrma_name
 from instantavatar_ns.model import InstantAvatarModel
@@ -32,7 +33,8 @@ from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
-_ANIMATED = ("glb", "html", "vrm", "usdz")
+_ANIMATED = ("glb", "html", "vrm", "usdz", "splat")
+_SHOWS_A_FRAME = ("ply", "obj", "splat")
 # Options of one format: the format, and what they are where they are not given.
 _OF_ONE_FORMAT = {
     "material": ("glb", "unlit"),
@@ -41,13 +43,21 @@ _OF_ONE_FORMAT = {
     "bone_names": ("glb", "smpl"),
     "title": ("html", None),
     "vrm": ("vrm", VrmMeta()),
+    "splats": ("splat", None),
 }
-_RANGES = {"voxel_size": (0.001, 0.05), "max_faces": (500, 2_000_000), "texture_size": (64, 8192)}
+_RANGES = {
+    "voxel_size": (0.001, 0.05),
+    "max_faces": (500, 2_000_000),
+    "texture_size": (64, 8192),
+    "splats": (100, 1_000_000),
+}
 
 
 @dataclass
 class Export:
     """Write the avatar as a mesh: GLB, VRM, USDZ or a page with skeleton, texture and motions, or a pose as PLY or OBJ.
+
+    Or as Gaussian splats, fitted to images of the avatar, with a skeleton and in one pose.
 
     All are in metres with y up and the floor at y = 0. The rest pose is the A-pose that the avatar was learnt in, and
     VRM's T-pose in a VRM.
@@ -55,17 +65,20 @@ class Export:
 
     load_config: Path
     """The run's config.yml."""
-    format: Literal["glb", "html", "vrm", "usdz", "ply", "obj"] = "glb"
+    format: Literal["glb", "html", "vrm", "usdz", "ply", "obj", "splat"] = "glb"
     """"glb": skinned, textured and animated. "html": a page to send, with the same in it. "vrm": VRM 1.0, with its
     author's terms (--vrm...), and a VRMA file a motion. "usdz": with one motion, for Apple's phones; needs the extra
-    `usd`. "ply": one pose, a colour per vertex. "obj": one pose, textured."""
+    `usd`. "ply": one pose, a colour per vertex. "obj": one pose, textured. "splat": skinned, animated Gaussian splats
+    as a GLB (KHR_gaussian_splatting), and a pose of them as PLY."""
     output: Path | None = None
-    """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced."""
+    """File to write, which must not exist yet; by default export/avatar.<format> in the run's folder, replaced, and
+    avatar_splats.glb and .ply for splats."""
     motion: tuple[Path, ...] = ()
     """Motions: the clips of a GLB or a page, which has all that come along where none is named; the files beside a VRM;
     the one clip of a USDZ; for PLY and OBJ the one that --frame counts in."""
     frame: int | None = None
-    """For PLY and OBJ: the frame to show, of the motion or else of the training sequence; by default the A-pose."""
+    """For PLY, of splats too, and OBJ: the frame to show, of the motion or else of the training sequence; by default
+    the A-pose."""
     voxel_size: float = 0.005
     """Distance of the samples of the density, metres."""
     max_faces: int = 30_000
@@ -83,6 +96,8 @@ class Export:
     colors: Literal["photographs", "field", "coverage"] = "photographs"
     """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour;
     "coverage" is what the training views saw: red nothing, yellow one side, green many sides."""
+    splats: int | None = None
+    """Number of splats; by default 40000 on a GPU, and 8000 on a CPU, whose images are smaller."""
     title: str | None = None
     """Of a page: the person's name; by default that of the experiment."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
@@ -102,7 +117,8 @@ class Export:
         # Whatever is wrong with a motion is found before anything is written.
         edited = [edit_motion(load_motion(path, options.source_fps, options.up), options) for path in self.motion]
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
-        output = self.output or config_path.with_name(f"avatar.{self.format}")
+        name = "avatar_splats.glb" if self.format == "splat" else f"avatar.{self.format}"
+        output = self.output or config_path.with_name(name)
         from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
 
         config, pipeline, _, _ = eval_setup(config_path, test_mode="inference")
@@ -153,9 +169,11 @@ class Export:
         if self.format == "usdz":
             rigged = avatar.rigged(self.texture_size)
             return {output.name: usdz_bytes(rigged, rigged.clip(motions[0]) if motions else None)}, avatar
-        if self.format == "ply":
-            return {output.name: avatar.ply(pose)}, avatar
-        return avatar.obj(output.stem, pose, self.texture_size), avatar
+        if self.format == "splat":
+            splats = AvatarSplats(avatar, Effort.on(avatar.model.device, self.splats))
+            return splats.files(output.stem, motions, pose), avatar
+        posed = {output.name: avatar.ply(pose)} if self.format == "ply" else None
+        return posed or avatar.obj(output.stem, pose, self.texture_size), avatar
 
     def _finished(self, glb: bytes, avatar: AvatarMesh) -> bytes:
         if self.material == "lit":
@@ -175,7 +193,7 @@ class Export:
     def _check(self) -> None:
         for option, (least, most) in _RANGES.items():
             value = getattr(self, option)
-            if not least <= value <= most:
+            if value is not None and not least <= value <= most:
                 message = f"expected {least} to {most}, found {value}"
                 raise InputError(_flag(option), message, "Give a number in this range")
         for option, (of_format, usual) in _OF_ONE_FORMAT.items():
@@ -199,9 +217,12 @@ class Export:
                 found = f"{len(names)} motions and {'no frame' if self.frame is None else 'a frame'}"
                 raise InputError("--motion", f"expected one motion and a frame of it, found {found}", "Add --frame 0")
             return
-        if self.frame is not None:
-            found = f"expected with --format ply or obj only, found --format {self.format}"
+        if self.frame is not None and self.format not in _SHOWS_A_FRAME:
+            found = f"expected with --format ply, obj or splat only, found --format {self.format}"
             raise InputError("--frame", found, "Leave it out: the file holds whole motions")
+        if self.frame is not None and len(names) > 1:
+            message = f"expected one motion, of which the PLY shows a frame, found {len(names)}"
+            raise InputError("--motion", message, "Leave --frame or motions out")
         if self.format == "usdz" and len(names) > 1:
             message = f"expected one motion for a USDZ, which holds one clip, found {len(names)}"
             raise InputError("--motion", message, "Write a file for each, or a GLB")
@@ -209,9 +230,10 @@ class Export:
             raise InputError("--motion", f"expected different names, found {', '.join(names)}", "Rename a file")
 
     def _check_output(self, output: Path) -> None:
-        if output.suffix != f".{self.format}":
-            raise InputError(output, f"expected a name ending in .{self.format}", "Give another --output or --format")
-        suffixes = (".mtl", ".png", ".obj") if self.format == "obj" else (output.suffix,)
+        ending = ".glb" if self.format == "splat" else f".{self.format}"
+        if output.suffix != ending:
+            raise InputError(output, f"expected a name ending in {ending}", "Give another --output or --format")
+        suffixes = {"obj": (".mtl", ".png", ".obj"), "splat": (".ply", ".glb")}.get(self.format, (ending,))
         paths = [output.with_suffix(suffix) for suffix in suffixes]
         if self.format == "vrm":
             paths += [output.with_name(vrma_name(output.stem, path.stem)) for path in self.motion]
@@ -221,7 +243,7 @@ class Export:
                 raise InputError(path, "expected no such file yet", advice)
 
     def _pose(self, model: InstantAvatarModel, motions: list[Motion]) -> PosedBody:
-        """The pose that a PLY or OBJ shows."""
+        """The pose that a PLY or OBJ shows, of splats too."""
         if self.frame is None:
             return model.poses.rest
         count = len(motions[0]) if motions else model.subject.num_train

@@ -149,7 +149,7 @@ def test_coverage_is_shown_in_its_colors(trained_run, tmp_path):
         ({"load_config": Path("missing.yml")}, "missing.yml.*found no such file"),
         ({"motion": (Path("missing.npz"),)}, "missing.npz"),
         ({"motion": (Path("a/walk.npz"), Path("b/walk.npz"))}, "different names"),
-        ({"frame": 1}, "--frame.*ply or obj"),
+        ({"frame": 1}, "--frame.*ply, obj or splat only"),
         ({"format": "ply", "motion": (Path("a.npz"),)}, "one motion and a frame"),
         ({"format": "obj", "frame": 99}, "--frame: expected 0 to 7, found 99"),
         ({"format": "ply", "output": Path("avatar.glb")}, "name ending in .ply"),

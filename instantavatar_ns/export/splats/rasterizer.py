@@ -1,0 +1,184 @@
+"""Images of Gaussian splats, differentiable with respect to all their values.
+
+The rules are those of "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (arXiv 2308.04079): a splat's
+ellipse in the image is that of the projection linearised at its center, widened by `BLUR`; it ends at three standard
+deviations; splats are blended from front to back. On a GPU on which gsplat's kernels are compiled already they do it
+(their compilation takes minutes, longer than all the rest); everywhere else it is PyTorch: all pairs of a splat and a
+pixel, in the order of the pixels and in each by depth.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from instantavatar_ns.export.splats.cloud import Splats
+
+BLUR = 0.3  # variance that is added in the image, pixels squared
+_CUT = 3.0  # standard deviations at which a splat ends
+_LEAST_ALPHA, _MOST_ALPHA = 1 / 255, 0.99
+_NEAR = 0.01  # metres before the camera
+
+
+@dataclass(frozen=True)
+class View:
+    """A camera without distortion whose axis meets the middle of the image.
+
+    Attributes:
+        world_to_camera: To a camera that looks along +z, y downwards.
+        focal: Focal length, pixels.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+    """
+
+    world_to_camera: Float[Tensor, "4 4"]
+    focal: float
+    width: int
+    height: int
+
+
+def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
+    """Colour in front of black, and opacity, of an image.
+
+    Args:
+        splats: In the view's world.
+        view: The camera.
+    """
+    if splats.centers.is_cuda and has_gsplat_kernels():
+        return rasterize_gsplat(splats, view)
+    return rasterize_torch(splats, view)
+
+
+def rasterize_torch(
+    splats: Splats, view: View
+) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
+    """`rasterize` in PyTorch, on any device."""
+    places, covariances, depths = project(splats, view)
+    order = depths.detach().argsort()
+    order = order[depths.detach()[order] > _NEAR]
+    determinants = covariances[:, 0] * covariances[:, 2] - covariances[:, 1].square()
+    conics = torch.stack([covariances[:, 2], -covariances[:, 1], covariances[:, 0]], dim=1) / determinants[:, None]
+    opacities = splats.opacity_logits.sigmoid()[:, None]
+    table = torch.cat([places, conics, opacities, splats.colors], dim=1)[order]
+    with torch.no_grad():
+        splat, pixel = _pairs(places[order], covariances[order], view)
+        seen = _alphas(table[splat], pixel, view.width) >= _LEAST_ALPHA
+        pixel, by_pixel = pixel[seen].sort(stable=True)  # splats are in the order of depth already
+        splat = splat[seen][by_pixel]
+    values = table[splat]
+    alphas = _alphas(values, pixel, view.width).clamp(max=_MOST_ALPHA)
+    weights = alphas * _transmittance(alphas, pixel)
+    blended = values.new_zeros(view.height * view.width, 4)
+    ones = torch.ones_like(weights)[:, None]
+    blended = blended.index_add(0, pixel, weights[:, None] * torch.cat([values[:, 6:], ones], dim=1))
+    image = blended.view(view.height, view.width, 4)
+    return image[..., :3], image[..., 3]
+
+
+def rasterize_gsplat(
+    splats: Splats, view: View
+) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
+    """`rasterize` by gsplat's kernels, on a GPU."""
+    from gsplat import rasterization
+
+    middle = [[view.focal, 0, view.width / 2], [0, view.focal, view.height / 2], [0, 0, 1]]
+    colors, alphas, _ = rasterization(
+        splats.centers,
+        splats.quaternions,
+        splats.log_scales.exp(),
+        splats.opacity_logits.sigmoid(),
+        splats.colors,
+        view.world_to_camera[None].to(splats.centers),
+        torch.tensor([middle], device=splats.centers.device),
+        view.width,
+        view.height,
+        near_plane=_NEAR,
+        eps2d=BLUR,
+    )
+    return colors[0], alphas[0, ..., 0]
+
+
+@cache
+def has_gsplat_kernels() -> bool:
+    """Whether gsplat's kernels are compiled: with the package, or by its first use on this machine."""
+    if find_spec("gsplat") is None:
+        return False
+    if find_spec("gsplat.csrc") is None:
+        from torch.utils.cpp_extension import _get_build_directory
+
+        folder = Path(_get_build_directory("gsplat_cuda", False))  # where gsplat itself looks
+        if not any((folder / f"gsplat_cuda.{ending}").is_file() for ending in ("so", "lib")):
+            return False
+    try:
+        from gsplat.cuda._backend import _C
+    except (ImportError, OSError, RuntimeError):  # compiled for another PyTorch
+        return False
+    return _C is not None
+
+
+def project(splats: Splats, view: View) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
+    """Where splats are in the image.
+
+    Args:
+        splats: In the view's world.
+        view: The camera.
+
+    Returns:
+        Places, pixels from the corner of the image; covariances (xx, xy, yy), pixels squared, `BLUR` included; and
+        depths, metres.
+    """
+    world_to_camera = view.world_to_camera.to(splats.centers)
+    x, y, depths = (splats.centers @ world_to_camera[:3, :3].T + world_to_camera[:3, 3]).unbind(dim=-1)
+    z = depths.clamp(min=_NEAR)
+    zero, scale = torch.zeros_like(z), view.focal / z
+    # Derivative of the place by that before the camera.
+    jacobians = torch.stack([scale, zero, -scale * x / z, zero, scale, -scale * y / z], dim=-1).view(-1, 2, 3)
+    axes = jacobians @ world_to_camera[:3, :3] @ splats.axes()
+    covariances = axes @ axes.mT
+    covariances = torch.stack([covariances[:, 0, 0] + BLUR, covariances[:, 0, 1], covariances[:, 1, 1] + BLUR], dim=-1)
+    places = torch.stack([scale * x + view.width / 2, scale * y + view.height / 2], dim=-1)
+    return places, covariances, depths
+
+
+def _pairs(
+    places: Float[Tensor, "n 2"], covariances: Float[Tensor, "n 3"], view: View
+) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
+    """Splats, and the pixels of the rectangles around them, in the order of the splats."""
+    reach = _CUT * covariances[:, [0, 2]].sqrt()
+    size = torch.tensor([view.width, view.height], device=places.device)
+    first = (places - reach - 0.5).ceil().long().clamp(min=0)
+    extent = ((places + reach - 0.5).floor().long().minimum(size - 1) - first + 1).clamp(min=0)
+    counts = extent.prod(dim=1)
+    splat = torch.arange(len(places), device=places.device).repeat_interleave(counts)
+    number = torch.arange(len(splat), device=places.device) - (counts.cumsum(0) - counts)[splat]
+    columns = extent[splat, 0]
+    row = first[splat, 1] + number // columns
+    return splat, row * view.width + first[splat, 0] + number % columns
+
+
+def _alphas(values: Float[Tensor, "pairs 9"], pixel: Int[Tensor, "pairs"], width: int) -> Float[Tensor, "pairs"]:
+    """Opacities of splats at pixels' middles."""
+    x = pixel % width + 0.5 - values[:, 0]
+    y = pixel // width + 0.5 - values[:, 1]
+    distances = values[:, 2] * x * x + 2 * values[:, 3] * x * y + values[:, 4] * y * y
+    return values[:, 5] * torch.exp(-0.5 * distances) * (distances <= _CUT**2)
+
+
+def _transmittance(alphas: Float[Tensor, "pairs"], pixel: Int[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
+    """Share of light that comes through the pairs before, in the same pixel."""
+    if len(pixel) == 0:
+        return alphas
+    # Doubles: the sum runs over the whole image, and differences of it count.
+    logarithms = torch.log1p(-alphas.double())
+    before = logarithms.cumsum(0) - logarithms
+    starts: Bool[Tensor, "pairs"] = torch.ones_like(pixel, dtype=torch.bool)
+    starts[1:] = pixel[1:] != pixel[:-1]
+    numbers = torch.arange(len(pixel), device=pixel.device)
+    start = torch.where(starts, numbers, 0).cummax(0).values
+    return torch.exp(before - before[start]).to(alphas)

@@ -1,0 +1,186 @@
+"""Gaussian splats: their images, their fit, poses of them, and the files."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from instantavatar_ns.export.splats.cloud import Splats, moved, rotation_matrices, seeds, surface_points
+from instantavatar_ns.export.splats.fitting import fit, psnr
+from instantavatar_ns.export.splats.rasterizer import BLUR, View, has_gsplat_kernels, rasterize_gsplat, rasterize_torch
+
+SIZE = 48
+
+
+def view_from(distance: float = 3.0, azimuth: float = 0.0, size: int = SIZE) -> View:
+    """A camera at the height of the origin that looks at it, y upwards in its world."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("y", azimuth).as_matrix()
+    world_to_camera = np.diag([1.0, -1.0, -1.0, 1.0]) @ turn
+    world_to_camera[2, 3] = distance
+    return View(torch.from_numpy(world_to_camera).float(), 1.5 * size, size, size)
+
+
+def random_splats(count: int = 60, seed: int = 0) -> Splats:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return Splats(
+        0.5 * normal(count, 3),
+        math.log(0.08) + 0.5 * normal(count, 3),
+        normal(count, 4),
+        normal(count),
+        torch.rand(count, 3, generator=generator),
+    )
+
+
+def one(center, deviations, quaternion=(1.0, 0, 0, 0), opacity=0.8, color=(1.0, 0.5, 0.2)) -> Splats:
+    tensors = [torch.tensor([values], dtype=torch.float32) for values in (center, deviations, quaternion, color)]
+    return Splats(tensors[0], tensors[1].log(), tensors[2], torch.tensor([opacity]).logit(), tensors[3])
+
+
+def reference(splats: Splats, view: View) -> np.ndarray:
+    """Image of opacity and color, pixel by pixel and splat by splat, with the projection's slope by differences."""
+    world_to_camera = view.world_to_camera.double().numpy()
+    axes = rotation_matrices(splats.quaternions).double().numpy() * np.exp(splats.log_scales.double().numpy())[:, None]
+
+    def place(point):
+        x, y, z = world_to_camera[:3, :3] @ point + world_to_camera[:3, 3]
+        return np.array([view.focal * x / z + view.width / 2, view.focal * y / z + view.height / 2])
+
+    depths = (splats.centers.double().numpy() @ world_to_camera[:3, :3].T + world_to_camera[:3, 3])[:, 2]
+    image, through = np.zeros((view.height, view.width, 4)), np.ones((view.height, view.width))
+    pixels = np.stack(np.meshgrid(np.arange(view.width) + 0.5, np.arange(view.height) + 0.5), axis=-1)
+    for index in np.argsort(depths):
+        center = splats.centers[index].double().numpy()
+        steps = [(place(center + 1e-5 * axis) - place(center - 1e-5 * axis)) / 2e-5 for axis in np.eye(3)]
+        flat = np.stack(steps, axis=1) @ axes[index]
+        inverse = np.linalg.inv(flat @ flat.T + BLUR * np.eye(2))
+        offset = pixels - place(center)
+        squared = np.einsum("hwi,ij,hwj->hw", offset, inverse, offset)
+        alpha = float(splats.opacity_logits[index].sigmoid()) * np.exp(-0.5 * squared)
+        alpha = np.where((squared <= 9) & (alpha >= 1 / 255), np.minimum(alpha, 0.99), 0)
+        image += (through * alpha)[..., None] * np.append(splats.colors[index].numpy(), 1)
+        through *= 1 - alpha
+    return image
+
+
+def test_image_of_one_splat():
+    """A ball of 0.1 m at 3 m is a Gaussian of 1.5 * 48 * 0.1 / 3 pixels around the middle, its own color."""
+    color, alpha = rasterize_torch(one((0, 0, 0), (0.1, 0.1, 0.1)), view_from())
+    x = torch.arange(SIZE) + 0.5 - SIZE / 2
+    squared = (x[:, None] ** 2 + x**2) / (2.4**2 + BLUR)
+    expected = (0.8 * torch.exp(-0.5 * squared)).where(squared <= 9, 0)
+    torch.testing.assert_close(alpha, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(color, expected[..., None] * torch.tensor([1.0, 0.5, 0.2]), atol=1e-5, rtol=0)
+
+
+def test_images_are_those_of_the_definition():
+    splats = random_splats()
+    for view in (view_from(), view_from(2.0, 1.0, 40)):
+        color, alpha = rasterize_torch(splats, view)
+        found = torch.cat([color, alpha[..., None]], dim=-1).numpy()
+        # A splat on the verge of being cut may be in one and not in the other.
+        difference = np.abs(found - reference(splats, view))
+        assert difference.mean() < 1e-5 and difference.max() < 0.02
+
+
+def test_gradients_are_those_of_the_image():
+    values = {name: value.double() for name, value in random_splats(20).tensors().items()}
+    target = torch.rand(SIZE, SIZE, 4, generator=torch.Generator().manual_seed(1))
+
+    def loss(values: dict[str, torch.Tensor]) -> torch.Tensor:
+        color, alpha = rasterize_torch(Splats(**values), view_from())
+        return ((torch.cat([color, alpha[..., None]], dim=-1) - target) ** 2).sum()
+
+    leaves = {name: value.clone().requires_grad_() for name, value in values.items()}
+    loss(leaves).backward()
+    generator = torch.Generator().manual_seed(2)
+    for name, leaf in leaves.items():
+        step = 1e-6 * torch.randn(leaf.shape, generator=generator).double()
+        around = [float(loss(values | {name: values[name] + sign * step})) for sign in (1, -1)]
+        assert leaf.grad is not None
+        assert float((leaf.grad * step).sum() * 2) == pytest.approx(around[0] - around[1], rel=1e-3), name
+
+
+def test_what_is_behind_the_camera_or_beside_the_image_is_not_seen():
+    for center in ((0, 0, 3.5), (0, 0, 3.0), (9, 0, 0)):
+        color, alpha = rasterize_torch(one(center, (0.1, 0.1, 0.1)), view_from())
+        assert float(alpha.max()) == float(color.max()) == 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="gsplat's kernels need a GPU")
+def test_gsplat_shows_the_same():
+    if not has_gsplat_kernels():
+        pytest.skip("gsplat's kernels are not compiled here")
+    splats = random_splats(2000).to("cuda")
+    for one_image, other in zip(
+        rasterize_torch(splats, view_from()), rasterize_gsplat(splats, view_from()), strict=True
+    ):
+        # gsplat does not end splats at exactly three standard deviations.
+        assert float((one_image - other).abs().mean()) < 0.01
+
+
+@pytest.fixture(scope="module")
+def ball():
+    """Seeds on a ball of half a metre whose color depends on the place."""
+    import trimesh
+
+    from instantavatar_ns.export.surface import Surface
+
+    mesh = trimesh.creation.icosphere(subdivisions=3, radius=0.5)
+    vertices, faces = mesh.vertices.astype(np.float32), mesh.faces.astype(np.int32)
+    points, normals = surface_points(Surface(vertices, faces, vertices / 0.5), 500)
+    return seeds(points, normals, points + 0.5)
+
+
+def test_seeds_lie_flat_on_the_surface(ball):
+    outwards = torch.nn.functional.normalize(ball.centers, dim=1)
+    axes = rotation_matrices(ball.quaternions)
+    assert float((axes[:, :, 2] * outwards).sum(dim=1).min()) > 0.98
+    torch.testing.assert_close(ball.log_scales[:, 0], ball.log_scales[:, 1])
+    assert (ball.log_scales[:, 2] < ball.log_scales[:, 0] - 1).all()
+    _, alpha = rasterize_torch(ball, view_from())
+    # Half a metre at three metres has a silhouette of 12.2 pixels' radius, without holes.
+    x = torch.arange(SIZE) + 0.5 - SIZE / 2
+    radius = (x[:, None] ** 2 + x**2).sqrt()
+    assert float(alpha[radius < 10.5].min()) > 0.8 and float(alpha[radius > 16].max()) < 0.05
+
+
+def test_fit_comes_near_to_the_images(ball):
+    """Images of a ball of other size and colors: silhouette and colors are fitted, also between the views."""
+    views = [view_from(azimuth=angle) for angle in np.linspace(0, 2 * math.pi, 6, endpoint=False)]
+    truth = Splats(0.95 * ball.centers, ball.log_scales, ball.quaternions, ball.opacity_logits + 2, 0.6 * ball.colors)
+
+    def images(of: list[View]) -> torch.Tensor:
+        shown = [rasterize_torch(truth, view) for view in of]
+        return torch.stack(
+            [torch.cat([color + 1 - alpha[..., None], alpha[..., None]], dim=-1) for color, alpha in shown]
+        )
+
+    between = [view_from(azimuth=angle) for angle in (0.5, 2.6)]
+    before = psnr(ball, between, images(between))
+    fitted = fit(ball, views, images(views), steps=120)
+    after = psnr(fitted, between, images(between))
+    assert before < 22 and after > 30, (before, after)
+    assert 0 <= float(fitted.colors.min()) and float(fitted.colors.max()) <= 1
+
+
+def test_moved_splats_look_as_from_the_camera_moved_back():
+    """Under a rotation, a translation and a stretch, which has the picture of ellipsoids stretched alike."""
+    splats = random_splats(30)
+    rigid = np.eye(4)
+    rigid[:3, :3], rigid[:3, 3] = Rotation.from_rotvec([0.3, -0.8, 0.2]).as_matrix(), [0.2, -0.1, 0.3]
+    turned = moved(splats, np.tile(rigid[:3].astype(np.float32), (30, 1, 1)))
+    view = view_from()
+    back = View(view.world_to_camera @ torch.from_numpy(rigid).float(), view.focal, view.width, view.height)
+    torch.testing.assert_close(rasterize_torch(turned, view)[0], rasterize_torch(splats, back)[0], atol=2e-3, rtol=0)
+    shear = np.array([[1.2, 0.3, 0.0], [0.0, 0.8, 0.1], [0.1, 0.0, 1.1]], np.float32)
+    sheared = moved(splats, np.tile(np.pad(shear, ((0, 0), (0, 1))), (30, 1, 1)))
+    expected = torch.from_numpy(shear) @ splats.axes()
+    torch.testing.assert_close(sheared.axes() @ sheared.axes().mT, expected @ expected.mT, atol=1e-6, rtol=1e-3)
+    torch.testing.assert_close(sheared.centers, splats.centers @ torch.from_numpy(shear).T)
