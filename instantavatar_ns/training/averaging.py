@@ -36,7 +36,6 @@ class WeightAverage:
             return
         if self._average is None:
             self._average = [parameter.detach().clone() for parameter in self._parameters]
-        for average, parameter in zip(self._average, self._parameters, strict=True):
-            average.lerp_(parameter, 1 - self._decay)
-            if step == self._last:
-                parameter.copy_(average)
+        torch._foreach_lerp_(self._average, self._parameters, 1 - self._decay)
+        if step == self._last:
+            torch._foreach_copy_(self._parameters, self._average)
