@@ -26,13 +26,11 @@ from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
-from instantavatar_ns.rendering.light import Light
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.unseen.pictures import PictureTargets
 from instantavatar_ns.unseen.prior import UnseenPrior
 from instantavatar_ns.unseen.shown import CoverageField
-from instantavatar_ns.utils.pinhole_rays import pinhole_camera
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -52,8 +50,6 @@ class InstantAvatarModel(Model):
         union_grid: Where training takes samples: what is occupied in any training pose.
         unseen: What no training view shows, and a prior of it.
         pictures: Colours of it from filled views; None without such.
-        light: That shines on the person; None where it is not learned.
-        patch_size: Edge of the patches of training rays, pixels; None where these are single ones.
     """
 
     config: InstantAvatarModelConfig
@@ -79,8 +75,6 @@ class InstantAvatarModel(Model):
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
         self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
-        self.light = Light() if config.light else None
-        self.patch_size: int | None = None
         self.pictures: PictureTargets | None = None
         self.coverage_renderer = self.renderer.with_field(CoverageField(self.unseen, self.field))
         self.step = 0
@@ -106,8 +100,6 @@ class InstantAvatarModel(Model):
     def get_param_groups(self) -> dict[str, list[nn.Parameter]]:
         """The field, and the corrections of the training poses."""
         groups = {"field": list(self.field.parameters())}
-        if self.light is not None:
-            groups["field"] += self.light.parameters()
         if self.pose_refinement is not None:
             groups["poses"] = list(self.pose_refinement.parameters())
         return groups
@@ -178,8 +170,6 @@ class InstantAvatarModel(Model):
         pose = self.renderer.prepare(body, self.union_grid.cells)
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         outputs = self.renderer.render_rays(rays, pose, rules, self._background)
-        if self.light is not None and self.patch_size is not None:
-            outputs = self.light.shade(outputs, rays, (self.patch_size, self.patch_size), self._background)
         outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
         if self.config.unseen_loss_mult and self.unseen.active:
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
@@ -202,21 +192,14 @@ class InstantAvatarModel(Model):
         body = self.poses.seen_by(camera.times, camera.metadata, viewer and viewer.shown_pose)
 
         def render() -> dict[str, Tensor]:
-            background = image_background(self.device)  # which the viewer may have set for this image
-            outputs = self.renderer.render_image(
+            return self.renderer.render_image(
                 camera,
                 body,
-                background,
+                image_background(self.device),  # which the viewer may have set for this image
                 rays_per_chunk=self.config.eval_num_rays_per_chunk,
                 obb_box=obb_box,
                 check=self.viewer_controls.check_outdated,
             )
-            pinhole = None if self.light is None else pinhole_camera(camera)
-            if self.light is None or pinhole is None:
-                return outputs
-            rays = Rays(*pinhole.to(self.device).rays())
-            outputs = self.light.shade(outputs, rays, (pinhole.height, pinhole.width), background)
-            return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
 
         if viewer is None:
             outputs = render()

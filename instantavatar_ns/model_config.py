@@ -91,8 +91,6 @@ class InstantAvatarModelConfig(ModelConfig):
     """Step from which parts that no training view shows take carried-on colours."""
     unseen_views: Path | None = None
     """Folder of `instant-avatar unseen-views` with filled views, for colors of what no training view shows."""
-    light: Advanced[bool] = False
-    """Learn light that stays where it is while the person turns; needs patches (`sampling`)."""
     color_variation_mult: Advanced[float] = 0.0
     """Weight of the total variation of colors near the surface, between canonical points some 2 mm apart."""
     level_steps: Advanced[int] = 0

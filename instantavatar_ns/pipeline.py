@@ -27,7 +27,6 @@ from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.unseen_views import take_unseen_views
 from instantavatar_ns.training.warm_up import compile_kernels
-from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.options import Advanced
 
 
@@ -99,11 +98,6 @@ class AvatarPipeline(VanillaPipeline):
             align_poses(model, masks, frames.cameras)
         observe_coverage(model, frames.cameras)
         take_unseen_views(model)
-        data = self.config.datamanager
-        model.patch_size = data.patch_size if data.sampling == "patches" else None
-        if model.light is not None and model.patch_size is None:
-            advice = "Give --pipeline.datamanager.sampling patches, or --pipeline.model.light False"
-            raise InputError("--pipeline.model.light", "expected patches of rays, found single pixels", advice)
         if model.renderer.supports_cuda_graphs:
             compile_kernels(model)
             if self._steps_are_alike:
