@@ -58,8 +58,6 @@ def loss_terms(
     terms["occupancy_loss"] = config.occupancy_loss_mult * outside
     if "unseen" in outputs:
         terms["unseen_loss"] = config.unseen_loss_mult * outputs["unseen"]
-    if "color_variation" in outputs:
-        terms["color_variation"] = config.color_variation_mult * outputs["color_variation"]
     if "pose_prior" in outputs:
         terms["pose_prior"] = outputs["pose_prior"]
     if step < config.empty_steps:

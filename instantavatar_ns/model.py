@@ -18,7 +18,6 @@ from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_back
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.subject import subject_of
-from instantavatar_ns.field.color_variation import color_variation
 from instantavatar_ns.field.level_schedule import LevelSchedule
 from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
@@ -175,8 +174,6 @@ class InstantAvatarModel(Model):
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
         if self._uses_pictures and self.pictures is not None:
             outputs["unseen"] = outputs.get("unseen", 0.0) + self.pictures.loss(self.field, len(rays.directions))
-        if self.config.color_variation_mult:
-            outputs["color_variation"] = color_variation(self.field, self.unseen.vertices, len(rays.directions) // 4)
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             given, smoothness = self.config.pose_prior_mult, self.config.pose_smoothness_mult

@@ -91,8 +91,6 @@ class InstantAvatarModelConfig(ModelConfig):
     """Step from which parts that no training view shows take carried-on colours."""
     unseen_views: Path | None = None
     """Folder of `instant-avatar unseen-views` with filled views, for colors of what no training view shows."""
-    color_variation_mult: Advanced[float] = 0.0
-    """Weight of the total variation of colors near the surface, between canonical points some 2 mm apart."""
     level_steps: Advanced[int] = 0
     """Step from which on all levels of the hash encoding learn, the finer half one after the other; 0 is from the
     first."""
