@@ -18,7 +18,6 @@ from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_back
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.subject import subject_of
-from instantavatar_ns.field.level_schedule import LevelSchedule
 from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
@@ -69,7 +68,6 @@ class InstantAvatarModel(Model):
         bones = self.poses.training_bones().detach().cpu()  # where the body is, until nerfstudio moves the model
         avatar, self.union_grid = make_avatar(body, subject.poses.betas, bones, sizes)
         self.deformer, self.canonical_occupancy, self.field = avatar
-        self.level_schedule = LevelSchedule(self.field.encoding, config.level_steps) if config.level_steps else None
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
@@ -118,8 +116,6 @@ class InstantAvatarModel(Model):
     def update_to_step(self, step: int) -> None:
         """Set what depends on the step; called before each step and when a checkpoint is loaded."""
         self.step = step
-        if self.level_schedule is not None:
-            self.level_schedule.update(step)
 
     @property
     def density_noise(self) -> float:
