@@ -91,8 +91,6 @@ class InstantAvatarModelConfig(ModelConfig):
     """Step from which parts that no training view shows take carried-on colours."""
     unseen_views: Path | None = None
     """Folder of `instant-avatar unseen-views` with filled views, for colors of what no training view shows."""
-    ema_decay: Advanced[float] = 0.0
-    """Part that averaged weights of the field keep at each step of the last third; 0 takes the last step's weights."""
     density_noise_steps: Advanced[int] = 1000
     """Steps for which normal noise is added to the raw density."""
     refine_poses: bool = True

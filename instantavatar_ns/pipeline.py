@@ -19,7 +19,6 @@ from instantavatar_ns.metrics import noting_image_metrics
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.alignment import align_poses
-from instantavatar_ns.training.averaging import WeightAverage
 from instantavatar_ns.training.captured_step import TrainingStep
 from instantavatar_ns.training.checkpoints import check_fit
 from instantavatar_ns.training.coverage import observe_coverage, telling_seen_from_unseen, without_nan
@@ -111,13 +110,6 @@ class AvatarPipeline(VanillaPipeline):
     ) -> list[TrainingCallback]:
         """Callbacks of data and model; several processes share the occupancy whenever it has been refreshed."""
         callbacks = super().get_training_callbacks(training_callback_attributes)
-        trainer, decay = training_callback_attributes.trainer, self.config.model.ema_decay
-        if decay and trainer is not None:
-            first = trainer._start_step
-            last = first + trainer.config.max_num_iterations - 1
-            average = WeightAverage(self._avatar.field.parameters(), decay, first, last)
-            # Before the model's own, which make images anew.
-            callbacks.insert(0, TrainingCallback([TrainingCallbackLocation.AFTER_TRAIN_ITERATION], average.after_step))
         if self.world_size > 1:
             share = TrainingCallback(
                 [TrainingCallbackLocation.BEFORE_TRAIN_ITERATION],
