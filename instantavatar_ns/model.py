@@ -6,7 +6,6 @@ from collections.abc import Hashable
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.data.scene_box import OrientedBox
@@ -15,7 +14,6 @@ from nerfstudio.models.base_model import Model
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS, blend, image_background, unblend_white
-from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.correction.refinement import PoseRefinement
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.losses import loss_terms
@@ -26,9 +24,7 @@ from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
-from instantavatar_ns.unseen.pictures import PictureTargets
 from instantavatar_ns.unseen.prior import UnseenPrior
-from instantavatar_ns.unseen.shown import CoverageField
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -40,14 +36,12 @@ class InstantAvatarModel(Model):
         subject: The person, and the poses that are known.
         poses: Which pose a camera or a training step sees.
         renderer: Renders rays and images.
-        coverage_renderer: Renders images coloured by what the training views saw.
         pose_refinement: Corrections of the training poses; None where they are not corrected.
         deformer: Finds canonical correspondences of posed points.
         canonical_occupancy: Where the canonical person is.
         field: Density and colour of the canonical person.
         union_grid: Where training takes samples: what is occupied in any training pose.
         unseen: What no training view shows, and a prior of it.
-        pictures: Colours of it from filled views; None without such.
     """
 
     config: InstantAvatarModelConfig
@@ -63,7 +57,6 @@ class InstantAvatarModel(Model):
             self.pose_refinement = PoseRefinement.of_training_frames(subject, body, config.pose_knot_spacing)
         motion = config.motion and load_run_motion(config.motion, config.motion_options, subject.stand, subject.up)
         self.poses = PoseProvider(subject, body, self.pose_refinement, motion, device)
-
         sizes = config.avatar_sizes(device)
         bones = self.poses.training_bones().detach().cpu()  # where the body is, until nerfstudio moves the model
         avatar, self.union_grid = make_avatar(body, subject.poses.betas, bones, sizes)
@@ -72,13 +65,9 @@ class InstantAvatarModel(Model):
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
         self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
-        self.pictures: PictureTargets | None = None
-        self.coverage_renderer = self.renderer.with_field(CoverageField(self.unseen, self.field))
         self.step = 0
         self.opening_view = OpeningView()
-        self.viewer_controls = ViewerControls(
-            self.poses, lambda: self.unseen.unseen if self.unseen is not None and self.unseen.has_observed else None
-        )
+        self.viewer_controls = ViewerControls(self.poses, self.unseen.shown)
         self.register_load_state_dict_post_hook(lambda module, keys: self.take_joints())
 
     def take_joints(self) -> None:
@@ -90,7 +79,6 @@ class InstantAvatarModel(Model):
         """Make anew what images show: field, occupancy or corrections have changed."""
         self.poses.forget()
         self.renderer.forget()
-        self.coverage_renderer.forget()
 
     # Training
 
@@ -123,16 +111,14 @@ class InstantAvatarModel(Model):
         return 1.0 if self.step < self.config.density_noise_steps else 0.0
 
     @property
-    def _uses_pictures(self) -> bool:
-        """Whether filled views give colours in this step."""
-        has_weight = self.pictures is not None and self.config.unseen_loss_mult > 0
-        return has_weight and self.step >= self.config.unseen_color_start
+    def _with_pictures(self) -> bool:
+        return self.unseen.pictures is not None and self.step >= self.config.unseen_color_start
 
     def step_settings(self, num_rays: int) -> Hashable:
         """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
         config, step = self.config, self.step
-        switches = (step >= config.pose_start, step < config.empty_steps, self.density_noise, self._uses_pictures)
-        return (*switches, self.renderer.capacity(num_rays))
+        schedule = (step >= config.pose_start, step < config.empty_steps, self.density_noise, self._with_pictures)
+        return (*schedule, self.renderer.capacity(num_rays))
 
     @torch.no_grad()
     def refresh_occupancy(self, step: int) -> None:
@@ -166,10 +152,8 @@ class InstantAvatarModel(Model):
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         outputs = self.renderer.render_rays(rays, pose, rules, self._background)
         outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
-        if self.config.unseen_loss_mult and self.unseen.active:
-            outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions))
-        if self._uses_pictures and self.pictures is not None:
-            outputs["unseen"] = outputs.get("unseen", 0.0) + self.pictures.loss(self.field, len(rays.directions))
+        if self.config.unseen_loss_mult and (self.unseen.active or self._with_pictures):
+            outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions), self._with_pictures)
         if self.pose_refinement is not None:
             # From the first step on, if without effect: torch's schedulers expect their optimizer to have stepped.
             given, smoothness = self.config.pose_prior_mult, self.config.pose_smoothness_mult
@@ -199,20 +183,6 @@ class InstantAvatarModel(Model):
         else:
             outputs = viewer.render(render, body, lambda: self.renderer.prepared(body).cells, self.union_grid.cells)
         return {name: output.to(camera.device) for name, output in outputs.items()}
-
-    def coverage_image(self, camera: Cameras, body: PosedBody) -> Float[Tensor, "height width 3"]:
-        """Colour a view by what the training views saw: red nothing, yellow one side, green many (`CoverageField`).
-
-        Args:
-            camera: One camera.
-            body: The pose that it sees.
-
-        Raises:
-            InputError: See `UnseenPrior.require_coverage`.
-        """
-        self.unseen.require_coverage()
-        background, rays = image_background(self.device), self.config.eval_num_rays_per_chunk
-        return self.coverage_renderer.render_image(camera, body, background, rays_per_chunk=rays)["rgb"]
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
         """The person's own colour and opacity [..., 4], of outputs on white; white where there is nothing.

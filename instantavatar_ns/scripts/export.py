@@ -30,6 +30,7 @@ from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_m
 from instantavatar_ns.motion.free_motions import library_names
 from instantavatar_ns.motion.motion import Motion, load_motion
 from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.unseen.shown import CoverageField
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
 
@@ -129,7 +130,7 @@ class Export:
         pose = self._pose(model, motions)
         if self.colors == "coverage":
             model.unseen.require_coverage()
-        shade = model.coverage_renderer.avatar.field if self.colors == "coverage" else model.field
+        shade = CoverageField(model.unseen, model.field) if self.colors == "coverage" else model.field
         photographs = Photographs.of_training(cast(AvatarDataset, pipeline.datamanager.train_dataset), model)
 
         @cache

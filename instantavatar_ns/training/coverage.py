@@ -14,11 +14,12 @@ from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
-from instantavatar_ns.backgrounds import blend
+from instantavatar_ns.backgrounds import blend, image_background
+from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.metrics import image_metrics
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.unseen.coverage import Views, view_coverage
-from instantavatar_ns.unseen.shown import SeenField
+from instantavatar_ns.unseen.shown import CoverageField, SeenField
 from instantavatar_ns.utils.replaced import replaced
 
 _HARDLY_ANY = 50  # pixels: of fewer there is no figure
@@ -144,3 +145,20 @@ def without_nan(metrics: dict[str, Any], frames: list[dict[str, float]]) -> None
         metrics.pop(f"{name}_std", None)
         if known:
             metrics[name], metrics[f"{name}_std"] = fmean(known), pstdev(known)
+
+
+def coverage_image(model: InstantAvatarModel, camera: Cameras, body: PosedBody) -> Float[Tensor, "height width 3"]:
+    """Colour a view by what the training views saw: red nothing, yellow one side, green many (`CoverageField`).
+
+    Args:
+        model: A trained model.
+        camera: One camera.
+        body: The pose that it sees.
+
+    Raises:
+        InputError: See `UnseenPrior.require_coverage`.
+    """
+    model.unseen.require_coverage()
+    renderer = model.renderer.with_field(CoverageField(model.unseen, model.field))
+    background, rays = image_background(model.device), model.config.eval_num_rays_per_chunk
+    return renderer.render_image(camera, body, background, rays_per_chunk=rays)["rgb"]

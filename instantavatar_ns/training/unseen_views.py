@@ -134,6 +134,6 @@ def take_unseen_views(model: InstantAvatarModel) -> None:
     if float(places.median()) > _CLOTHES:
         message = f"expected views of this person, found points {100 * float(places.median()):.0f} cm off the body"
         raise InputError(folder, message, "Write the views anew from a run on the same data")
-    model.pictures = pictures
+    model.unseen.pictures = pictures
     model.unseen.leave_colors_to(pictures.points)
     CONSOLE.print(f"Of what no training view shows, {len(pictures.points)} pixels of {folder}/filled give the colours")

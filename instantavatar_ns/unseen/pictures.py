@@ -195,7 +195,7 @@ class PictureTargets(nn.Module):
             path = folder / "filled" / f"{number:02d}.png"
             if not path.is_file():
                 continue
-            colors = _read(path, view.mask.shape)
+            colors = _read(path, (view.mask.shape[0], view.mask.shape[1]))
             points, directions, cosine = view.surface(intrinsic)
             kept = view.mask & (view.depth > 0) & (cosine > _FLATTEST)
             # Where several views show the same, the one that looks at it most squarely counts most.

@@ -9,7 +9,7 @@ nothing stands off the body by more than a thickness that is measured where the 
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
 from instantavatar_ns.unseen.coverage import Coverage, surface_normals
 from instantavatar_ns.utils.errors import InputError
+
+if TYPE_CHECKING:
+    from instantavatar_ns.unseen.pictures import PictureTargets
 
 _SEEN_SHARE = 0.03  # of the frames: a vertex that fewer see counts as unseen
 # Share of unseen vertices above which the prior is used. A turn leaves soles and armpits, one vertex in twenty-five,
@@ -59,7 +62,8 @@ class UnseenPrior(nn.Module):
     addresses, so that a CUDA graph of the step stays valid. A checkpoint holds what was seen.
 
     Attributes:
-        active: True where much was not seen; else `loss` is left out.
+        active: True where much was not seen; else `loss` leaves all but pictures out.
+        pictures: Colours of unseen parts from filled views; None without such.
 
     Args:
         vertices: Canonical body, metres.
@@ -90,6 +94,7 @@ class UnseenPrior(nn.Module):
         self.resolution = box.resolution
         self.completion: Completion | None = None
         self.active = False
+        self.pictures: PictureTargets | None = None
         self._near: Bool[Tensor, "cells"] | None = None
         for name in ("share", "agreement"):
             self.register_buffer(name, torch.zeros(len(vertices)))
@@ -135,6 +140,10 @@ class UnseenPrior(nn.Module):
     def has_observed(self) -> bool:
         """Whether coverage is known; blocks the host, and is asked before training only."""
         return bool(self.share.any())
+
+    def shown(self) -> Float[Tensor, "vertices"] | None:
+        """1 for the vertices that no training view shows, 0 for others; None where it is not known."""
+        return self.unseen if self.has_observed else None
 
     def require_coverage(self) -> None:
         """Make sure that coverage is known.
@@ -209,13 +218,20 @@ class UnseenPrior(nn.Module):
         height = torch.where(total > 0.5, height, _USUAL).clamp(_THINNEST, _THICKEST)
         return height, (weights[..., None] * color).sum(dim=1) / total.clamp(min=1e-3)[:, None]
 
-    def loss(self, field: Field, count: int) -> Float[Tensor, ""]:
-        """Opacity off the body, holes in unseen skin, and unseen colours that differ from the carried-on ones.
+    def loss(self, field: Field, count: int, with_pictures: bool = False) -> Float[Tensor, ""]:
+        """Opacity off the body, holes in unseen skin, and unseen colours that differ from what is told of them.
 
         Args:
             field: The canonical field, differentiable.
             count: Points to draw.
+            with_pictures: Filled views, which there must be, tell colours.
         """
+        if not with_pictures or self.pictures is None:
+            return self._loss_of_body(field, count)
+        colors = self.pictures.loss(field, count)
+        return self._loss_of_body(field, count) + colors if self.active else colors
+
+    def _loss_of_body(self, field: Field, count: int) -> Float[Tensor, ""]:
         points, vertex = self._draw(count)
         height = ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1) - self.thickness[vertex]
         density, color = field(points)

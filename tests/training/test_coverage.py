@@ -10,12 +10,12 @@ from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.training.coverage import (
+    coverage_image,
     observe_coverage,
     split_metrics,
     telling_seen_from_unseen,
     without_nan,
 )
-from instantavatar_ns.unseen.shown import CoverageField
 from tests.tiny import build, build_body, frame_store
 
 pytestmark = pytest.mark.filterwarnings("ignore:Using a non-tuple sequence")  # nerfstudio's cameras
@@ -27,7 +27,6 @@ def model(outputs: DataparserOutputs) -> InstantAvatarModel:
     model = build_body(outputs)
     frames = frame_store(outputs)
     observe_coverage(model, frames.cameras[torch.tensor([0, 0, 0])])
-    model.coverage_renderer = model.renderer.with_field(CoverageField(model.unseen, model.field))
     return model
 
 
@@ -79,7 +78,7 @@ def test_view_is_colored_by_what_was_seen(model: InstantAvatarModel, outputs: Da
     for frame in (0, len(cameras) // 2):
         camera, body = cameras[frame : frame + 1], model.poses.frame(frame)
         person = model.get_outputs_for_camera(camera)["accumulation"][..., 0] > 0.9
-        red, green, _ = model.coverage_image(camera, body)[person].unbind(dim=-1)
+        red, green, _ = coverage_image(model, camera, body)[person].unbind(dim=-1)
         hues.append(float((red > 2 * green).float().mean()))
     assert hues[0] < 0.3 and hues[1] > 0.6, hues
 
