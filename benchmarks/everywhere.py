@@ -20,7 +20,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ import tyro
 
 from benchmarks import record
 from benchmarks.blender import VARIABLE, import_in_blender, interpreter
+from benchmarks.instant import INSTANT
 from instantavatar_ns.scripts.export import Export
 
 Part = Literal["export", "novel", "check", "blender"]
@@ -94,8 +94,9 @@ class Everywhere:
         figures = {}
         shutil.rmtree(self.files, ignore_errors=True)
         for name, options in available().items():
-            output = self.files / name / f"avatar.{options[1]}"
-            command = [str(Path(sys.executable).with_name("instant-avatar")), "export"]
+            ending = "glb" if options[1] == "splat" else options[1]
+            output = self.files / name / f"avatar.{ending}"
+            command = [*INSTANT, "export"]
             command += ["--load-config", str(self.load_config), "--output", str(output), *options]
             command += ["--voxel-size", str(self.voxel_size), "--max-faces", str(self.max_faces)]
             start = monotonic()

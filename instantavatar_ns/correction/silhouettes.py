@@ -61,7 +61,9 @@ def pinhole_silhouettes(
     opengl_to_opencv = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0], device=device))
     focal, center = torch.cat([cameras.fx, cameras.fy], dim=-1), torch.cat([cameras.cx, cameras.cy], dim=-1)
     distance = distance_to_mask(masks)
-    return Silhouettes(distance.to(roomy_device(distance.nbytes, device)), focal, center, opengl_to_opencv @ to_camera)
+    return Silhouettes(
+        distance.to(roomy_device(distance.nbytes, torch.device(device))), focal, center, opengl_to_opencv @ to_camera
+    )
 
 
 def distance_to_mask(masks: UInt8[Tensor, "frames height width"]) -> Float[Tensor, "frames height width"]:

@@ -189,7 +189,7 @@ class GltfFile:
             clips: Motions.
             dataset_to_upright: Rigid transform from their world.
         """
-        joints = self.gltf.skins[0].joints
+        joints = self.gltf.skins[0].joints or []
         self.gltf.animations = [_animation(self, moved(clip, dataset_to_upright), joints) for clip in clips]
 
     def add_material(self, texture_png: bytes) -> None:

@@ -148,7 +148,8 @@ class Export:
         files, avatar = self._files(output, name, mesh_of, motions, pose)
         write_files(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6
-        CONSOLE.print(f"{output}: {len(avatar.surface.faces)} triangles, {megabytes:.1f} MB", soft_wrap=True)
+        size = "" if self.format == "splat" else f"{len(avatar.surface.faces)} triangles, "
+        CONSOLE.print(f"{output}: {size}{megabytes:.1f} MB", soft_wrap=True)
         if len(files) > 1:
             CONSOLE.print(f"with {', '.join(name for name in files if name != output.name)}", soft_wrap=True)
         return output

@@ -116,7 +116,7 @@ def has_gsplat_kernels() -> bool:
         if not any((folder / f"gsplat_cuda.{ending}").is_file() for ending in ("so", "lib")):
             return False
     try:
-        from gsplat.cuda._backend import _C
+        from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]
     except (ImportError, OSError, RuntimeError):  # compiled for another PyTorch
         return False
     return _C is not None
