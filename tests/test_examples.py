@@ -120,7 +120,8 @@ def test_export(arguments, trained_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_motions(arguments, tmp_path)
     command = tyro.cli(Export, args=["--load-config", str(trained_run / "config.yml"), *arguments])
-    command.output = tmp_path / f"avatar.{command.format}"
+    command.output = tmp_path / ("avatar.glb" if command.format == "splat" else f"avatar.{command.format}")
+    command.splats = 300 if command.format == "splat" else None
     command.voxel_size, command.max_faces, command.texture_size = 0.025, 2000, 64
     path = command.main()
     if command.format != "glb" or command.compression != "none":

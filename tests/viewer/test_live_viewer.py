@@ -28,8 +28,8 @@ FLAGS = """--no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader --e
 WINDOW = {"width": 1000, "height": 700}
 SCENE = (slice(60, 690), slice(70, 670))
 PATIENCE = 240
-# Without a network nerfstudio's logo is missing; viser's coordinate axes always complain.
-KNOWN_MESSAGES = r"net::ERR_|computeBoundingSphere"
+# Without a network nerfstudio's logo is missing; viser's coordinate axes always complain; a dialog for files is left.
+KNOWN_MESSAGES = r"net::ERR_|computeBoundingSphere|showSaveFilePicker"
 
 
 @pytest.fixture(scope="module")
