@@ -19,7 +19,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -108,7 +107,7 @@ def main(options: Options) -> dict[str, Any]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if options.output is not None and figures:
-            merge(options.output, figures)
+            record.merge(options.output, "batch", figures)
     record.write(None, record.head() | figures)
     return figures
 
@@ -164,12 +163,6 @@ def comparison(several: Measured | None, serial: Measured) -> dict[str, float]:
         if values:
             figures["batch_psnr"] = round(fmean(values), 2)
     return figures
-
-
-def merge(path: Path, figures: Mapping[str, Any]) -> None:
-    """Write figures into a file whose others stay; their date, device, commit and command are under "batch"."""
-    before = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    record.write(path, {**before, **figures, "batch": record.head()}, quiet=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ each avatar on the novel motion is found afterwards, and is not part of any time
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -72,7 +71,7 @@ class Start:
         }
         for part, name in (("warm", "warm-0"), ("cold", "cold"), ("ns_train", "ns-0")):
             figures[f"{part}_novel_psnr"] = round(self.psnr(name), 2)
-        merge(self.output, "start", figures)
+        record.merge(self.output, "start", figures)
 
     def arguments(self, name: str) -> list[str]:
         """Flags of a run, the same for both commands."""
@@ -111,21 +110,6 @@ def empty_caches(folder: Path) -> dict[str, str]:
         folder: Existing, empty.
     """
     return {name: str(folder / name) for name in CACHES}
-
-
-def merge(path: Path, part: str, figures: dict[str, Any]) -> None:
-    """Renew one part's figures in a file, and leave those of others.
-
-    When, where and of which commit a part's figures came about stands under `runs`, by the part's name.
-
-    Args:
-        path: JSON, which need not exist yet.
-        part: The subcommand's name.
-        figures: By the issue's keys.
-    """
-    found = json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
-    runs = {**found.pop("runs", {}), part: record.head()}
-    record.write(path, {**found, **figures, "runs": runs})
 
 
 PARTS = {"start": Start}

@@ -95,10 +95,10 @@ class SubjectFolder:
         return changes
 
     def check(self, overwrite: bool = False) -> None:
-        """Refuse to replace what was made with other options, or by others.
+        """Make sure that no result of other options, and no file of somebody else, would be replaced.
 
         Args:
-            overwrite: What was made with other options may be replaced.
+            overwrite: Results of other options may be replaced.
 
         Raises:
             InputError: A stage was begun or finished with other options, or the folder holds other files.

@@ -118,7 +118,7 @@ def entrypoint(arguments: Sequence[str]) -> None:
 
 
 def next_commands(config_path: str) -> dict[str, str]:
-    """Commands for what is done with an avatar, by what they do.
+    """Commands that use a trained avatar, by their purpose: view, animate, evaluate, export.
 
     Args:
         config_path: The run's config.yml.

@@ -219,12 +219,12 @@ class UnseenPrior(nn.Module):
         return height, (weights[..., None] * color).sum(dim=1) / total.clamp(min=1e-3)[:, None]
 
     def loss(self, field: Field, count: int, with_pictures: bool = False) -> Float[Tensor, ""]:
-        """Opacity off the body, holes in unseen skin, and unseen colours that differ from what is told of them.
+        """Penalize opacity away from the body, holes in unseen skin, and unseen colours that differ from their targets.
 
         Args:
             field: The canonical field, differentiable.
             count: Points to draw.
-            with_pictures: Filled views, which there must be, tell colours.
+            with_pictures: Filled views, if there are any, give target colours too.
         """
         if not with_pictures or self.pictures is None:
             return self._loss_of_body(field, count)

@@ -185,7 +185,7 @@ def _forget(name: str) -> None:
 
 
 class _NoCompiler(ModuleType):
-    """PyTorch's compiler while nobody compiles; what is asked of it besides the two methods imports the real one.
+    """Stand-in for PyTorch's compiler: all attributes but its two methods import the true module.
 
     PyTorch marks functions that must not be compiled, optimizers' among them, and imports the compiler, a second's
     work, when the first of them is called.

@@ -1,11 +1,9 @@
 """Figures of batches, from batches that are made up."""
 
-import json
-
 import pytest
 
-from benchmarks import batch, record
-from benchmarks.batch import Measured, comparison, merge
+from benchmarks import batch
+from benchmarks.batch import Measured, comparison
 
 
 def measured(count, seconds, trainings):
@@ -22,19 +20,6 @@ def test_several_at_once_are_compared_with_one_after_another():
         "batch_per_hour_serial": 240.0,
         "batch_sharing_gain": 4.0,
         "batch_psnr": 28.5,
-    }
-
-
-def test_figures_of_other_benchmarks_stay(tmp_path, monkeypatch):
-    monkeypatch.setattr(record, "head", lambda: {"device": "GPU"})
-    path = tmp_path / "instant.json"
-    path.write_text(json.dumps({"device": "another", "enter_warm_s": 7.5, "batch_per_hour_1": 1.0}))
-    merge(path, {"batch_per_hour_1": 800.0})
-    assert json.loads(path.read_text()) == {
-        "device": "another",
-        "enter_warm_s": 7.5,
-        "batch_per_hour_1": 800.0,
-        "batch": {"device": "GPU"},
     }
 
 

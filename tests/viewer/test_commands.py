@@ -46,7 +46,7 @@ class Browser:
 
 @pytest.fixture
 def press(model, scene, tmp_path):
-    """Press the button of a folder; returns its command, parsed by its program, and what is said of it."""
+    """Press the button of a folder; returns the command as its program parses it, and the note beside it."""
     controls, browser = model.viewer_controls, Browser()
     viewer = controls.control.viewer
     viewer.log_filename, viewer.control_panel = tmp_path / "a run" / "viewer.txt", SimpleNamespace(time=0.5)

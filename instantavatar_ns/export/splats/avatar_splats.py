@@ -75,11 +75,6 @@ class AvatarSplats:
         self.splats = fitted.to("cpu")
         CONSOLE.log(f"{len(points)} splats, {self.psnr:.1f} dB beside the avatar's images from {VIEWS} views.")
 
-    def psnr_between(self) -> float:
-        """PSNR beside the avatar's images from directions half-way between those of the fit, decibels."""
-        images, views = neural_images(self.avatar, self.effort.size, turn=0.5)
-        return psnr(self.splats.to(self.avatar.model.device), views, images)
-
     def files(self, name: str, motions: list[Motion], pose: PosedBody) -> dict[str, bytes]:
         """The splats with skin and clips as `<name>.glb`, and in one pose as `<name>.ply`, the first one last.
 
@@ -116,15 +111,12 @@ class AvatarSplats:
 
 
 @torch.no_grad()
-def neural_images(
-    avatar: AvatarMesh, size: int, turn: float = 0.0
-) -> tuple[Float[Tensor, "views size size 4"], list[View]]:
+def neural_images(avatar: AvatarMesh, size: int) -> tuple[Float[Tensor, "views size size 4"], list[View]]:
     """Images of the rest pose from all around, and their cameras in the canonical space.
 
     Args:
         avatar: The avatar.
         size: Height and width of the images, pixels.
-        turn: Share of the way to the next direction by which the cameras are turned.
 
     Returns:
         Colour on white and opacity, on the model's device.
@@ -137,7 +129,7 @@ def neural_images(
     placed = vertices @ canonical_to_world[:3, :3].T + canonical_to_world[:3, 3]
     middle = (placed.amin(dim=0) + placed.amax(dim=0)) / 2
     radius = float((placed - middle).norm(dim=1).max()) * _MARGIN
-    cameras = orbit(middle.cpu(), radius / math.sin(_FIELD_OF_VIEW / 2), turn)
+    cameras = orbit(middle.cpu(), radius / math.sin(_FIELD_OF_VIEW / 2))
     focal = size / 2 / math.tan(_FIELD_OF_VIEW / 2)
     images, views = [], []
     with shown_progress("Rendering the avatar") as progress:
@@ -161,15 +153,14 @@ def _neural_image(
     return torch.cat([outputs["rgb"], outputs["accumulation"]], dim=-1).clone()
 
 
-def orbit(middle: Float[Tensor, "3"], distance: float, turn: float = 0.0) -> Float[Tensor, "views 4 4"]:
+def orbit(middle: Float[Tensor, "3"], distance: float) -> Float[Tensor, "views 4 4"]:
     """Cameras all around a place that look at it from different heights: nerfstudio's camera-to-world matrices.
 
     Args:
         middle: The place, z up, metres.
         distance: To the cameras, metres.
-        turn: Share of the way from one to the next by which all are turned.
     """
-    azimuths = 2 * math.pi * (torch.arange(VIEWS) + turn) / VIEWS
+    azimuths = 2 * math.pi * torch.arange(VIEWS) / VIEWS
     elevations = torch.deg2rad(torch.tensor(_ELEVATIONS)).repeat(VIEWS // len(_ELEVATIONS))
     level = elevations.cos()
     backwards = torch.stack([level * azimuths.cos(), level * azimuths.sin(), elevations.sin()], dim=1)
