@@ -252,15 +252,15 @@ def surface_coordinates(
     some = torch.linspace(0, len(poses) - 1, min(len(poses), 6)).round().long()
     rest, joints = body.rest(poses.betas)
     stride = max(len(rest) // 500, 1)
-    weights, vertices = body.skinning_weights[::stride], rest[::stride]
-    given, transl = rotation_matrices(poses.axis_angles[some]), poses.transl[some]
-
-    def surface(correction: Tensor) -> Tensor:
-        turns = rotation_matrices(correction.view(-1, 3)[:-1]) @ given
-        transforms = skinning_transforms(turns, transl + correction[-3:], joints, body.ancestors)
-        return skinned(vertices, weights, transforms)
-
-    unmoved = torch.zeros(3 * body.num_joints + 3)
-    motion = torch.func.jacfwd(surface)(unmoved).reshape(-1, len(unmoved))
+    weights, vertices = body.skinning_weights[::stride].double(), rest[::stride].double()
+    given, transl = rotation_matrices(poses.axis_angles[some].double()), poses.transl[some].double()
+    # By differences, which are exact to seven digits: PyTorch's forward mode takes half a second to import.
+    reach, coordinates = 1e-4, 3 * body.num_joints + 3
+    moves = reach * torch.cat([torch.eye(coordinates), -torch.eye(coordinates)]).double()
+    turns = rotation_matrices(moves.view(len(moves), 1, -1, 3)[:, :, :-1]) @ given
+    shifted = transl + moves[:, None, -3:]
+    transforms = skinning_transforms(turns.flatten(0, 1), shifted.flatten(0, 1), joints.double(), body.ancestors)
+    ahead, behind = skinned(vertices, weights, transforms).view(2, coordinates, -1)
+    motion = ((ahead - behind) / (2 * reach)).T.to(rest)
     effect, axes = torch.linalg.eigh(motion.T @ motion * (3 / len(motion)))
     return axes / (effect.clamp_min(0) + least**2).sqrt()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from instantavatar_ns.utils.memory import join
@@ -69,7 +69,7 @@ def person_pixels(
         dilation: How far around the person pixels count as on it; of the image's larger side.
         in_host_memory: See `join`.
     """
-    grown = (_grow(_inside(mask), round(dilation * max(mask.shape))) for mask in masks)
+    grown = (_grow(mask > 0.5, round(dilation * max(mask.shape))) for mask in masks)
     return PixelLists.of_frames([_listed(mask, in_host_memory) for mask in grown], device, in_host_memory)
 
 
@@ -99,8 +99,8 @@ def pixel_classes(
     """
     interiors, edges = [], []
     for mask in masks:
-        inside, reach = _inside(mask), max(1, round(_EDGE_WIDTH * max(mask.shape)))
-        grown, shrunken = _grow(inside, reach), -_grow(-inside, reach)
+        inside, reach = mask > 0.5, max(1, round(_EDGE_WIDTH * max(mask.shape)))
+        grown, shrunken = _grow(inside, reach), ~_grow(~inside, reach)
         # A person thinner than the band is all edge.
         interiors.append(_listed(shrunken if shrunken.any() else inside, in_host_memory))
         edge = _listed(grown != shrunken, in_host_memory)
@@ -108,20 +108,20 @@ def pixel_classes(
     return PixelClasses(*(PixelLists.of_frames(pixels, device, in_host_memory) for pixels in (interiors, edges)))
 
 
-def _inside(mask: Float[Tensor, "height width"]) -> Float[Tensor, "1 1 height width"]:
-    return (mask > 0.5).float()[None, None]
-
-
-def _listed(mask: Num[Tensor, "1 1 height width"], in_host_memory: bool) -> Int[Tensor, "pixels"]:
+def _listed(mask: Bool[Tensor, "height width"], in_host_memory: bool) -> Int[Tensor, "pixels"]:
     """Flat indices of the pixels that are marked, 32 bits each. Waits for the device to learn how many they are."""
     pixels = mask.flatten().nonzero()[:, 0].int()
     return pixels.cpu() if in_host_memory else pixels
 
 
-def _grow(mask: Float[Tensor, "1 1 height width"], reach: int) -> Float[Tensor, "1 1 height width"]:
-    """Largest value of the square around each pixel, along one axis after the other."""
-    mask = F.max_pool2d(mask, (2 * reach + 1, 1), stride=1, padding=(reach, 0))
-    return F.max_pool2d(mask, (1, 2 * reach + 1), stride=1, padding=(0, reach))
+def _grow(mask: Bool[Tensor, "height width"], reach: int) -> Bool[Tensor, "height width"]:
+    """Mark the pixels in whose square, cut at the image's border, one is marked; along one axis after the other."""
+    for axis, size in enumerate(mask.shape):
+        place = torch.arange(size, device=mask.device)
+        counts = F.pad(mask.cumsum(axis, dtype=torch.int32), (0, 0, 1, 0) if axis == 0 else (1, 0))
+        last, before = (place + reach + 1).clamp(max=size), (place - reach).clamp(min=0)
+        mask = counts.index_select(axis, last) > counts.index_select(axis, before)
+    return mask
 
 
 def patches(centers: Int[Tensor, "patches"], size: int, height: int, width: int) -> Int[Tensor, "patches*size*size"]:
