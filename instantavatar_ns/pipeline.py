@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -25,7 +26,7 @@ from instantavatar_ns.training.coverage import observe_coverage, telling_seen_fr
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.unseen_views import take_unseen_views
-from instantavatar_ns.training.warm_up import compile_kernels
+from instantavatar_ns.training.warm_up import compiling_kernels
 from instantavatar_ns.utils.options import Advanced
 
 
@@ -80,7 +81,7 @@ class AvatarPipeline(VanillaPipeline):
     # Training
 
     def prepare_training(self, *, resumed: bool) -> None:
-        """Check the data, align the poses and compile kernels; called once, right before the first step.
+        """Check the data, align the poses while kernels are compiled; called once, right before the first step.
 
         Args:
             resumed: A checkpoint was loaded: its corrections are there already.
@@ -93,14 +94,14 @@ class AvatarPipeline(VanillaPipeline):
         way_on = "To train all the same, give --pipeline.check-data warn"
         folder, dataset = self._data.data_folder, self._data.train_dataset
         check_frames(folder, masks, frames.cameras, dataset, self.config.check_data, way_on)
-        if not resumed:
-            align_poses(model, masks, frames.cameras)
-        observe_coverage(model, frames.cameras)
-        take_unseen_views(model)
-        if model.renderer.supports_cuda_graphs:
-            compile_kernels(model)
-            if self._steps_are_alike:
-                self._captured_step = TrainingStep(model)
+        wants_kernels = model.renderer.supports_cuda_graphs
+        with compiling_kernels(model) if wants_kernels else nullcontext():
+            if not resumed:
+                align_poses(model, masks, frames.cameras)
+            observe_coverage(model, frames.cameras)
+            take_unseen_views(model)
+        if wants_kernels and self._steps_are_alike:
+            self._captured_step = TrainingStep(model)
         if self.world_size > 1:
             share_state(model)
             self._model = cast(Model, averaging_gradients(model))

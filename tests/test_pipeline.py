@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,10 +34,19 @@ def test_one_option_says_whether_steps_and_images_may_be_captured(
     monkeypatch.setattr(model.field, "has_kernels", True)
     assert model.renderer.supports_cuda_graphs == allowed
     prepared = []
-    for name in ("check_frames", "align_poses", "compile_kernels"):
+    for name in ("check_frames", "align_poses"):
         monkeypatch.setattr(pipeline_module, name, lambda *_, name=name: prepared.append(name))
+
+    @contextmanager
+    def compiling_kernels(model: object) -> Iterator[None]:
+        prepared.append("kernels")
+        yield
+        prepared.append("compiled")
+
+    monkeypatch.setattr(pipeline_module, "compiling_kernels", compiling_kernels)
     pipeline.prepare_training(resumed=False)
-    assert prepared == ["check_frames", "align_poses", *["compile_kernels"] * allowed]
+    expected = ["check_frames", *["kernels"] * allowed, "align_poses", *["compiled"] * allowed]
+    assert prepared == expected  # kernels are compiled while poses are aligned
     assert (pipeline._captured_step is not None) == allowed
 
 

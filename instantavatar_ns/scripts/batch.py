@@ -24,11 +24,6 @@ from instantavatar_ns.batch.workers import WorkerPlan, plan_workers
 from instantavatar_ns.utils.errors import InputError
 
 
-def entrypoint(arguments: list[str]) -> None:
-    """Run `instant-avatar batch` without the other commands, whose imports take seconds."""
-    tyro.cli(Batch, args=arguments, prog="instant-avatar batch").main()
-
-
 @dataclass
 class Batch:
     """Train, evaluate and export an avatar of each of many people, on Ray; with a motion, film each of them too.

@@ -3,55 +3,55 @@
 from __future__ import annotations
 
 import sys
+from functools import reduce
+from importlib import import_module
+from operator import or_
 from typing import Annotated, Any
 
 import tyro
 
+COMMANDS = {
+    "demo-data": "demo_data.DemoData",
+    "demo": "demo.Demo",
+    "process": "process.Process",
+    "train": "train.Train",
+    "check": "check.Check",
+    "import": "import_results.ImportResults",
+    "batch": "batch.Batch",
+    "evaluate": "evaluate.Evaluate",
+    "refined-poses": "refined_poses.RefinedPoses",
+    "published-table": "published_table.PublishedTable",
+    "animate": "animate.Animate",
+    "unseen-views": "unseen_views.UnseenViews",
+    "export": "export.Export",
+}
+"""Module and class of each command, in the order of the help."""
+
+
+def command(name: str) -> Any:
+    """Return the dataclass of a command; imported here, since no command shall wait for what the others need.
+
+    Args:
+        name: As users write it.
+    """
+    module, _, class_name = COMMANDS[name].partition(".")
+    return getattr(import_module(f"instantavatar_ns.scripts.{module}"), class_name)
+
 
 def commands() -> Any:
-    """Union of all commands; imported here, since a training shall not wait for what the other commands need."""
-    from instantavatar_ns.scripts.animate import Animate
-    from instantavatar_ns.scripts.batch import Batch
-    from instantavatar_ns.scripts.check import Check
-    from instantavatar_ns.scripts.demo import Demo
-    from instantavatar_ns.scripts.demo_data import DemoData
-    from instantavatar_ns.scripts.evaluate import Evaluate
-    from instantavatar_ns.scripts.export import Export
-    from instantavatar_ns.scripts.import_results import ImportResults
-    from instantavatar_ns.scripts.process import Process
-    from instantavatar_ns.scripts.published_table import PublishedTable
-    from instantavatar_ns.scripts.refined_poses import RefinedPoses
-    from instantavatar_ns.scripts.train import Train
-    from instantavatar_ns.scripts.unseen_views import UnseenViews
-
-    return (
-        Annotated[DemoData, tyro.conf.subcommand("demo-data")]
-        | Annotated[Demo, tyro.conf.subcommand("demo")]
-        | Annotated[Process, tyro.conf.subcommand("process")]
-        | Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Check, tyro.conf.subcommand("check")]
-        | Annotated[ImportResults, tyro.conf.subcommand("import")]
-        | Annotated[Batch, tyro.conf.subcommand("batch")]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[RefinedPoses, tyro.conf.subcommand("refined-poses")]
-        | Annotated[PublishedTable, tyro.conf.subcommand("published-table")]
-        | Annotated[Animate, tyro.conf.subcommand("animate")]
-        | Annotated[UnseenViews, tyro.conf.subcommand("unseen-views")]
-        | Annotated[Export, tyro.conf.subcommand("export")]
-    )
+    """Union of all commands, for the help that lists them."""
+    return reduce(or_, (Annotated[command(name), tyro.conf.subcommand(name)] for name in COMMANDS))
 
 
 def entrypoint() -> None:
     """Run `instant-avatar`."""
     tyro.extras.set_accent_color("bright_yellow")
-    if sys.argv[1:2] == ["train"]:
+    name, arguments = "".join(sys.argv[1:2]), sys.argv[2:]
+    if name == "train":
         from instantavatar_ns.scripts import train
 
-        train.entrypoint(sys.argv[2:])
-        return
-    if sys.argv[1:2] == ["batch"]:
-        from instantavatar_ns.scripts import batch
-
-        batch.entrypoint(sys.argv[2:])
-        return
-    tyro.cli(commands()).main()
+        train.entrypoint(arguments)
+    elif name in COMMANDS:
+        tyro.cli(command(name), args=arguments, prog=f"instant-avatar {name}").main()
+    else:
+        tyro.cli(commands()).main()

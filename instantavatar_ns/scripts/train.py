@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import tyro
 
-from instantavatar_ns.utils.later_imports import imported_later, without_compiler
+from instantavatar_ns.utils.later_imports import imported_later, without_compiler, without_symbolic_shapes
 
 with imported_later():
     from nerfstudio.configs.config_utils import convert_markup_to_ansi
@@ -111,7 +111,8 @@ def entrypoint(arguments: Sequence[str]) -> None:
         main(config)
         run = config.get_base_dir()
     else:
-        run = train(config)
+        with without_symbolic_shapes():
+            run = train(config)
     CONSOLE.print(f"The run is in {run}", soft_wrap=True, highlight=False)
     for what, command in next_commands(f"{run / 'config.yml'}").items():
         CONSOLE.print(f"  {what:<9} {command}", soft_wrap=True, highlight=False)

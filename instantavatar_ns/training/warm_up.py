@@ -8,8 +8,9 @@ its time, so threads shorten it to that of the slowest group. Triton keeps what 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -24,19 +25,22 @@ from instantavatar_ns.optimizers import RowAdamConfig
 _FEW = 16  # kernels know whether a number is a multiple of 16, and the real ones are
 
 
-def compile_kernels(model: InstantAvatarModel) -> None:
-    """Launch each kernel of training once, on a few made-up numbers; nothing of the model changes.
+@contextmanager
+def compiling_kernels(model: InstantAvatarModel) -> Iterator[None]:
+    """Launch each kernel of training once, on a few made-up numbers, while the context does something else.
+
+    Nothing of the model changes. The context ends when all kernels are compiled.
 
     Args:
         model: On its GPU, with `renderer` "triton" and the field's kernels.
     """
     groups = (_color, _density, _pose, _search, _rays, _image, _canonical_grid, _union_grid, _pose_table)
-    with (
-        CONSOLE.status("Preparing the GPU's kernels; the first time on a machine this takes some seconds"),
-        ThreadPoolExecutor(len(groups)) as pool,
-    ):
-        for prepared in [pool.submit(_on_device, group, model) for group in groups]:
-            prepared.result()
+    with ThreadPoolExecutor(len(groups)) as pool:
+        prepared = [pool.submit(_on_device, group, model) for group in groups]
+        yield
+        with CONSOLE.status("Preparing the GPU's kernels; the first time on a machine this takes some seconds"):
+            for group in prepared:
+                group.result()
 
 
 def _on_device(group: Callable[[InstantAvatarModel], None], model: InstantAvatarModel) -> None:

@@ -26,6 +26,11 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import torch
+
+from instantavatar_ns.utils.replaced import replaced
+
 # What the help does not use; and of it, what a training without a viewer does not use either.
 MODULES = (
     "h5py",  # one data format
@@ -215,6 +220,13 @@ class _NoCompiler(ModuleType):
         if sys.modules.get(_COMPILER) is self:
             del sys.modules[_COMPILER]
         return getattr(import_module(_COMPILER), name)
+
+
+@contextmanager
+def without_symbolic_shapes() -> Iterator[None]:
+    """Have numpy broadcast shapes: PyTorch imports sympy for it, half a second, when nerfstudio makes its cameras."""
+    with replaced(torch, "broadcast_shapes", lambda *shapes: torch.Size(np.broadcast_shapes(*shapes))):
+        yield
 
 
 def without_compiler() -> None:

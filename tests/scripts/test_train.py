@@ -22,12 +22,15 @@ NEVER = (
     "nerfstudio.viewer.viewer",
     "tensorboard",
     "torch._dynamo.convert_frame",  # PyTorch's compiler
+    "sympy",
+    "torch._decomp.decompositions_for_jvp",  # its forward mode
     "torch._inductor",
     "torchmetrics",
     "torchvision",
+    "trimesh",
     "viser",
 )
-NOT_FOR_HELP = (*NEVER, "h5py", "scipy.interpolate", "trimesh")
+NOT_FOR_HELP = (*NEVER, "h5py", "scipy.interpolate")
 STEPS = 6
 
 # Runs commands as a user would, each with its own arguments, in one process; then tells what was imported.
