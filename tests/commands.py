@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -35,6 +36,23 @@ TINY_TRAINING = [
     *["--pipeline.model.occupancy-warmup", "4"],
     *["--pipeline.model.pose-start", "2"],
 ]
+
+
+# Runs commands as a user would, each with its own arguments, in one process; then tells what was imported.
+COMMANDS = """
+import contextlib, json, sys
+loaded = []
+for name, arguments in json.loads(sys.argv[1]):
+    sys.argv = [name, *arguments]
+    if name == "ns-train":
+        from nerfstudio.scripts.train import entrypoint
+    else:
+        from instantavatar_ns.scripts.main import entrypoint
+    with contextlib.suppress(SystemExit):
+        entrypoint()
+    loaded.append([module for module in sys.modules])
+print("\\n" + json.dumps(loaded))
+"""
 
 
 def training_arguments(data: Path, output: Path, steps: int, *more: str) -> list[str]:
@@ -95,3 +113,14 @@ def run_command(name: str, *arguments: object, folder: Path) -> subprocess.Compl
     return subprocess.run(
         line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600, check=False
     )
+
+
+def run_here(folder: Path, *commands: tuple[str, list[str]]) -> tuple[str, list[set[str]]]:
+    """Output of commands that run one after the other in a new process, and the modules after each."""
+    line = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    done = subprocess.run(
+        line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    output, _, modules = done.stdout.rstrip().rpartition("\n")
+    return output, [set(names) for names in json.loads(modules)]

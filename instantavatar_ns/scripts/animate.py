@@ -35,7 +35,7 @@ from instantavatar_ns.scripts.camera_path import (
 )
 from instantavatar_ns.scripts.framing import body_points, cut_frames, frame_ranges
 from instantavatar_ns.scripts.partial_frames import FRAME_PATTERN, PartialFrames
-from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.scripts.run_folder import open_run, write_variant
 from instantavatar_ns.scripts.video import check_output, encode, has_alpha, is_folder
 from instantavatar_ns.utils.errors import InputError
 
@@ -90,9 +90,7 @@ class Animate:
             config.model.motion, config.model.motion_options = find_motion(self.motion).resolve(), options
 
         config_path = write_variant(self.load_config, f"animate/{self.motion.stem}", edit)
-        from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
-
-        _, pipeline, checkpoint, _ = eval_setup(config_path, test_mode="inference")
+        pipeline, checkpoint = open_run(config_path)
         path = self._camera_path(pipeline, saved_path, options)
         name = self.camera.stem if isinstance(self.camera, Path) else self.camera
         json_path = config_path.with_name(f"camera_path_{name}.json")

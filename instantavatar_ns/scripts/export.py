@@ -29,7 +29,7 @@ from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import library_names
 from instantavatar_ns.motion.motion import Motion, load_motion
-from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.scripts.run_folder import open_run, write_variant
 from instantavatar_ns.unseen.shown import CoverageField
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import write_files
@@ -120,9 +120,7 @@ class Export:
         config_path = write_variant(self.load_config, "export", lambda pipeline: None)
         name = "avatar_splats.glb" if self.format == "splat" else f"avatar.{self.format}"
         output = self.output or config_path.with_name(name)
-        from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
-
-        config, pipeline, _, _ = eval_setup(config_path, test_mode="inference")
+        pipeline, _ = open_run(config_path)
         model = cast(InstantAvatarModel, pipeline.model)
         if self.format == "vrm":
             humanoid_bones(model.poses.body.rig.joint_names)
@@ -144,7 +142,7 @@ class Export:
             for motion, edit in zip(motions, edited, strict=True):
                 if jump := describe_jump(edit, options):
                     CONSOLE.log(f"{motion.name}: players repeat clips. {jump}.")
-        name = config.experiment_name or self.load_config.resolve().parents[2].name
+        name = self.load_config.resolve().parents[2].name
         files, avatar = self._files(output, name, mesh_of, motions, pose)
         write_files(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from functools import reduce
 from importlib import import_module
 from operator import or_
 from typing import Annotated, Any
 
 import tyro
+
+from instantavatar_ns.utils.later_imports import imported_later, without_compiler
 
 COMMANDS = {
     "demo-data": "demo_data.DemoData",
@@ -26,6 +29,8 @@ COMMANDS = {
     "export": "export.Export",
 }
 """Module and class of each command, in the order of the help."""
+OF_A_RUN = ("animate", "unseen-views", "export")
+"""Commands that open a run and start no other command of nerfstudio's: no other methods, no viewer."""
 
 
 def command(name: str) -> Any:
@@ -35,7 +40,8 @@ def command(name: str) -> Any:
         name: As users write it.
     """
     module, _, class_name = COMMANDS[name].partition(".")
-    return getattr(import_module(f"instantavatar_ns.scripts.{module}"), class_name)
+    with imported_later() if name in OF_A_RUN else nullcontext():
+        return getattr(import_module(f"instantavatar_ns.scripts.{module}"), class_name)
 
 
 def commands() -> Any:
@@ -52,6 +58,8 @@ def entrypoint() -> None:
 
         train.entrypoint(arguments)
     elif name in COMMANDS:
+        if name in OF_A_RUN:
+            without_compiler()
         tyro.cli(command(name), args=arguments, prog=f"instant-avatar {name}").main()
     else:
         tyro.cli(commands()).main()

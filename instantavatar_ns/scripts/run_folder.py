@@ -1,4 +1,4 @@
-"""Variants of a finished run's configuration.
+"""A finished run's avatar, and variants of the run's configuration.
 
 nerfstudio's commands take a run's `config.yml` and no option that changes the model or the data, but any file will do
 as long as the folder of the checkpoints follows from it. So what a command should see otherwise (another motion, other
@@ -10,20 +10,45 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import yaml
 from nerfstudio.engine.trainer import TrainerConfig
 
 from instantavatar_ns.motion.free_motions import find_motion
-from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.pipeline import AvatarPipeline, AvatarPipelineConfig
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
+from instantavatar_ns.utils.later_imports import imported_later
 
 
 def pipeline_of(config: TrainerConfig) -> AvatarPipelineConfig:
     """The pipeline's part of a configuration that `load_run_config` returned."""
     assert isinstance(config.pipeline, AvatarPipelineConfig)
     return config.pipeline
+
+
+def open_run(run_config: Path) -> tuple[AvatarPipeline, Path]:
+    """Load a run's avatar as nerfstudio's `eval_setup` does, but without the import of all methods there are.
+
+    Args:
+        run_config: The run's `config.yml`, or a variant of it.
+
+    Returns:
+        The pipeline, for inference, and the checkpoint that was loaded.
+
+    Raises:
+        InputError: It is no run of this package.
+    """
+    with imported_later():
+        from nerfstudio.utils.eval_utils import eval_load_checkpoint
+    config = load_run_config(run_config)
+    config.load_dir = config.get_checkpoint_dir()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pipeline = config.pipeline.setup(device=device, test_mode="inference")
+    assert isinstance(pipeline, AvatarPipeline)
+    pipeline.eval()
+    return pipeline, eval_load_checkpoint(config, pipeline)[0]
 
 
 def write_variant(run_config: Path, name: str, edit: Callable[[AvatarPipelineConfig], None]) -> Path:

@@ -9,7 +9,7 @@ from typing import cast
 from nerfstudio.utils.rich_utils import CONSOLE
 
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.scripts.run_folder import write_variant
+from instantavatar_ns.scripts.run_folder import open_run, write_variant
 from instantavatar_ns.training.unseen_views import write_unseen_views
 from instantavatar_ns.utils.errors import InputError
 
@@ -47,9 +47,7 @@ class UnseenViews:
         if self.output.exists():
             raise InputError(self.output, "expected no such folder yet", "Give another --output, or move it away")
         config_path = write_variant(self.load_config, "unseen-views", lambda pipeline: None)
-        from nerfstudio.utils.eval_utils import eval_setup  # takes seconds: it lists all methods there are
-
-        model = cast(InstantAvatarModel, eval_setup(config_path, test_mode="inference")[1].model)
+        model = cast(InstantAvatarModel, open_run(config_path)[0].model)
         count = write_unseen_views(model, self.output, self.views, self.size)
         CONSOLE.print(
             f"{count} views in {self.output}/views. Fill the white pixels of {self.output}/masks, save the pictures as "

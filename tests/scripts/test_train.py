@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.commands import TINY_TRAINING, environment, run_folder, training_arguments
+from tests.commands import TINY_TRAINING, run_folder, run_here, training_arguments
 
 # Not for help; nor for a training without a viewer.
 NEVER = (
@@ -32,33 +29,6 @@ NEVER = (
 )
 NOT_FOR_HELP = (*NEVER, "h5py", "scipy.interpolate")
 STEPS = 6
-
-# Runs commands as a user would, each with its own arguments, in one process; then tells what was imported.
-COMMANDS = """
-import contextlib, json, sys
-loaded = []
-for name, arguments in json.loads(sys.argv[1]):
-    sys.argv = [name, *arguments]
-    if name == "ns-train":
-        from nerfstudio.scripts.train import entrypoint
-    else:
-        from instantavatar_ns.scripts.main import entrypoint
-    with contextlib.suppress(SystemExit):
-        entrypoint()
-    loaded.append([module for module in sys.modules])
-print("\\n" + json.dumps(loaded))
-"""
-
-
-def run_here(folder: Path, *commands: tuple[str, list[str]]) -> tuple[str, list[set[str]]]:
-    """Output of commands that run one after the other in a new process, and the modules after each."""
-    line = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
-    done = subprocess.run(
-        line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    output, _, modules = done.stdout.rstrip().rpartition("\n")
-    return output, [set(names) for names in json.loads(modules)]
 
 
 def arguments(data: Path, output: Path) -> list[str]:
