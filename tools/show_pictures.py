@@ -46,6 +46,7 @@ from instantavatar_ns.scripts.camera_path import camera_path_json, turning_path
 from instantavatar_ns.scripts.framing import body_points
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.linalg import rigid_inverse
 
 _QUALITIES = range(90, 20, -5)  # of WebP, the best first
 _JPEG_QUALITY = 92
@@ -60,7 +61,7 @@ class Still(NamedTuple):
     position: float
     """In the motion, 0 its first frame and 1 its last."""
     angle: float
-    """Of the camera, counterclockwise from the first training camera, degrees."""
+    """From the person's front to the camera, counterclockwise seen from above, degrees."""
 
     @property
     def name(self) -> str:
@@ -118,7 +119,7 @@ class ShowPictures:
         if (jump := loop_jump(dance)) > _LARGEST_JUMP:
             message = f"expected the last frame to lead to the first, found {jump:.1f} times the change between frames"
             raise InputError("dance", message, "Give more --fps, so that frames differ less")
-        webp, quality = smallest_loss(dance, 1000 / self.fps, self.megabytes)
+        webp, quality = encode_loop(dance, 1000 / self.fps, self.megabytes)
 
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "dance.webp").write_bytes(webp)
@@ -162,6 +163,16 @@ class Avatar:
         self._pipeline: Pipeline = eval_setup(config, test_mode="inference")[1]
         self._model = cast(InstantAvatarModel, self._pipeline.model)
         self._size = size
+        assert self._pipeline.datamanager.train_dataset is not None
+        self._camera = self._pipeline.datamanager.train_dataset.cameras[0:1]
+        self._front = self._angle_to_front()
+
+    def _angle_to_front(self) -> float:
+        """Angle by which the first training camera has to go round the person to be in front, radians."""
+        world_to_root = self._posed("dance", MotionOptions())[0].world_to_root.cpu()
+        front, position = world_to_root[2, :3], rigid_inverse(world_to_root)[:3, 3]
+        way = self._camera.camera_to_worlds[0, :, 3] - position
+        return math.atan2(front[1], front[0]) - math.atan2(way[1], way[0])
 
     def film(self, fps: float, swing: float) -> UInt8[ndarray, "frames size size 4"]:
         """Render the dance, from a camera that swings once to either side.
@@ -192,12 +203,16 @@ class Avatar:
 
     @torch.no_grad()
     def _render(self, poses: PosedBody, angles: Float[ndarray, "frames"]) -> UInt8[ndarray, "frames size size 4"]:
-        """Images of poses, one a frame: the person's own colours, and opacity."""
-        assert self._pipeline.datamanager.train_dataset is not None
-        camera = self._pipeline.datamanager.train_dataset.cameras[0:1]
+        """Images of poses, one a frame: the person's own colours, and opacity.
+
+        Args:
+            poses: Rows.
+            angles: From the person's front to the camera, radians.
+        """
         points = body_points(self._model, poses)
-        matrices = turning_path(camera, points, 1.0, torch.from_numpy(angles).float())
-        path = get_path_from_json(camera_path_json(camera, matrices, 1.0, self._size, self._size))
+        turns = torch.from_numpy(self._front + angles).float()
+        matrices = turning_path(self._camera, points, 1.0, turns)
+        path = get_path_from_json(camera_path_json(self._camera, matrices, 1.0, self._size, self._size))
         # Time plays these poses.
         self._model.poses.motion_poses = poses
         self._model.poses.forget()
@@ -242,7 +257,7 @@ def loop_jump(film: UInt8[ndarray, "frames height width 3"]) -> float:
     return last / largest if largest else 0.0
 
 
-def smallest_loss(
+def encode_loop(
     film: UInt8[ndarray, "frames height width 3"], milliseconds: float, megabytes: float
 ) -> tuple[bytes, int]:
     """Encode a film as WebP that repeats for ever, in the best quality at which it is small enough.
