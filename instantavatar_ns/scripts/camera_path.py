@@ -33,7 +33,15 @@ def static_path(
 
 
 def orbit_path(camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float) -> Float[Tensor, "frames 4 4"]:
-    """A camera that goes once round the person, always as far away; see `static_path`.
+    """A camera that goes once round the person; see `turning_path`."""
+    angles = torch.arange(len(points)) * (2 * math.pi / len(points))
+    return turning_path(camera, points, aspect, angles)
+
+
+def turning_path(
+    camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float, angles: Float[Tensor, "frames"]
+) -> Float[Tensor, "frames 4 4"]:
+    """A camera that goes round the person, always as far away; see `static_path`.
 
     It turns about the vertical line through the middle of all points: of the person's place, or way.
 
@@ -41,14 +49,13 @@ def orbit_path(camera: Cameras, points: Float[Tensor, "frames points 3"], aspect
         camera: In nerfstudio's world.
         points: All over the person in every frame, metres.
         aspect: Width of the picture by its height.
+        angles: From where the camera is given, counterclockwise seen from above, radians.
 
     Returns:
         OpenGL camera-to-world matrices.
     """
-    num_frames = len(points)
-    angles = torch.arange(num_frames) * (2 * math.pi / num_frames)
     axis = points.mean(dim=(0, 1)) * torch.tensor([1.0, 1.0, 0.0])
-    turns = torch.eye(4).repeat(num_frames, 1, 1)
+    turns = torch.eye(4).repeat(len(points), 1, 1)
     turns[:, 0, 0] = turns[:, 1, 1] = angles.cos()
     turns[:, 1, 0], turns[:, 0, 1] = angles.sin(), -angles.sin()
     turns[:, :3, 3] = axis - turns[:, :3, :3] @ axis
