@@ -5,7 +5,8 @@
 
 Parts may run on different machines, one after the other, with the same `--files`; each adds its keys to the JSON:
 
-- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included.
+- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included. `splat_psnr` is that of
+  `splat_count` splats beside the neural images of the 24 views that they are fitted to.
 - `novel`: `glb_novel_psnr` and others of `benchmarks/export.py`, which needs a data set with a `novel/` folder.
 - `check`: what validators say of the files: Khronos' for glTF, the rules of `usdchecker`, TypeScript about the types of
   VRM, and whether three-vrm plays the motions. It needs node, npm's registry, Chromium and usd-core; what is not there
@@ -34,6 +35,8 @@ import tyro
 from benchmarks import record
 from benchmarks.blender import VARIABLE, import_in_blender, interpreter
 from benchmarks.instant import INSTANT
+from instantavatar_ns.export.glb_container import read_glb
+from instantavatar_ns.export.splats.avatar_splats import FIT
 from instantavatar_ns.scripts.export import Export
 
 Part = Literal["export", "novel", "check", "blender"]
@@ -104,6 +107,8 @@ class Everywhere:
             figures[f"{name}_s"] = monotonic() - start
             figures[f"{name}_mb"] = sum(file.stat().st_size for file in output.parent.iterdir()) / 1e6
             record.progress(f"{name}: {figures[f'{name}_mb']:.2f} MB in {figures[f'{name}_s']:.1f} s")
+        if "splat_mb" in figures:
+            figures |= splat_fit(self.files / "splat" / "avatar.glb")
         return figures
 
     def novel(self) -> dict[str, Any]:
@@ -148,6 +153,14 @@ def available() -> dict[str, tuple[str, ...]]:
         return not option.startswith("--") or option[2:].partition(".")[0].replace("-", "_") in fields
 
     return {name: options for name, options in FORMATS.items() if options[1] in formats and all(map(is_known, options))}
+
+
+def splat_fit(glb: Path) -> dict[str, float]:
+    """What the export notes in the splats' GLB: their number, and their PSNR beside the avatar's images, decibels."""
+    document, _ = read_glb(glb.read_bytes())
+    (primitive,) = document["meshes"][0]["primitives"]
+    count = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
+    return {"splat_psnr": document["asset"]["extras"][FIT]["psnr"], "splat_count": count}
 
 
 def gltf_errors(files: Path, folder: Path) -> dict[str, Any]:

@@ -24,6 +24,8 @@ from instantavatar_ns.motion.motion import Motion
 from instantavatar_ns.utils.progress import shown_progress
 
 VIEWS = 24
+FIT = "fit"
+"""Name in the GLB's `asset.extras` of how like the avatar the splats are: PSNR beside its images, decibels."""
 _ELEVATIONS = (0.0, 25.0, -15.0, 55.0)  # degrees, in turn
 _FIELD_OF_VIEW = math.radians(30)
 _MARGIN = 1.05  # around the person
@@ -94,9 +96,11 @@ class AvatarSplats:
             rest=rest,
             clips=clips,
             dataset_to_upright=self.avatar.dataset_to_upright,
+            extras={FIT: {"psnr": self.psnr, "views": VIEWS, "image_size": self.effort.size}},
         )
         return {f"{name}.ply": ply_bytes(self.posed(pose)), f"{name}.glb": glb}
 
+    @torch.no_grad()
     def posed(self, pose: PosedBody) -> Splats:
         """The splats in a pose, in the upright world, moved by all their weights.
 
