@@ -85,10 +85,18 @@ class AvatarSplats:
             motions: Clips.
             pose: The pose of the PLY.
         """
+        return {f"{name}.ply": ply_bytes(self.posed(pose)), f"{name}.glb": self.glb(motions)}
+
+    def glb(self, motions: list[Motion]) -> bytes:
+        """The splats with skin and clips, as a GLB file.
+
+        Args:
+            motions: Clips.
+        """
         skeleton = self.avatar.skeleton()
         rest, clips = self.avatar.clips(skeleton, motions)
         joints, weights = self.avatar.strongest_bones(self.splats.centers)
-        glb = splat_glb_bytes(
+        return splat_glb_bytes(
             self.splats,
             joints,
             weights,
@@ -98,7 +106,6 @@ class AvatarSplats:
             dataset_to_upright=self.avatar.dataset_to_upright,
             extras={FIT: {"psnr": self.psnr, "views": VIEWS, "image_size": self.effort.size}},
         )
-        return {f"{name}.ply": ply_bytes(self.posed(pose)), f"{name}.glb": glb}
 
     @torch.no_grad()
     def posed(self, pose: PosedBody) -> Splats:
