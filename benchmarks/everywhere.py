@@ -5,7 +5,8 @@
 
 Parts may run on different machines, one after the other, with the same `--files`; each adds its keys to the JSON:
 
-- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included.
+- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included. `splat_psnr` is that of
+  `splat_count` splats beside the neural images of the 24 views that they are fitted to.
 - `novel`: `glb_novel_psnr` and others of `benchmarks/export.py`, which needs a data set with a `novel/` folder.
 - `check`: what validators say of the files: Khronos' for glTF, the rules of `usdchecker`, TypeScript about the types of
   VRM, and whether three-vrm plays the motions. It needs node, npm's registry, Chromium and usd-core; what is not there
@@ -34,6 +35,9 @@ import tyro
 from benchmarks import record
 from benchmarks.blender import VARIABLE, import_in_blender, interpreter
 from benchmarks.instant import INSTANT
+from instantavatar_ns.export.glb_container import read_glb
+from instantavatar_ns.export.splats.avatar_splats import FIT
+from instantavatar_ns.export.splats.files import EXTENSION
 from instantavatar_ns.scripts.export import Export
 
 Part = Literal["export", "novel", "check", "blender"]
@@ -50,6 +54,7 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "usdz": ("--format", "usdz", "--motion", "dance"),
     "html": ("--format", "html", *MOTIONS),
     "splat": ("--format", "splat", "--motion", "dance"),
+    "splat_html": ("--format", "html", "--motion", "dance", "--splats", "40000"),
 }
 """Options of `instant-avatar export` by the names of the keys; those that this version has not are left out."""
 
@@ -104,6 +109,8 @@ class Everywhere:
             figures[f"{name}_s"] = monotonic() - start
             figures[f"{name}_mb"] = sum(file.stat().st_size for file in output.parent.iterdir()) / 1e6
             record.progress(f"{name}: {figures[f'{name}_mb']:.2f} MB in {figures[f'{name}_s']:.1f} s")
+        if "splat_mb" in figures:
+            figures |= splat_fit(self.files / "splat" / "avatar.glb")
         return figures
 
     def novel(self) -> dict[str, Any]:
@@ -150,8 +157,19 @@ def available() -> dict[str, tuple[str, ...]]:
     return {name: options for name, options in FORMATS.items() if options[1] in formats and all(map(is_known, options))}
 
 
+def splat_fit(glb: Path) -> dict[str, float]:
+    """What the export notes in the splats' GLB: their number, and their PSNR beside the avatar's images, decibels."""
+    document, _ = read_glb(glb.read_bytes())
+    (primitive,) = document["meshes"][0]["primitives"]
+    count = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
+    return {"splat_psnr": document["asset"]["extras"][FIT]["psnr"], "splat_count": count}
+
+
 def gltf_errors(files: Path, folder: Path) -> dict[str, Any]:
     """Errors and warnings of Khronos' validator, `<format>_gltf_errors` and `<format>_gltf_warnings`.
+
+    It does not know KHR_gaussian_splatting, and calls the names of its attributes invalid. Those are counted apart, as
+    `<format>_gltf_unknown_names`.
 
     Args:
         files: Folder of the exported files.
@@ -163,10 +181,18 @@ def gltf_errors(files: Path, folder: Path) -> dict[str, Any]:
     figures = {}
     for path in sorted(file for ending in ("glb", "vrm", "vrma") for file in files.glob(f"*/*.{ending}")):
         issues = gltf_issues(folder, path.resolve())
-        for kind in ("Errors", "Warnings"):
-            name = f"{path.parent.name}_gltf_{kind.lower()}"
-            figures[name] = figures.get(name, 0) + issues[f"num{kind}"]
+        unknown = sum(is_unknown_name(message) for message in issues["messages"])
+        counts = {"errors": issues["numErrors"] - unknown, "warnings": issues["numWarnings"]}
+        for kind, count in (counts | ({"unknown_names": unknown} if unknown else {})).items():
+            name = f"{path.parent.name}_gltf_{kind}"
+            figures[name] = figures.get(name, 0) + count
     return figures
+
+
+def is_unknown_name(message: dict[str, Any]) -> bool:
+    """Whether the validator complains of an attribute's name that the extension for splats has defined."""
+    attribute = message["pointer"].rpartition("/")[2]
+    return message["code"] == "MESH_PRIMITIVE_INVALID_ATTRIBUTE" and attribute.startswith(f"{EXTENSION}:")
 
 
 def vrm_figures(files: Path, folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from instantavatar_ns.export.humanoid import humanoid_bones
 from instantavatar_ns.export.mesh_files import png_bytes
 from instantavatar_ns.export.motions import closed, place
 from instantavatar_ns.export.normal_map import with_normal_map
-from instantavatar_ns.export.page.avatar_page import Detail, avatar_page
+from instantavatar_ns.export.page.avatar_page import Detail, avatar_page, splat_page
 from instantavatar_ns.export.photographs import Photographs
 from instantavatar_ns.export.splats.avatar_splats import AvatarSplats, Effort
 from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
@@ -36,15 +36,15 @@ from instantavatar_ns.utils.files import write_files
 
 _ANIMATED = ("glb", "html", "vrm", "usdz", "splat")
 _SHOWS_A_FRAME = ("ply", "obj", "splat")
-# Options of one format: the format, and what they are where they are not given.
-_OF_ONE_FORMAT = {
-    "material": ("glb", "unlit"),
-    "texture_format": ("glb", "png"),
-    "compression": ("glb", "none"),
-    "bone_names": ("glb", "smpl"),
-    "title": ("html", None),
-    "vrm": ("vrm", VrmMeta()),
-    "splats": ("splat", None),
+# Options of some formats: the formats, and what they are where they are not given.
+_OF_SOME_FORMATS = {
+    "material": (("glb",), "unlit"),
+    "texture_format": (("glb",), "png"),
+    "compression": (("glb",), "none"),
+    "bone_names": (("glb",), "smpl"),
+    "title": (("html",), None),
+    "vrm": (("vrm",), VrmMeta()),
+    "splats": (("splat", "html"), None),
 }
 _RANGES = {
     "voxel_size": (0.001, 0.05),
@@ -98,7 +98,8 @@ class Export:
     """Texture: "photographs" averages the training frames that see a place; "field" is the avatar's own colour;
     "coverage" is what the training views saw: red nothing, yellow one side, green many sides."""
     splats: int | None = None
-    """Number of splats; by default 40000 on a GPU, and 8000 on a CPU, whose images are smaller."""
+    """Number of splats; by default 40000 on a GPU, and 8000 on a CPU, whose images are smaller. A page shows that many
+    in the place of the mesh, which it does without this option."""
     title: str | None = None
     """Of a page: the person's name; by default that of the experiment."""
     motion_options: Annotated[MotionOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=MotionOptions)
@@ -146,7 +147,7 @@ class Export:
         files, avatar = self._files(output, name, mesh_of, motions, pose)
         write_files(output.parent, files)
         megabytes = sum(map(len, files.values())) / 1e6
-        size = "" if self.format == "splat" else f"{len(avatar.surface.faces)} triangles, "
+        size = "" if self.format == "splat" or self.splats else f"{len(avatar.surface.faces)} triangles, "
         CONSOLE.print(f"{output}: {size}{megabytes:.1f} MB", soft_wrap=True)
         if len(files) > 1:
             CONSOLE.print(f"with {', '.join(name for name in files if name != output.name)}", soft_wrap=True)
@@ -160,8 +161,7 @@ class Export:
         if self.format == "glb":
             return {output.name: self._finished(avatar.glb(motions, self.texture_size), avatar)}, avatar
         if self.format == "html":
-            detail = Detail(self.max_faces, self.texture_size)
-            content, avatar = avatar_page(self.title or name, mesh_of, motions, detail)
+            content, avatar = self._page(name, mesh_of, motions)
             return {output.name: content}, avatar
         if self.format == "vrm":
             meta = replace(self.vrm, name=self.vrm.name or name)
@@ -174,6 +174,14 @@ class Export:
             return splats.files(output.stem, motions, pose), avatar
         posed = {output.name: avatar.ply(pose)} if self.format == "ply" else None
         return posed or avatar.obj(output.stem, pose, self.texture_size), avatar
+
+    def _page(self, name: str, mesh_of: Callable[[int], AvatarMesh], motions: list[Motion]) -> tuple[bytes, AvatarMesh]:
+        title = self.title or name
+        if self.splats is None:
+            return avatar_page(title, mesh_of, motions, Detail(self.max_faces, self.texture_size))
+        avatar = mesh_of(self.max_faces)
+        splats = AvatarSplats(avatar, Effort.on(avatar.model.device, self.splats))
+        return splat_page(title, splats, motions, self.texture_size), avatar
 
     def _finished(self, glb: bytes, avatar: AvatarMesh) -> bytes:
         if self.material == "lit":
@@ -196,9 +204,9 @@ class Export:
             if value is not None and not least <= value <= most:
                 message = f"expected {least} to {most}, found {value}"
                 raise InputError(_flag(option), message, "Give a number in this range")
-        for option, (of_format, usual) in _OF_ONE_FORMAT.items():
-            if getattr(self, option) != usual and self.format != of_format:
-                message = f"expected with --format {of_format} only, found --format {self.format}"
+        for option, (formats, usual) in _OF_SOME_FORMATS.items():
+            if getattr(self, option) != usual and self.format not in formats:
+                message = f"expected with --format {' or '.join(formats)} only, found --format {self.format}"
                 raise InputError(_flag(option), message, "Leave it out, or give the other format")
         if self.compression == "meshopt":
             check_meshoptimizer()

@@ -12,9 +12,11 @@ import pytest
 from PIL import Image
 
 from instantavatar_ns.body.smpl import JOINT_NAMES, MIRROR_IMAGES
-from instantavatar_ns.export.page.avatar_page import MAX_BYTES, Detail, fit
+from instantavatar_ns.export.glb_container import read_glb
+from instantavatar_ns.export.page.avatar_page import MAX_BYTES, Detail, fit, splat_page
 from instantavatar_ns.export.page.html import HERE, page_html
 from instantavatar_ns.export.page.sliders import SLIDERS
+from instantavatar_ns.export.splats.avatar_splats import AvatarSplats, Effort
 from instantavatar_ns.motion.free_motions import library_names
 from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.utils.errors import InputError
@@ -221,6 +223,35 @@ def test_splats_are_bent_as_the_mesh_is(calm, html, browser, tmp_path):
     assert np.abs(pictures[1] - pictures[3])[mesh & splatted].mean() < 25
     arm = mesh & ~person(pictures[0])
     assert (splatted & arm).sum() > 0.75 * arm.sum() > 50
+    # Their shadows, too: whatever is darker than the floor beside it was before.
+    beside = ~(mesh | splatted)
+    assert np.abs(pictures[1] - pictures[3])[beside].mean() < 1
+    bare, shadows = pictures[1].max(), [beside & (picture.max(axis=2) < 190) for picture in (pictures[1], pictures[3])]
+    assert bare > 230 and (shadows[0] & shadows[1]).sum() > 0.7 * (shadows[0] | shadows[1]).sum() > 20
+
+
+def test_splats_take_the_place_of_the_mesh(trained_run, browser, tmp_path, monkeypatch):
+    monkeypatch.setattr(Effort, "on", lambda device, splats: Effort(splats, 32, 20))
+    output = tmp_path / "splats.html"
+    Export(trained_run / "config.yml", format="html", output=output, splats=700, motion=(Path("walk"),), **SMALL).main()
+    with Opened(browser, output, {"width": 400, "height": 600}, "reduce") as opened:
+        names = opened.page.locator("#motions label").evaluate_all("labels => labels.map((one) => one.textContent)")
+        assert names == ["Stand", "walk"]
+        top, bottom, *_ = extent(opened.picture())
+        assert 0.4 < bottom - top < 0.95
+    (glb,) = re.findall(rb'id="glb">([^<]*)<', output.read_bytes())
+    document, _ = read_glb(b64decode(glb))
+    (primitive,) = document["meshes"][0]["primitives"]
+    assert primitive["mode"] == 0 and document["accessors"][primitive["attributes"]["POSITION"]]["count"] == 700
+
+
+def test_too_many_splats_are_told(monkeypatch):
+    monkeypatch.setattr("instantavatar_ns.export.page.avatar_page.quick_look", lambda *_: b"")
+    splats = object.__new__(AvatarSplats)
+    monkeypatch.setattr(splats, "glb", lambda motions: bytes(MAX_BYTES * 3 // 4), raising=False)
+    monkeypatch.setattr(splats, "avatar", None, raising=False)
+    with pytest.raises(InputError, match=r"--splats: expected a page of at most 12 MB, found 1[234]"):
+        splat_page("Ann", splats, [], 64)
 
 
 def test_android_is_asked_for_the_room(html, browser):

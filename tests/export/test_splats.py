@@ -1,5 +1,7 @@
 """Gaussian splats: their images, their fit, poses of them, and the files."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -7,11 +9,14 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.export.glb_container import read_glb
+from instantavatar_ns.export.splats.avatar_splats import VIEWS, AvatarSplats, Effort
 from instantavatar_ns.export.splats.cloud import Splats, moved, rotation_matrices, seeds, surface_points
 from instantavatar_ns.export.splats.fitting import fit, psnr
 from instantavatar_ns.export.splats.rasterizer import BLUR, View, has_gsplat_kernels, rasterize_gsplat, rasterize_torch
 
 SIZE = 48
+HARMONIC = 0.28209479177387814  # the zeroth spherical harmonic
 
 
 def view_from(distance: float = 3.0, azimuth: float = 0.0, size: int = SIZE) -> View:
@@ -184,3 +189,68 @@ def test_moved_splats_look_as_from_the_camera_moved_back():
     expected = torch.from_numpy(shear) @ splats.axes()
     torch.testing.assert_close(sheared.axes() @ sheared.axes().mT, expected @ expected.mT, atol=1e-6, rtol=1e-3)
     torch.testing.assert_close(sheared.centers, splats.centers @ torch.from_numpy(shear).T)
+
+
+@pytest.fixture(scope="module")
+def splats(trained_run):
+    """Few splats of the trained avatar, fitted to small images."""
+    from nerfstudio.utils.eval_utils import eval_setup
+
+    from instantavatar_ns.export.avatar import AvatarMesh, model_surface
+
+    model = eval_setup(trained_run / "config.yml", test_mode="inference")[1].model
+    return AvatarSplats(AvatarMesh(model, model_surface(model, 0.02, 3000)), Effort(600, 48, 40))
+
+
+def test_psnr_is_that_of_all_views(splats):
+    """The figure that the file notes, worked out from images that are rendered anew."""
+    from instantavatar_ns.export.splats.avatar_splats import neural_images
+
+    images, views = neural_images(splats.avatar, 48)
+    errors = []
+    for image, view in zip(images, views, strict=True):
+        color, alpha = rasterize_torch(splats.splats, view)
+        errors.append(float(((color + 1 - alpha[..., None]).clamp(0, 1) - image[..., :3]).square().mean()))
+    assert len(errors) == VIEWS
+    assert splats.psnr == pytest.approx(-10 * np.log10(errors).mean(), abs=0.05)
+    assert splats.psnr > 19  # 16.7 of the seeds
+
+
+def test_both_files_show_the_same_pose(splats, walk):
+    """The skinned splats of the GLB in its rest pose are where the PLY has them, of the same color and opacity."""
+    pose = splats.avatar.model.poses.rest
+    files = splats.files("ann", [walk], pose)
+    assert list(files) == ["ann.ply", "ann.glb"]
+    document, binary = read_glb(files["ann.glb"])
+
+    def read(index: int) -> np.ndarray:
+        accessor = document["accessors"][index]
+        start = document["bufferViews"][accessor["bufferView"]].get("byteOffset", 0)
+        dtype, width = {5121: np.uint8, 5126: np.float32}[accessor["componentType"]], int(accessor["type"][-1])
+        return np.frombuffer(binary, dtype, accessor["count"] * width, start).reshape(-1, width)
+
+    (primitive,) = document["meshes"][0]["primitives"]
+    attributes = {name: index for name, index in primitive["attributes"].items() if "OPACITY" not in name}
+    arrays = {name.rpartition(":")[2]: read(index) for name, index in attributes.items()}
+    header, _, body = files["ann.ply"].partition(b"end_header\n")
+    table = np.frombuffer(body, "<f4").reshape(600, header.count(b"property float"))
+
+    # The root joint's pose in the rest pose moves them rigidly: the distances from the first one stay.
+    between = [np.linalg.norm(centers - centers[:1], axis=1) for centers in (arrays["POSITION"], table[:, :3])]
+    assert np.abs(between[0] - between[1]).max() < 0.005
+    assert 0 < table[:, 1].min() + 0.05 and 1.4 < table[:, 1].max() < 2.2  # y up, on the floor
+    np.testing.assert_allclose(table[:, 6:9], arrays["SH_DEGREE_0_COEF_0"], atol=1e-6)
+    encoded = 0.5 + HARMONIC * arrays["SH_DEGREE_0_COEF_0"]
+    assert encoded.min() > -1e-6 and encoded.max() < 1 + 1e-6
+    np.testing.assert_allclose(arrays["COLOR_0"][:, 3] / 255, 1 / (1 + np.exp(-table[:, 9])), atol=1 / 254)
+    assert (arrays["SCALE"] > 0).all()  # lengths, no logarithms
+    np.testing.assert_allclose(np.linalg.norm(arrays["ROTATION"], axis=1), 1, atol=1e-5)
+    assert document["asset"]["extras"]["fit"]["psnr"] == splats.psnr
+    assert [clip["name"] for clip in document["animations"]] == ["walk"]
+
+
+def test_a_training_frame_can_be_shown(splats):
+    """Its pose is one that training corrects."""
+    posed = splats.posed(splats.avatar.model.poses.frame(1))
+    rest = splats.posed(splats.avatar.model.poses.rest)
+    assert 0.02 < float((posed.centers - rest.centers).norm(dim=1).max()) < 2

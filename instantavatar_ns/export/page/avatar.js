@@ -21,7 +21,7 @@ class Avatar {
     gltf.scene.traverse((object) => {
       if (object.isBone) this.bones[object.name] = object;
       if (!object.isMesh) return;
-      object.castShadow = object.isSkinnedMesh === true;
+      object.castShadow = object.isSkinnedMesh === true || object.splatCount > 0;
       object.frustumCulled = false; // the bounds are those of the rest pose
       this.meshes.push(object);
     });

@@ -1,4 +1,4 @@
-"""The page of a trained avatar, at the size that can be sent: where it would be larger, with a simpler mesh."""
+"""The page of a trained avatar, as a mesh or as splats, at the size that can be sent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from instantavatar_ns.export.avatar import AvatarMesh
 from instantavatar_ns.export.page.html import page_html
+from instantavatar_ns.export.splats.avatar_splats import AvatarSplats
 from instantavatar_ns.motion.motion import Motion
 from instantavatar_ns.utils.errors import InputError
 
@@ -33,7 +34,7 @@ class Detail(NamedTuple):
 def avatar_page(
     title: str, mesh_of: Callable[[int], AvatarMesh], motions: list[Motion], detail: Detail
 ) -> tuple[bytes, AvatarMesh]:
-    """Content of the HTML file, and the mesh in it.
+    """Content of the HTML file, and the mesh in it, which is a simpler one where the file would be too large.
 
     Args:
         title: Name of the person.
@@ -57,6 +58,25 @@ def avatar_page(
             f"{detail.texture} texels: it has {used.faces} and {used.texture}."
         )
     return content, mesh_of(used.faces)
+
+
+def splat_page(title: str, splats: AvatarSplats, motions: list[Motion], texture_size: int) -> bytes:
+    """Content of an HTML file that shows splats; in the room, iPhones show the mesh.
+
+    Args:
+        title: Name of the person.
+        splats: The avatar.
+        motions: Clips of the page; the first one plays when it is opened.
+        texture_size: Height and width of the mesh's texture, texels.
+
+    Raises:
+        InputError: The file would be too large.
+    """
+    content = page_html(title, splats.glb(motions), quick_look(splats.avatar, motions, texture_size))
+    if len(content) > MAX_BYTES:
+        found = f"expected a page of at most {MAX_BYTES / 1e6:.0f} MB, found {len(content) / 1e6:.1f}"
+        raise InputError("--splats", found, "Give fewer splats, or fewer or shorter motions")
+    return content
 
 
 def fit(build: Callable[[Detail], bytes], detail: Detail, max_bytes: int = MAX_BYTES) -> tuple[bytes, Detail]:

@@ -4,9 +4,10 @@ const SPLATS = "KHR_gaussian_splatting";
 const TEXELS = 5; // of a splat: center and opacity, two halves of the covariance, color, joints and weights
 const WIDTH = 2048; // texels of a row, which holds whole splats only
 const ROW = Math.floor(WIDTH / TEXELS);
-const BINS = 1 << 16;
+const BINS = 1 << 14; // of depth: less than a tenth of a millimeter each
 
-const VERTEX = `
+// Of both passes: a splat's values, and the matrix that brings it from the pose of binding into that of the skeleton.
+const SKINNED = `
 precision highp float;
 precision highp sampler2D;
 uniform sampler2D splats, boneTexture;
@@ -14,8 +15,6 @@ uniform mat4 modelViewMatrix, projectionMatrix, worldToModel;
 uniform vec2 pixels; // size of the picture
 in vec3 position;
 in uint number;
-out vec2 offset;
-out vec4 color;
 
 vec4 part(int index) {
   int splat = int(number);
@@ -32,13 +31,22 @@ mat4 bone(float joint) {
   return matrix;
 }
 
-void main() {
-  vec4 center = part(0), first = part(1), second = part(2), joints = part(4);
-  vec4 weights = vec4(fract(joints) * 2.0);
+mat4 skin() {
+  vec4 joints = part(4), weights = vec4(fract(joints) * 2.0);
   joints = floor(joints);
-  mat4 skin = mat4(0.0);
-  for (int k = 0; k < 4; k++) skin += weights[k] * bone(joints[k]);
-  mat4 toView = modelViewMatrix * worldToModel * skin;
+  mat4 matrix = mat4(0.0);
+  for (int k = 0; k < 4; k++) matrix += weights[k] * bone(joints[k]);
+  return modelViewMatrix * worldToModel * matrix;
+}
+`;
+
+const VERTEX = `${SKINNED}
+out vec2 offset;
+out vec4 color;
+
+void main() {
+  vec4 center = part(0), first = part(1), second = part(2);
+  mat4 toView = skin();
   vec4 view = toView * vec4(center.xyz, 1.0);
   vec4 clip = projectionMatrix * view;
   offset = vec2(0.0);
@@ -72,6 +80,19 @@ void main() {
   if (alpha < 1.0 / 255.0) discard;
   pixel = vec4(color.rgb * alpha, alpha);
 }`;
+
+// A square of about the splat's size, seen from the light.
+const SHADOW_VERTEX = `${SKINNED}
+void main() {
+  vec4 center = part(0), first = part(1), second = part(2);
+  float radius = sqrt(first.x + first.w + second.y);
+  vec4 view = skin() * vec4(center.xyz, 1.0);
+  gl_Position = projectionMatrix * (view + vec4(position.xy * radius, 0.0, 0.0));
+}`;
+// Depth alone counts, but WebGL wants a color.
+const SHADOW_FRAGMENT = `
+out highp vec4 pixel;
+void main() { pixel = vec4(1.0); }`;
 
 /** Put splats in the place of the points that GLTFLoader makes of them. */
 async function replaceSplats(gltf) {
@@ -118,10 +139,19 @@ class Splats extends three.Mesh {
       blendDst: three.OneMinusSrcAlphaFactor,
     }));
     Object.assign(this, { skeleton, splatCount: count, order, frustumCulled: false });
-    this.centers = Float32Array.from({ length: 3 * count }, (_, index) => source.attributes.position.array[index]);
-    this.joints = source.attributes.skinIndex;
-    this.weights = source.attributes.skinWeight;
+    this.customDepthMaterial = new three.RawShaderMaterial({
+      glslVersion: three.GLSL3,
+      vertexShader: SHADOW_VERTEX,
+      fragmentShader: SHADOW_FRAGMENT,
+      uniforms: this.material.uniforms,
+    });
+    // Plain arrays: they are read for each picture.
+    const { position, skinIndex, skinWeight } = source.attributes;
+    this.centers = plain(position, Float32Array);
+    this.joints = plain(skinIndex, Uint16Array);
+    this.weights = plain(skinWeight, Float32Array);
     this.depths = new Float32Array(count);
+    this.keys = new Uint16Array(count);
     this.bins = new Uint32Array(BINS + 1);
     skeleton.computeBoneTexture();
   }
@@ -130,7 +160,7 @@ class Splats extends three.Mesh {
   getVertexPosition(index, target) {
     const sum = new three.Vector3(), point = new three.Vector3(), matrix = new three.Matrix4();
     for (let k = 0; k < 4; k++) {
-      const joint = this.joints.getComponent(index, k), weight = this.weights.getComponent(index, k);
+      const joint = this.joints[4 * index + k], weight = this.weights[4 * index + k];
       matrix.multiplyMatrices(this.skeleton.bones[joint].matrixWorld, this.skeleton.boneInverses[joint]);
       sum.addScaledVector(point.fromArray(this.centers, 3 * index).applyMatrix4(matrix), weight);
     }
@@ -149,20 +179,21 @@ class Splats extends three.Mesh {
 
   /** Order the splats from the farthest to the nearest, by counting. */
   sort(camera) {
-    const { centers, joints, weights, depths, bins, splatCount: count } = this;
-    const rows = this.skeleton.bones.map((_, joint) => {
-      const matrix = new three.Matrix4().fromArray(this.skeleton.boneMatrices, 16 * joint).premultiply(camera.matrixWorldInverse);
-      return [matrix.elements[2], matrix.elements[6], matrix.elements[10], matrix.elements[14]];
-    });
+    const { centers, joints, weights, depths, keys, bins, splatCount: count } = this;
+    const order = this.order.array;
+    const rows = new Float32Array(4 * this.skeleton.bones.length); // of the matrices: depths of points that a bone moves
+    const matrix = new three.Matrix4();
+    for (let joint = 0; joint < this.skeleton.bones.length; joint++) {
+      matrix.fromArray(this.skeleton.boneMatrices, 16 * joint).premultiply(camera.matrixWorldInverse);
+      for (let column = 0; column < 4; column++) rows[4 * joint + column] = matrix.elements[4 * column + 2];
+    }
     let low = Infinity, high = -Infinity;
     for (let splat = 0; splat < count; splat++) {
       const x = centers[3 * splat], y = centers[3 * splat + 1], z = centers[3 * splat + 2];
       let depth = 0;
-      for (let k = 0; k < 4; k++) {
-        const weight = weights.getComponent(splat, k);
-        if (weight === 0) continue;
-        const row = rows[joints.getComponent(splat, k)];
-        depth += weight * (row[0] * x + row[1] * y + row[2] * z + row[3]);
+      for (let place = 4 * splat; place < 4 * splat + 4; place++) {
+        const row = 4 * joints[place];
+        depth += weights[place] * (rows[row] * x + rows[row + 1] * y + rows[row + 2] * z + rows[row + 3]);
       }
       depths[splat] = depth;
       if (depth < low) low = depth;
@@ -170,11 +201,20 @@ class Splats extends three.Mesh {
     }
     const scale = (BINS - 1) / Math.max(high - low, 1e-6);
     bins.fill(0);
-    for (let splat = 0; splat < count; splat++) bins[1 + Math.floor((depths[splat] - low) * scale)]++;
+    for (let splat = 0; splat < count; splat++) {
+      keys[splat] = (depths[splat] - low) * scale;
+      bins[keys[splat] + 1]++;
+    }
     for (let bin = 1; bin <= BINS; bin++) bins[bin] += bins[bin - 1];
-    for (let splat = 0; splat < count; splat++) this.order.array[bins[Math.floor((depths[splat] - low) * scale)]++] = splat;
+    for (let splat = 0; splat < count; splat++) order[bins[keys[splat]]++] = splat;
     this.order.needsUpdate = true;
   }
+}
+
+/** An attribute's values, as numbers that they stand for, one point after the other. */
+function plain(attribute, Type) {
+  const size = attribute.itemSize;
+  return Type.from({ length: size * attribute.count }, (_, index) => attribute.getComponent(Math.floor(index / size), index % size));
 }
 
 /** The splats' values in one texture; of their colors what is seen from everywhere. */

@@ -24,6 +24,8 @@ from instantavatar_ns.motion.motion import Motion
 from instantavatar_ns.utils.progress import shown_progress
 
 VIEWS = 24
+FIT = "fit"
+"""Name in the GLB's `asset.extras` of how like the avatar the splats are: PSNR beside its images, decibels."""
 _ELEVATIONS = (0.0, 25.0, -15.0, 55.0)  # degrees, in turn
 _FIELD_OF_VIEW = math.radians(30)
 _MARGIN = 1.05  # around the person
@@ -83,10 +85,18 @@ class AvatarSplats:
             motions: Clips.
             pose: The pose of the PLY.
         """
+        return {f"{name}.ply": ply_bytes(self.posed(pose)), f"{name}.glb": self.glb(motions)}
+
+    def glb(self, motions: list[Motion]) -> bytes:
+        """The splats with skin and clips, as a GLB file.
+
+        Args:
+            motions: Clips.
+        """
         skeleton = self.avatar.skeleton()
         rest, clips = self.avatar.clips(skeleton, motions)
         joints, weights = self.avatar.strongest_bones(self.splats.centers)
-        glb = splat_glb_bytes(
+        return splat_glb_bytes(
             self.splats,
             joints,
             weights,
@@ -94,9 +104,10 @@ class AvatarSplats:
             rest=rest,
             clips=clips,
             dataset_to_upright=self.avatar.dataset_to_upright,
+            extras={FIT: {"psnr": self.psnr, "views": VIEWS, "image_size": self.effort.size}},
         )
-        return {f"{name}.ply": ply_bytes(self.posed(pose)), f"{name}.glb": glb}
 
+    @torch.no_grad()
     def posed(self, pose: PosedBody) -> Splats:
         """The splats in a pose, in the upright world, moved by all their weights.
 

@@ -6,6 +6,8 @@ Both keep a colour as the zeroth spherical harmonic. glTF has opacities and stan
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pygltflib as gl
 import torch.nn.functional as F
@@ -50,6 +52,7 @@ def splat_glb_bytes(
     rest: Clip,
     clips: list[Clip],
     dataset_to_upright: Float[ndarray, "4 4"],
+    extras: dict[str, Any],
 ) -> bytes:
     """A GLB file of skinned splats; readers without the extension show coloured points.
 
@@ -61,8 +64,10 @@ def splat_glb_bytes(
         rest: The pose, of one frame, that is shown where no clip plays.
         clips: Motions.
         dataset_to_upright: Rigid transform from the world of `rest` and `clips`.
+        extras: Facts to note at the file's `asset`, as JSON knows them.
     """
     file = GltfFile()
+    file.gltf.asset.extras = extras
     quaternions = F.normalize(splats.quaternions, dim=-1).numpy()
     values = {
         "ROTATION": quaternions[:, [1, 2, 3, 0]],
@@ -92,7 +97,8 @@ def _coefficients(splats: Splats) -> Float32[ndarray, "n 3"]:
 
 
 def _linear_colors(splats: Splats) -> UInt8[ndarray, "n 4"]:
-    """Colours of glTF's points, linear, and opaque."""
+    """Colours of glTF's points, linear, and opacities."""
     encoded = splats.colors.numpy()
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
-    return np.pad((linear * 255).round().astype(np.uint8), ((0, 0), (0, 1)), constant_values=255)
+    values = np.concatenate([linear, splats.opacity_logits.sigmoid().numpy()[:, None]], axis=1)
+    return (values * 255).round().astype(np.uint8)

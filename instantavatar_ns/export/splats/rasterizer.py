@@ -61,17 +61,16 @@ def rasterize_torch(
     """`rasterize` in PyTorch, on any device."""
     places, covariances, depths = project(splats, view)
     order = depths.detach().argsort()
-    order = order[depths.detach()[order] > _NEAR]
     determinants = covariances[:, 0] * covariances[:, 2] - covariances[:, 1].square()
     conics = torch.stack([covariances[:, 2], -covariances[:, 1], covariances[:, 0]], dim=1) / determinants[:, None]
     opacities = splats.opacity_logits.sigmoid()[:, None]
     table = torch.cat([places, conics, opacities, splats.colors], dim=1)[order]
     with torch.no_grad():
-        splat, pixel = _pairs(places[order], covariances[order], view)
-        seen = _alphas(table[splat], pixel, view.width) >= _LEAST_ALPHA
+        splat, pixel = _pairs(places[order], covariances[order], depths[order] > _NEAR, view)
+        seen = (_alphas(table[splat], pixel, view.width) >= _LEAST_ALPHA).nonzero()[:, 0]
         pixel, by_pixel = pixel[seen].sort(stable=True)  # splats are in the order of depth already
-        splat = splat[seen][by_pixel]
-    values = table[splat]
+        splat = splat[seen[by_pixel]]
+    values = table.index_select(0, splat)  # not by brackets: their gradient sorts all pairs
     alphas = _alphas(values, pixel, view.width).clamp(max=_MOST_ALPHA)
     weights = alphas * _transmittance(alphas, pixel)
     blended = values.new_zeros(view.height * view.width, 4)
@@ -147,14 +146,15 @@ def project(splats: Splats, view: View) -> tuple[Float[Tensor, "n 2"], Float[Ten
 
 
 def _pairs(
-    places: Float[Tensor, "n 2"], covariances: Float[Tensor, "n 3"], view: View
+    places: Float[Tensor, "n 2"], covariances: Float[Tensor, "n 3"], in_front: Bool[Tensor, "n"], view: View
 ) -> tuple[Int[Tensor, "pairs"], Int[Tensor, "pairs"]]:
-    """Splats, and the pixels of the rectangles around them, in the order of the splats."""
-    reach = _CUT * covariances[:, [0, 2]].sqrt()
-    size = torch.tensor([view.width, view.height], device=places.device)
+    """Splats in front, and the pixels of the rectangles around them, in the order of the splats."""
+    reach = _CUT * covariances[:, ::2].sqrt()
     first = (places - reach - 0.5).ceil().long().clamp(min=0)
-    extent = ((places + reach - 0.5).floor().long().minimum(size - 1) - first + 1).clamp(min=0)
-    counts = extent.prod(dim=1)
+    columns, rows = (places + reach - 0.5).floor().long().unbind(dim=1)
+    last = torch.stack([columns.clamp(max=view.width - 1), rows.clamp(max=view.height - 1)], dim=1)
+    extent = (last - first + 1).clamp(min=0)
+    counts = extent.prod(dim=1) * in_front
     splat = torch.arange(len(places), device=places.device).repeat_interleave(counts)
     number = torch.arange(len(splat), device=places.device) - (counts.cumsum(0) - counts)[splat]
     columns = extent[splat, 0]
