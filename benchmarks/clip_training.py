@@ -11,7 +11,9 @@ the file holds already are kept; all on white, 8-bit:
 - `heldout_fitted_psnr`: these poses fitted to the images
 - `joints_mm_before`, `joints_mm_after`: of the training frames, before and after training's own correction: mean
   distance of the 24 joints from the true ones after a rigid transform of each frame and one scale for all; the
-  correction moves joints in the body, too: `joints_mm_after_unmoved` is without that
+  correction moves joints in the body, too: `joints_mm_after_unmoved` is without that; `joints_mm_before_placed`,
+  `joints_mm_after_placed`: each joint moved by a constant in its bone's frame, so that bodies with joints at other
+  places compare (`joints_placed_mm` of `benchmarks/data_in_fit.py`)
 - `rotations_deg_before`, `rotations_deg_after`: mean error of the joints' rotations less a constant of each
 - `train_seconds`: from the first step to the last checkpoint
 - `own_poses`: the same figures of the training with the recording's own `poses.npz`, camera and body, and the clip's
@@ -41,7 +43,7 @@ import torch
 import tyro
 
 from benchmarks import record, training
-from benchmarks.data_in_fit import body_joints, joints_mm, read_body_poses
+from benchmarks.data_in_fit import body_joints, bone_rotations, joints_mm, joints_placed_mm, read_body_poses
 from benchmarks.in_process import mean_metrics
 from benchmarks.speed import EvalFrames, load_frames, psnr
 from instantavatar_ns.body.model import BodyModel
@@ -190,18 +192,19 @@ def pose_figures(config: Path, body: BodyModel, subject: Path, frames: list[int]
 
     true_joints = body_joints(true_body, true_poses)
 
-    def errors(of: BodyModel, poses: PoseSequence) -> tuple[float, float]:
-        turns = pose_error(joint_rotations(poses), joint_rotations(true_poses))
-        return joints_mm(body_joints(of, poses), true_joints), turns.aligned_deg
-
     figures: dict[str, float] = {}
     for when, of, poses in (
         ("before", body, given),
         ("after", with_found_joints(config, body, given), refined),
         ("after_unmoved", body, refined),
     ):
-        figures[f"joints_mm_{when}"], figures[f"rotations_deg_{when}"] = errors(of, poses)
-    del figures["rotations_deg_after_unmoved"]
+        joints = body_joints(of, poses)
+        figures[f"joints_mm_{when}"] = joints_mm(joints, true_joints)
+        if when != "after_unmoved":
+            placed_mm, _ = joints_placed_mm(joints, bone_rotations(of, poses), true_joints)
+            figures[f"joints_mm_{when}_placed"] = placed_mm
+            turns = pose_error(joint_rotations(poses), joint_rotations(true_poses))
+            figures[f"rotations_deg_{when}"] = turns.aligned_deg
     return figures
 
 

@@ -37,6 +37,11 @@ def test_joints_are_where_people_have_them(written: Path, beta: float) -> None:
         ears = archive["parts"] == archive["part_names"].tolist().index("ears")
     below = 1000 * adult * (vertices[ears].mean(axis=0) - joints[PLACES["head"]])
     np.testing.assert_allclose(below, [0, 22, 7], atol=6)
+    # Femoral heads lie before the middle of the body, a third of the pelvis's depth behind the iliac spines.
+    hip = joints[PLACES["left_hip"]]
+    near = vertices[(np.abs(vertices - hip)[:, :2] < [0.05, 0.03]).all(axis=1)]
+    front, back = (near[beside, 2].mean() for beside in (near[:, 2] > hip[2], near[:, 2] < hip[2]))
+    assert (hip[2] - back) / (front - back) == pytest.approx(0.62, abs=0.04)
 
 
 def test_the_other_joints_and_the_mesh_stay(written: Path) -> None:
