@@ -92,7 +92,8 @@ def silhouette(
     image = np.zeros((size[0] * scale, size[1] * scale), np.uint8)
     corners = (pixels.astype(np.float64) * scale - 0.5)[faces]
     a, b, c = corners.transpose(1, 0, 2)
-    front = np.cross(b - a, c - a) < 0  # rows run downwards
+    (along_x, along_y), (across_x, across_y) = (b - a).T, (c - a).T
+    front = along_x * across_y < along_y * across_x  # rows run downwards
     fixed = np.round(corners[front] * (1 << _SUBPIXEL_BITS)).astype(np.int32)
     for triangle in fixed:
         cv2.fillConvexPoly(image, triangle, (1,), lineType=cv2.LINE_8, shift=_SUBPIXEL_BITS)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from math import ceil
+from statistics import median_low
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _SIZES = (30, 100, 200)  # lines of the images on the way to a sharp one; then Max res
 _MOVING_SIZES = tuple(round(30 * 2 ** (i / 2)) for i in range(13))  # lines of quick images; then Max res
 _FORGET = 20.0  # seconds after which the time that an image took says nothing any more
+_KEPT = 5  # times of images of one size that are kept
 _MOVING = 1 / 30  # seconds that an image may take while something moves
 _TRAINING = 1.0  # seconds that one may take while training runs, which waits for it
 _REST = 0.2  # seconds without a change after which images get sharper
@@ -32,16 +34,21 @@ class Timings:
     """Seconds that images of some sizes took lately, and a guess for others."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[float, float]] = {}  # seconds and when, by pixels
+        self._known: dict[int, tuple[list[float], float]] = {}  # seconds of the last ones and when, by pixels
 
     def __bool__(self) -> bool:
         return bool(self._known)
 
     def note(self, pixels: int, seconds: float) -> None:
-        """Keep what an image took, and forget what is old."""
+        """Keep what an image took, and forget what is old.
+
+        A few are kept of each size: one slow image among fast ones, such as while the computer does something else,
+        would make all others small until it is forgotten.
+        """
         now = monotonic()
         self._known = {size: known for size, known in self._known.items() if now - known[1] < _FORGET}
-        self._known[pixels] = seconds, now
+        earlier, _ = self._known.get(pixels, ([], now))
+        self._known[pixels] = [*earlier[1 - _KEPT :], seconds], now
 
     def guess(self, pixels: int) -> float:
         """Seconds that an image of a size takes; infinity as long as nothing is known.
@@ -52,7 +59,7 @@ class Timings:
         if not self._known:
             return float("inf")
         nearest = min(self._known, key=lambda known: abs(known - pixels))
-        return self._known[nearest][0] * (max(pixels, 1) / max(nearest, 1)) ** 0.5
+        return median_low(self._known[nearest][0]) * (max(pixels, 1) / max(nearest, 1)) ** 0.5
 
 
 class RenderThread(RenderStateMachine):

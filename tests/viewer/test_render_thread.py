@@ -256,6 +256,16 @@ def test_guess_follows_what_images_took(monkeypatch) -> None:
     assert timings.guess(90_000) == pytest.approx(1.0), "what was long ago is tried again"
 
 
+def test_one_slow_image_among_fast_ones_does_not_make_the_others_small() -> None:
+    timings = Timings()
+    for seconds in (0.02, 0.02, 0.3):
+        timings.note(512 * 512, seconds)
+    assert timings.guess(512 * 512) == 0.02
+    for _ in range(3):
+        timings.note(512 * 512, 0.3)
+    assert timings.guess(512 * 512) == 0.3, "all of the last ones are slow"
+
+
 # The viewer
 
 
