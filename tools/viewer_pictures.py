@@ -128,22 +128,21 @@ class ViewerPictures:
         if renders:
             # The image that was there still has its full size; the first new ones are small. On a GPU none may be.
             self._wait_until(lambda: not self._is_full(page), seconds=20.0, interval=0.1)
-        if not self._wait_until(lambda: self._stays_full(page), self.timeout, interval=0.5):
-            raise TimeoutError(f"{name}: no image of {self.resolution} pixels in {self.timeout:.0f} s")
         if at is not None:
             page.get_by_text(at, exact=True).first.evaluate(_SCROLL_TO)
         page.mouse.move(10, _WINDOW[1] / 2)  # off the panel, whose hints would be shown
-        time.sleep(1.0)
-        path = self.output / f"viewer_{name}.png"
-        page.screenshot(path=path)
-        record.progress(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+        picture = b""
 
-    def _stays_full(self, page: Page) -> bool:
-        """Whether no change that is still under way renders the image anew."""
-        if not self._is_full(page):
-            return False
-        time.sleep(4.0)
-        return self._is_full(page)
+        def stays() -> bool:
+            nonlocal picture
+            before, picture = picture, page.screenshot()
+            return self._is_full(page) and picture == before
+
+        if not self._wait_until(stays, self.timeout, interval=4.0):
+            raise TimeoutError(f"{name}: no image of {self.resolution} pixels that stays in {self.timeout:.0f} s")
+        path = self.output / f"viewer_{name}.png"
+        path.write_bytes(picture)
+        record.progress(f"{path}: {len(picture) / 1000:.0f} kB")
 
     def _is_full(self, page: Page) -> bool:
         found = re.search(r"Resolution: (\d+)x(\d+)", page.inner_text("body"))
