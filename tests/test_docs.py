@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
@@ -22,6 +23,7 @@ else:
 
 from tests.commands import command
 from tests.dependencies import DEPENDENCIES
+from tools import site_links
 
 REPO_ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*REPO_ROOT.glob("*.md"), *REPO_ROOT.glob("docs/**/*.md")])
@@ -86,7 +88,8 @@ def test_marked_blocks_run(page: Path, tmp_path: Path, request: pytest.FixtureRe
 
 @pytest.mark.parametrize("page", PAGES, ids=_name)
 def test_relative_links_lead_somewhere(page: Path) -> None:
-    targets = [found["target"] or found["html"] for found in LINK.finditer(page.read_text(encoding="utf-8"))]
+    text = re.sub("`[^`\n]*`", "", page.read_text(encoding="utf-8"))  # links that are quoted lead nowhere
+    targets = [found["target"] or found["html"] for found in LINK.finditer(text)]
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
@@ -100,6 +103,20 @@ def test_links_of_the_readme_are_absolute_on_pypi() -> None:
     assert [found[0] for found in LINK.finditer(text)] == []
     pictures = re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text)
     assert pictures and all(picture.startswith("https://raw.githubusercontent.com/") for picture in pictures)
+
+
+def test_links_out_of_docs_lead_to_the_repository_on_the_site() -> None:
+    text = "[a](../README.md#results) ![b](../images/b.png) [c](d.md) [e](../../tools/e.py)"
+    config = {"repo_url": "https://r/"}
+
+    def on_site(source: str) -> str:
+        page = SimpleNamespace(file=SimpleNamespace(src_uri=source))
+        return site_links.on_page_markdown(text, page=page, config=config)
+
+    assert on_site("index.md").startswith("[a](https://r/blob/main/README.md#results)")
+    assert on_site("folder/index.md") == (
+        "[a](../README.md#results) ![b](../images/b.png) [c](d.md) [e](https://r/blob/main/tools/e.py)"
+    )
 
 
 def test_marked_blocks_are_found(tmp_path: Path) -> None:

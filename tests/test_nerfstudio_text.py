@@ -51,8 +51,8 @@ def test_nerfstudio_lists_them_and_says_how_to_install(
     assert set(configs) == set(entry_points("method_configs"))
     assert all(text.startswith("[External") for text in descriptions.values())
     printed: list[str] = []
-    monkeypatch.setattr(stock.CONSOLE, "print", printed.append)
-    monkeypatch.setattr(stock.Confirm, "ask", lambda *_, **__: False)
+    monkeypatch.setattr("nerfstudio.configs.external_methods.CONSOLE.print", printed.append)
+    monkeypatch.setattr("nerfstudio.configs.external_methods.Confirm.ask", lambda *_, **__: False)
     with pytest.raises(SystemExit):
         stock.ExternalMethodDummyTrainerConfig(method_name="instant-avatar", method=entry)
     assert f"pip install {entry.pip_package}" in printed[0], "what it installs is what it says"

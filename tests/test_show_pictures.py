@@ -13,22 +13,22 @@ from instantavatar_ns.utils.errors import InputError
 from tools.show_pictures import encode_loop, loop_jump, side_by_side
 
 
-def film(columns: list[int], top: int = 10, size: int = 40) -> ndarray:
-    """A blue bar, four pixels wide and down to row 30, whose left edge is at those columns, one a frame."""
+def film(columns: list[int], top: int = 10, bottom: int = 30, size: int = 40) -> ndarray:
+    """A blue bar, four pixels wide, whose left edge is at those columns, one a frame."""
     frames = np.zeros((len(columns), size, size, 4), dtype=np.uint8)
     for frame, column in zip(frames, columns, strict=True):
-        frame[top:30, column : column + 4] = (0, 0, 255, 255)
+        frame[top:bottom, column : column + 4] = (0, 0, 255, 255)
     return frames
 
 
-def test_films_keep_all_that_any_frame_shows_and_nothing_more() -> None:
-    first, second = film([5, 9]), film([20, 20], top=4)
+def test_films_keep_all_that_any_frame_shows_and_stand_on_one_floor() -> None:
+    first, second = film([5, 9]), film([20, 20], top=4, bottom=26)
     both = side_by_side([first, second])
-    # Rows 4 to 29 with a margin of a pixel; columns 5 to 12, then 20 to 23, each with its margins.
-    assert both.shape == (2, 28, 10 + 6, 3)
-    assert (both[0, 10, 1] == (0, 0, 255)).all() and (both[0, 10, 6] == 255).all()
-    assert (both[1, 10, 5] == (0, 0, 255)).all() and (both[1, 10, 1] == 255).all()
-    assert (both[:, 2, 11] == (0, 0, 255)).all() and (both[:, 2, :10] == 255).all(), "rows are common to both"
+    # The second's 22 rows and columns 5 to 12, then 20 to 23, each with its margins of a pixel.
+    assert both.shape == (2, 24, 10 + 6, 3)
+    blue = (both == (0, 0, 255)).all(axis=-1)
+    assert blue[0, 3:23, 1:5].all() and blue[1, 3:23, 5:9].all() and blue[:, 1:23, 11:15].all()
+    assert blue.sum() == 2 * (20 + 22) * 4 and (both[~blue] == 255).all()
 
 
 def test_half_opaque_pixels_are_half_white() -> None:

@@ -226,18 +226,22 @@ class Avatar:
 def side_by_side(
     films: list[UInt8[ndarray, "frames size size 4"]],
 ) -> UInt8[ndarray, "frames height width 3"]:
-    """Put films beside each other on white, each cut to the columns that it uses, all to the rows that any uses.
+    """Put films beside each other on white, each cut to what it uses, all with their lowest row on one line: the floor.
 
     Args:
         films: Colours and opacity, of equal length and size.
     """
     margin = max(1, round(_MARGIN * films[0].shape[1]))
     used = [film[..., 3].max(axis=0) > 2 for film in films]
-    rows = _span(np.any([mask.any(axis=1) for mask in used], axis=0), margin)
-    parts = [film[:, rows, _span(mask.any(axis=0), margin)] for film, mask in zip(films, used, strict=True)]
-    both = np.concatenate(parts, axis=2).astype(np.float32)
-    opacity = both[..., 3:] / 255
-    return (both[..., :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
+    parts = [
+        film[:, _span(mask.any(axis=1), margin), _span(mask.any(axis=0), margin)]
+        for film, mask in zip(films, used, strict=True)
+    ]
+    height = max(part.shape[1] for part in parts)
+    padded = [np.pad(part, ((0, 0), (height - part.shape[1], 0), (0, 0), (0, 0))) for part in parts]
+    row = np.concatenate(padded, axis=2).astype(np.float32)
+    opacity = row[..., 3:] / 255
+    return (row[..., :3] * opacity + 255 * (1 - opacity)).round().astype(np.uint8)
 
 
 def _span(used: ndarray, margin: int) -> slice:

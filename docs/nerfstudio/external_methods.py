@@ -1,4 +1,4 @@
-"""Entry of this package in nerfstudio's `nerfstudio/configs/external_methods.py`: what follows the import goes there."""
+"""Entry of this package in nerfstudio's `nerfstudio/configs/external_methods.py`, where it goes without the import."""
 
 from nerfstudio.configs.external_methods import ExternalMethod, external_methods
 

@@ -7,7 +7,7 @@ import torch
 from nerfstudio.cameras.cameras import Cameras
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.scripts.camera_path import orbit_path, static_path
+from instantavatar_ns.scripts.camera_path import orbit_path, static_path, turning_path
 from instantavatar_ns.scripts.framing import cut_frames, frame_ranges, whole_person_position
 
 # Looks along y, from 3 metres, 34 degrees high.
@@ -82,6 +82,18 @@ def test_orbit_shows_everything_from_all_sides(make):
     torch.testing.assert_close(path[:, 2, 3], path[:1, 2, 3].expand(24))
     yaws = torch.atan2(path[:, 1, 0], path[:, 0, 0])
     assert torch.unique((yaws / math.pi * 12).round() % 24).numel() == 24, "once round"
+
+
+def test_camera_turns_counterclockwise_by_the_angles_given():
+    frames = person().expand(3, -1, -1)
+    still, quarter, half = turning_path(camera(), frames, 60 / 80, torch.tensor([0.0, 0.5, 1.0]) * math.pi)
+    axis = frames.mean(dim=(0, 1))[:2]
+    x, y = still[:2, 3] - axis
+    torch.testing.assert_close(still[:3, :3], AHEAD[:3, :3])
+    # Seen from above, from the person's -y to their +x, and on to +y.
+    torch.testing.assert_close(quarter[:2, 3] - axis, torch.stack([-y, x]), atol=1e-5, rtol=0)
+    torch.testing.assert_close(half[:2, 3] - axis, torch.stack([-x, -y]), atol=1e-5, rtol=0)
+    assert y < -2 and not cut_frames(frames, cameras(torch.stack([still, quarter, half]))).any()
 
 
 def test_frames_that_cut_are_found():
