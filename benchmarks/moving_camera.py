@@ -1,7 +1,8 @@
 """Train on a demo person filmed by a still camera and by a carried one, and compare.
 
     python -m benchmarks.moving_camera --output benchmarks/results/data_in.json
-    python -m benchmarks.moving_camera --method instant-avatar-lite --size 96 --steps 400  # on a CPU
+    python -m benchmarks.moving_camera --method instant-avatar-lite --size 64 --train-frames 24 --steps 200  # on a CPU
+    python -m benchmarks.moving_camera --only-make --data subjects  # where there is embreex; then train elsewhere
 
 Both have the same person, poses and split (`instant-avatar demo-data --camera carried`); the dance is filmed by the
 still camera in both. Figures, under `moving_camera`, of each of `still` and `carried`: those of `benchmarks/poses.py`
@@ -15,16 +16,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tyro
+from PIL import Image
 
 from benchmarks import record
 from benchmarks.poses import Poses, averages
-from instantavatar_ns.scripts.demo_data import DemoData
+from instantavatar_ns.utils.files import written_whole
 
-_CAMERAS = ("still", "carried")
+Camera = Literal["still", "carried"]
 
 
 @dataclass
@@ -33,8 +36,12 @@ class MovingCamera:
 
     output: Path | None = None
     """JSON file of the figures; others that it holds are kept."""
+    data: Path = Path("outputs/benchmark-moving-camera/data")
+    """Where the two subjects are; those that are not there yet are made."""
+    only_make: bool = False
+    """Make the subjects, and do not train."""
     runs: Path = Path("outputs/benchmark-moving-camera")
-    """Where the subjects and the runs go."""
+    """Where the runs go."""
     size: int = 540
     """Height and width of the images, pixels."""
     train_frames: int = 100
@@ -50,6 +57,9 @@ class MovingCamera:
 
     def main(self) -> None:
         """Make the subjects, train on both, and write."""
+        folders = {camera: self._subject(camera) for camera in get_args(Camera)}
+        if self.only_make:
+            return
         poses = Poses(
             subjects=(),
             method=self.method,
@@ -58,26 +68,37 @@ class MovingCamera:
             lpips_backbone=self.lpips_backbone,
             steps=self.steps,
         )
-        figures: dict[str, Any] = {}
-        for camera in _CAMERAS:
-            folder = self._subject(camera)
-            record.progress(f"training on {folder}")
-            figures[camera] = averages([poses.measure(folder, "refined", seed) for seed in self.seeds])
-            record.progress(json.dumps(figures[camera]))
-        still, carried = (figures[camera] for camera in _CAMERAS)
-        for name, key in (("heldout_loss_db", "heldout_exact_psnr"), ("novel_loss_db", "novel_psnr")):
-            figures[name] = round(still[key] - carried[key], 3)
         known = json.loads(self.output.read_text()) if self.output is not None and self.output.is_file() else {}
         settings = {"method": self.method, "size": self.size, "train_frames": self.train_frames}
+        figures: dict[str, Any] = {}
+        for camera, folder in folders.items():
+            record.progress(f"training on {folder}")
+            means = averages([poses.measure(folder, "refined", seed) for seed in self.seeds])
+            figures[camera] = {name: round(value, 4) for name, value in means.items() if isfinite(value)}
+            record.progress(json.dumps(figures[camera]))
+        for name, key in (("heldout_loss_db", "heldout_exact_psnr"), ("novel_loss_db", "novel_psnr")):
+            figures[name] = round(figures["still"][key] - figures["carried"][key], 3)
         record.write(self.output, known | {"moving_camera": record.head() | settings | figures})
 
-    def _subject(self, camera: Literal["still", "carried"]) -> Path:
+    def _subject(self, camera: Camera) -> Path:
         """Folder of the person filmed by a camera, made where it is not there yet."""
-        fifth = max(self.train_frames // 5, 1)
-        folder = self.runs / f"{camera}-{self.size}-{self.train_frames}"
+        folder = self.data / f"{camera}-{self.size}-{self.train_frames}"
         if not folder.exists():
-            DemoData(folder, self.size, self.train_frames, fifth, fifth, camera=camera).main()
+            from instantavatar_ns.scripts.demo_data import DemoData  # here: machines that only train have no embreex
+
+            fifth = max(self.train_frames // 5, 1)
+            with written_whole(folder) as partial:
+                DemoData(partial, self.size, self.train_frames, fifth, fifth, camera=camera).main()
+                _pack_images(partial)
         return folder
+
+
+def _pack_images(folder: Path) -> None:
+    """Write a subject's images anew as lossless WebP, a third of the size."""
+    for path in folder.rglob("images/*.png"):
+        with Image.open(path) as image:
+            image.save(path.with_suffix(".webp"), lossless=True)
+        path.unlink()
 
 
 if __name__ == "__main__":
