@@ -13,6 +13,7 @@ from nerfstudio.scripts.render import Commands
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.export.splats.avatar_splats import Effort
 from instantavatar_ns.motion.motion import load_motion
 from instantavatar_ns.scripts import animate as animate_module
 from instantavatar_ns.scripts.animate import Animate
@@ -121,7 +122,7 @@ def test_export(arguments, trained_run, tmp_path, monkeypatch):
     write_motions(arguments, tmp_path)
     command = tyro.cli(Export, args=["--load-config", str(trained_run / "config.yml"), *arguments])
     command.output = tmp_path / ("avatar.glb" if command.format == "splat" else f"avatar.{command.format}")
-    command.splats = 300 if command.format == "splat" else None
+    monkeypatch.setattr(Effort, "on", lambda device, splats: Effort(300, 32, 20))
     command.voxel_size, command.max_faces, command.texture_size = 0.025, 2000, 64
     path = command.main()
     if command.format != "glb" or command.compression != "none":
