@@ -14,6 +14,7 @@ from nerfstudio.engine.trainer import TrainerConfig
 from nerfstudio.utils import profiler, writer
 
 from instantavatar_ns.training.step_progress import shown_steps
+from instantavatar_ns.training.warm_up import wake_gpu
 
 
 def train(config: TrainerConfig) -> Path:
@@ -34,6 +35,8 @@ def train(config: TrainerConfig) -> Path:
     """
     if config.machine.num_devices * config.machine.num_machines != 1:
         raise ValueError("train() trains by one process; several are started by ns-train --machine.num-devices")
+    if config.machine.device_type == "cuda":
+        wake_gpu()
     complete(config)
     config.save_config()
     with _writers_of_one_run():

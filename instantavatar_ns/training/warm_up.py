@@ -8,9 +8,10 @@ its time, so threads shorten it to that of the slowest group. Triton keeps what 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
@@ -23,6 +24,24 @@ from instantavatar_ns.occupancy.posed_grid import pose_cells
 from instantavatar_ns.optimizers import RowAdamConfig
 
 _FEW = 16  # kernels know whether a number is a multiple of 16, and the real ones are
+
+
+def wake_gpu() -> None:
+    """Begin in a thread of its own what the first kernels wait for, while data is read: nothing of it needs Python.
+
+    That is CUDA's context, cuBLAS, and Triton's fingerprint of its own files, which are hundreds of megabytes.
+    """
+    threading.Thread(target=_wake, name="wake the GPU", daemon=True).start()
+
+
+def _wake() -> None:
+    if torch.cuda.is_available():
+        some = torch.zeros(_FEW, _FEW, device="cuda")
+        torch.mm(some, some)
+        with suppress(ImportError):  # triton_key is no promise of Triton's
+            from triton.runtime.cache import triton_key
+
+            triton_key()
 
 
 @contextmanager
