@@ -101,6 +101,27 @@ def test_gradients_are_handed_out_where_the_graph_writes_them_and_outlive_the_ne
     assert table.grad.data_ptr() in places
 
 
+def test_cells_of_a_replayed_refresh_are_those_of_one_that_runs_as_it_is(
+    frames_and_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, model = frames_and_model
+    cells = (model.canonical_occupancy.occs, model.canonical_occupancy.binaries, model.union_grid.binaries)
+    before = [part.clone() for part in cells]
+    found = {}
+    for captures in (False, True):
+        monkeypatch.setattr(type(model.renderer), "supports_cuda_graphs", captures)
+        for part, start in zip(cells, before, strict=True):
+            part.copy_(start)
+        for step in (100, 120, 140):
+            torch.manual_seed(step)
+            model.refresh_occupancy(step)
+        found[captures] = [part.clone() for part in cells]
+    assert model._cells_graph.is_captured
+    assert not torch.equal(found[True][1], before[1]) and found[True][1].any()
+    for ours, theirs in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_graph_does_its_work_anew_at_each_call() -> None:
     source = torch.zeros(3, device=DEVICE)
     double = CudaGraph(lambda: 2 * source, source.device)
