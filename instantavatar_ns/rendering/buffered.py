@@ -16,6 +16,7 @@ from instantavatar_ns.rendering.composite import Pixels
 from instantavatar_ns.rendering.composite_triton import composite_triton
 from instantavatar_ns.rendering.inputs import Avatar, Rays, RenderPose, SampleRules
 from instantavatar_ns.rendering.march_triton import sample_rays_triton
+from instantavatar_ns.rendering.ray_points_triton import sample_points_triton
 
 
 class Rendering(NamedTuple):
@@ -32,7 +33,7 @@ def render_buffered(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleR
     origins, directions = rays.in_root_space(pose.body)
     origins = origins.expand_as(directions)
     samples = sample_rays_triton(origins, directions, pose.cells, rules.step, rules.stratified, sizes.samples)
-    points = rays.points(pose.body, samples.ray_indices, samples.t_starts + rules.step / 2)
+    points = sample_points_triton(*rays, samples, pose.body.world_to_root, rules.step)
     roots = deformer.find_correspondences_into(points, pose.skinning, sizes.roots, samples.total, occupancy.binaries[0])
     density, rgb = field(roots.canonical, rules.noise, roots.total)
     pixels = composite_triton(

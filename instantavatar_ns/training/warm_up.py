@@ -83,9 +83,13 @@ def _rays(model: InstantAvatarModel) -> None:
     """Marching and compositing as in training."""
     from instantavatar_ns.rendering.composite_triton import composite_triton
     from instantavatar_ns.rendering.march_triton import sample_rays_triton
+    from instantavatar_ns.rendering.ray_points_triton import sample_points_triton
 
     directions, step = _directions(model), model.config.step_size
     samples = sample_rays_triton(-9 * directions, directions, model.union_grid.cells, step, True, _FEW)
+    world_to_root = torch.eye(4, device=model.device, requires_grad=True)
+    points = sample_points_triton(-9 * directions, directions, samples, world_to_root, step)
+    torch.autograd.grad(points, world_to_root, torch.zeros_like(points))
     density, rgb, root_starts, root_counts = _roots(model)
     pixels = composite_triton(density.requires_grad_(), rgb, root_starts, root_counts, samples, step)
     torch.autograd.grad(pixels.rgb.sum(), density)

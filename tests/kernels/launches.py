@@ -30,6 +30,7 @@ from instantavatar_ns.occupancy.posed_grid_triton import pose_cells_triton, unio
 from instantavatar_ns.optimizers import RowAdam
 from instantavatar_ns.rendering.composite_triton import composite_triton
 from instantavatar_ns.rendering.march_triton import sample_rays_triton
+from instantavatar_ns.rendering.ray_points_triton import sample_points_triton
 from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
 from tests.kernels.harness import compiled_launches, resources
 
@@ -95,6 +96,9 @@ def launch_rendering() -> None:
         density, rgb = torch.zeros(4096, requires_grad=True), torch.zeros(4096, 3, requires_grad=True)
         roots = torch.zeros(2, 4096, dtype=torch.int32)
         samples = sample_rays_triton(origins, directions, cells, 0.01, stratified=True, capacity=4096)
+        world_to_root = torch.eye(4, requires_grad=True)
+        for some_origins in (origins, origins[:1]):
+            sample_points_triton(some_origins, directions, samples, world_to_root, 0.01).sum().backward()
         pixels = composite_triton(density, rgb, *roots, samples, 0.01)
         (pixels.rgb.sum() + pixels.accumulation.sum()).backward()
         marched = MarchedRays.at_origins(num_rays, origins.device)
