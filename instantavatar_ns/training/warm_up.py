@@ -116,8 +116,11 @@ def _union_grid(model: InstantAvatarModel) -> None:
 
 
 def _pose_table(model: InstantAvatarModel) -> None:
-    if model.pose_refinement is not None:
-        table = nn.Parameter(torch.zeros_like(model.pose_refinement.remainders))
+    refinement = model.pose_refinement
+    if refinement is not None:
+        body, params = refinement[0], [*refinement.parameters()]
+        torch.autograd.grad(body.bone_transforms.sum() + body.world_to_root.sum(), params)
+        table = nn.Parameter(torch.zeros_like(refinement.remainders))
         table.grad = torch.zeros_like(table)
         RowAdamConfig().setup([table]).step()
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from instantavatar_ns.correction.frame_pose_triton import FrameConstants, frame_pose_triton
 from instantavatar_ns.deformer import search_triton
 from instantavatar_ns.deformer.candidates import main_bones
 from instantavatar_ns.deformer.search import SearchSettings
@@ -115,6 +116,25 @@ def launch_optimizer() -> None:
     optimizer.step()
 
 
+def launch_pose() -> None:
+    """Pose a frame of recordings of different lengths, and the gradient."""
+    for num_frames, num_knots in ((100, 16), (75, 13)):
+        knots, remainders = (torch.zeros(rows, 75, requires_grad=True) for rows in (num_knots, num_frames))
+        constants = FrameConstants(
+            basis=torch.zeros(num_frames, num_knots),
+            coordinates=torch.eye(75),
+            given_rotations=torch.eye(3).repeat(num_frames, 24, 1, 1),
+            given_transl=torch.zeros(num_frames, 3),
+            joints=torch.zeros(24, 3),
+            ancestors=torch.full((4, 24), 24),
+            descendants=torch.eye(24),
+            to_canonical=torch.eye(4).repeat(24, 1, 1),
+            world_to_dataset=torch.eye(4),
+        )
+        world_to_root, bones = frame_pose_triton(torch.zeros(1, dtype=torch.long), knots, remainders, constants)
+        (world_to_root.sum() + bones.sum()).backward()
+
+
 class Launches(NamedTuple):
     """Launches that are compiled together: the function, the compute capability, whether instructions are listed."""
 
@@ -129,6 +149,7 @@ LAUNCHES = {
     "search": Launches(launch_search, with_instructions=True),
     "occupancy": Launches(launch_occupancy),
     "rendering": Launches(launch_rendering),
+    "pose": Launches(launch_pose),
     "optimizer": Launches(launch_optimizer),
     # Last, because it changes what the field asks for.
     "field, half, 8.6": Launches(launch_field_with_little_shared_memory, 86),
