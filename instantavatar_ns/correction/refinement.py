@@ -20,6 +20,7 @@ from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.correction.pose_prior import PriorConstants, pose_prior
 from instantavatar_ns.data.subject import Subject
 from instantavatar_ns.kernels.usable import triton_usable
 from instantavatar_ns.utils.errors import InputError
@@ -181,13 +182,8 @@ class PoseRefinement(nn.Module):
             given_weight: Of its squared distance from the start, summed over radians and metres.
             bending_weight: Of the squared second derivatives of all corrections over time.
         """
-        row = frame.view(1)
-        fixed = self.corrections().detach() - self.start
-        live = self._live(row) - self.start.index_select(0, row)
-        others = torch.arange(len(self), device=fixed.device) != frame
-        changes = torch.where(others[:, None, None], fixed, live)
-        unsteady = torch.tensordot(self.bending, changes, dims=1).square().sum()
-        return given_weight * self.certainty * live.square().sum() + bending_weight * unsteady
+        constants = PriorConstants(*(getattr(self, name) for name in PriorConstants._fields))
+        return pose_prior(self.knots, self.remainders, frame.view(1), constants, given_weight, bending_weight)
 
     @staticmethod
     def _correct(
