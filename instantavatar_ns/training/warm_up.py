@@ -15,6 +15,7 @@ import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
+from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS
 from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype
 from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.model import InstantAvatarModel
@@ -30,7 +31,10 @@ def compile_kernels(model: InstantAvatarModel) -> None:
     Args:
         model: On its GPU, with `renderer` "triton" and the field's kernels.
     """
-    groups = (_color, _density, _pose, _search, _rays, _image, _canonical_grid, _union_grid, _pose_table)
+    groups = (
+        *(_color, _density, _pose, _search, _rays, _losses),
+        *(_image, _canonical_grid, _union_grid, _pose_table),
+    )
     with (
         CONSOLE.status("Preparing the GPU's kernels; the first time on a machine this takes some seconds"),
         ThreadPoolExecutor(len(groups)) as pool,
@@ -93,6 +97,19 @@ def _rays(model: InstantAvatarModel) -> None:
     density, rgb, root_starts, root_counts = _roots(model)
     pixels = composite_triton(density.requires_grad_(), rgb, root_starts, root_counts, samples, step)
     torch.autograd.grad(pixels.rgb.sum(), density)
+
+
+def _losses(model: InstantAvatarModel) -> None:
+    """Terms on the background of the options."""
+    from instantavatar_ns.losses_triton import LossWeights, StepPixels, StepSamples, step_losses_triton
+
+    background = TRAINING_BACKGROUNDS[model.config.background_color]
+    colors, opacity = torch.zeros(_FEW, 4, device=model.device), torch.zeros(_FEW, device=model.device)
+    rgb = colors[:, :3].contiguous().requires_grad_()
+    pixels = StepPixels(rgb, opacity[:, None], colors, colors[:, :3] if background is None else background)
+    count = torch.ones(1, dtype=torch.int32, device=model.device)
+    terms = step_losses_triton(pixels, StepSamples(opacity, count, opacity, opacity > 0), LossWeights(*[1.0] * 5))
+    torch.autograd.grad(torch.stack(terms).sum(), rgb)
 
 
 def _image(model: InstantAvatarModel) -> None:

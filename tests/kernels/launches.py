@@ -24,6 +24,7 @@ from instantavatar_ns.field import heads_triton
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.field_triton import Precision, evaluate_field
 from instantavatar_ns.field.hash_encoding import HashGrid
+from instantavatar_ns.losses_triton import LossWeights, StepPixels, StepSamples, step_losses_triton
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.components_triton import largest_component_triton
@@ -116,6 +117,17 @@ def launch_optimizer() -> None:
     optimizer.step()
 
 
+def launch_losses() -> None:
+    """Terms of steps of different sizes, on drawn backgrounds and on white."""
+    for num_rays in _LENGTHS[:2]:
+        rgb, accumulation = torch.zeros(num_rays, 3, requires_grad=True), torch.zeros(num_rays, 1)
+        for background in (torch.zeros(num_rays, 3), 1.0):
+            pixels = StepPixels(rgb, accumulation, torch.zeros(num_rays, 4), background)
+            opacity, is_free = torch.zeros(num_rays), torch.ones(num_rays, dtype=torch.bool)
+            samples = StepSamples(torch.zeros(4096), torch.ones(1, dtype=torch.int32), opacity, is_free)
+            sum(step_losses_triton(pixels, samples, LossWeights(1.0, 0.1, 0.1, 1.0, 0.0))).backward()
+
+
 def launch_pose() -> None:
     """Pose a frame of recordings of different lengths, and the gradient."""
     for num_frames, num_knots in ((100, 16), (75, 13)):
@@ -149,6 +161,7 @@ LAUNCHES = {
     "search": Launches(launch_search, with_instructions=True),
     "occupancy": Launches(launch_occupancy),
     "rendering": Launches(launch_rendering),
+    "losses": Launches(launch_losses),
     "pose": Launches(launch_pose),
     "optimizer": Launches(launch_optimizer),
     # Last, because it changes what the field asks for.
