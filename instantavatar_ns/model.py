@@ -21,6 +21,7 @@ from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.run_motion import load_run_motion
+from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
@@ -163,8 +164,10 @@ class InstantAvatarModel(Model):
             body = self.poses.training_frame(pose_id)
         pose = self.renderer.prepare(body, self.union_grid.cells)
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
-        outputs = self.renderer.render_rays(rays, pose, rules, self._background)
-        outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
+        space = self.canonical_occupancy.random_points(len(rays.directions))
+        outputs = self.renderer.render_rays(rays, pose, rules, self._background, space)
+        outputs["space_opacity"] = opacity(outputs.pop("extra_density"))
+        outputs["space_is_free"] = ~self.canonical_occupancy.occupied(space)
         if self.config.unseen_loss_mult and (self.unseen.active or self._with_pictures):
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions), self._with_pictures)
         if self.pose_refinement is not None:
