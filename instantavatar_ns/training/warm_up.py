@@ -12,10 +12,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS
+from instantavatar_ns.data.cropped_frames import Crop, CroppedFrames
+from instantavatar_ns.data.pixel_sampling import PixelLists
 from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype
 from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.model import InstantAvatarModel
@@ -32,7 +35,7 @@ def compile_kernels(model: InstantAvatarModel) -> None:
         model: On its GPU, with `renderer` "triton" and the field's kernels.
     """
     groups = (
-        *(_color, _density, _pose, _search, _rays, _losses),
+        *(_draws, _color, _density, _pose, _search, _rays, _losses),
         *(_image, _canonical_grid, _union_grid, _pose_table),
     )
     with (
@@ -48,6 +51,20 @@ def _on_device(group: Callable[[InstantAvatarModel], None], model: InstantAvatar
     with torch.cuda.device(model.device), torch.cuda.stream(torch.cuda.Stream(model.device)):
         group(model)
         torch.cuda.current_stream().synchronize()
+
+
+def _draws(model: InstantAvatarModel) -> None:
+    """Patches of a frame of one crop, in no camera's view."""
+    from instantavatar_ns.data.patch_rays_triton import draw_patches_triton
+
+    crops, nothing = [Crop(torch.zeros(_FEW, _FEW, 4, dtype=torch.uint8), 0, 0)], torch.zeros(1, dtype=torch.long)
+    frame = nothing.to(model.device)
+    images = CroppedFrames(crops, (_FEW, _FEW), model.device)
+    lists = PixelLists.of_frames([nothing.int()], model.device, in_host_memory=False)
+    camera_to_worlds = torch.eye(4, device=model.device)[None, :3]
+    cameras = Cameras(camera_to_worlds, fx=1.0, fy=1.0, cx=0.0, cy=0.0, height=_FEW, width=_FEW).to(model.device)
+    shares = torch.zeros(1, dtype=torch.float64, device=model.device)
+    draw_patches_triton(frame, lists, images, cameras, _FEW, shares)
 
 
 def _color(model: InstantAvatarModel) -> None:

@@ -16,6 +16,9 @@ from typing import Any, NamedTuple
 import torch
 
 from instantavatar_ns.correction.frame_pose_triton import FrameConstants, frame_pose_triton
+from instantavatar_ns.data.cropped_frames import Crop, CroppedFrames
+from instantavatar_ns.data.patch_rays_triton import draw_patches_triton
+from instantavatar_ns.data.pixel_sampling import PixelLists
 from instantavatar_ns.deformer import search_triton
 from instantavatar_ns.deformer.candidates import main_bones
 from instantavatar_ns.deformer.search import SearchSettings
@@ -147,6 +150,20 @@ def launch_pose() -> None:
         (world_to_root.sum() + bones.sum()).backward()
 
 
+def launch_draws() -> None:
+    """Draw patches of frames of different sizes."""
+    for height, width, num_patches in ((540, 540, 4), (1080, 1081, 8)):
+        crops = [Crop(torch.zeros(32, 32, 4, dtype=torch.uint8), 8, 9)]
+        images = CroppedFrames(crops, (height, width), torch.device("cpu"))
+        lists = PixelLists(torch.zeros(10, dtype=torch.int32), torch.tensor([0, 10]))
+        number = torch.ones(1, 1)
+        cameras: Any = SimpleNamespace(
+            fx=number, fy=number, cx=number, cy=number, camera_to_worlds=torch.eye(4)[None, :3]
+        )
+        frame, shares = torch.zeros(1, dtype=torch.long), torch.zeros(num_patches, dtype=torch.float64)
+        draw_patches_triton(frame, lists, images, cameras, 32, shares)
+
+
 class Launches(NamedTuple):
     """Launches that are compiled together: the function, the compute capability, whether instructions are listed."""
 
@@ -161,6 +178,7 @@ LAUNCHES = {
     "search": Launches(launch_search, with_instructions=True),
     "occupancy": Launches(launch_occupancy),
     "rendering": Launches(launch_rendering),
+    "draws": Launches(launch_draws),
     "losses": Launches(launch_losses),
     "pose": Launches(launch_pose),
     "optimizer": Launches(launch_optimizer),

@@ -40,7 +40,7 @@ def test_every_kernel_of_the_package_compiles(report: Report) -> None:
 
 
 def test_kernels_keep_their_values_in_registers(report: Report) -> None:
-    for launches in ("field, half", "search", "occupancy", "rendering", "losses", "pose", "optimizer"):
+    for launches in ("field, half", "search", "occupancy", "rendering", "draws", "losses", "pose", "optimizer"):
         for name, variants in report[launches].items():
             for used in variants:
                 assert used["spilt"] <= MOST_SPILT.get(name, 0) and used["registers"] <= 255, name
@@ -59,7 +59,7 @@ def test_field_is_compiled_once_for_all_numbers_of_points(report: Report) -> Non
     assert variants == dict.fromkeys(FIELD, 1) | twice
 
 
-@pytest.mark.parametrize("launches", ["rendering", "pose"])
+@pytest.mark.parametrize("launches", ["rendering", "draws", "pose"])
 def test_rendering_is_compiled_once_for_all_numbers_of_rays_and_frames(report: Report, launches: str) -> None:
     assert {len(variants) for variants in report[launches].values()} == {1}
 
