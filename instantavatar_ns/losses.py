@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Num
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import on_same_background
+from instantavatar_ns.kernels.usable import triton_usable
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.perceptual import lpips
@@ -44,31 +45,77 @@ def loss_terms(
     """
     accumulation = outputs["accumulation"]
     image = batch["image"].to(accumulation.device)
-    rgb, truth = on_same_background(outputs["rgb"], accumulation, image, background)
-    terms = {
-        "rgb_loss": rgb_loss(rgb, truth),
-        "mask_loss": config.mask_loss_mult * mask_loss(accumulation, image[:, 3:]),
-    }
-    if step is None:
-        return terms
-    surface = hard_surface_loss(accumulation)
-    surface = surface + hard_surface_loss(outputs["sample_weights"], outputs["num_samples"])
-    terms["hard_surface_loss"] = config.hard_surface_loss_mult * surface
-    outside = opacity_loss(outputs["space_opacity"], outputs["space_is_free"])
-    terms["occupancy_loss"] = config.occupancy_loss_mult * outside
+    if step is not None and accumulation.is_cuda and triton_usable() and not config.lpips_loss_mult:
+        terms = _step_terms_triton(outputs, image, config, background, step)
+    else:
+        rgb, truth = on_same_background(outputs["rgb"], accumulation, image, background)
+        terms = {
+            "rgb_loss": rgb_loss(rgb, truth),
+            "mask_loss": config.mask_loss_mult * mask_loss(accumulation, image[:, 3:]),
+        }
+        if step is None:
+            return terms
+        terms |= _terms_of_field(outputs, config, step)
+        if config.lpips_loss_mult:
+            network = lpips_vgg(config.vgg_backbone, str(rgb.device))
+            patches = patch_lpips_loss(rgb, truth, batch.get("patch_size"), network)
+            terms["lpips_loss"] = config.lpips_loss_mult * patches
     if "unseen" in outputs:
         terms["unseen_loss"] = config.unseen_loss_mult * outputs["unseen"]
     if "pose_prior" in outputs:
         terms["pose_prior"] = outputs["pose_prior"]
+    if config.depth_loss_mult:
+        depth_loss = patch_depth_loss(outputs["depth"], accumulation, batch.get("patch_size"))
+        terms["depth_loss"] = config.depth_loss_mult * depth_loss
+    return terms
+
+
+def _terms_of_field(outputs: dict[str, Tensor], config: InstantAvatarModelConfig, step: int) -> dict[str, Tensor]:
+    """Terms that hold the field where the image leaves it free."""
+    surface = hard_surface_loss(outputs["accumulation"])
+    surface = surface + hard_surface_loss(outputs["sample_weights"], outputs["num_samples"])
+    outside = opacity_loss(outputs["space_opacity"], outputs["space_is_free"])
+    terms = {
+        "hard_surface_loss": config.hard_surface_loss_mult * surface,
+        "occupancy_loss": config.occupancy_loss_mult * outside,
+    }
     if step < config.empty_steps:
         terms["empty_loss"] = config.empty_loss_mult * opacity_loss(outputs["space_opacity"])
-    size: int | None = batch.get("patch_size")
-    if config.lpips_loss_mult:
-        network = lpips_vgg(config.vgg_backbone, str(rgb.device))
-        terms["lpips_loss"] = config.lpips_loss_mult * patch_lpips_loss(rgb, truth, size, network)
-    if config.depth_loss_mult:
-        terms["depth_loss"] = config.depth_loss_mult * patch_depth_loss(outputs["depth"], accumulation, size)
     return terms
+
+
+def _step_terms_triton(
+    outputs: dict[str, Tensor],
+    image: Float[Tensor, "rays 4"],
+    config: InstantAvatarModelConfig,
+    background: float | None,
+    step: int,
+) -> dict[str, Tensor]:
+    """The same terms, and those of color and mask, by one kernel."""
+    # Triton is imported where it is used: it is no part of PyTorch on every platform.
+    from instantavatar_ns.losses_triton import LossWeights, StepPixels, StepSamples, step_losses_triton
+
+    behind = torch.rand_like(outputs["rgb"]) if background is None else background
+    is_empty = step < config.empty_steps
+    weights = LossWeights(
+        1.0,
+        config.mask_loss_mult,
+        config.hard_surface_loss_mult,
+        config.occupancy_loss_mult,
+        config.empty_loss_mult if is_empty else 0.0,
+    )
+    names = ("sample_weights", "num_samples", "space_opacity", "space_is_free")
+    terms = step_losses_triton(
+        StepPixels(outputs["rgb"], outputs["accumulation"], image, behind),
+        StepSamples(*(outputs[name] for name in names)),
+        weights,
+    )
+    found = dict(
+        zip(("rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss", "empty_loss"), terms, strict=True)
+    )
+    if not is_empty:
+        del found["empty_loss"]
+    return found
 
 
 def rgb_loss(rgb: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"]) -> Float[Tensor, ""]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,11 +21,13 @@ from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.run_motion import load_run_motion
+from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.rendering.avatar import make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.unseen.prior import UnseenPrior
+from instantavatar_ns.utils.cuda_graph import AutoCudaGraph
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -64,6 +67,7 @@ class InstantAvatarModel(Model):
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
+        self._cells_graph: AutoCudaGraph[None] = AutoCudaGraph(torch.device(device))
         self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
         self.step = 0
         self.opening_view = OpeningView()
@@ -124,14 +128,24 @@ class InstantAvatarModel(Model):
     def refresh_occupancy(self, step: int) -> None:
         """Look where the field is dense, and skin that into all training poses."""
         self.renderer.check_capacity()
-        if step >= self.config.occupancy_warmup:
-            self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
-        elif self.config.occupancy_start == "everywhere":
+        has_learned = step >= self.config.occupancy_warmup
+        if not has_learned and self.config.occupancy_start == "everywhere":
             return
-        self.union_grid.refresh(self.canonical_occupancy, self.deformer, self.poses.training_bones())
+        if self.renderer.supports_cuda_graphs:
+            # A hundred launches, which would take the host as long as many steps that are graphs.
+            places = tuple(part.data_ptr() for part in (*self.field.parameters(), *self.canonical_occupancy.buffers()))
+            self._cells_graph((has_learned, places), partial(self._refresh_cells, has_learned))
+        else:
+            self._refresh_cells(has_learned)
         if self.config.unseen_loss_mult and step % (5 * self.config.occupancy_interval) == 0:
             self.unseen.refresh(self.field, with_color=step >= self.config.unseen_color_start)
         self.forget_images()
+
+    def _refresh_cells(self, has_learned: bool) -> None:
+        """Decide which cells are occupied, in the canonical pose unless nothing is learned yet, and in all poses."""
+        if has_learned:
+            self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
+        self.union_grid.refresh(self.canonical_occupancy, self.deformer, self.poses.training_bones())
 
     # Rendering
 
@@ -150,8 +164,10 @@ class InstantAvatarModel(Model):
             body = self.poses.training_frame(pose_id)
         pose = self.renderer.prepare(body, self.union_grid.cells)
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
-        outputs = self.renderer.render_rays(rays, pose, rules, self._background)
-        outputs |= self.canonical_occupancy.random_space(self.field.density, len(rays.directions))
+        space = self.canonical_occupancy.random_points(len(rays.directions))
+        outputs = self.renderer.render_rays(rays, pose, rules, self._background, space)
+        outputs["space_opacity"] = opacity(outputs.pop("extra_density"))
+        outputs["space_is_free"] = ~self.canonical_occupancy.occupied(space)
         if self.config.unseen_loss_mult and (self.unseen.active or self._with_pictures):
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions), self._with_pictures)
         if self.pose_refinement is not None:

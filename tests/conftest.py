@@ -35,6 +35,7 @@ TENSOR_PACKAGES = (
     "rendering.composite_triton",
     "rendering.march",
     "rendering.march_triton",
+    "rendering.ray_points_triton",
     "rendering.rounds_triton",
     "utils.recorded_arrays",
     "utils.unpickle",

@@ -10,7 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from instantavatar_ns.backgrounds import on_same_background
 from instantavatar_ns.losses import (
+    _step_terms_triton,
+    _terms_of_field,
     as_patches,
     hard_surface_loss,
     lpips_vgg,
@@ -20,9 +23,11 @@ from instantavatar_ns.losses import (
     patch_lpips_loss,
     rgb_loss,
 )
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.utils import perceptual
 from instantavatar_ns.utils.errors import InputError
 from tests.backbones import vgg_state
+from tests.tiny import DEVICE
 
 SIZE = 16
 
@@ -80,6 +85,44 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> nn.Module:
 
 def two_patches(first: float, second: float, channels: int = 1) -> Tensor:
     return torch.tensor([first, second]).repeat_interleave(SIZE**2)[:, None].repeat(1, channels)
+
+
+@pytest.mark.parametrize("background", [None, 1.0])
+@pytest.mark.parametrize("step", [3, 800])
+@pytest.mark.parametrize("num_samples", [0, 900, 4000])
+def test_kernel_has_the_terms_and_gradients_of_torch(background: float | None, step: int, num_samples: int) -> None:
+    config, drawn = InstantAvatarModelConfig(mask_loss_mult=0.3), torch.Generator().manual_seed(step)
+    sizes = {"rgb": (1500, 3), "accumulation": (1500, 1), "sample_weights": (4000,), "space_opacity": (1200,)}
+    inputs = {name: torch.rand(size, generator=drawn).to(DEVICE) for name, size in sizes.items()}
+    inputs["accumulation"] = 1.1 * inputs["accumulation"] - 0.05  # rounding may lead beyond 0 and 1
+    inputs["sample_weights"][num_samples:] = 0
+    image = torch.rand(1500, 4, generator=drawn).to(DEVICE)
+    others = {
+        "num_samples": torch.tensor([num_samples], dtype=torch.int32, device=DEVICE),
+        "space_is_free": (torch.rand(1200, generator=drawn) > 0.4).to(DEVICE),
+    }
+    found = []
+    for by_kernel in (True, False):
+        outputs = {name: value.clone().requires_grad_() for name, value in inputs.items()}
+        torch.manual_seed(7)
+        if by_kernel:
+            terms = _step_terms_triton(outputs | others, image, config, background, step)
+        else:
+            colors = on_same_background(outputs["rgb"], outputs["accumulation"], image, background)
+            mask = config.mask_loss_mult * mask_loss(outputs["accumulation"], image[:, 3:])
+            terms = {"rgb_loss": rgb_loss(*colors), "mask_loss": mask}
+            terms |= _terms_of_field(outputs | others, config, step)
+        total = sum((place + 1) * term for place, term in enumerate(terms.values()))
+        gradients = torch.autograd.grad(total, [*outputs.values()])
+        found.append((terms, dict(zip(outputs, gradients, strict=True))))
+    (ours, our_gradients), (theirs, their_gradients) = found
+    assert [*ours] == [*theirs] and ("empty_loss" in ours) == (step < config.empty_steps)
+    rounding = 1e-7 if num_samples else 2e-5  # that of torch's sum of thousands of zeros
+    for name, term in theirs.items():
+        torch.testing.assert_close(ours[name], term, atol=rounding, rtol=1e-5, msg=name)
+    for name, gradient in their_gradients.items():
+        rows = slice(num_samples if name == "sample_weights" else None)  # no sample asks for the rest
+        torch.testing.assert_close(our_gradients[name][rows], gradient[rows], atol=1e-8, rtol=1e-4, msg=name)
 
 
 def test_rays_of_the_data_manager_make_images() -> None:

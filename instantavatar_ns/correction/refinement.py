@@ -20,7 +20,9 @@ from instantavatar_ns.body.kinematics import skinned, skinning_transforms
 from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.correction.pose_prior import PriorConstants, pose_prior
 from instantavatar_ns.data.subject import Subject
+from instantavatar_ns.kernels.usable import triton_usable
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.linalg import rigid_inverse
 
@@ -51,7 +53,9 @@ class PoseRefinement(nn.Module):
     bending: Float[Tensor, "triples frames"]
     joints: Float[Tensor, "joints 3"]
     ancestors: Int[Tensor, "rounds joints"]
+    descendants: Float[Tensor, "joints joints"]
     canonical: Float[Tensor, "joints 4 4"]
+    to_canonical: Float[Tensor, "joints 4 4"]
     world_to_dataset: Float[Tensor, "4 4"]
     coordinates: Float[Tensor, "coordinates coordinates"]
     start: Float[Tensor, "frames vectors 3"]
@@ -74,14 +78,16 @@ class PoseRefinement(nn.Module):
             "basis": spline_basis(times, knot_spacing),
             "bending": second_differences(times),
             "ancestors": body.ancestors,
+            "descendants": descendants(body.ancestors[0]),
             "canonical": canonical_transforms(body, poses.betas),
+            "to_canonical": rigid_inverse(canonical_transforms(body, poses.betas)),
             "world_to_dataset": world_to_dataset,
         }
         for name, value in constants.items():  # they follow from the data
             self.register_buffer(name, value, persistent=False)
         # Another machine may find eigenvectors of the opposite sign, and align the poses a little differently.
         coordinates = surface_coordinates(body, poses) if coordinates is None else coordinates
-        self.register_buffer("coordinates", coordinates)
+        self.register_buffer("coordinates", coordinates.contiguous())
         self.register_buffer("joints", body.rest(poses.betas)[1])
         self.register_buffer("start", torch.zeros(len(times), body.num_joints + 1, 3))
         self.register_buffer("certainty", torch.ones(()))
@@ -110,8 +116,18 @@ class PoseRefinement(nn.Module):
             row = torch.full((1,), frame, device=self.basis.device)
         else:
             row = frame.to(self.basis.device).view(1)
+        if self.basis.is_cuda and triton_usable():
+            return self._by_kernel(row)
         world_to_root, bones = self._pose(self._live(row), self.given_rotations[row], self.given_transl[row])
         return PosedBody(world_to_root[0], bones[0])
+
+    def _by_kernel(self, row: Int[Tensor, "1"]) -> PosedBody:
+        """One frame's pose in one launch, and its gradient in another."""
+        # Triton is imported where it is used: it is no part of PyTorch on every platform.
+        from instantavatar_ns.correction.frame_pose_triton import FrameConstants, frame_pose_triton
+
+        constants = FrameConstants(*(getattr(self, name).contiguous() for name in FrameConstants._fields))
+        return PosedBody(*frame_pose_triton(row, self.knots, self.remainders, constants))
 
     @property
     def bone_transforms(self) -> Float[Tensor, "frames joints 4 4"]:
@@ -166,13 +182,8 @@ class PoseRefinement(nn.Module):
             given_weight: Of its squared distance from the start, summed over radians and metres.
             bending_weight: Of the squared second derivatives of all corrections over time.
         """
-        row = frame.view(1)
-        fixed = self.corrections().detach() - self.start
-        live = self._live(row) - self.start.index_select(0, row)
-        others = torch.arange(len(self), device=fixed.device) != frame
-        changes = torch.where(others[:, None, None], fixed, live)
-        unsteady = torch.tensordot(self.bending, changes, dims=1).square().sum()
-        return given_weight * self.certainty * live.square().sum() + bending_weight * unsteady
+        constants = PriorConstants(*(getattr(self, name) for name in PriorConstants._fields))
+        return pose_prior(self.knots, self.remainders, frame.view(1), constants, given_weight, bending_weight)
 
     @staticmethod
     def _correct(
@@ -193,6 +204,19 @@ class PoseRefinement(nn.Module):
         transforms = skinning_transforms(*corrected, self.joints, self.ancestors)
         root_to_dataset, bones = root_space(transforms, self.canonical)
         return rigid_inverse(root_to_dataset) @ self.world_to_dataset, bones
+
+
+def descendants(parents: Int[Tensor, "joints"]) -> Float[Tensor, "joints joints"]:
+    """Tell which joints each one moves: 1 in its row for itself and for those below it.
+
+    Args:
+        parents: Parent of each joint, before it in the order; the number of joints for the root.
+    """
+    result = torch.eye(len(parents), device=parents.device)
+    for joint, parent in enumerate(parents.tolist()):
+        if parent < len(parents):
+            result[:, joint] += result[:, parent]
+    return result
 
 
 def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor, "frames knots"]:

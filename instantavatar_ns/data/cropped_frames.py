@@ -64,6 +64,7 @@ class CroppedFrames:
 
     Attributes:
         pixels: Of all crops, row by row, one after the other.
+        layout: Of each frame: its crop's first and last row and column, its width, and where pixel (0, 0) would lie.
         in_host_memory: Whether they and the lists of their pixels lie in host memory.
         height: Of the images, pixels.
         width: Of the images, pixels.
@@ -79,8 +80,7 @@ class CroppedFrames:
             self._boxes.append((first, top + 1, left + 1, height, width))
             layout.append((top, top + height - 1, left, left + width - 1, width, first - top * width - left))
             first += height * width
-        # Of each frame: its crop's first and last row and column, its width, and where pixel (0, 0) would lie.
-        self._layout = torch.tensor(layout, device=device)
+        self.layout = torch.tensor(layout, device=device)
         parts = [crop.pixels.view(-1, 4) for crop in crops]
         crops.clear()  # whatever is copied is freed
         self.pixels: UInt8[Tensor, "pixels 4"] = join(parts, device, in_host_memory)
@@ -118,7 +118,7 @@ class CroppedFrames:
             row: Of each pixel in the image.
             column: The same.
         """
-        top, bottom, left, right, width, origin = self._layout[frame].unbind(dim=1)
+        top, bottom, left, right, width, origin = self.layout[frame].unbind(dim=1)
         # Pixels outside the crop take those of its border, which are all alike.
         row, column = torch.clamp(row, top, bottom), torch.clamp(column, left, right)
         return self.pixels[torch.addcmul(column, row, width) + origin]

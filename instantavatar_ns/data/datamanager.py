@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.cameras.rays import RayBundle
 from nerfstudio.configs.dataparser_configs import AnnotatedDataParserUnion
@@ -23,7 +23,15 @@ from tyro.conf import Suppress
 from instantavatar_ns.data.cropped_frames import read_frames
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.data.pixel_sampling import PixelLists, patches, person_pixels, pixel_classes, proportions
+from instantavatar_ns.data.pixel_sampling import (
+    PixelLists,
+    patches,
+    person_pixels,
+    pixel_classes,
+    proportions,
+    random_shares,
+)
+from instantavatar_ns.kernels.usable import triton_usable
 from instantavatar_ns.utils.cuda_graph import CudaGraph
 from instantavatar_ns.utils.options import Advanced
 from instantavatar_ns.utils.pinhole_rays import pixel_directions
@@ -144,11 +152,16 @@ class FrameStore:
 
     def _draw(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of the frame that `_frame` names, on the device alone."""
+        if self.config.sampling == "patches" and self._frame.is_cuda and triton_usable():
+            return self._draw_by_kernel(num_rays)
+        return self._draw_by_torch(num_rays)
+
+    def _draw_by_torch(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
         height, width = self.images.height, self.images.width
         frame, generator = self._frame, self.generator
         if self.config.sampling == "patches":
             size = self.config.patch_size
-            centers = self.pixels[0].draw(frame, max(1, num_rays // size**2), generator)
+            centers = self.pixels[0].draw(frame, self._num_patches(num_rays), generator)
             pixels = patches(centers, size, height, width)
         else:
             *counts, anywhere = proportions(num_rays, self.config.pixel_shares)
@@ -163,6 +176,20 @@ class FrameStore:
         if self.config.sampling == "patches":
             batch["patch_size"] = self.config.patch_size
         return self.rays(frame, pixels), batch
+
+    def _num_patches(self, num_rays: int) -> int:
+        return max(1, num_rays // self.config.patch_size**2)
+
+    def _draw_by_kernel(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Draw patches in one launch, besides that of the random numbers, which are the same."""
+        # Triton is imported where it is used: it is no part of PyTorch on every platform.
+        from instantavatar_ns.data.patch_rays_triton import draw_patches_triton
+
+        frame, cameras, size = self._frame, self.cameras, self.config.patch_size
+        shares = random_shares(self._num_patches(num_rays), frame.device, self.generator)
+        drawn = draw_patches_triton(frame, self.pixels[0], self.images, cameras, size, shares)
+        bundle = self._bundle(frame, drawn.origins, drawn.directions, drawn.lengths, drawn.areas)
+        return bundle, {"image": drawn.image, "indices": drawn.indices, "patch_size": size}
 
     def rays(self, frame: Int[Tensor, "1"], pixels: Int[Tensor, "rays"]) -> RayBundle:
         """Rays through the middles of a frame's pixels.
@@ -180,16 +207,29 @@ class FrameStore:
         directions = pixel_directions(pixels % width, pixels // width, intrinsics, camera_to_world)
         length = directions.norm(dim=-1, keepdim=True)
         pixel_area = 1 / (intrinsics[:2].prod() * length**2)  # of a pixel on the unit sphere, roughly
-        assert cameras.times is not None and cameras.metadata is not None
+        origins = camera_to_world[:, 3].expand_as(directions).contiguous()
+        return self._bundle(frame, origins, directions / length, length, pixel_area)
+
+    def _bundle(
+        self,
+        frame: Int[Tensor, "1"],
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        lengths: Float[Tensor, "rays 1"],
+        pixel_area: Float[Tensor, "rays 1"],
+    ) -> RayBundle:
+        """Rays of a frame, and what else nerfstudio wants of them."""
+        times, metadata = self.cameras.times, self.cameras.metadata
+        assert times is not None and metadata is not None
         return RayBundle(
-            origins=camera_to_world[:, 3].expand_as(directions).contiguous(),
-            directions=directions / length,
+            origins=origins,
+            directions=directions,
             pixel_area=pixel_area,
-            camera_indices=frame.expand_as(pixels)[:, None],
-            times=cameras.times[frame].expand_as(length),
+            camera_indices=frame.expand(len(lengths))[:, None],
+            times=times[frame].expand_as(lengths),
             metadata={
-                "directions_norm": length,
-                "pose_id": cameras.metadata["pose_id"][frame].view(1, 1).expand_as(length),
+                "directions_norm": lengths,
+                "pose_id": metadata["pose_id"][frame].view(1, 1).expand_as(lengths),
             },
         )
 

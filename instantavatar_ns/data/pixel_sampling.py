@@ -51,8 +51,19 @@ class PixelLists(NamedTuple):
             generator: Random numbers, on the device of the pixels.
         """
         first, end = self.first[frame], self.first[frame + 1]
-        share = torch.rand(count, device=self.pixels.device, dtype=torch.float64, generator=generator)
+        share = random_shares(count, self.pixels.device, generator)
         return self.pixels[first + (share * (end - first)).long()].long()
+
+
+def random_shares(count: int, device: torch.device, generator: torch.Generator) -> Float[Tensor, "{count}"]:
+    """Draw numbers from 0 to 1 in double precision: single precision could not name each of a list's last pixels.
+
+    Args:
+        count: How many.
+        device: That of the generator.
+        generator: Random numbers.
+    """
+    return torch.rand(count, device=device, dtype=torch.float64, generator=generator)
 
 
 def person_pixels(

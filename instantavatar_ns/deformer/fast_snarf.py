@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from instantavatar_ns.deformer.candidates import find_bone_candidates, main_bones
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings
-from instantavatar_ns.deformer.search_torch import pack_roots, search_roots_torch
+from instantavatar_ns.deformer.search_torch import pack_roots, search_roots_torch, with_extra
 from instantavatar_ns.deformer.skinning_grid import BODY_SKINNING, SkinningSettings, build_skinning_grid, skinning_box
 from instantavatar_ns.deformer.voxels import (
     corner_weight_slopes,
@@ -112,15 +112,18 @@ class FastSnarfDeformer(nn.Module):
         capacity: int,
         num_points: Int[Tensor, "1"] | None = None,
         occupied: Bool[Tensor, "x y z"] | None = None,
+        extra: Float[Tensor, "extra 3"] | None = None,
     ) -> RootBuffer:
         """Canonical correspondences in buffers of fixed size; differentiable as those of `forward`.
 
         Args:
             points: Posed points in root space, metres.
             posed: The pose.
-            capacity: Rows of the buffers.
+            capacity: Rows of the buffers, besides those of `extra`.
             num_points: Points that are filled, on the device; by default all.
             occupied: Cells that divide the canonical box; roots in others are dropped.
+            extra: Canonical points, without gradient, that come first in the buffers, so that what is asked of roots is
+                asked of them too.
 
         Raises:
             InputError: The implementation cannot run on the device.
@@ -136,6 +139,7 @@ class FastSnarfDeformer(nn.Module):
                 capacity=capacity,
                 num_points=num_points,
                 occupied=occupied,
+                extra=extra,
             )
         if num_points is not None:
             counts = torch.arange(len(points), device=points.device) < num_points
@@ -146,7 +150,8 @@ class FastSnarfDeformer(nn.Module):
             marked, inside = cell_values(occupied, roots.canonical.detach(), self.box.lower, self.box.upper, size)
             keep = marked & inside
             roots = Roots(roots.canonical[keep], roots.point[keep])
-        return pack_roots(roots, len(points), capacity)
+        packed = pack_roots(roots, len(points), capacity)
+        return packed if extra is None else with_extra(packed, extra)
 
 
 @torch.no_grad()

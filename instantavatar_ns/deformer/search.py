@@ -52,11 +52,13 @@ class Roots:
 class RootBuffer:
     """Canonical correspondences in buffers of fixed size. The roots of one point follow one another.
 
+    Extra points may take the first rows; they belong to no posed point.
+
     Attributes:
         canonical: Canonical positions, metres.
         point: Index of the posed point that each belongs to.
-        total: Roots that were found. More than the capacity is an overflow: those beyond it were dropped. Rows from
-            `total` on hold nothing.
+        total: Roots that were found, and extra points. More than the capacity is an overflow: those beyond it were
+            dropped. Rows from `total` on hold nothing.
         starts: Row of each point's first root.
         counts: Roots of each point that are in the buffers.
     """

@@ -105,3 +105,14 @@ def pack_roots(roots: Roots, num_points: int, capacity: int) -> RootBuffer:
     counts = found.minimum((capacity - starts).clamp_min(0))
     total = torch.full((1,), len(roots.point), dtype=torch.int32, device=point.device)
     return RootBuffer(canonical, point, total, starts.int(), counts.int())
+
+
+def with_extra(roots: RootBuffer, extra: Float[Tensor, "extra 3"]) -> RootBuffer:
+    """Put canonical points in front of roots.
+
+    Args:
+        roots: The roots.
+        extra: The points; they belong to no posed point.
+    """
+    canonical, point = torch.cat([extra, roots.canonical]), torch.nn.functional.pad(roots.point, (len(extra), 0))
+    return RootBuffer(canonical, point, roots.total + len(extra), roots.starts + len(extra), roots.counts)

@@ -99,6 +99,7 @@ def find_roots(
     capacity: int,
     num_points: Int[Tensor, "1"] | None = None,
     occupied: Bool[Tensor, "x y z"] | None = None,
+    extra: Float[Tensor, "extra 3"] | None = None,
 ) -> RootBuffer:
     """Find correspondences as `FastSnarfDeformer.find_correspondences_into` does, at most `MOST_ROOTS` of a point.
 
@@ -110,14 +111,14 @@ def find_roots(
         capacity: Rows of the buffers.
         num_points: Points that are filled, on the device; by default all.
         occupied: Cells that divide the canonical box; roots in others are dropped.
+        extra: Canonical points, without gradient, that come first in the buffers, in rows of their own.
 
     Raises:
         InputError: The tensors are not on a CUDA device.
     """
     _check_device(points)
-    roots: Any = _ImplicitRoots.apply(
-        points.float(), posed.bone_transforms, posed, skinning_weights, settings, capacity, num_points, occupied
-    )
+    tensors = (points.float(), posed.bone_transforms, posed, skinning_weights)
+    roots: Any = _ImplicitRoots.apply(*tensors, settings, capacity, num_points, occupied, extra)
     return RootBuffer(*roots)
 
 
@@ -135,12 +136,19 @@ class _ImplicitRoots(torch.autograd.Function):
         capacity: int,
         num_points: Tensor | None,
         occupied: Tensor | None,
+        extra: Tensor | None,
     ) -> tuple[Tensor, ...]:
         roots = _search(
-            points.contiguous(), posed, settings, capacity=capacity, num_points=num_points, occupied=occupied
+            points.contiguous(),
+            posed,
+            settings,
+            capacity=capacity,
+            num_points=num_points,
+            occupied=occupied,
+            extra=extra,
         )
         ctx.save_for_backward(roots.canonical, roots.point, roots.total, posed.blended, skinning_weights)
-        ctx.box, ctx.num_points = posed.box, len(points)
+        ctx.box, ctx.num_points, ctx.first = posed.box, len(points), 0 if extra is None else len(extra)
         ctx.mark_non_differentiable(roots.point, roots.total, roots.starts, roots.counts)
         return roots.canonical, roots.point, roots.total, roots.starts, roots.counts
 
@@ -156,10 +164,10 @@ class _ImplicitRoots(torch.autograd.Function):
         _launch(
             gradient_kernel, min(cdiv(capacity, block), GRADIENT_PROGRAMS), GRADIENT.warps,
             canonical, point, total, canonical_grad.contiguous(), blended, skinning_weights, ctx.box.lower,
-            ctx.box.upper, points_grad, bones_grad, capacity,
+            ctx.box.upper, points_grad, bones_grad, ctx.first, capacity,
             **_axes("N", ctx.box.resolution), BONES=num_bones, BLOCK=block,
         )  # fmt: skip
-        return points_grad, bones_grad, None, None, None, None, None, None
+        return points_grad, bones_grad, *[None] * 7
 
 
 def _search(
@@ -170,16 +178,20 @@ def _search(
     capacity: int,
     num_points: Tensor | None,
     occupied: Tensor | None,
+    extra: Tensor | None,
 ) -> RootBuffer:
-    n = len(points)
+    n, first = len(points), 0 if extra is None else len(extra)
+    capacity += first
     integers = {"dtype": torch.int32, "device": points.device}
     roots = RootBuffer(
         points.new_empty(capacity, 3),
         torch.empty(capacity, **integers),
-        torch.zeros(1, **integers),
+        torch.full((1,), first, **integers),
         torch.empty(n, **integers),
         torch.empty(n, **integers),
     )
+    if extra is not None:
+        roots.canonical[:first] = extra
     cells = (1, 1, 1) if occupied is None else occupied.shape
     candidates, box = posed.candidates, posed.box
     block = _block(SEARCH, n)

@@ -73,7 +73,7 @@ class CanonicalField(nn.Module):
             )
 
     def density(
-        self, points: Float[Tensor, "n 3"], noise: float = 0.0, total: Int[Tensor, "1"] | None = None
+        self, points: Float[Tensor, "n 3"], noise: float = 0.0, total: Int[Tensor, "1"] | None = None, quiet: int = 0
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 15"]]:
         """Density, 1/metres, and the features from which `color` follows.
 
@@ -82,16 +82,17 @@ class CanonicalField(nn.Module):
             noise: Standard deviation of noise on the raw density: early in training it keeps the ReLU from dying.
             total: Number of filled rows, on the device: buffers of fixed capacity need not be full. Others give
                 zeros and no gradient.
+            quiet: Number of the first rows, which get no noise.
         """
         if self._uses_kernels(points):
-            return self._by_kernels(points, noise, total, with_color=False)
+            return self._by_kernels(points, self._noise(points, noise, quiet), total, with_color=False)
         is_row, points = self._filled(points, total)
         outputs = self.density_head(self.encoding(self._in_cube(points)))
         if is_row is not None:
             outputs = torch.where(is_row, outputs, 0.0)
         raw = outputs[:, 0]
         if noise:
-            raw = raw + noise * torch.randn_like(raw)
+            raw = raw + self._noise(points, noise, quiet)
             raw = raw if is_row is None else torch.where(is_row[:, 0], raw, 0.0)
         return raw.relu(), outputs[:, 1:]
 
@@ -100,15 +101,24 @@ class CanonicalField(nn.Module):
         return self.color_head(features).sigmoid()
 
     def forward(
-        self, points: Float[Tensor, "n 3"], noise: float = 0.0, total: Int[Tensor, "1"] | None = None
+        self, points: Float[Tensor, "n 3"], noise: float = 0.0, total: Int[Tensor, "1"] | None = None, quiet: int = 0
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
         """Density, 1/metres, and colour of canonical points; arguments are those of `density`."""
         if self._uses_kernels(points):
-            return self._by_kernels(points, noise, total, with_color=True)
-        density, features = self.density(points, noise, total)
+            return self._by_kernels(points, self._noise(points, noise, quiet), total, with_color=True)
+        density, features = self.density(points, noise, total, quiet)
         is_row, _ = self._filled(points, total)
         color = self.color(features)
         return density, color if is_row is None else torch.where(is_row, color, 0.0)
+
+    @staticmethod
+    def _noise(points: Float[Tensor, "n 3"], size: float, quiet: int) -> Float[Tensor, "n"] | None:
+        """Normal noise; none where its size is zero."""
+        if not size:
+            return None
+        noise = size * torch.randn_like(points[:, 0])
+        noise[:quiet].zero_()
+        return noise
 
     def _in_cube(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Points as fractions of the canonical cube's edges."""
@@ -128,7 +138,11 @@ class CanonicalField(nn.Module):
         return self.has_kernels and has_rows and (points.is_cuda or interpreting())
 
     def _by_kernels(
-        self, points: Float[Tensor, "n 3"], noise: float, total: Int[Tensor, "1"] | None, with_color: bool
+        self,
+        points: Float[Tensor, "n 3"],
+        noise: Float[Tensor, "n"] | None,
+        total: Int[Tensor, "1"] | None,
+        with_color: bool,
     ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n outputs"]]:
         from instantavatar_ns.field.field_triton import evaluate_field
 
@@ -137,6 +151,6 @@ class CanonicalField(nn.Module):
             self._in_cube(points),
             with_color=with_color,
             precision=self.precision,
-            noise=noise * torch.randn_like(points[:, 0]) if noise else None,
+            noise=noise,
             total=total,
         )

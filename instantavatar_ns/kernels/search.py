@@ -29,7 +29,7 @@ def search_kernel(
     occupied_ptr,  # [cells] bytes, or None: all
     canonical_ptr,  # [capacity, 3]
     point_ptr,  # [capacity]
-    total_ptr,  # [1], zero at first
+    total_ptr,  # [1], the first free row at first
     starts_ptr,  # [n]
     counts_ptr,  # [n]
     n,
@@ -148,7 +148,7 @@ def search_kernel(
     tl.store(canonical_ptr + 3 * out + axis, found, mask=(slot < written) & (axis < 3))
 
 
-@triton.jit(do_not_specialize=["capacity"])
+@triton.jit(do_not_specialize=["first", "capacity"])
 def gradient_kernel(
     canonical_ptr,  # [capacity, 3]
     point_ptr,  # [capacity]
@@ -160,6 +160,7 @@ def gradient_kernel(
     upper_ptr,
     points_grad_ptr,  # [n, 3], zeros at first
     bones_grad_ptr,  # [BONES, 4, 4], zeros at first
+    first,  # row of the first root
     capacity,
     NX: tl.constexpr,
     NY: tl.constexpr,
@@ -174,7 +175,8 @@ def gradient_kernel(
     """
     LANES: tl.constexpr = 32 if BONES <= 32 else 64
     num_roots = tl.minimum(tl.load(total_ptr), capacity)
-    if tl.program_id(0) * BLOCK >= num_roots:
+    begin = first + tl.program_id(0) * BLOCK
+    if begin >= num_roots:
         return
     axis = tl.arange(0, 4)[None, :]
     bone = tl.arange(0, LANES)[None, :]
@@ -183,7 +185,7 @@ def gradient_kernel(
     upper = tl.load(upper_ptr + axis, mask=axis < 3, other=1.0)
     box = box_scale(axis, lower, upper, NX, NY, NZ)
     total = tl.zeros([LANES, 16], tl.float32)
-    for start in range(tl.program_id(0) * BLOCK, num_roots, tl.num_programs(0) * BLOCK):
+    for start in range(begin, num_roots, tl.num_programs(0) * BLOCK):
         root = start + tl.arange(0, BLOCK)[:, None]
         valid = root < num_roots
         x = tl.load(canonical_ptr + 3 * root + axis, mask=valid & (axis < 3), other=1.0)

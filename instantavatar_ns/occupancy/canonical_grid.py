@@ -111,19 +111,6 @@ class CanonicalOccupancy(OccGridEstimator):
         binaries, inside = cell_values(self.binaries[0], points, self.aabbs[0, :3], self.aabbs[0, 3:], self.resolution)
         return binaries & inside
 
-    def random_space(self, density: Callable[[Tensor], tuple[Tensor, Tensor]], count: int) -> dict[str, Tensor]:
-        """Look at the field in random points of the box; differentiable with respect to the field.
-
-        Args:
-            density: Density, 1/metres, and features of canonical points.
-            count: Points to look at.
-
-        Returns:
-            `space_opacity` [count] and whether the points lie in free cells, `space_is_free` [count].
-        """
-        points = self.random_points(count)
-        return {"space_opacity": opacity(density(points)[0]), "space_is_free": ~self.occupied(points)}
-
     def occupied_centers(self) -> Float[Tensor, "occupied 3"]:
         """Middles of the occupied cells, metres. Their number is read on the host, once per refresh and per pose."""
         return self.centers()[self.binaries.flatten()]

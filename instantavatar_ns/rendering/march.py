@@ -33,6 +33,7 @@ class SampleBuffer:
         starts: Row of each ray's first sample.
         counts: Samples of each ray that are in the buffer.
         total: Samples that there are. More than the capacity is an overflow: those beyond it are not in the buffer.
+            Rows from `total` on hold nothing.
     """
 
     ray_indices: Int32[Tensor, "capacity"]

@@ -35,8 +35,8 @@ def sample_rays_triton(
     """
     num_rays, device = len(origins), origins.device
     shifts = torch.rand(num_rays, device=device) if stratified else torch.zeros(num_rays, device=device)
-    ray_indices = torch.zeros(capacity, dtype=torch.int32, device=device)
-    t_starts = torch.zeros(capacity, device=device)
+    ray_indices = torch.empty(capacity, dtype=torch.int32, device=device)
+    t_starts = torch.empty(capacity, device=device)
     starts, counts = torch.empty((2, num_rays), dtype=torch.int32, device=device)
     total = torch.zeros(1, dtype=torch.int32, device=device)
     launch(

@@ -114,6 +114,7 @@ class Renderer:
         pose: RenderPose,
         rules: SampleRules | None = None,
         background: Float[Tensor, "3"] | float | None = None,
+        extra: Float[Tensor, "extra 3"] | None = None,
     ) -> dict[str, Tensor]:
         """Render rays that all see one pose; differentiable with respect to the field and the pose.
 
@@ -122,24 +123,29 @@ class Renderer:
             pose: The pose.
             rules: Where samples lie, and which count; by default those of images.
             background: Colour behind the person; None leaves colours as they are in front of black.
+            extra: Canonical points, metres, whose density is wanted too, without noise; of stratified samples only.
 
         Returns:
             `rgb` [rays, 3], `accumulation` [rays, 1], `depth` [rays, 1] (metres along the ray, the far side of the
-            person where nothing is hit), and, where samples are stratified as in training, `sample_weights` [samples]
-            and `num_samples` [1].
+            person where nothing is hit), and, where samples are stratified as in training, `sample_weights` [samples],
+            `num_samples` [1] and, of `extra`, `extra_density` [extra], 1/metres.
         """
+        density = None
         training = rules is not None and rules.stratified
         rules = rules or image_rules(self.step)
         if self.implementation == "torch":
             pixels = render_packed(rays, pose, self.avatar, rules)
             num_samples = torch.full((1,), len(pixels.weights), device=rays.directions.device)
+            if extra is not None:
+                density = self.avatar.field.density(extra)[0]
         elif training or torch.is_grad_enabled():
-            pixels, num_samples = self._steps.render(rays, pose, self.avatar, rules)
+            pixels, num_samples, density = self._steps.render(rays, pose, self.avatar, rules, extra)
         else:
             pixels, num_samples = self._images.render(rays, pose, self.avatar, rules)
         outputs = pixel_outputs(pixels, rays.origins_in_root_space(pose.body), background)
         if training:
-            return outputs | {"sample_weights": pixels.weights, "num_samples": num_samples}
+            outputs |= {"sample_weights": pixels.weights, "num_samples": num_samples}
+            return outputs if extra is None else outputs | {"extra_density": density}
         return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
 
     def capacity(self, num_rays: int) -> Hashable:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Int32
+from jaxtyping import Float, Int32
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
@@ -35,19 +35,26 @@ class StepBuffers:
         """Sizes of the buffers for so many rays, once they have been rendered."""
         return self._sizes.get(num_rays)
 
-    def render(self, rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> tuple[Pixels, Tensor]:
-        """Pixels, and the number of their samples."""
+    def render(
+        self,
+        rays: Rays,
+        pose: RenderPose,
+        avatar: Avatar,
+        rules: SampleRules,
+        extra: Float[Tensor, "extra 3"] | None = None,
+    ) -> tuple[Pixels, Tensor, Tensor]:
+        """Pixels, the number of their samples, and the density at extra canonical points."""
         # Triton is imported where it is used: it is no part of PyTorch on every platform.
         from instantavatar_ns.rendering.buffered import render_buffered
 
         num_rays = len(rays.directions)
         capacity = _SAMPLES_PER_RAY * num_rays
         sizes = self._sizes.setdefault(num_rays, BufferSizes(capacity, capacity))
-        pixels, num_samples, num_roots = render_buffered(rays, pose, avatar, rules, sizes)
+        pixels, num_samples, num_roots, density = render_buffered(rays, pose, avatar, rules, sizes, extra)
         if num_rays not in self._wanted:
             self._wanted[num_rays] = _Wanted(num_samples.device)
         self._wanted[num_rays].add(num_samples, num_roots)
-        return pixels, num_samples.clamp(max=sizes.samples)
+        return pixels, num_samples.clamp(max=sizes.samples), density
 
     def check(self) -> bool:
         """Enlarge buffers that were too small for a step, and say so; at times shrink those that are far too large.

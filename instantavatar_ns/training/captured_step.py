@@ -1,11 +1,12 @@
 """A training step's forward and backward pass as one CUDA graph.
 
 nerfstudio's trainer asks its pipeline for losses and calls `backward` on their sum. Here the losses are those of a
-replayed graph that has the gradients already; `backward` hands them out.
+replayed graph that has the gradients already; `backward` of their sum hands them out.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -39,6 +40,7 @@ class TrainingStep:
     def __init__(self, model: InstantAvatarModel) -> None:
         self._model, self._forward = model, _Forward(model)
         self._params = {name: value for name, value in self._forward.named_parameters() if value.numel()}
+        self._handed_out: tuple[Tensor | None, ...] = ()
         self._graph: AutoCudaGraph[tuple[StepResult, tuple[Tensor | None, ...]]] = AutoCudaGraph(model.device)
 
     @property
@@ -48,10 +50,33 @@ class TrainingStep:
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
         """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
+        self._take_back()
         settings = (id(rays), self._model.step_settings(len(rays)))
         result, gradients = self._graph(settings, partial(self._forward_backward, rays, batch))
-        losses = _Replayed.apply(tuple(result.losses.values()), gradients, *self._params.values())
-        return result._replace(losses=dict(zip(result.losses, losses, strict=True)))
+        # One of the losses passes `backward` on: additions of others are not recorded.
+        *_, last = result.losses
+        hook = torch.zeros((), requires_grad=True)
+        losses = {name: loss.detach() for name, loss in result.losses.items()}
+        losses[last] = _Replayed.apply(losses[last], hook, partial(self._hand_out, gradients))
+        return result._replace(losses=losses)
+
+    def _hand_out(self, gradients: tuple[Tensor | None, ...]) -> None:
+        """Make a step's gradients those of the parameters, or add them; no copies, which take as long as a scatter."""
+        for parameter, gradient in zip(self._params.values(), gradients, strict=True):
+            if gradient is None:
+                continue
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad.add_(gradient)
+        self._handed_out = gradients
+
+    def _take_back(self) -> None:
+        """Copy what was handed out where it is still in use: this step will write its own gradients there."""
+        for parameter, gradient in zip(self._params.values(), self._handed_out, strict=False):
+            if gradient is not None and parameter.grad is gradient:
+                parameter.grad = gradient.clone()
+        self._handed_out = ()
 
     def _forward_backward(self, rays: RayBundle, batch: Batch) -> tuple[StepResult, tuple[Tensor | None, ...]]:
         # Autograd remembers on which stream a parameter was used first, and would synchronise with it: hence aliases.
@@ -75,17 +100,15 @@ class _Forward(nn.Module):
 
 
 class _Replayed(torch.autograd.Function):
-    """Losses whose sum has gradients that are known."""
+    """A loss whose `backward` hands out gradients that are known."""
 
     @staticmethod
-    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx: Any, losses: tuple[Tensor, ...], gradients: tuple[Tensor | None, ...], *params: Tensor
-    ) -> tuple[Tensor, ...]:
-        ctx.gradients = gradients
-        return tuple(loss.detach() for loss in losses)
+    def forward(ctx: Any, loss: Tensor, hook: Tensor, hand_out: Callable[[], None]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.hand_out = hand_out
+        return loss.view_as(loss)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        # Copies: gradients may be summed over several steps, and the next one overwrites these.
-        return None, None, *(None if gradient is None else gradient.clone() for gradient in ctx.gradients)
+    def backward(ctx: Any, *_: Any) -> tuple[None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx.hand_out()
+        return None, None, None

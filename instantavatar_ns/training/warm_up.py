@@ -14,9 +14,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import torch
+from nerfstudio.cameras.cameras import Cameras
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor, nn
 
+from instantavatar_ns.backgrounds import TRAINING_BACKGROUNDS
+from instantavatar_ns.data.cropped_frames import Crop, CroppedFrames
+from instantavatar_ns.data.pixel_sampling import PixelLists
 from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype
 from instantavatar_ns.deformer.search import PosedSkinning
 from instantavatar_ns.model import InstantAvatarModel
@@ -53,7 +57,10 @@ def compiling_kernels(model: InstantAvatarModel) -> Iterator[None]:
     Args:
         model: On its GPU, with `renderer` "triton" and the field's kernels.
     """
-    groups = (_color, _density, _pose, _search, _rays, _image, _canonical_grid, _union_grid, _pose_table)
+    groups = (
+        *(_draws, _color, _density, _pose, _search, _rays, _losses),
+        *(_image, _canonical_grid, _union_grid, _pose_table),
+    )
     with ThreadPoolExecutor(len(groups)) as pool:
         prepared = [pool.submit(_on_device, group, model) for group in groups]
         yield
@@ -67,6 +74,20 @@ def _on_device(group: Callable[[InstantAvatarModel], None], model: InstantAvatar
     with torch.cuda.device(model.device), torch.cuda.stream(torch.cuda.Stream(model.device)):
         group(model)
         torch.cuda.current_stream().synchronize()
+
+
+def _draws(model: InstantAvatarModel) -> None:
+    """Patches of a frame of one crop, in no camera's view."""
+    from instantavatar_ns.data.patch_rays_triton import draw_patches_triton
+
+    crops, nothing = [Crop(torch.zeros(_FEW, _FEW, 4, dtype=torch.uint8), 0, 0)], torch.zeros(1, dtype=torch.long)
+    frame = nothing.to(model.device)
+    images = CroppedFrames(crops, (_FEW, _FEW), model.device)
+    lists = PixelLists.of_frames([nothing.int()], model.device, in_host_memory=False)
+    camera_to_worlds = torch.eye(4, device=model.device)[None, :3]
+    cameras = Cameras(camera_to_worlds, fx=1.0, fy=1.0, cx=0.0, cy=0.0, height=_FEW, width=_FEW).to(model.device)
+    shares = torch.zeros(1, dtype=torch.float64, device=model.device)
+    draw_patches_triton(frame, lists, images, cameras, _FEW, shares)
 
 
 def _color(model: InstantAvatarModel) -> None:
@@ -106,12 +127,29 @@ def _rays(model: InstantAvatarModel) -> None:
     """Marching and compositing as in training."""
     from instantavatar_ns.rendering.composite_triton import composite_triton
     from instantavatar_ns.rendering.march_triton import sample_rays_triton
+    from instantavatar_ns.rendering.ray_points_triton import sample_points_triton
 
     directions, step = _directions(model), model.config.step_size
     samples = sample_rays_triton(-9 * directions, directions, model.union_grid.cells, step, True, _FEW)
+    world_to_root = torch.eye(4, device=model.device, requires_grad=True)
+    points = sample_points_triton(-9 * directions, directions, samples, world_to_root, step)
+    torch.autograd.grad(points, world_to_root, torch.zeros_like(points))
     density, rgb, root_starts, root_counts = _roots(model)
     pixels = composite_triton(density.requires_grad_(), rgb, root_starts, root_counts, samples, step)
     torch.autograd.grad(pixels.rgb.sum(), density)
+
+
+def _losses(model: InstantAvatarModel) -> None:
+    """Terms on the background of the options."""
+    from instantavatar_ns.losses_triton import LossWeights, StepPixels, StepSamples, step_losses_triton
+
+    background = TRAINING_BACKGROUNDS[model.config.background_color]
+    colors, opacity = torch.zeros(_FEW, 4, device=model.device), torch.zeros(_FEW, device=model.device)
+    rgb = colors[:, :3].contiguous().requires_grad_()
+    pixels = StepPixels(rgb, opacity[:, None], colors, colors[:, :3] if background is None else background)
+    count = torch.ones(1, dtype=torch.int32, device=model.device)
+    terms = step_losses_triton(pixels, StepSamples(opacity, count, opacity, opacity > 0), LossWeights(*[1.0] * 5))
+    torch.autograd.grad(torch.stack(terms).sum(), rgb)
 
 
 def _image(model: InstantAvatarModel) -> None:
@@ -135,8 +173,11 @@ def _union_grid(model: InstantAvatarModel) -> None:
 
 
 def _pose_table(model: InstantAvatarModel) -> None:
-    if model.pose_refinement is not None:
-        table = nn.Parameter(torch.zeros_like(model.pose_refinement.remainders))
+    refinement = model.pose_refinement
+    if refinement is not None:
+        body, params = refinement[0], [*refinement.parameters()]
+        torch.autograd.grad(body.bone_transforms.sum() + body.world_to_root.sum(), params)
+        table = nn.Parameter(torch.zeros_like(refinement.remainders))
         table.grad = torch.zeros_like(table)
         RowAdamConfig().setup([table]).step()
 

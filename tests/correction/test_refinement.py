@@ -190,16 +190,20 @@ def test_splines_are_the_uniform_cubic_ones(times: Tensor) -> None:
 
 def test_prior_has_the_gradient_of_the_whole_to_one_frame(refinement: PoseRefinement) -> None:
     disturb(refinement)
-    refinement.prior(torch.tensor(2), 0.7, 30.0).backward()
-    assert refinement.remainders.grad is not None
-    corrections = refinement.corrections().detach().requires_grad_(True)
-    whole = 0.7 * corrections.square().sum()
-    whole = whole + 30.0 * torch.tensordot(refinement.bending, corrections, dims=1).square().sum()
-    (gradient,) = torch.autograd.grad(whole, corrections)
-    torch.testing.assert_close(
-        refinement.remainders.grad[2], gradient[2].flatten() @ refinement.coordinates, rtol=1e-4, atol=1e-5
-    )
-    assert refinement.remainders.grad[[0, 1, 3, 4, 5]].eq(0).all()
+    refinement.start.add_(0.01)
+    refinement.certainty.fill_(1.7)
+    value = refinement.prior(torch.tensor(2), 0.7, 30.0)
+    (3 * value).backward()
+    changes = (refinement.corrections().detach() - refinement.start).requires_grad_(True)
+    bending = 30.0 * torch.tensordot(refinement.bending, changes, dims=1).square().sum()
+    torch.testing.assert_close(value, 0.7 * 1.7 * changes[2].square().sum() + bending)
+    (gradient,) = torch.autograd.grad(3 * (0.7 * 1.7 * changes.square().sum() + bending), changes)
+    expected = gradient[2].flatten() @ refinement.coordinates
+    knots, remainders = refinement.knots.grad, refinement.remainders.grad
+    assert knots is not None and remainders is not None
+    torch.testing.assert_close(remainders[2], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(knots, refinement.basis[2][:, None] * expected, rtol=1e-4, atol=1e-5)
+    assert remainders[[0, 1, 3, 4, 5]].eq(0).all()
 
 
 # Coordinates and errors

@@ -16,6 +16,7 @@ from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManag
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import pixel_classes
 from instantavatar_ns.utils.errors import InputError
+from tests.tiny import DEVICE
 
 SIZE, TRAIN, HELDOUT = 96, 8, 3
 RAYS = 2048
@@ -75,6 +76,29 @@ def test_same_seed_and_step_give_the_same_rays(manager: AvatarDataManager) -> No
     before = manager.next_train(17)
     manager.next_train(3)
     assert_same(before, manager.next_train(17))
+
+
+@pytest.mark.parametrize(("size", "dilation"), [(16, 0.0), (8, 0.3), (120, 0.0)])
+def test_patches_by_the_kernel_are_those_of_torch(manager: AvatarDataManager, size: int, dilation: float) -> None:
+    """Also at the image's edge, outside the crops, and in patches larger than the image."""
+    frames = FrameStore(
+        manager.train_dataset, DEVICE, replace(manager.config, patch_size=size, mask_dilation=dilation), 0
+    )
+    for frame in (0, TRAIN - 1):
+        drawn = []
+        for draw in (frames._draw_by_kernel, frames._draw_by_torch):
+            frames.generator.manual_seed(frame)
+            frames._frame.fill_(frame)
+            drawn.append(draw(RAYS))
+        (ours, batch), (theirs, expected) = drawn
+        assert batch.keys() == expected.keys() and batch["patch_size"] == expected["patch_size"]
+        assert torch.equal(batch["indices"], expected["indices"])
+        torch.testing.assert_close(batch["image"], expected["image"], atol=1e-7, rtol=0)
+        assert ours.metadata.keys() == theirs.metadata.keys()
+        for name in ("origins", "directions", "pixel_area", "camera_indices", "times"):
+            torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), atol=1e-6, rtol=1e-5)
+        for name, value in theirs.metadata.items():
+            torch.testing.assert_close(ours.metadata[name], value, atol=1e-6, rtol=1e-6)
 
 
 def test_late_steps_have_more_rays(manager: AvatarDataManager, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,34 @@ def test_points_without_candidates_have_no_root(kernels: FastSnarfDeformer, pose
     assert none.total == 0 and none.starts.shape == none.counts.shape == (0,)
 
 
+def test_extra_points_come_first_and_change_nothing(
+    reference: FastSnarfDeformer, kernels: FastSnarfDeformer, bones: Tensor, points: Tensor
+) -> None:
+    extra = torch.rand(52, 3, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+    gradients, drawn = [], torch.randn(800, 3, generator=torch.Generator().manual_seed(3)).to(DEVICE)
+    for deformer, capacity in ((reference, 120), (kernels, 120), (kernels, 30)):
+        found = []
+        for first in (None, extra):
+            leaf = bones.clone().requires_grad_(True)
+            roots = deformer.find_correspondences_into(points[:60], deformer.pose(leaf), capacity, extra=first)
+            rows = 0 if first is None else len(first)
+            assert roots.canonical.shape == (capacity + rows, 3) and roots.point.shape == (capacity + rows,)
+            assert torch.equal(roots.canonical[:rows].detach(), extra[:rows])
+            taken = roots.point[rows : min(int(roots.total), capacity + rows)].long()
+            slope = torch.zeros_like(roots.canonical)
+            slope[rows : rows + len(taken)] = drawn[taken]
+            slope[:rows] = torch.nan
+            slope[rows + len(taken) :] = torch.nan
+            if deformer is kernels:
+                (gradient,) = torch.autograd.grad(roots.canonical, leaf, slope)
+                gradients.append(gradient)
+            assert (roots.starts[roots.counts > 0] >= rows).all()
+            found.append((int(roots.total) - rows, roots.counts.sum()))
+        assert found[0] == found[1] and found[0][1] == min(capacity, found[0][0])
+    assert gradients[0].norm() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4 * float(gradients[0].abs().max()), rtol=1e-3)
+
+
 def test_gradients_are_those_of_torch(
     reference: FastSnarfDeformer, kernels: FastSnarfDeformer, bones: Tensor, points: Tensor
 ) -> None:

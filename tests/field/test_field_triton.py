@@ -176,6 +176,15 @@ def test_features_lead_to_the_same_color_and_gradient() -> None:
     assert (grads[1] - grads[0]).norm() < 1e-2 * grads[0].norm()
 
 
+def test_first_rows_may_be_without_noise() -> None:
+    field, points = make_field(), points_along_rays()[:100]
+    for has_kernels in (True, False):
+        field.has_kernels = has_kernels
+        noisy, _ = field(points, noise=1000.0, quiet=30)
+        torch.testing.assert_close(noisy[:30], field(points)[0][:30])
+        assert 20 < noisy[30:].count_nonzero() < 50
+
+
 def test_noise_is_added_before_the_relu() -> None:
     field, points = make_field(), points_along_rays()
     dead = field.density(points)[0] == 0

@@ -15,6 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from instantavatar_ns.correction.frame_pose_triton import FrameConstants, frame_pose_triton
+from instantavatar_ns.data.cropped_frames import Crop, CroppedFrames
+from instantavatar_ns.data.patch_rays_triton import draw_patches_triton
+from instantavatar_ns.data.pixel_sampling import PixelLists
 from instantavatar_ns.deformer import search_triton
 from instantavatar_ns.deformer.candidates import main_bones
 from instantavatar_ns.deformer.search import SearchSettings
@@ -23,6 +27,7 @@ from instantavatar_ns.field import heads_triton
 from instantavatar_ns.field.canonical_field import CanonicalField
 from instantavatar_ns.field.field_triton import Precision, evaluate_field
 from instantavatar_ns.field.hash_encoding import HashGrid
+from instantavatar_ns.losses_triton import LossWeights, StepPixels, StepSamples, step_losses_triton
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.occupancy.components_triton import largest_component_triton
@@ -30,6 +35,7 @@ from instantavatar_ns.occupancy.posed_grid_triton import pose_cells_triton, unio
 from instantavatar_ns.optimizers import RowAdam
 from instantavatar_ns.rendering.composite_triton import composite_triton
 from instantavatar_ns.rendering.march_triton import sample_rays_triton
+from instantavatar_ns.rendering.ray_points_triton import sample_points_triton
 from instantavatar_ns.rendering.rounds_triton import MarchedRays, composite_round, march
 from tests.kernels.harness import compiled_launches, resources
 
@@ -95,6 +101,9 @@ def launch_rendering() -> None:
         density, rgb = torch.zeros(4096, requires_grad=True), torch.zeros(4096, 3, requires_grad=True)
         roots = torch.zeros(2, 4096, dtype=torch.int32)
         samples = sample_rays_triton(origins, directions, cells, 0.01, stratified=True, capacity=4096)
+        world_to_root = torch.eye(4, requires_grad=True)
+        for some_origins in (origins, origins[:1]):
+            sample_points_triton(some_origins, directions, samples, world_to_root, 0.01).sum().backward()
         pixels = composite_triton(density, rgb, *roots, samples, 0.01)
         (pixels.rgb.sum() + pixels.accumulation.sum()).backward()
         marched = MarchedRays.at_origins(num_rays, origins.device)
@@ -111,6 +120,50 @@ def launch_optimizer() -> None:
     optimizer.step()
 
 
+def launch_losses() -> None:
+    """Terms of steps of different sizes, on drawn backgrounds and on white."""
+    for num_rays in _LENGTHS[:2]:
+        rgb, accumulation = torch.zeros(num_rays, 3, requires_grad=True), torch.zeros(num_rays, 1)
+        for background in (torch.zeros(num_rays, 3), 1.0):
+            pixels = StepPixels(rgb, accumulation, torch.zeros(num_rays, 4), background)
+            opacity, is_free = torch.zeros(num_rays), torch.ones(num_rays, dtype=torch.bool)
+            samples = StepSamples(torch.zeros(4096), torch.ones(1, dtype=torch.int32), opacity, is_free)
+            sum(step_losses_triton(pixels, samples, LossWeights(1.0, 0.1, 0.1, 1.0, 0.0))).backward()
+
+
+def launch_pose() -> None:
+    """Pose a frame of recordings of different lengths, and the gradient."""
+    for num_frames, num_knots in ((100, 16), (75, 13)):
+        knots, remainders = (torch.zeros(rows, 75, requires_grad=True) for rows in (num_knots, num_frames))
+        constants = FrameConstants(
+            basis=torch.zeros(num_frames, num_knots),
+            coordinates=torch.eye(75),
+            given_rotations=torch.eye(3).repeat(num_frames, 24, 1, 1),
+            given_transl=torch.zeros(num_frames, 3),
+            joints=torch.zeros(24, 3),
+            ancestors=torch.full((4, 24), 24),
+            descendants=torch.eye(24),
+            to_canonical=torch.eye(4).repeat(24, 1, 1),
+            world_to_dataset=torch.eye(4),
+        )
+        world_to_root, bones = frame_pose_triton(torch.zeros(1, dtype=torch.long), knots, remainders, constants)
+        (world_to_root.sum() + bones.sum()).backward()
+
+
+def launch_draws() -> None:
+    """Draw patches of frames of different sizes."""
+    for height, width, num_patches in ((540, 540, 4), (1080, 1081, 8)):
+        crops = [Crop(torch.zeros(32, 32, 4, dtype=torch.uint8), 8, 9)]
+        images = CroppedFrames(crops, (height, width), torch.device("cpu"))
+        lists = PixelLists(torch.zeros(10, dtype=torch.int32), torch.tensor([0, 10]))
+        number = torch.ones(1, 1)
+        cameras: Any = SimpleNamespace(
+            fx=number, fy=number, cx=number, cy=number, camera_to_worlds=torch.eye(4)[None, :3]
+        )
+        frame, shares = torch.zeros(1, dtype=torch.long), torch.zeros(num_patches, dtype=torch.float64)
+        draw_patches_triton(frame, lists, images, cameras, 32, shares)
+
+
 class Launches(NamedTuple):
     """Launches that are compiled together: the function, the compute capability, whether instructions are listed."""
 
@@ -125,6 +178,9 @@ LAUNCHES = {
     "search": Launches(launch_search, with_instructions=True),
     "occupancy": Launches(launch_occupancy),
     "rendering": Launches(launch_rendering),
+    "draws": Launches(launch_draws),
+    "losses": Launches(launch_losses),
+    "pose": Launches(launch_pose),
     "optimizer": Launches(launch_optimizer),
     # Last, because it changes what the field asks for.
     "field, half, 8.6": Launches(launch_field_with_little_shared_memory, 86),

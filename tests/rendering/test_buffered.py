@@ -27,7 +27,7 @@ ROOMY = BufferSizes(2048, 2048)
 def test_pixels_are_those_of_the_packed_renderer(scene: Scene, thresholds: tuple[float, float]) -> None:
     rules = replace(RULES, alpha_threshold=thresholds[0], early_stop_eps=thresholds[1])
     expected = render_packed(scene.rays, scene.pose, scene.avatar, rules)
-    pixels, num_samples, num_roots = render_buffered(scene.rays, scene.pose, scene.avatar, rules, ROOMY)
+    pixels, num_samples, num_roots, _ = render_buffered(scene.rays, scene.pose, scene.avatar, rules, ROOMY)
     assert int(num_samples) == len(expected.weights) and 0 < int(num_roots) < 2048
     assert (expected.accumulation > 0.3).sum() > 4 and (expected.accumulation == 0).sum() > 4
     # A compiled kernel joins products and sums, which the search's last step shows in metres of depth.
@@ -66,16 +66,16 @@ def test_step_that_does_not_fit_is_told_of_and_the_next_one_fits(
 ) -> None:
     monkeypatch.setattr("instantavatar_ns.rendering.step_buffers._SAMPLES_PER_RAY", 1)
     buffers = StepBuffers()
-    _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
+    _, num_samples, _ = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
     assert int(num_samples) == 36, "what was rendered, not what was wanted"
     away = Rays(scene.rays.origins, -scene.rays.directions)
-    _, num_samples = buffers.render(away, scene.pose, scene.avatar, RULES)
+    _, num_samples, _ = buffers.render(away, scene.pose, scene.avatar, RULES)
     assert int(num_samples) == 0, "the fullest step counts, not the last"
     assert checked(buffers)
     assert "36 and 36" in capsys.readouterr().out
     # The samples that were left out have not been searched: a second step may tell of more roots than the first.
     for _ in range(2):
-        _, num_samples = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
+        _, num_samples, _ = buffers.render(scene.rays, scene.pose, scene.avatar, RULES)
         assert int(num_samples) > 36
         if not checked(buffers):
             break

@@ -111,7 +111,13 @@ def test_background_lies_behind_the_person(make, body: PosedBody) -> None:
 def test_training_rules_give_what_losses_need(make, scene: Scene, implementation: Literal["torch", "triton"]) -> None:
     renderer = make(implementation)
     pose, rules = renderer.prepare(scene.pose.body, scene.pose.cells), SampleRules(STEP, stratified=True)
-    outputs = renderer.render_rays(scene.rays, pose, rules)
+    space = (torch.rand(40, 3, generator=torch.Generator().manual_seed(4)) - 0.5).to(DEVICE)
+    outputs = renderer.render_rays(scene.rays, pose, rules, extra=space)
+    torch.testing.assert_close(outputs["extra_density"], scene.avatar.field.density(space)[0])
+    (of_space,) = torch.autograd.grad(
+        outputs["extra_density"].sum(), scene.avatar.field.encoding.params, retain_graph=True
+    )
+    assert of_space.count_nonzero() > 0
     outputs["rgb"].sum().backward()
     gradient = scene.avatar.field.density_head.params.grad
     assert gradient is not None and gradient.count_nonzero() > 0

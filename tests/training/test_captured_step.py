@@ -76,6 +76,52 @@ def test_gradients_of_several_steps_add_up(frames_and_model) -> None:
     torch.testing.assert_close(*totals, atol=1e-4 * float(totals[0].abs().max()), rtol=1e-3)
 
 
+def test_gradients_are_handed_out_where_the_graph_writes_them_and_outlive_the_next_replay(frames_and_model) -> None:
+    frames, model = frames_and_model
+    rays, batch = frames.draw_rays(1, 128, step=3)
+    step = TrainingStep(model)
+    params = [value for value in model.parameters() if value.numel()]
+    buffers = [torch.empty_like(value) for value in params]
+
+    def replay(settings, function):  # as a graph does: always into the same memory
+        result, gradients = function()
+        return result, [None if new is None else kept.copy_(new) for kept, new in zip(buffers, gradients, strict=True)]
+
+    step._graph = replay  # pyright: ignore[reportAttributeAccessIssue]
+    model.zero_grad(set_to_none=True)
+    table, places = model.field.encoding.params, {buffer.data_ptr() for buffer in buffers}
+    sum(step(rays, batch).losses.values()).backward()
+    assert table.grad is not None and table.grad.data_ptr() in places
+    first = table.grad.clone()
+    losses = step(rays, batch).losses  # other numbers
+    torch.testing.assert_close(table.grad, first, atol=0, rtol=0)
+    sum(losses.values()).backward()
+    model.zero_grad(set_to_none=True)
+    sum(step(rays, batch).losses.values()).backward()
+    assert table.grad.data_ptr() in places
+
+
+def test_cells_of_a_replayed_refresh_are_those_of_one_that_runs_as_it_is(
+    frames_and_model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, model = frames_and_model
+    cells = (model.canonical_occupancy.occs, model.canonical_occupancy.binaries, model.union_grid.binaries)
+    before = [part.clone() for part in cells]
+    found = {}
+    for captures in (False, True):
+        monkeypatch.setattr(type(model.renderer), "supports_cuda_graphs", captures)
+        for part, start in zip(cells, before, strict=True):
+            part.copy_(start)
+        for step in (100, 120, 140):
+            torch.manual_seed(step)
+            model.refresh_occupancy(step)
+        found[captures] = [part.clone() for part in cells]
+    assert model._cells_graph.is_captured
+    assert not torch.equal(found[True][1], before[1]) and found[True][1].any()
+    for ours, theirs in zip(found[True], found[False], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_graph_does_its_work_anew_at_each_call() -> None:
     source = torch.zeros(3, device=DEVICE)
     double = CudaGraph(lambda: 2 * source, source.device)

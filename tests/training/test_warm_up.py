@@ -27,8 +27,9 @@ def test_every_group_runs_and_changes_nothing(model, monkeypatch: pytest.MonkeyP
         pass
     if DEVICE == "cpu":
         for group in (
-            warm_up._color, warm_up._density, warm_up._pose, warm_up._search, warm_up._rays, warm_up._image,
-            warm_up._canonical_grid, warm_up._union_grid, warm_up._pose_table,
+            warm_up._draws,
+            warm_up._color, warm_up._density, warm_up._pose, warm_up._search, warm_up._rays, warm_up._losses,
+            warm_up._image, warm_up._canonical_grid, warm_up._union_grid, warm_up._pose_table,
         ):  # fmt: skip
             group(model)
     for name, value in model.state_dict().items():
