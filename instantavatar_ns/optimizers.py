@@ -131,7 +131,9 @@ class RowAdam(Optimizer):
         from instantavatar_ns.kernels.launch import launch, next_power_of_2
         from instantavatar_ns.kernels.row_adam import row_adam_kernel
 
-        state, columns = self.state[parameter], parameter[0].numel()
+        state, columns, rate = self.state[parameter], parameter[0].numel(), group["lr"]
+        if not isinstance(rate, Tensor):
+            rate = parameter.new_full((1,), rate)
         launch(
             row_adam_kernel,
             (len(parameter),),
@@ -140,7 +142,7 @@ class RowAdam(Optimizer):
             state["steps"],
             state["exp_avg"],
             state["exp_avg_sq"],
-            float(group["lr"]),
+            rate,
             *group["betas"],
             group["eps"],
             columns,

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
 from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
+from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
 from instantavatar_ns.check.guard import CheckMode, check_dataset, check_frames
@@ -20,7 +21,7 @@ from instantavatar_ns.metrics import noting_image_metrics
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.training.alignment import align_poses
-from instantavatar_ns.training.captured_step import TrainingStep
+from instantavatar_ns.training.captured_step import ParameterUpdate, TrainingStep
 from instantavatar_ns.training.checkpoints import check_fit
 from instantavatar_ns.training.coverage import observe_coverage, telling_seen_from_unseen, without_nan
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
@@ -137,6 +138,22 @@ class AvatarPipeline(VanillaPipeline):
         if self._captured_step is None:
             return super().get_train_loss_dict(step)
         return self._captured_step(*self._data.next_train(step))
+
+    @property
+    def captures_steps(self) -> bool:
+        """Whether `train_step` may be called."""
+        return self._captured_step is not None
+
+    def train_step(self, step: int, update: ParameterUpdate) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Do a whole training step, by a CUDA graph of its kernels: the sum of the losses, losses and metrics.
+
+        Args:
+            step: Number of the step.
+            update: Steps of the optimizers.
+        """
+        assert self._captured_step is not None
+        total, result = self._captured_step.train(*self._data.next_train(step), update)
+        return total, result.losses, result.metrics
 
     # Evaluation
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, cast
 
 import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
+from torch import Tensor
 
 from instantavatar_ns.pipeline import AvatarPipeline
+from instantavatar_ns.training.captured_step import ParameterUpdate
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.files import move_into_place
@@ -83,6 +86,26 @@ class AvatarTrainer(Trainer):
         """
         with lack_of_memory_explained(self.device):
             super().train()
+
+    def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
+        """Do a training step: nerfstudio's, or the same by one CUDA graph where nothing has to happen within it."""
+        pipeline = cast(AvatarPipeline, self.pipeline)
+        if not (pipeline.captures_steps and self._updates_at_once):
+            return super().train_iteration(step)
+        result = pipeline.train_step(step, self._update)
+        self.optimizers.scheduler_step_all(step)
+        return result
+
+    @cached_property
+    def _updates_at_once(self) -> bool:
+        """Whether each step updates all parameters by its own gradients, which nobody else looks at."""
+        sums = any(self.gradient_accumulation_steps[name] != 1 for name in self.optimizers.parameters)
+        clips = any(self.optimizers.config[name]["optimizer"].max_norm for name in self.optimizers.parameters)
+        return not (sums or clips or self.config.log_gradients or self.grad_scaler.is_enabled())
+
+    @cached_property
+    def _update(self) -> ParameterUpdate:
+        return ParameterUpdate([*self.optimizers.optimizers.values()], torch.device(self.device))
 
     def _load_checkpoint(self) -> None:
         """Go on from the checkpoint that the options ask for, if any."""

@@ -117,7 +117,7 @@ def test_kernel_has_the_terms_and_gradients_of_torch(background: float | None, s
         found.append((terms, dict(zip(outputs, gradients, strict=True))))
     (ours, our_gradients), (theirs, their_gradients) = found
     assert [*ours] == [*theirs] and ("empty_loss" in ours) == (step < config.empty_steps)
-    rounding = 1e-7 if num_samples else 2e-5  # that of torch's sum of thousands of zeros
+    rounding = 1e-7 if num_samples else 1e-4  # that of torch's sum of thousands of zeros
     for name, term in theirs.items():
         torch.testing.assert_close(ours[name], term, atol=rounding, rtol=1e-5, msg=name)
     for name, gradient in their_gradients.items():

@@ -1,4 +1,4 @@
-"""Adam for the rows of a table that a step has seen; launched by `optimization.RowAdam`."""
+"""Adam for the rows of a table that a step has seen; launched by `optimizers.RowAdam`."""
 
 import triton
 import triton.language as tl
@@ -11,7 +11,7 @@ def row_adam_kernel(
     steps,  # [rows] float32, updated
     means,  # [rows, columns] float32, updated
     squares,  # [rows, columns] float32, updated
-    lr,
+    lr,  # [1] float32
     first,
     second,
     eps,
@@ -30,7 +30,7 @@ def row_adam_kernel(
         mean += (1.0 - first) * (gradient - mean)
         square += (1.0 - second) * (gradient * gradient - square)
         spread = tl.sqrt(square / (1.0 - tl.exp2(count * tl.log2(second)))) + eps
-        change = lr * mean / (1.0 - tl.exp2(count * tl.log2(first))) / spread
+        change = tl.load(lr) * mean / (1.0 - tl.exp2(count * tl.log2(first))) / spread
         value = tl.load(values + place, mask=inside, other=0.0)
         tl.store(steps + row, count)
         tl.store(means + place, mean, mask=inside)

@@ -1,12 +1,15 @@
-"""A training step's forward and backward pass as one CUDA graph.
+"""A training step as one CUDA graph: forward and backward pass, and the update of the parameters where all is alike.
 
-nerfstudio's trainer asks its pipeline for losses and calls `backward` on their sum. Here the losses are those of a
-replayed graph that has the gradients already; `backward` of their sum hands them out.
+nerfstudio's trainer asks its pipeline for losses, calls `backward` on their sum and steps its optimizers: more work for
+the host than the kernels are for the GPU. `TrainingStep.train` does all of it by one replay. Where something must
+happen in between, such as summing gradients of several steps, `TrainingStep` gives losses whose `backward` hands out
+the gradients that a replay has already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,6 +18,7 @@ from nerfstudio.cameras.rays import RayBundle
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+from torch.optim import Optimizer
 
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.utils.cuda_graph import AutoCudaGraph
@@ -30,6 +34,14 @@ class StepResult(NamedTuple):
     metrics: dict[str, Tensor]
 
 
+class _Step(NamedTuple):
+    """A step's result, the sum of its losses, and the gradients of the parameters."""
+
+    result: StepResult
+    total: Tensor
+    gradients: tuple[Tensor | None, ...]
+
+
 class TrainingStep:
     """Training steps of a model, whose kernels are captured when two steps in succession have the same.
 
@@ -41,7 +53,7 @@ class TrainingStep:
         self._model, self._forward = model, _Forward(model)
         self._params = {name: value for name, value in self._forward.named_parameters() if value.numel()}
         self._handed_out: tuple[Tensor | None, ...] = ()
-        self._graph: AutoCudaGraph[tuple[StepResult, tuple[Tensor | None, ...]]] = AutoCudaGraph(model.device)
+        self._graph: AutoCudaGraph[_Step] = AutoCudaGraph(model.device)
 
     @property
     def is_captured(self) -> bool:
@@ -52,13 +64,33 @@ class TrainingStep:
         """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
         self._take_back()
         settings = (id(rays), self._model.step_settings(len(rays)))
-        result, gradients = self._graph(settings, partial(self._forward_backward, rays, batch))
+        result, _, gradients = self._graph(settings, partial(self._forward_backward, rays, batch))
         # One of the losses passes `backward` on: additions of others are not recorded.
         *_, last = result.losses
         hook = torch.zeros((), requires_grad=True)
-        losses = {name: loss.detach() for name, loss in result.losses.items()}
-        losses[last] = _Replayed.apply(losses[last], hook, partial(self._hand_out, gradients))
-        return result._replace(losses=losses)
+        passed_on = _Replayed.apply(result.losses[last], hook, partial(self._hand_out, gradients))
+        return result._replace(losses=result.losses | {last: passed_on})
+
+    def train(self, rays: RayBundle, batch: Batch, update: ParameterUpdate) -> tuple[Tensor, StepResult]:
+        """Do a whole step: return the sum of the losses and what it consists of, the parameters being updated.
+
+        Args:
+            rays: The same tensors in each step, with other values.
+            batch: What their pixels show, likewise.
+            update: Steps of the optimizers of all parameters.
+        """
+        self._handed_out = ()
+        update.take_rates()
+        settings = (id(rays), self._model.step_settings(len(rays)), id(update))
+        result, total, _ = self._graph(settings, partial(self._train, rays, batch, update))
+        return total, result
+
+    def _train(self, rays: RayBundle, batch: Batch, update: ParameterUpdate) -> _Step:
+        step = self._forward_backward(rays, batch)
+        for parameter, gradient in zip(self._params.values(), step.gradients, strict=True):
+            parameter.grad = gradient
+        update()
+        return step
 
     def _hand_out(self, gradients: tuple[Tensor | None, ...]) -> None:
         """Make a step's gradients those of the parameters, or add them; no copies, which take as long as a scatter."""
@@ -78,12 +110,58 @@ class TrainingStep:
                 parameter.grad = gradient.clone()
         self._handed_out = ()
 
-    def _forward_backward(self, rays: RayBundle, batch: Batch) -> tuple[StepResult, tuple[Tensor | None, ...]]:
+    def _forward_backward(self, rays: RayBundle, batch: Batch) -> _Step:
         # Autograd remembers on which stream a parameter was used first, and would synchronise with it: hence aliases.
         aliases = {name: value.detach().requires_grad_() for name, value in self._params.items()}
         result = functional_call(self._forward, aliases, (rays, batch))
         total = torch.stack([*result.losses.values()]).sum()
-        return result, torch.autograd.grad(total, [*aliases.values()], allow_unused=True)
+        gradients = torch.autograd.grad(total, [*aliases.values()], allow_unused=True)
+        losses = {name: loss.detach() for name, loss in result.losses.items()}
+        return _Step(result._replace(losses=losses), total.detach(), gradients)
+
+
+class ParameterUpdate:
+    """Steps of optimizers that may be captured, though their learning rates change.
+
+    Args:
+        optimizers: Optimizers; those of nerfstudio's groups.
+        device: Where the parameters are.
+    """
+
+    def __init__(self, optimizers: Sequence[Optimizer], device: torch.device) -> None:
+        self._optimizers, self._device = tuple(optimizers), device
+        # Each in memory of its own: kernels are compiled anew for numbers in the middle of 16 bytes.
+        self._rates = [torch.zeros((), device=device) for _ in self._groups()]
+
+    def _groups(self) -> list[dict[str, Any]]:
+        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
+
+    def take_rates(self) -> None:
+        """Put the learning rates where captured steps read them; called before each step."""
+        for group, rate in zip(self._groups(), self._rates, strict=True):
+            rate.fill_(group["lr"])
+
+    def __call__(self) -> None:
+        """Step the optimizers whose parameters have gradients."""
+        is_captured = self._device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        with self.rates_on_device() if is_captured else nullcontext():
+            for optimizer in self._optimizers:
+                if any(value.grad is not None for group in optimizer.param_groups for value in group["params"]):
+                    optimizer.step()
+
+    @contextmanager
+    def rates_on_device(self) -> Iterator[None]:
+        """Have optimizers read the rates of `take_rates` from the device, when their kernels run."""
+        groups, before = self._groups(), [dict(group) for group in self._groups()]
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = True
+        try:
+            yield
+        finally:
+            for group, values in zip(groups, before, strict=True):
+                group.update(values)
 
 
 class _Forward(nn.Module):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import gc
+from contextlib import nullcontext
+from copy import deepcopy
 
 import pytest
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
+from nerfstudio.engine.optimizers import Optimizers
+from torch import Tensor
 
 from instantavatar_ns.data.datamanager import FrameStore
 from instantavatar_ns.model import InstantAvatarModel
-from instantavatar_ns.training.captured_step import TrainingStep
+from instantavatar_ns.optimizers import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
+from instantavatar_ns.training.captured_step import ParameterUpdate, TrainingStep
 from instantavatar_ns.utils.cuda_graph import CudaGraph, _no_garbage_collection
 from tests.tiny import DEVICE, build, frame_store
 
@@ -84,8 +89,9 @@ def test_gradients_are_handed_out_where_the_graph_writes_them_and_outlive_the_ne
     buffers = [torch.empty_like(value) for value in params]
 
     def replay(settings, function):  # as a graph does: always into the same memory
-        result, gradients = function()
-        return result, [None if new is None else kept.copy_(new) for kept, new in zip(buffers, gradients, strict=True)]
+        done = function()
+        pairs = zip(buffers, done.gradients, strict=True)
+        return done._replace(gradients=[None if new is None else kept.copy_(new) for kept, new in pairs])
 
     step._graph = replay  # pyright: ignore[reportAttributeAccessIssue]
     model.zero_grad(set_to_none=True)
@@ -107,6 +113,9 @@ def test_cells_of_a_replayed_refresh_are_those_of_one_that_runs_as_it_is(
     _, model = frames_and_model
     cells = (model.canonical_occupancy.occs, model.canonical_occupancy.binaries, model.union_grid.binaries)
     before = [part.clone() for part in cells]
+    middle = model.canonical_occupancy.aabbs.view(2, 3).mean(dim=0)
+    ball = lambda points: (300.0 * ((points - middle).norm(dim=-1) < 0.3), points)  # noqa: E731
+    monkeypatch.setattr(model.field, "density", ball)
     found = {}
     for captures in (False, True):
         monkeypatch.setattr(type(model.renderer), "supports_cuda_graphs", captures)
@@ -120,6 +129,61 @@ def test_cells_of_a_replayed_refresh_are_those_of_one_that_runs_as_it_is(
     assert not torch.equal(found[True][1], before[1]) and found[True][1].any()
     for ours, theirs in zip(found[True], found[False], strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_whole_steps_leave_the_parameters_that_nerfstudios_steps_leave(frames_and_model) -> None:
+    frames, model = frames_and_model
+    rays, batch = frames.draw_rays(2, 128, step=0)
+    begin, ends, losses = deepcopy(model.state_dict()), [], []
+    for whole in (False, True):
+        model.load_state_dict(begin)
+        decay = {"scheduler": PolynomialDecayConfig(max_steps=20)}
+        configs = {"field": {"optimizer": FusedAdamConfig(), **decay}, "poses": {"optimizer": RowAdamConfig(), **decay}}
+        optimizers = Optimizers(configs, model.get_param_groups())
+        step, update = TrainingStep(model), ParameterUpdate([*optimizers.optimizers.values()], model.device)
+        for number in range(2 * STEPS):
+            model.update_to_step(number)
+            frames.draw_rays(2, 128, step=number) if DEVICE == "cuda" else None
+            torch.manual_seed(number)
+            if whole:
+                total, _ = step.train(rays, batch, update)
+            else:
+                optimizers.zero_grad_all()
+                total = sum(step(rays, batch).losses.values())
+                total.backward()
+                optimizers.optimizer_step_all()
+            optimizers.scheduler_step_all(number)
+            losses.append(total.item())
+        assert step.is_captured
+        assert type(optimizers.optimizers["field"].param_groups[0]["lr"]) is float, "as checkpoints have it"
+        ends.append([value.detach().clone() for value in model.parameters() if value.numel()])
+    assert losses[2 * STEPS :] == pytest.approx(losses[: 2 * STEPS], rel=1e-2)
+    model.load_state_dict(begin)
+    starts = [value for value in model.parameters() if value.numel()]
+    for start, theirs, ours in zip(starts, *ends, strict=True):
+        moved = (theirs - start).norm()
+        assert moved > 0 and (ours - theirs).norm() < (1e-6 if DEVICE == "cpu" else 0.05) * moved
+
+
+def test_optimizers_read_their_rates_from_the_device_while_they_are_captured() -> None:
+    found = []
+    for on_device in (False, True):
+        table, rows = (torch.nn.Parameter(torch.ones(4, 3, device=DEVICE)) for _ in range(2))
+        optimizers = [FusedAdamConfig(lr=0.1).setup(params=[table]), RowAdamConfig(lr=0.2).setup(params=[rows])]
+        update = ParameterUpdate(optimizers, table.device)
+        for number in range(3):
+            for optimizer in optimizers:
+                optimizer.param_groups[0]["lr"] *= 0.5
+            for parameter in (table, rows):
+                parameter.grad = torch.full_like(parameter, number - 0.5)
+            update.take_rates()
+            with update.rates_on_device() if on_device else nullcontext():
+                assert all(isinstance(each.param_groups[0]["lr"], Tensor) == on_device for each in optimizers)
+                update()
+            assert not any(isinstance(each.param_groups[0]["lr"], Tensor) for each in optimizers)
+            assert not optimizers[0].param_groups[0]["capturable"]
+        found.append(torch.stack([table, rows]).detach())
+    torch.testing.assert_close(*found)
 
 
 def test_graph_does_its_work_anew_at_each_call() -> None:
