@@ -33,7 +33,7 @@ from benchmarks import record, training
 from benchmarks.record import progress
 from benchmarks.workers import visible_gpus
 
-_COMMAND = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import entrypoint; entrypoint()")
+_COMMAND = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import run; run()")
 _ROOT = Path(__file__).resolve().parents[1]
 _LEAST_SERIAL = 4  # trainings one after another, of which the later ones are warm
 

@@ -23,10 +23,11 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -38,7 +39,6 @@ from benchmarks.instant import INSTANT
 from instantavatar_ns.export.glb_container import read_glb
 from instantavatar_ns.export.splats.avatar_splats import FIT
 from instantavatar_ns.export.splats.files import EXTENSION
-from instantavatar_ns.scripts.export import Export
 
 Part = Literal["export", "novel", "check", "blender"]
 MOTIONS = ("--motion", "walk", "dance")
@@ -56,7 +56,9 @@ FORMATS: dict[str, tuple[str, ...]] = {
     "splat": ("--format", "splat", "--motion", "dance"),
     "splat_html": ("--format", "html", "--motion", "dance", "--splats", "40000"),
 }
-"""Options of `instant-avatar export` by the names of the keys; those that this version has not are left out."""
+"""Options of `instant-avatar export` by the names of the keys."""
+PACKAGES = {"glb_meshopt": "meshoptimizer", "usdz": "pxr"}
+"""Modules of the optional packages that a format needs."""
 
 
 @dataclass
@@ -73,6 +75,8 @@ class Everywhere:
     """What to do."""
     lpips_backbone: Path | None = None
     """AlexNet's convolutions, on machines without network."""
+    formats: tuple[str, ...] = ()
+    """Of the part `export`, by their names in `FORMATS`; by default all. Files of others stay."""
     voxel_size: float = 0.005
     """As of every export."""
     max_faces: int = 30_000
@@ -89,16 +93,18 @@ class Everywhere:
         }
         for part in self.parts:
             found = parts[part]()
-            if part == "export":
+            if part == "export" and not self.formats:
                 figures |= record.head()
-            figures |= found | ({part: record.head()} if found else {})
+            figures |= found | ({"_".join((part, *self.formats)): record.head()} if found else {})
             record.write(self.output, figures)
 
     def export(self) -> dict[str, Any]:
         """Write the avatar in all formats."""
         figures = {}
-        shutil.rmtree(self.files, ignore_errors=True)
-        for name, options in available().items():
+        for name in self.formats or FORMATS:
+            shutil.rmtree(self.files / name, ignore_errors=True)
+        wanted = {name: options for name, options in available().items() if name in (self.formats or FORMATS)}
+        for name, options in wanted.items():
             ending = "glb" if options[1] == "splat" else options[1]
             output = self.files / name / f"avatar.{ending}"
             command = [*INSTANT, "export"]
@@ -147,14 +153,11 @@ class Everywhere:
 
 
 def available() -> dict[str, tuple[str, ...]]:
-    """`FORMATS` that `instant-avatar export` of this version can write."""
-    fields = get_type_hints(Export)
-    formats = get_args(fields["format"])
-
-    def is_known(option: str) -> bool:
-        return not option.startswith("--") or option[2:].partition(".")[0].replace("-", "_") in fields
-
-    return {name: options for name, options in FORMATS.items() if options[1] in formats and all(map(is_known, options))}
+    """`FORMATS` whose packages are installed."""
+    missing = {name: package for name, package in PACKAGES.items() if find_spec(package) is None}
+    for name, package in missing.items():
+        record.progress(f"{name} is left out: {package} is not installed")
+    return {name: options for name, options in FORMATS.items() if name not in missing}
 
 
 def splat_fit(glb: Path) -> dict[str, float]:

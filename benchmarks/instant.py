@@ -2,11 +2,13 @@
 
     python -m benchmarks.instant start --subject path/to/dev-male
 
-`start` times processes from their start to their end: `help_s`, `enter_warm_s` and `enter_cold_s` of `instant-avatar
-train`, and `ns_train_warm_s` of `ns-train` with the same flags. "Cold" has empty caches of Triton's kernels, PyTorch's
-extensions, NVIDIA's driver and Python's bytecode; files stay in the page cache, which only the machine's
-administrator can drop. A run of each comes first that is not timed, so that the others find warm caches. The PSNR of
-each avatar on the novel motion is found afterwards, and is not part of any time.
+`help` times `instant-avatar train --help`: `help_s`, on `help_cores`.
+
+`start` times processes from their start to their end: `enter_warm_s` and `enter_cold_s` of `instant-avatar train`, and
+`ns_train_warm_s` of `ns-train` with the same flags. "Cold" has empty caches of Triton's kernels, PyTorch's extensions,
+NVIDIA's driver and Python's bytecode; files stay in the page cache, which only the machine's administrator can drop. A
+run of each comes first that is not timed, so that the others find warm caches. The PSNR of each avatar on the novel
+motion is found afterwards, and is not part of any time.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ import tyro
 from benchmarks import record, training
 
 RESULTS = Path("benchmarks/results/instant.json")
-INSTANT = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import entrypoint; entrypoint()")
+INSTANT = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import run; run()")
+_NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # some images of containers set it: then every start compiles all Python
 CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "PYTHONPYCACHEPREFIX")
 
 
@@ -36,7 +39,7 @@ class Start:
     subject: Path
     """Folder in InstantAvatar's layout, with novel/."""
     steps: int = 800
-    """Training steps: the fewest that reach the PSNR that is wanted."""
+    """Training steps, to which the schedules are scaled: the fewest that reach the PSNR that is wanted."""
     method: str = "instant-avatar"
     """Method to train."""
     repeats: int = 3
@@ -52,7 +55,6 @@ class Start:
 
     def main(self) -> None:
         """Time, evaluate and record."""
-        shown = [seconds([*INSTANT, "train", "--help"]) for _ in range(self.repeats)]
         seconds([*training.NS_TRAIN, *self.arguments("unmeasured-ns")])
         seconds([*INSTANT, "train", *self.arguments("unmeasured")])
         warm = [seconds([*INSTANT, "train", *self.arguments(f"warm-{turn}")]) for turn in range(self.repeats)]
@@ -60,7 +62,6 @@ class Start:
         with TemporaryDirectory() as folder:
             cold = seconds([*INSTANT, "train", *self.arguments("cold")], empty_caches(Path(folder)))
         figures: dict[str, Any] = {
-            "help_s": round(min(shown), 2),
             "enter_warm_s": round(min(warm), 2),
             "enter_cold_s": round(cold, 2),
             "ns_train_warm_s": round(min(nerfstudio), 2),
@@ -75,7 +76,10 @@ class Start:
 
     def arguments(self, name: str) -> list[str]:
         """Flags of a run, the same for both commands."""
-        flags = training.arguments(self.method, self.subject, self.runs, name, self.steps, *self.options)
+        from instantavatar_ns.scripts.train import METHODS
+
+        options = *training.scaled_schedules(METHODS[self.method].config, self.steps), *self.options
+        flags = training.arguments(self.method, self.subject, self.runs, name, self.steps, *options)
         return ["none" if flag == "tensorboard" else flag for flag in flags]  # what `instant-avatar train` does
 
     def psnr(self, name: str) -> float:
@@ -85,6 +89,22 @@ class Start:
         run = training.run_folder(self.arguments(name))
         command = Evaluate(run / "config.yml", sets=("novel",), lpips_backbone=self.lpips_backbone)
         return command.main()["novel"]["psnr"]
+
+
+@dataclass
+class Help:
+    """Seconds of `instant-avatar train --help`, which are those of its imports, where caches are warm."""
+
+    repeats: int = 5
+    """Runs of which the fastest counts."""
+    output: Path = RESULTS
+    """JSON whose figures of this part are renewed."""
+
+    def main(self) -> None:
+        """Time and record."""
+        shown = [seconds([*INSTANT, "train", "--help"]) for _ in range(self.repeats + 1)][1:]
+        figures = {"help_s": round(min(shown), 2), "help_cores": len(os.sched_getaffinity(0))}
+        record.merge(self.output, "help", figures)
 
 
 def seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
@@ -99,7 +119,8 @@ def seconds(command: list[str], environment: dict[str, str] | None = None) -> fl
     """
     record.progress(" ".join(command[-12:])[:100])
     start = monotonic()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **(environment or {})})
+    environment = {**os.environ, **(environment or {}), _NO_BYTECODE: ""}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
     return monotonic() - start
 
 
@@ -112,7 +133,7 @@ def empty_caches(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in CACHES}
 
 
-PARTS = {"start": Start}
+PARTS = {"start": Start, "help": Help}
 """Further parts are added here."""
 
 if __name__ == "__main__":

@@ -106,13 +106,7 @@ class Speed:
 
     def arguments(self, name: str, steps: int) -> list[str]:
         """Arguments of ns-train for a run of so many steps, whose schedules are scaled to them."""
-        config, scaled = METHODS[self.method], []
-        schedules = {"model": ("pose_start", "density_noise_steps", "empty_steps"), "datamanager": ("late_rays_start",)}
-        for owner, names in schedules.items():
-            for name_of_schedule in names:
-                value = getattr(getattr(config.pipeline, owner), name_of_schedule)
-                option = f"--pipeline.{owner}.{name_of_schedule.replace('_', '-')}"
-                scaled += [option, str(round(value * steps / config.max_num_iterations))]
+        scaled = training.scaled_schedules(METHODS[self.method], steps)
         options = [*scaled, "--steps-per-save", str(steps), *shlex.split(self.options)]
         data_options = ("--eval-set", "novel")
         return training.arguments(

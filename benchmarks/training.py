@@ -9,7 +9,7 @@ import sys
 from importlib.metadata import entry_points
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -56,6 +56,22 @@ def arguments(
         for group in ("field", "poses"):
             result += [f"--optimizers.{group}.scheduler.max-steps", str(steps)]
     return [*result, *options, "--data", str(subject), "instant-avatar-data", *data_options]
+
+
+def scaled_schedules(config: Any, steps: int) -> list[str]:
+    """Options of ns-train by which what begins and ends at some steps keeps its place in a shorter or longer training.
+
+    Args:
+        config: Of the method.
+        steps: Of the training.
+    """
+    options = []
+    schedules = {"model": ("pose_start", "density_noise_steps", "empty_steps"), "datamanager": ("late_rays_start",)}
+    for owner, names in schedules.items():
+        for name in names:
+            value = getattr(getattr(config.pipeline, owner), name) * steps / config.max_num_iterations
+            options += [f"--pipeline.{owner}.{name.replace('_', '-')}", str(round(value))]
+    return options
 
 
 def train(train_arguments: list[str], timeout: float | None = None) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import sys
 from contextlib import nullcontext
 from functools import reduce
@@ -49,8 +51,18 @@ def commands() -> Any:
     return reduce(or_, (Annotated[command(name), tyro.conf.subcommand(name)] for name in COMMANDS))
 
 
+def run() -> None:
+    """Be the program `instant-avatar`: after a training it ends without Python's tidying up, which takes a second."""
+    entrypoint()
+    if sys.argv[1:2] == ["train"]:
+        atexit._run_exitfuncs()  # loggers send their last lines
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
 def entrypoint() -> None:
-    """Run `instant-avatar`."""
+    """Run the command that the arguments name."""
     tyro.extras.set_accent_color("bright_yellow")
     name, arguments = "".join(sys.argv[1:2]), sys.argv[2:]
     if name == "train":

@@ -33,7 +33,7 @@ _FEW = 16  # kernels know whether a number is a multiple of 16, and the real one
 def wake_gpu() -> None:
     """Begin in a thread of its own what the first kernels wait for, while data is read: nothing of it needs Python.
 
-    That is CUDA's context, cuBLAS, and Triton's fingerprint of its own files, which are hundreds of megabytes.
+    That is CUDA's context, cuBLAS, cuSOLVER, and Triton's fingerprint of its files, which are hundreds of megabytes.
     """
     threading.Thread(target=_wake, name="wake the GPU", daemon=True).start()
 
@@ -42,6 +42,7 @@ def _wake() -> None:
     if torch.cuda.is_available():
         some = torch.zeros(_FEW, _FEW, device="cuda")
         torch.mm(some, some)
+        torch.linalg.pinv(some.double())
         with suppress(ImportError):  # triton_key is no promise of Triton's
             from triton.runtime.cache import triton_key
 
