@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from instantavatar_ns.kernels.voxels import vector
+from instantavatar_ns.kernels.voxels import raise_to, vector
 
 
 @triton.jit
@@ -49,8 +49,8 @@ def blend_kernel(
     posed = tl.sum(tl.reshape(blended * position, BLOCK, 4, 4), axis=2)
     axis = tl.arange(0, 4)
     far = float("-inf")
-    tl.atomic_max(bounds_ptr + axis, tl.max(tl.where(counts, -posed, far), axis=0), mask=axis < 3, sem="relaxed")
-    tl.atomic_max(bounds_ptr + 3 + axis, tl.max(tl.where(counts, posed, far), axis=0), mask=axis < 3, sem="relaxed")
+    raise_to(bounds_ptr + axis, tl.max(tl.where(counts, -posed, far), axis=0), axis < 3)
+    raise_to(bounds_ptr + 3 + axis, tl.max(tl.where(counts, posed, far), axis=0), axis < 3)
 
     cell = tl.program_id(0) * SHARE + tl.arange(0, SHARE)
     tl.store(masks_ptr + cell, tl.zeros([SHARE], masks_ptr.dtype.element_ty), mask=cell < CELLS)
