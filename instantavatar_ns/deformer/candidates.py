@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import max_pool3d
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.utils.cells import cell_values, nearest_cell_rows
@@ -66,6 +67,23 @@ def subsampling_stride(box: VoxelBox) -> int:
     return max(1, max(box.resolution) // VOXELS_PER_AXIS)
 
 
+def reach(stride: int) -> int:
+    """Cells around an occupied one whose voxels name bones: the nearest of those that are left lies no farther."""
+    return max(1, stride // 2)
+
+
+def near_occupied(occupied: Bool[Tensor, "x y z"], box: VoxelBox) -> Bool[Tensor, "thin_voxels"]:
+    """Mark the voxels that are skinned which lie near occupied cells.
+
+    Args:
+        occupied: Cells of the canonical box, as many as it has voxels.
+        box: The canonical voxels.
+    """
+    stride = subsampling_stride(box)
+    near = max_pool3d(occupied[None, None].float(), 2 * reach(stride) + 1, stride=1, padding=reach(stride)) > 0
+    return near[0, 0, ::stride, ::stride, ::stride].flatten()
+
+
 def main_bones(skinning_weights: Float[Tensor, "voxels bones"], box: VoxelBox) -> Int[Tensor, "thin_voxels 2"]:
     """The bones that explain each of the voxels that are skinned, or the number of bones for none; in every pose.
 
@@ -90,6 +108,7 @@ def find_bone_candidates(
     num_bones: int,
     blended: Float[Tensor, "voxels 12"],
     box: VoxelBox,
+    occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> BoneCandidates:
     """Skin every few voxels forward and note their main bones in the posed cells around them.
 
@@ -98,7 +117,10 @@ def find_bone_candidates(
         num_bones: Bones of the body.
         blended: The pose's transforms, blended per canonical voxel.
         box: The canonical voxels.
+        occupied: Cells of the canonical box, as many as it has voxels: only roots in these are wanted.
     """
+    if occupied is not None:
+        voxel_bones = torch.where(near_occupied(occupied, box)[:, None], voxel_bones, num_bones)
     stride = subsampling_stride(box)
     transform = blended.view(*box.resolution, 3, 4)[(slice(None, None, stride),) * 3].reshape(-1, 3, 4)
     posed = matvec(transform[..., :3], box.positions(stride)) + transform[..., 3]

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, subsampling_stride
+from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, reach, subsampling_stride
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.kernels.launch import cdiv, launch, next_power_of_2
@@ -52,6 +52,7 @@ def pose_triton(
     skinning_weights: Float[Tensor, "voxels joints"],
     main_bones: Int[Tensor, "thin_voxels 2"],
     box: VoxelBox,
+    occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> PosedSkinning:
     """Prepare a pose in three launches: one that sets six numbers, the blend, the table of candidates.
 
@@ -60,6 +61,7 @@ def pose_triton(
         skinning_weights: Of the canonical voxels.
         main_bones: See `candidates.main_bones`.
         box: The canonical voxels.
+        occupied: Cells of the canonical box, as many as it has voxels: only roots in these are wanted.
 
     Raises:
         InputError: The tensors are not on a CUDA device.
@@ -84,8 +86,10 @@ def pose_triton(
     block = _block(CANDIDATES, thin_voxels)
     _launch(
         candidates_kernel, cdiv(thin_voxels, block), CANDIDATES.warps,
-        blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels,
-        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), POSED=RESOLUTION, BLOCK=block,
+        blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks,
+        None if occupied is None else occupied.contiguous().view(torch.uint8), thin_voxels,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box),
+        REACH=reach(subsampling_stride(box)), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip
     return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks, len(bones)))
 

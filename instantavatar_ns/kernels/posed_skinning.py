@@ -98,16 +98,21 @@ def candidates_kernel(
     posed_lower_ptr,  # [3]
     posed_cell_ptr,  # [3]
     masks_ptr,  # [POSED ** 3], zeros at first
+    occupied_ptr,  # [NX, NY, NZ] bytes, or None: all
     thin_voxels,
     NX: tl.constexpr,
     NY: tl.constexpr,
     NZ: tl.constexpr,
     BONES: tl.constexpr,
     STRIDE: tl.constexpr,
+    REACH: tl.constexpr,  # cells around an occupied one whose voxels count
     POSED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Mark the main bones of every few voxels in the 2x2x2 posed cells nearest to them."""
+    """Mark the main bones of every few voxels in the 2x2x2 posed cells nearest to them.
+
+    Only voxels near occupied cells count, where these are given.
+    """
     thin = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]
     valid = thin < thin_voxels
     MY: tl.constexpr = (NY + STRIDE - 1) // STRIDE
@@ -120,6 +125,16 @@ def candidates_kernel(
     index = tl.where(axis == 0, x, tl.where(axis == 1, y, z)).to(tl.float32)
     position = tl.where(axis < 3, lower + index / intervals * (upper - lower), 1.0)
 
+    if occupied_ptr is not None:
+        near = tl.zeros([BLOCK, 1], tl.int32)
+        for dx in tl.static_range(-REACH, REACH + 1):
+            for dy in tl.static_range(-REACH, REACH + 1):
+                for dz in tl.static_range(-REACH, REACH + 1):
+                    inside = (x + dx >= 0) & (x + dx < NX) & (y + dy >= 0) & (y + dy < NY)
+                    inside = valid & inside & (z + dz >= 0) & (z + dz < NZ)
+                    at = ((x + dx) * NY + y + dy) * NZ + z + dz
+                    near |= tl.load(occupied_ptr + at, mask=inside, other=0).to(tl.int32)
+        valid = valid & (near != 0)
     first = tl.load(main_bones_ptr + 2 * thin, mask=valid, other=BONES)
     second = tl.load(main_bones_ptr + 2 * thin + 1, mask=valid, other=BONES)
     one = tl.full([BLOCK, 1], 1, masks_ptr.dtype.element_ty)

@@ -90,7 +90,7 @@ class Renderer:
         deformer, occupancy, _ = self.avatar
         if cells is None:
             cells = pose_cells(occupancy, deformer, body.bone_transforms, self.implementation)
-        return RenderPose(body, deformer.pose(body.bone_transforms), cells)
+        return RenderPose(body, deformer.pose(body.bone_transforms, occupancy.binaries[0]), cells)
 
     @torch.no_grad()
     def prepared(self, body: PosedBody) -> RenderPose:

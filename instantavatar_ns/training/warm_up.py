@@ -84,7 +84,7 @@ def _density(model: InstantAvatarModel) -> None:
 
 
 def _pose(model: InstantAvatarModel) -> None:
-    model.deformer.pose(_identities(model))
+    model.deformer.pose(_identities(model), model.canonical_occupancy.binaries[0])
 
 
 def _search(model: InstantAvatarModel) -> None:
