@@ -32,7 +32,7 @@ class BoneCandidates:
     """A coarse grid over the posed box.
 
     Attributes:
-        lower: Corner of the posed box, metres, root space.
+        lower: Corner of the posed box, metres, root space. It holds the voxels that name bones.
         cell: Edges of a cell, metres.
         masks: Candidates of each cell; bit b stands for bone b. See `mask_dtype`.
         num_bones: Bones of the body.
@@ -45,7 +45,7 @@ class BoneCandidates:
 
     @property
     def posed_box(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-        """Corners of the box that holds all skinned voxels, metres, root space."""
+        """Corners of the box, metres, root space."""
         return self.lower, self.lower + RESOLUTION * self.cell
 
     def of(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n bones"]:
@@ -119,16 +119,19 @@ def find_bone_candidates(
         box: The canonical voxels.
         occupied: Cells of the canonical box, as many as it has voxels: only roots in these are wanted.
     """
-    if occupied is not None:
-        voxel_bones = torch.where(near_occupied(occupied, box)[:, None], voxel_bones, num_bones)
     stride = subsampling_stride(box)
     transform = blended.view(*box.resolution, 3, 4)[(slice(None, None, stride),) * 3].reshape(-1, 3, 4)
     posed = matvec(transform[..., :3], box.positions(stride)) + transform[..., 3]
 
-    lower = posed.amin(dim=0)
+    lower, upper = posed.amin(dim=0), posed.amax(dim=0)
+    if occupied is not None:
+        near = near_occupied(occupied, box)[:, None]
+        voxel_bones = torch.where(near, voxel_bones, num_bones)
+        lower = torch.where(near, posed, torch.inf).amin(dim=0)
+        upper = torch.where(near, posed, -torch.inf).amax(dim=0)
     # Along the thin axis of a flat pose, such as the canonical one, a share of the box would be less than the distance
     # between two of the voxels, and the cells between them would be empty.
-    cell = torch.maximum((posed.amax(dim=0) - lower) / RESOLUTION, stride * (box.upper - box.lower) / box.cells)
+    cell = torch.maximum((upper - lower) / RESOLUTION, stride * (box.upper - box.lower) / box.cells)
     # What is skinned to between two voxels is named by one of them.
     rows = nearest_cell_rows(posed, lower, lower + RESOLUTION * cell, (RESOLUTION, RESOLUTION, RESOLUTION))
     marked = torch.zeros(RESOLUTION**3, num_bones + 1, dtype=torch.bool, device=posed.device)

@@ -74,20 +74,21 @@ def pose_triton(
     to_canonical = torch.empty_like(bones)
     masks = torch.empty(cells, dtype=mask_dtype(len(bones)), device=bones.device)
     lower, cell = bones.new_empty(3), bones.new_empty(3)
+    marked = None if occupied is None else occupied.contiguous().view(torch.uint8)
     block = _block(BLEND, voxels)
     programs = cdiv(voxels, block)
     _launch(
         blend_kernel, programs, BLEND.warps,
-        skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels,
-        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), CELLS=cells,
-        SHARE=next_power_of_2(cdiv(cells, programs)), BLOCK=block,
+        skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, marked, voxels,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box),
+        REACH=reach(subsampling_stride(box)), CELLS=cells, SHARE=next_power_of_2(cdiv(cells, programs)), BLOCK=block,
     )  # fmt: skip
     thin_voxels = len(main_bones)
     block = _block(CANDIDATES, thin_voxels)
     _launch(
         candidates_kernel, cdiv(thin_voxels, block), CANDIDATES.warps,
         blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks,
-        None if occupied is None else occupied.contiguous().view(torch.uint8), thin_voxels,
+        marked, thin_voxels,
         **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box),
         REACH=reach(subsampling_stride(box)), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip

@@ -181,7 +181,9 @@ def test_bones_that_lead_to_free_cells_are_left_out_and_no_root_is_lost(
         for deformer, cells in ((kernels, ()), (kernels, (occupied,)), (reference, (occupied,)))
     )
     assert (confined.masks == expected.masks).float().mean() > 0.999, "cells at a border may fall to either side"
-    assert ((confined.masks & everywhere.masks) == confined.masks).all()
+    torch.testing.assert_close(confined.lower, expected.lower, atol=1e-5, rtol=0)
+    torch.testing.assert_close(confined.cell, expected.cell, atol=1e-6, rtol=0)
+    assert (confined.lower >= everywhere.lower - 1e-5).all() and (confined.cell <= everywhere.cell + 1e-6).all()
     named, before = (int(each.of(points).sum()) for each in (confined, everywhere))
     assert 0 < named < 0.95 * before
     some, capacity = points[:400], 1200
@@ -190,6 +192,9 @@ def test_bones_that_lead_to_free_cells_are_left_out_and_no_root_is_lost(
         for cells in ((occupied,), ())
     )
     assert int(wanted.total) > 300 and share_found(wanted, found) > 0.995
+    nowhere = kernels.pose(bones, torch.zeros_like(occupied))
+    assert kernels.find_correspondences_into(some, nowhere, capacity).total == 0
+    assert not nowhere.candidates.of(some).any()
     with pytest.raises(ValueError, match="one cell a voxel"):
         kernels.pose(bones, occupied[:-1])
 
