@@ -145,7 +145,7 @@ class Renderer:
         outputs = pixel_outputs(pixels, rays.origins_in_root_space(pose.body), background)
         if training:
             outputs |= {"sample_weights": pixels.weights, "num_samples": num_samples}
-            return outputs if extra is None else outputs | {"extra_density": density}
+            return outputs if extra is None or density is None else outputs | {"extra_density": density}
         return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
 
     def capacity(self, num_rays: int) -> Hashable:
