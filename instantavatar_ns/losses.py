@@ -110,7 +110,7 @@ def _step_terms_triton(
         StepSamples(*(outputs[name] for name in names)),
         weights,
     )
-    found = dict(
+    found: dict[str, Tensor] = dict(
         zip(("rgb_loss", "mask_loss", "hard_surface_loss", "occupancy_loss", "empty_loss"), terms, strict=True)
     )
     if not is_empty:

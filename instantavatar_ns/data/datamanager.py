@@ -113,6 +113,7 @@ class FrameStore:
         CONSOLE.print(images.describe(sum(pixels.pixels.nbytes for pixels in lists)))
         self.generator = torch.Generator(device=device)
         self._frame = torch.zeros(1, dtype=torch.long, device=device)
+        self._order: tuple[int, list[int]] = -1, []  # of the frames in a pass: its number, and the permutation
         self._draws: dict[int, CudaGraph[tuple[RayBundle, dict[str, Any]]]] = {}
 
     def __len__(self) -> int:
@@ -127,8 +128,10 @@ class FrameStore:
         """
         turn = step * world_size + self.rank
         epoch, place = divmod(turn, len(self))
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
-        return int(order[place])
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self.config.seed + epoch))
+            self._order = epoch, order.tolist()
+        return self._order[1][place]
 
     def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of one frame; the same for the same seed, step and rank. Of patches the size comes along.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import max_pool3d
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.utils.cells import cell_values, nearest_cell_rows
@@ -31,7 +32,7 @@ class BoneCandidates:
     """A coarse grid over the posed box.
 
     Attributes:
-        lower: Corner of the posed box, metres, root space.
+        lower: Corner of the posed box, metres, root space. It holds the voxels that name bones.
         cell: Edges of a cell, metres.
         masks: Candidates of each cell; bit b stands for bone b. See `mask_dtype`.
         num_bones: Bones of the body.
@@ -44,7 +45,7 @@ class BoneCandidates:
 
     @property
     def posed_box(self) -> tuple[Float[Tensor, "3"], Float[Tensor, "3"]]:
-        """Corners of the box that holds all skinned voxels, metres, root space."""
+        """Corners of the box, metres, root space."""
         return self.lower, self.lower + RESOLUTION * self.cell
 
     def of(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n bones"]:
@@ -64,6 +65,23 @@ def mask_dtype(num_bones: int) -> torch.dtype:
 def subsampling_stride(box: VoxelBox) -> int:
     """Voxel subsampling stride: of the canonical voxels, these are skinned to find the candidates."""
     return max(1, max(box.resolution) // VOXELS_PER_AXIS)
+
+
+def reach(stride: int) -> int:
+    """Cells around an occupied one whose voxels name bones: the nearest of those that are left lies no farther."""
+    return max(1, stride // 2)
+
+
+def near_occupied(occupied: Bool[Tensor, "x y z"], box: VoxelBox) -> Bool[Tensor, "thin_voxels"]:
+    """Mark the voxels that are skinned which lie near occupied cells.
+
+    Args:
+        occupied: Cells of the canonical box, as many as it has voxels.
+        box: The canonical voxels.
+    """
+    stride = subsampling_stride(box)
+    near = max_pool3d(occupied[None, None].float(), 2 * reach(stride) + 1, stride=1, padding=reach(stride)) > 0
+    return near[0, 0, ::stride, ::stride, ::stride].flatten()
 
 
 def main_bones(skinning_weights: Float[Tensor, "voxels bones"], box: VoxelBox) -> Int[Tensor, "thin_voxels 2"]:
@@ -90,6 +108,7 @@ def find_bone_candidates(
     num_bones: int,
     blended: Float[Tensor, "voxels 12"],
     box: VoxelBox,
+    occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> BoneCandidates:
     """Skin every few voxels forward and note their main bones in the posed cells around them.
 
@@ -98,15 +117,21 @@ def find_bone_candidates(
         num_bones: Bones of the body.
         blended: The pose's transforms, blended per canonical voxel.
         box: The canonical voxels.
+        occupied: Cells of the canonical box, as many as it has voxels: only roots in these are wanted.
     """
     stride = subsampling_stride(box)
     transform = blended.view(*box.resolution, 3, 4)[(slice(None, None, stride),) * 3].reshape(-1, 3, 4)
     posed = matvec(transform[..., :3], box.positions(stride)) + transform[..., 3]
 
-    lower = posed.amin(dim=0)
+    lower, upper = posed.amin(dim=0), posed.amax(dim=0)
+    if occupied is not None:
+        near = near_occupied(occupied, box)[:, None]
+        voxel_bones = torch.where(near, voxel_bones, num_bones)
+        lower = torch.where(near, posed, torch.inf).amin(dim=0)
+        upper = torch.where(near, posed, -torch.inf).amax(dim=0)
     # Along the thin axis of a flat pose, such as the canonical one, a share of the box would be less than the distance
     # between two of the voxels, and the cells between them would be empty.
-    cell = torch.maximum((posed.amax(dim=0) - lower) / RESOLUTION, stride * (box.upper - box.lower) / box.cells)
+    cell = torch.maximum((upper - lower) / RESOLUTION, stride * (box.upper - box.lower) / box.cells)
     # What is skinned to between two voxels is named by one of them.
     rows = nearest_cell_rows(posed, lower, lower + RESOLUTION * cell, (RESOLUTION, RESOLUTION, RESOLUTION))
     marked = torch.zeros(RESOLUTION**3, num_bones + 1, dtype=torch.bool, device=posed.device)

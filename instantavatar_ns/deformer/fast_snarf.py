@@ -60,17 +60,30 @@ class FastSnarfDeformer(nn.Module):
         """Bones of the body, one a joint."""
         return self.skinning_weights.shape[1]
 
-    def pose(self, bone_transforms: Float[Tensor, "joints 4 4"]) -> PosedSkinning:
-        """Blend one pose's bone transforms (canonical pose to root space) per voxel."""
+    def pose(
+        self, bone_transforms: Float[Tensor, "joints 4 4"], occupied: Bool[Tensor, "x y z"] | None = None
+    ) -> PosedSkinning:
+        """Blend one pose's bone transforms per voxel, and find out from which bones a search is worth a start.
+
+        Args:
+            bone_transforms: From the canonical pose to root space.
+            occupied: Cells of the canonical box, as many as it has voxels: only roots in these will be asked for, and
+                bones that lead elsewhere are left out.
+
+        Raises:
+            ValueError: There are more or fewer cells than voxels.
+        """
+        if occupied is not None and occupied.shape != self.box.resolution:
+            raise ValueError(f"expected one cell a voxel, {self.box.resolution}, found {tuple(occupied.shape)}")
         if self.settings.implementation == "triton":
             from instantavatar_ns.deformer.search_triton import pose_triton
 
-            return pose_triton(bone_transforms, self.skinning_weights, self.main_bones, self.box)
+            return pose_triton(bone_transforms, self.skinning_weights, self.main_bones, self.box, occupied)
         with torch.no_grad():
             # Not `inv`, which reads on the host whether a matrix was singular.
             to_canonical = torch.linalg.inv_ex(bone_transforms).inverse.transpose(1, 2).contiguous()
             blended = self.skinning_weights @ bone_transforms[:, :3].reshape(-1, 12)
-            candidates = find_bone_candidates(self.main_bones, len(bone_transforms), blended, self.box)
+            candidates = find_bone_candidates(self.main_bones, len(bone_transforms), blended, self.box, occupied)
         return PosedSkinning(bone_transforms, to_canonical, blended, self.box, candidates)
 
     def skin(

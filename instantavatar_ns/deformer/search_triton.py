@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, subsampling_stride
+from instantavatar_ns.deformer.candidates import RESOLUTION, BoneCandidates, mask_dtype, reach, subsampling_stride
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.kernels.launch import cdiv, launch, next_power_of_2
@@ -52,6 +52,7 @@ def pose_triton(
     skinning_weights: Float[Tensor, "voxels joints"],
     main_bones: Int[Tensor, "thin_voxels 2"],
     box: VoxelBox,
+    occupied: Bool[Tensor, "x y z"] | None = None,
 ) -> PosedSkinning:
     """Prepare a pose in three launches: one that sets six numbers, the blend, the table of candidates.
 
@@ -60,6 +61,7 @@ def pose_triton(
         skinning_weights: Of the canonical voxels.
         main_bones: See `candidates.main_bones`.
         box: The canonical voxels.
+        occupied: Cells of the canonical box, as many as it has voxels: only roots in these are wanted.
 
     Raises:
         InputError: The tensors are not on a CUDA device.
@@ -72,20 +74,23 @@ def pose_triton(
     to_canonical = torch.empty_like(bones)
     masks = torch.empty(cells, dtype=mask_dtype(len(bones)), device=bones.device)
     lower, cell = bones.new_empty(3), bones.new_empty(3)
+    marked = None if occupied is None else occupied.contiguous().view(torch.uint8)
     block = _block(BLEND, voxels)
     programs = cdiv(voxels, block)
     _launch(
         blend_kernel, programs, BLEND.warps,
-        skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, voxels,
-        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), CELLS=cells,
-        SHARE=next_power_of_2(cdiv(cells, programs)), BLOCK=block,
+        skinning_weights, bones, box.lower, box.upper, blended, to_canonical, bounds, masks, marked, voxels,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box),
+        REACH=reach(subsampling_stride(box)), CELLS=cells, SHARE=next_power_of_2(cdiv(cells, programs)), BLOCK=block,
     )  # fmt: skip
     thin_voxels = len(main_bones)
     block = _block(CANDIDATES, thin_voxels)
     _launch(
         candidates_kernel, cdiv(thin_voxels, block), CANDIDATES.warps,
-        blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks, thin_voxels,
-        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box), POSED=RESOLUTION, BLOCK=block,
+        blended, main_bones, bounds, box.lower, box.upper, lower, cell, masks,
+        marked, thin_voxels,
+        **_axes("N", box.resolution), BONES=len(bones), STRIDE=subsampling_stride(box),
+        REACH=reach(subsampling_stride(box)), POSED=RESOLUTION, BLOCK=block,
     )  # fmt: skip
     return PosedSkinning(bone_transforms, to_canonical, blended, box, BoneCandidates(lower, cell, masks, len(bones)))
 

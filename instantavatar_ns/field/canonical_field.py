@@ -91,8 +91,9 @@ class CanonicalField(nn.Module):
         if is_row is not None:
             outputs = torch.where(is_row, outputs, 0.0)
         raw = outputs[:, 0]
-        if noise:
-            raw = raw + self._noise(points, noise, quiet)
+        drawn = self._noise(points, noise, quiet)
+        if drawn is not None:
+            raw = raw + drawn
             raw = raw if is_row is None else torch.where(is_row[:, 0], raw, 0.0)
         return raw.relu(), outputs[:, 1:]
 

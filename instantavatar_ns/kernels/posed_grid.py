@@ -7,7 +7,7 @@ along each axis, in which cell -1 has the place 0; `spread_kernel` gives each ce
 import triton
 import triton.language as tl
 
-from instantavatar_ns.kernels.voxels import vector
+from instantavatar_ns.kernels.voxels import raise_to, vector
 
 
 @triton.jit
@@ -138,8 +138,8 @@ def skin_kernel(
         tl.store(posed_ptr + axis * (NX * NY * NZ) + cell, posed, mask=here)
         least = tl.max(tl.max(tl.where(here, -posed, far), axis=0), axis=0)
         most = tl.max(tl.max(tl.where(here, posed, far), axis=0), axis=0)
-        tl.atomic_max(bounds_ptr + axis, least, sem="relaxed")
-        tl.atomic_max(bounds_ptr + 3 + axis, most, sem="relaxed")
+        raise_to(bounds_ptr + axis, least, least > far)
+        raise_to(bounds_ptr + 3 + axis, most, most > far)
 
 
 @triton.jit

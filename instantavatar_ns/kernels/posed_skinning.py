@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from instantavatar_ns.kernels.voxels import vector
+from instantavatar_ns.kernels.voxels import raise_to, vector
 
 
 @triton.jit
@@ -16,12 +16,14 @@ def blend_kernel(
     inverse_ptr,  # [BONES, 4, 4], transposed
     bounds_ptr,  # [2, 3]: largest of minus the posed positions, and of the positions; minus infinity at first
     masks_ptr,  # [CELLS], zeros afterwards
+    occupied_ptr,  # [NX, NY, NZ] bytes, or None: all
     voxels,
     NX: tl.constexpr,
     NY: tl.constexpr,
     NZ: tl.constexpr,
     BONES: tl.constexpr,
     STRIDE: tl.constexpr,  # of the voxels that count for the bounds
+    REACH: tl.constexpr,  # cells around an occupied one whose voxels count
     CELLS: tl.constexpr,
     SHARE: tl.constexpr,  # of the cells, per program
     BLOCK: tl.constexpr,
@@ -40,6 +42,8 @@ def blend_kernel(
 
     x, y, z = voxel // (NY * NZ), voxel // NZ % NY, voxel % NZ
     counts = (voxel < voxels) & (x % STRIDE == 0) & (y % STRIDE == 0) & (z % STRIDE == 0)
+    if occupied_ptr is not None:
+        counts = _near_occupied(occupied_ptr, x, y, z, counts, NX, NY, NZ, REACH, BLOCK)
     along = entry & 3
     intervals = tl.where(along < 3, vector(along, NX - 1, NY - 1, NZ - 1), 1).to(tl.float32)
     index = tl.where(along == 0, x, tl.where(along == 1, y, z)).to(tl.float32)
@@ -49,13 +53,38 @@ def blend_kernel(
     posed = tl.sum(tl.reshape(blended * position, BLOCK, 4, 4), axis=2)
     axis = tl.arange(0, 4)
     far = float("-inf")
-    tl.atomic_max(bounds_ptr + axis, tl.max(tl.where(counts, -posed, far), axis=0), mask=axis < 3, sem="relaxed")
-    tl.atomic_max(bounds_ptr + 3 + axis, tl.max(tl.where(counts, posed, far), axis=0), mask=axis < 3, sem="relaxed")
+    raise_to(bounds_ptr + axis, tl.max(tl.where(counts, -posed, far), axis=0), axis < 3)
+    raise_to(bounds_ptr + 3 + axis, tl.max(tl.where(counts, posed, far), axis=0), axis < 3)
 
     cell = tl.program_id(0) * SHARE + tl.arange(0, SHARE)
     tl.store(masks_ptr + cell, tl.zeros([SHARE], masks_ptr.dtype.element_ty), mask=cell < CELLS)
     if tl.program_id(0) == 0:
         _invert(bones_ptr + 16 * bone, inverse_ptr + 16 * bone, bone < BONES)
+
+
+@triton.jit
+def _near_occupied(
+    occupied_ptr,
+    x,
+    y,
+    z,
+    valid,
+    NX: tl.constexpr,
+    NY: tl.constexpr,
+    NZ: tl.constexpr,
+    REACH: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Mark the valid voxels [n, 1] within REACH cells of an occupied one."""
+    near = tl.zeros([BLOCK, 1], tl.int32)
+    for dx in tl.static_range(-REACH, REACH + 1):
+        for dy in tl.static_range(-REACH, REACH + 1):
+            for dz in tl.static_range(-REACH, REACH + 1):
+                inside = (x + dx >= 0) & (x + dx < NX) & (y + dy >= 0) & (y + dy < NY)
+                inside = valid & inside & (z + dz >= 0) & (z + dz < NZ)
+                at = ((x + dx) * NY + y + dy) * NZ + z + dz
+                near |= tl.load(occupied_ptr + at, mask=inside, other=0).to(tl.int32)
+    return valid & (near != 0)
 
 
 @triton.jit
@@ -98,16 +127,21 @@ def candidates_kernel(
     posed_lower_ptr,  # [3]
     posed_cell_ptr,  # [3]
     masks_ptr,  # [POSED ** 3], zeros at first
+    occupied_ptr,  # [NX, NY, NZ] bytes, or None: all
     thin_voxels,
     NX: tl.constexpr,
     NY: tl.constexpr,
     NZ: tl.constexpr,
     BONES: tl.constexpr,
     STRIDE: tl.constexpr,
+    REACH: tl.constexpr,  # cells around an occupied one whose voxels count
     POSED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Mark the main bones of every few voxels in the 2x2x2 posed cells nearest to them."""
+    """Mark the main bones of every few voxels in the 2x2x2 posed cells nearest to them.
+
+    Only voxels near occupied cells count, where these are given.
+    """
     thin = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[:, None]
     valid = thin < thin_voxels
     MY: tl.constexpr = (NY + STRIDE - 1) // STRIDE
@@ -120,6 +154,8 @@ def candidates_kernel(
     index = tl.where(axis == 0, x, tl.where(axis == 1, y, z)).to(tl.float32)
     position = tl.where(axis < 3, lower + index / intervals * (upper - lower), 1.0)
 
+    if occupied_ptr is not None:
+        valid = _near_occupied(occupied_ptr, x, y, z, valid, NX, NY, NZ, REACH, BLOCK)
     first = tl.load(main_bones_ptr + 2 * thin, mask=valid, other=BONES)
     second = tl.load(main_bones_ptr + 2 * thin + 1, mask=valid, other=BONES)
     one = tl.full([BLOCK, 1], 1, masks_ptr.dtype.element_ty)

@@ -1,4 +1,4 @@
-"""Trilinear blend of the transforms in a voxel grid; used by several kernels."""
+"""What several kernels do: blend the transforms in a voxel grid trilinearly, and bound positions."""
 
 import triton
 import triton.language as tl
@@ -20,6 +20,17 @@ def box_scale(axis, lower, upper, NX: tl.constexpr, NY: tl.constexpr, NZ: tl.con
 def component(values, axis, number: tl.constexpr):
     """One component of [1, n, 4], as [1, n, 1]."""
     return tl.sum(tl.where(axis == number, values, 0.0), axis=2, keep_dims=True)
+
+
+@triton.jit
+def raise_to(pointer, value, mask):
+    """Atomic maximum.
+
+    It looks first: thousands of programs that bound the same positions would wait for each other, and hardly any has a
+    larger one than those before it.
+    """
+    seen = tl.load(pointer, mask=mask, other=float("inf"), volatile=True)
+    tl.atomic_max(pointer, value, mask=mask & (value > seen), sem="relaxed")
 
 
 @triton.jit

@@ -155,7 +155,7 @@ def draw_image(
     bones = inputs.bone_transforms
     body = PosedBody(inputs.world_to_root, bones)
     cells = pose_cells(avatar.occupancy, avatar.deformer, bones, "triton")
-    pose = RenderPose(body, avatar.deformer.pose(bones), cells)
+    pose = RenderPose(body, avatar.deformer.pose(bones, avatar.occupancy.binaries[0]), cells)
     origin, directions = PinholeCamera(*size, inputs.intrinsics, inputs.camera_to_world).rays()
     rays = Rays(origin, directions.view(-1, 3))
     pixels, counts = render_parts(rays, pose, avatar, rules, layout)

@@ -90,7 +90,7 @@ class Renderer:
         deformer, occupancy, _ = self.avatar
         if cells is None:
             cells = pose_cells(occupancy, deformer, body.bone_transforms, self.implementation)
-        return RenderPose(body, deformer.pose(body.bone_transforms), cells)
+        return RenderPose(body, deformer.pose(body.bone_transforms, occupancy.binaries[0]), cells)
 
     @torch.no_grad()
     def prepared(self, body: PosedBody) -> RenderPose:
@@ -145,7 +145,7 @@ class Renderer:
         outputs = pixel_outputs(pixels, rays.origins_in_root_space(pose.body), background)
         if training:
             outputs |= {"sample_weights": pixels.weights, "num_samples": num_samples}
-            return outputs if extra is None else outputs | {"extra_density": density}
+            return outputs if extra is None or density is None else outputs | {"extra_density": density}
         return outputs | {"rgb": outputs["rgb"].clamp(0, 1)}
 
     def capacity(self, num_rays: int) -> Hashable:

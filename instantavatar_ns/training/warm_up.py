@@ -102,13 +102,13 @@ def _color(model: InstantAvatarModel) -> None:
 
 
 def _density(model: InstantAvatarModel) -> None:
-    """Density as the occupancy's refresh and its regulariser ask for it."""
-    density, _ = model.field.density(torch.zeros(_FEW, 3, device=model.device))
-    torch.autograd.grad(density.sum(), [model.field.encoding.params, model.field.density_head.params])
+    """Density as the occupancy's refresh asks for it."""
+    with torch.no_grad():
+        model.field.density(torch.zeros(_FEW, 3, device=model.device))
 
 
 def _pose(model: InstantAvatarModel) -> None:
-    model.deformer.pose(_identities(model))
+    model.deformer.pose(_identities(model), model.canonical_occupancy.binaries[0])
 
 
 def _search(model: InstantAvatarModel) -> None:

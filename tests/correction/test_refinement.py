@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from instantavatar_ns.body.canonical import canonical_transforms
 from instantavatar_ns.body.files import load_body_model
@@ -204,6 +205,21 @@ def test_prior_has_the_gradient_of_the_whole_to_one_frame(refinement: PoseRefine
     torch.testing.assert_close(remainders[2], expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(knots, refinement.basis[2][:, None] * expected, rtol=1e-4, atol=1e-5)
     assert remainders[[0, 1, 3, 4, 5]].eq(0).all()
+
+
+def test_prior_takes_few_operations(refinement: PoseRefinement) -> None:
+    """Each is a launch in every training step."""
+    operations: list[str] = []
+
+    class Counting(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            operations.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    with Counting():
+        refinement.prior(torch.tensor(2), 0.7, 30.0).backward()
+    views = ("view", "detach", "t.default", "transpose", "select", "expand", "alias", "empty")
+    assert len([name for name in operations if not any(view in name for view in views)]) <= 30, operations
 
 
 # Coordinates and errors

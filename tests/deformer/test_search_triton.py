@@ -9,8 +9,9 @@ from torch import Tensor
 from instantavatar_ns.deformer import fast_snarf
 from instantavatar_ns.deformer.fast_snarf import FastSnarfDeformer
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, SearchSettings
+from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.utils.errors import InputError
-from tests.avatars import Avatar, points_near, random_bones
+from tests.avatars import Avatar, body_density, points_near, random_bones
 
 pytest.importorskip("triton")
 search_triton = pytest.importorskip("instantavatar_ns.deformer.search_triton")
@@ -167,6 +168,35 @@ def test_roots_in_free_cells_are_dropped(
     assert 0.3 < int(roots.total) / int(kernels.find_correspondences_into(points, posed, capacity).total) < 0.7
     assert share_found(expected, roots) > 0.98, "a root on the border of two cells may fall to either"
     assert share_found(roots, expected) > 0.98
+
+
+def test_bones_that_lead_to_free_cells_are_left_out_and_no_root_is_lost(
+    small_avatar: Avatar, reference: FastSnarfDeformer, kernels: FastSnarfDeformer, bones: Tensor, points: Tensor
+) -> None:
+    occupancy = CanonicalOccupancy(kernels.box)
+    occupancy.refresh(body_density(small_avatar.vertices, small_avatar.body.faces))
+    occupied = occupancy.binaries[0].to(DEVICE)
+    everywhere, confined, expected = (
+        deformer.pose(bones, *cells).candidates
+        for deformer, cells in ((kernels, ()), (kernels, (occupied,)), (reference, (occupied,)))
+    )
+    assert (confined.masks == expected.masks).float().mean() > 0.999, "cells at a border may fall to either side"
+    torch.testing.assert_close(confined.lower, expected.lower, atol=1e-5, rtol=0)
+    torch.testing.assert_close(confined.cell, expected.cell, atol=1e-6, rtol=0)
+    assert (confined.lower >= everywhere.lower - 1e-5).all() and (confined.cell <= everywhere.cell + 1e-6).all()
+    named, before = (int(each.of(points).sum()) for each in (confined, everywhere))
+    assert 0 < named < 0.95 * before
+    some, capacity = points[:400], 1200
+    found, wanted = (
+        kernels.find_correspondences_into(some, kernels.pose(bones, *cells), capacity, occupied=occupied)
+        for cells in ((occupied,), ())
+    )
+    assert int(wanted.total) > 300 and share_found(wanted, found) > 0.995
+    nowhere = kernels.pose(bones, torch.zeros_like(occupied))
+    assert kernels.find_correspondences_into(some, nowhere, capacity).total == 0
+    assert not nowhere.candidates.of(some).any()
+    with pytest.raises(ValueError, match="one cell a voxel"):
+        kernels.pose(bones, occupied[:-1])
 
 
 def test_points_without_candidates_have_no_root(kernels: FastSnarfDeformer, posed: PosedSkinning) -> None:

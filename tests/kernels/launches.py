@@ -73,6 +73,7 @@ def launch_search() -> None:
     weights = torch.full((128 * 128 * 32, 24), 1 / 24)
     bones = torch.eye(4).repeat(24, 1, 1).requires_grad_(True)
     posed = search_triton.pose_triton(bones, weights, main_bones(weights, _BOX), _BOX)
+    search_triton.pose_triton(bones, weights, main_bones(weights, _BOX), _BOX, torch.ones(_BOX.resolution) > 0)
     total = torch.ones(1, dtype=torch.int32)
     occupied = torch.ones(_BOX.resolution, dtype=torch.bool)
     for num_points in _LENGTHS[:2]:

@@ -26,4 +26,4 @@ class Scene(NamedTuple):
 
 def posed(avatar: Avatar, bones: Tensor, world_to_root: Tensor) -> RenderPose:
     cells = pose_cells(avatar.occupancy, avatar.deformer, bones.detach())
-    return RenderPose(PosedBody(world_to_root, bones), avatar.deformer.pose(bones), cells)
+    return RenderPose(PosedBody(world_to_root, bones), avatar.deformer.pose(bones, avatar.occupancy.binaries[0]), cells)

@@ -115,7 +115,7 @@ def as_it_is(quick: Scene, camera: PinholeCamera, body: PosedBody, background: T
     origins, directions = camera.rays()
     rays = Rays(origins, directions.view(-1, 3))
     with torch.no_grad():
-        pose = RenderPose(body, deformer.pose(body.bone_transforms), cells)
+        pose = RenderPose(body, deformer.pose(body.bone_transforms, occupancy.binaries[0]), cells)
         pixels, _ = ImageBuffers(1e3).render(rays, pose, quick.avatar, RULES)
     outputs = pixel_outputs(pixels, rays.origins_in_root_space(body), background)
     return {name: value.view(camera.height, camera.width, -1) for name, value in outputs.items()}

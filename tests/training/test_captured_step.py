@@ -165,6 +165,25 @@ def test_whole_steps_leave_the_parameters_that_nerfstudios_steps_leave(frames_an
         assert moved > 0 and (ours - theirs).norm() < (1e-6 if DEVICE == "cpu" else 0.05) * moved
 
 
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+def test_step_is_few_kernels(frames_and_model) -> None:
+    """Each takes two microseconds, whatever it does: a step of many small ones is bound by their number."""
+    frames, model = frames_and_model
+    rays, batch = frames.draw_rays(2, 128, step=0)
+    model.update_to_step(model.config.pose_start)
+    step = TrainingStep(model)
+    counts = {}
+    for name, work in (("draw", lambda: frames._draw(128)), ("step", lambda: step._forward_backward(rays, batch))):
+        work()
+        torch.cuda.synchronize()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            work()
+            torch.cuda.synchronize()
+        kernels = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+        counts[name] = len(kernels)
+    assert counts["draw"] <= 12 and counts["step"] <= 220, counts
+
+
 def test_optimizers_read_their_rates_from_the_device_while_they_are_captured() -> None:
     found = []
     for on_device in (False, True):
