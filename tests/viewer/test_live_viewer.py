@@ -28,6 +28,7 @@ FLAGS = """--no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader --e
 WINDOW = {"width": 1000, "height": 700}
 SCENE = (slice(60, 690), slice(70, 670))
 PATIENCE = 240
+CALM = 3.0  # seconds
 # Without a network nerfstudio's logo is missing; viser's coordinate axes always complain; a dialog for files is left.
 KNOWN_MESSAGES = r"net::ERR_|computeBoundingSphere|showSaveFilePicker"
 
@@ -115,25 +116,35 @@ def _changed(scene, before):
     return np.abs(scene - before).max(axis=2) > 0.15
 
 
+def _is_fine(page):
+    """If the picture on the page is as fine as wanted: a change is shown coarsely first."""
+    return bool(re.search(r"Resolution: 12\dx|Resolution: \d+x12\d", page.inner_text("body")))
+
+
 def _scene(page):
     """Colours of the scene, 0 to 1, once it is rendered as finely as wanted."""
-    _wait(
-        lambda: re.search(r"Resolution: 12\dx|Resolution: \d+x12\d", page.inner_text("body")),
-        "the image at its full size",
-    )
-    screenshot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-    return np.asarray(screenshot, np.float64)[SCENE] / 255
+
+    def screenshot():
+        if _is_fine(page):
+            content = page.screenshot()
+            return content if _is_fine(page) else None
+        return None
+
+    picture = Image.open(io.BytesIO(_wait(screenshot, "the image at its full size"))).convert("RGB")
+    return np.asarray(picture, np.float64)[SCENE] / 255
 
 
 def _settled(page):
-    """The scene once it does not change any more."""
-    scene = _scene(page)
+    """The scene once it does not change any more, for longer than a busy machine needs from a change to its picture."""
+    scene, since = _scene(page), time.monotonic()
 
     def settled():
-        nonlocal scene
-        time.sleep(0.7)
+        nonlocal scene, since
+        time.sleep(0.3)
         before, scene = scene, _scene(page)
-        return not _changed(scene, before).any()
+        if _changed(scene, before).any():
+            since = time.monotonic()
+        return time.monotonic() - since > CALM
 
     _wait(settled, "an image that does not change")
     return scene
