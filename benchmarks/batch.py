@@ -32,6 +32,7 @@ import yaml
 from benchmarks import record, training
 from benchmarks.record import progress
 from benchmarks.workers import visible_gpus
+from instantavatar_ns.scripts.train import DEFAULT_METHOD, METHODS
 
 _COMMAND = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import run; run()")
 _ROOT = Path(__file__).resolve().parents[1]
@@ -130,7 +131,8 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
     subjects = [{"data": str(path), "name": f"{path.name}-{index:02d}"} for index, path in enumerate(sources)]
     evaluate = {} if options.lpips_backbone is None else {"lpips-backbone": str(options.lpips_backbone.resolve())}
     output, people = folder / name, folder / f"{name}.yaml"
-    people.write_text(yaml.safe_dump({"defaults": {"evaluate": evaluate}, "subjects": subjects}), encoding="utf8")
+    defaults = {"evaluate": evaluate, "train": _schedules(options)}
+    people.write_text(yaml.safe_dump({"defaults": defaults, "subjects": subjects}), encoding="utf8")
     line = [*_COMMAND, "batch", str(people), "--output", str(output), *more]
     for flag in ("steps", "method"):
         if getattr(options, flag) is not None:
@@ -151,6 +153,14 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
     measured = Measured(seconds, rows, trainings)
     progress(f"{name}: {count} avatars in {seconds:.1f} s, {measured.per_hour:.0f} an hour")
     return measured
+
+
+def _schedules(options: Options) -> dict[str, int]:
+    """Options by which the schedules of a short training are as long as it."""
+    if options.steps is None:
+        return {}
+    flags = training.scaled_schedules(METHODS[options.method or DEFAULT_METHOD].config, options.steps)
+    return {name.removeprefix("--"): int(value) for name, value in zip(flags[::2], flags[1::2], strict=True)}
 
 
 def comparison(several: Measured | None, serial: Measured) -> dict[str, float]:

@@ -13,6 +13,7 @@ from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
 
+from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.pipeline import AvatarPipeline
 from instantavatar_ns.training.captured_step import ParameterUpdate
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
@@ -77,6 +78,17 @@ class AvatarTrainer(Trainer):
             resumed = self.config.load_dir is not None or self.config.load_checkpoint is not None
             with self.train_lock:  # a browser may have asked the viewer for an image already
                 cast(AvatarPipeline, self.pipeline).prepare_training(resumed=resumed)
+        self._tell_if_short()
+
+    def _tell_if_short(self) -> None:
+        """Say so where training ends while densities are still noisy: nobody would be seen clearly."""
+        end, model = self._start_step + self.config.max_num_iterations, self.config.pipeline.model
+        if isinstance(model, InstantAvatarModelConfig) and end <= model.density_noise_steps:
+            CONSOLE.log(
+                f"[yellow]Training ends at step {end}, but densities are noisy until step {model.density_noise_steps}, "
+                "so the avatar will be blurred. Train for more steps, or give --pipeline.model.density-noise-steps "
+                f"{end // 3} --pipeline.model.empty-steps {end // 6} --pipeline.model.pose-start {end // 6}.[/yellow]"
+            )
 
     def train(self) -> None:
         """Train.

@@ -87,6 +87,15 @@ def test_end_names_the_run_and_what_can_be_done_with_it(trained: tuple[Path, str
         assert f"{command} --load-config {config}" in output
 
 
+def test_training_that_ends_in_the_noise_of_its_beginning_says_so(
+    trained: tuple[Path, str, list[set[str]]],
+) -> None:
+    _, output, _ = trained
+    said = " ".join(output.split())
+    assert "Training ends at step 6, but densities are noisy until step 20" in said
+    assert "--pipeline.model.density-noise-steps 2" in said
+
+
 def test_method_is_the_first_argument() -> None:
     from instantavatar_ns.scripts.train import parse
 
