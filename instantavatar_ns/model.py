@@ -164,10 +164,10 @@ class InstantAvatarModel(Model):
             body = self.poses.training_frame(pose_id)
         pose = self.renderer.prepare(body, self.union_grid.cells)
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
-        space = self.canonical_occupancy.random_points(len(rays.directions))
+        space, is_occupied = self.canonical_occupancy.random_points(len(rays.directions))
         outputs = self.renderer.render_rays(rays, pose, rules, self._background, space)
         outputs["space_opacity"] = opacity(outputs.pop("extra_density"))
-        outputs["space_is_free"] = ~self.canonical_occupancy.occupied(space)
+        outputs["space_is_free"] = ~is_occupied
         if self.config.unseen_loss_mult and (self.unseen.active or self._with_pictures):
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions), self._with_pictures)
         if self.pose_refinement is not None:

@@ -65,10 +65,13 @@ class CanonicalOccupancy(OccGridEstimator):
         """One random point in each cell, metres."""
         return self._positions(torch.rand(len(self.grid_coords), 3, device=self.occs.device))
 
-    def random_points(self, count: int) -> Float[Tensor, "{count} 3"]:
-        """Points anywhere in the box, metres."""
+    def random_points(self, count: int) -> tuple[Float[Tensor, "{count} 3"], Bool[Tensor, "{count}"]]:
+        """Points anywhere in the box, metres, and whether they lie in occupied cells."""
         lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]
-        return lower + torch.rand(count, 3, device=lower.device) * (upper - lower)
+        drawn = torch.rand(count, 3, device=lower.device)
+        # From the numbers, not from the points: a third of the launches that `occupied` takes.
+        x, y, z = (drawn * self.resolution).long().minimum(self.resolution - 1).unbind(dim=-1)
+        return lower + drawn * (upper - lower), self.binaries[0][x, y, z]
 
     def _positions(self, within: float | Tensor) -> Float[Tensor, "cells 3"]:
         lower, upper = self.aabbs[0, :3], self.aabbs[0, 3:]

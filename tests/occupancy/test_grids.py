@@ -234,9 +234,14 @@ def test_jittered_points_lie_one_in_each_cell(box: VoxelBox) -> None:
     assert ((occupancy.jittered() - occupancy.centers()).abs() <= edge / 2 + 1e-5).all()
 
 
-def test_random_points_fill_the_box(box: VoxelBox) -> None:
+def test_random_points_fill_the_box_and_know_their_cells(box: VoxelBox) -> None:
     torch.manual_seed(0)
-    points = (CanonicalOccupancy(box).random_points(4000) - box.lower) / (box.upper - box.lower)
+    occupancy = CanonicalOccupancy(box)
+    occupancy.refresh(ball)
+    points, is_occupied = occupancy.random_points(4000)
+    assert 10 < is_occupied.sum() < 2000
+    assert (is_occupied == occupancy.occupied(points)).float().mean() > 0.999, "rounding at the faces of cells"
+    points = (points - box.lower) / (box.upper - box.lower)
     assert points.shape == (4000, 3) and (points >= 0).all() and (points <= 1).all()
     torch.testing.assert_close(points.mean(dim=0), torch.full((3,), 1 / 2), atol=0.03, rtol=0)
     torch.testing.assert_close(points.var(dim=0), torch.full((3,), 1 / 12), atol=0.01, rtol=0)
