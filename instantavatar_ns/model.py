@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from functools import partial
 from typing import Any
 
 import torch
@@ -21,13 +20,11 @@ from instantavatar_ns.losses import loss_terms
 from instantavatar_ns.metrics import compare_images
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.motion.run_motion import load_run_motion
-from instantavatar_ns.occupancy.canonical_grid import opacity
-from instantavatar_ns.rendering.avatar import make_avatar
+from instantavatar_ns.rendering.avatar import OccupancyRefresh, make_avatar
 from instantavatar_ns.rendering.inputs import Rays, SampleRules
 from instantavatar_ns.rendering.poses import PoseProvider
 from instantavatar_ns.rendering.renderer import Renderer
 from instantavatar_ns.unseen.prior import UnseenPrior
-from instantavatar_ns.utils.cuda_graph import AutoCudaGraph
 from instantavatar_ns.viewer.controls import ViewerControls
 from instantavatar_ns.viewer.opening_view import OpeningView
 
@@ -67,7 +64,7 @@ class InstantAvatarModel(Model):
         self.renderer = Renderer(
             avatar, sizes.renderer, config.step_size, megabytes=config.image_megabytes, cuda_graphs=config.cuda_graphs
         )
-        self._cells_graph: AutoCudaGraph[None] = AutoCudaGraph(torch.device(device))
+        self._cells = OccupancyRefresh(self.union_grid, self.poses.training_bones, device)
         self.unseen = UnseenPrior.of_body(body, subject.poses.betas, self.deformer.box)
         self.step = 0
         self.opening_view = OpeningView()
@@ -131,21 +128,10 @@ class InstantAvatarModel(Model):
         has_learned = step >= self.config.occupancy_warmup
         if not has_learned and self.config.occupancy_start == "everywhere":
             return
-        if self.renderer.supports_cuda_graphs:
-            # A hundred launches, which would take the host as long as many steps that are graphs.
-            places = tuple(part.data_ptr() for part in (*self.field.parameters(), *self.canonical_occupancy.buffers()))
-            self._cells_graph((has_learned, places), partial(self._refresh_cells, has_learned))
-        else:
-            self._refresh_cells(has_learned)
+        self._cells.refresh(self.renderer.avatar, has_learned, captures=self.renderer.supports_cuda_graphs)
         if self.config.unseen_loss_mult and step % (5 * self.config.occupancy_interval) == 0:
             self.unseen.refresh(self.field, with_color=step >= self.config.unseen_color_start)
         self.forget_images()
-
-    def _refresh_cells(self, has_learned: bool) -> None:
-        """Decide which cells are occupied, in the canonical pose unless nothing is learned yet, and in all poses."""
-        if has_learned:
-            self.canonical_occupancy.refresh(lambda points: self.field.density(points)[0])
-        self.union_grid.refresh(self.canonical_occupancy, self.deformer, self.poses.training_bones())
 
     # Rendering
 
@@ -166,7 +152,7 @@ class InstantAvatarModel(Model):
         rules = SampleRules(self.config.step_size, stratified=True, noise=self.density_noise)
         space, is_occupied = self.canonical_occupancy.random_points(len(rays.directions))
         outputs = self.renderer.render_rays(rays, pose, rules, self._background, space)
-        outputs["space_opacity"] = opacity(outputs.pop("extra_density"))
+        outputs["space_opacity"] = self.canonical_occupancy.opacity(outputs.pop("extra_density"))
         outputs["space_is_free"] = ~is_occupied
         if self.config.unseen_loss_mult and (self.unseen.active or self._with_pictures):
             outputs["unseen"] = self.unseen.loss(self.field, len(rays.directions), self._with_pictures)
@@ -201,11 +187,7 @@ class InstantAvatarModel(Model):
         return {name: output.to(camera.device) for name, output in outputs.items()}
 
     def get_rgba_image(self, outputs: dict[str, Tensor], output_name: str = "rgb") -> Tensor:
-        """The person's own colour and opacity [..., 4], of outputs on white; white where there is nothing.
-
-        nerfstudio calls this for `ns-render --rendered-output-names rgba`; its own would divide colours on white by
-        opacity.
-        """
+        """Colour and opacity [..., 4] of outputs on white; nerfstudio would divide colours on white by opacity."""
         return unblend_white(outputs[output_name], outputs[output_name.replace("rgb", "accumulation")])
 
     # Losses and metrics

@@ -42,6 +42,7 @@ class CanonicalOccupancy(OccGridEstimator):
 
     binaries: Bool[Tensor, "1 x y z"]
     aabbs: Float[Tensor, "1 6"]
+    opacity = staticmethod(opacity)
     occs: Float[Tensor, "cells"]
     resolution: Int[Tensor, "3"]
     grid_coords: Int[Tensor, "cells 3"]

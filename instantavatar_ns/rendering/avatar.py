@@ -1,10 +1,13 @@
-"""The canonical person, before it has learnt anything: made from the body alone."""
+"""The canonical person before it has learnt anything, made from the body alone, and where it is as it learns."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -19,6 +22,7 @@ from instantavatar_ns.field.implementation import Implementation
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.posed_grid import PoseUnionGrid, cell_edge, posed_bounds
 from instantavatar_ns.rendering.inputs import Avatar
+from instantavatar_ns.utils.cuda_graph import AutoCudaGraph
 
 # Metres of clothes and hair that may stand out from the body.
 _UNION_MARGIN = 0.2
@@ -72,3 +76,41 @@ def make_avatar(
     lower, upper = posed_bounds(vertices, weights, bone_transforms)
     union = PoseUnionGrid(lower - _UNION_MARGIN, upper + _UNION_MARGIN, cell_edge(occupancy), sizes.renderer)
     return Avatar(deformer, occupancy, field), union
+
+
+class OccupancyRefresh:
+    """Decides which cells are occupied, in the canonical pose and in any of the training poses.
+
+    Its hundred launches would take the host as long as many steps that are graphs.
+
+    Args:
+        union_grid: What is occupied in any training pose.
+        training_bones: Returns the bones of all training poses, [poses, joints, 4, 4].
+        device: Where all of it lies.
+    """
+
+    def __init__(
+        self, union_grid: PoseUnionGrid, training_bones: Callable[[], Tensor], device: torch.device | str
+    ) -> None:
+        self._union_grid, self._training_bones = union_grid, training_bones
+        self._graph: AutoCudaGraph[None] = AutoCudaGraph(torch.device(device))
+
+    def refresh(self, avatar: Avatar, has_learned: bool, captures: bool) -> None:
+        """Look where the field is dense, and skin that into all training poses.
+
+        Args:
+            avatar: The person.
+            has_learned: The field says something; before that, its cells stay as they are.
+            captures: The kernels can be captured.
+        """
+        if captures:
+            parts = (*avatar.field.parameters(), *avatar.occupancy.buffers())
+            places = tuple(part.data_ptr() for part in parts)
+            self._graph((has_learned, places), partial(self._refresh, avatar, has_learned))
+        else:
+            self._refresh(avatar, has_learned)
+
+    def _refresh(self, avatar: Avatar, has_learned: bool) -> None:
+        if has_learned:
+            avatar.occupancy.refresh(lambda points: avatar.field.density(points)[0])
+        self._union_grid.refresh(avatar.occupancy, avatar.deformer, self._training_bones())

@@ -125,7 +125,7 @@ def test_cells_of_a_replayed_refresh_are_those_of_one_that_runs_as_it_is(
             torch.manual_seed(step)
             model.refresh_occupancy(step)
         found[captures] = [part.clone() for part in cells]
-    assert model._cells_graph.is_captured
+    assert model._cells._graph.is_captured
     assert not torch.equal(found[True][1], before[1]) and found[True][1].any()
     for ours, theirs in zip(found[True], found[False], strict=True):
         torch.testing.assert_close(ours, theirs)
