@@ -5,7 +5,8 @@
 
 Parts may run on different machines, one after the other, with the same `--files`; each adds its keys to the JSON:
 
-- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included. `splat_psnr` is that of
+- `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included. `glb_charts` counts the
+  charts of the texture. `splat_psnr` is that of
   `splat_count` splats beside the neural images of the 24 views that they are fitted to.
 - `novel`: `glb_novel_psnr` and others of `benchmarks/export.py`, which needs a data set with a `novel/` folder.
 - `check`: what validators say of the files: Khronos' for glTF, the rules of `usdchecker`, TypeScript about the types of
@@ -31,6 +32,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pytest
+import trimesh
 import tyro
 
 from benchmarks import record
@@ -39,6 +41,7 @@ from benchmarks.instant import INSTANT
 from instantavatar_ns.export.glb_container import read_glb
 from instantavatar_ns.export.splats.avatar_splats import FIT
 from instantavatar_ns.export.splats.files import EXTENSION
+from tests.export.glb import Glb
 
 Part = Literal["export", "novel", "check", "blender"]
 MOTIONS = ("--motion", "walk", "dance")
@@ -115,6 +118,7 @@ class Everywhere:
             figures[f"{name}_s"] = monotonic() - start
             figures[f"{name}_mb"] = sum(file.stat().st_size for file in output.parent.iterdir()) / 1e6
             record.progress(f"{name}: {figures[f'{name}_mb']:.2f} MB in {figures[f'{name}_s']:.1f} s")
+        figures["glb_charts"] = chart_count(self.files / "glb" / "avatar.glb")
         if "splat_mb" in figures:
             figures |= splat_fit(self.files / "splat" / "avatar.glb")
         return figures
@@ -158,6 +162,13 @@ def available() -> dict[str, tuple[str, ...]]:
     for name, package in missing.items():
         record.progress(f"{name} is left out: {package} is not installed")
     return {name: options for name, options in FORMATS.items() if name not in missing}
+
+
+def chart_count(glb: Path) -> int:
+    """Number of the texture's charts: parts of the mesh that no edge connects."""
+    mesh = Glb(glb)
+    edges = mesh.faces[:, [0, 1, 1, 2]].reshape(-1, 2)
+    return len(trimesh.graph.connected_components(edges, nodes=np.arange(len(mesh.positions))))
 
 
 def splat_fit(glb: Path) -> dict[str, float]:

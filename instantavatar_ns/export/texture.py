@@ -16,6 +16,7 @@ from rich.progress import track
 from scipy import ndimage
 from torch import Tensor
 
+from instantavatar_ns.export.charts import cut_into_charts
 from instantavatar_ns.export.photographs import Places
 from instantavatar_ns.export.surface import Surface
 
@@ -24,7 +25,6 @@ _OUTSIDE, _INSIDE, _SAMPLES = 0.004, 0.016, 5
 _ALPHA_THRESHOLD = 0.02
 _RAYS_AT_A_TIME = 1 << 13
 _PADDING = 4  # texels between islands
-_CHART_COST, _BENDING_WEIGHT = 8.0, 1.0  # of xatlas, whose own (2, 2) give a fifth more charts
 _SUBTEXEL_BITS = 8
 _FIELD_SHARE = 0.3  # square views that the field's colour counts as, beside the photographs'
 
@@ -48,22 +48,21 @@ class UnwrappedSurface:
 
 
 def unwrap(surface: Surface, size: int) -> UnwrappedSurface:
-    """Lay a surface out in a square texture of `size` texels (xatlas).
+    """Cut a surface into charts, and pack them into a square texture of `size` texels (xatlas).
 
     Args:
         surface: The surface.
         size: Height and width of the texture, texels.
     """
-    atlas = xatlas.Atlas()
-    atlas.add_mesh(surface.vertices, surface.faces.astype(np.uint32))
     pack = xatlas.PackOptions()
     pack.resolution, pack.padding = size, _PADDING
-    charts = xatlas.ChartOptions()
-    charts.max_cost, charts.normal_deviation_weight = _CHART_COST, _BENDING_WEIGHT
+    atlas = xatlas.Atlas()
     with CONSOLE.status("Unwrapping the surface"):
-        atlas.generate(charts, pack)
-    source, faces, uv = atlas[0]
-    return UnwrappedSurface(source.astype(np.int32), faces.astype(np.int32), uv.astype(np.float32))
+        charts = cut_into_charts(surface)
+        atlas.add_uv_mesh(charts.plane.astype(np.float32), charts.faces.astype(np.uint32))
+        atlas.generate(pack_options=pack)
+    repeated, faces, uv = atlas[0]
+    return UnwrappedSurface(charts.source[repeated].astype(np.int32), faces.astype(np.int32), uv.astype(np.float32))
 
 
 def bake(

@@ -8,7 +8,7 @@ import trimesh
 from instantavatar_ns.export.surface import Surface
 from instantavatar_ns.export.texture import bake, fill_unknown, rasterise, surface_colors, unwrap
 
-SIZE = 128
+SIZE = 160
 
 
 @pytest.fixture(scope="module")

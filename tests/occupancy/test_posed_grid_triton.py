@@ -150,9 +150,11 @@ def test_box_around_the_cells_changes_no_sample(
     cells = pose_cells_triton(occupancy, deformer, bones[0], 2)
     whole = OccupiedCells(cells.aabb, cells.binaries)
     samples, expected = (sample_rays_triton(*rays(), part, 0.02, False, 8192) for part in (cells, whole))
-    assert 100 < int(samples.total) == int(expected.total) < 8192
+    total = int(samples.total)  # nothing is written behind them
+    assert 100 < total == int(expected.total) < 8192
     assert torch.equal(samples.counts, expected.counts)
-    torch.testing.assert_close(samples.t_starts.sort().values, expected.t_starts.sort().values)
+    ours, theirs = (part.t_starts[:total].sort().values for part in (samples, expected))
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_refresh_keeps_the_same_component_by_both(small_avatar: Avatar, occupancy: CanonicalOccupancy) -> None:
