@@ -122,5 +122,6 @@ def run_here(folder: Path, *commands: tuple[str, list[str]]) -> tuple[str, list[
         line, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    print(done.stderr)
     output, _, modules = done.stdout.rstrip().rpartition("\n")
     return output, [set(names) for names in json.loads(modules)]

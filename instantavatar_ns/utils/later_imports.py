@@ -96,6 +96,17 @@ class StandIn:
             return StandIn(self._module, *self._path, name)
         return getattr(self._real(), name)
 
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        """Refuse to be a base: Python would make another stand-in of the class, which fails when it is used.
+
+        Raises:
+            ImportError: Always.
+        """
+        name = ".".join((self._module, *self._path))
+        raise ImportError(
+            f"{name} is a base of a class that is made while its import is put off: import that class later"
+        )
+
     def __instancecheck__(self, instance: object) -> bool:
         """Tell whether something is of the class that the name stands for."""
         return isinstance(instance, self._real())

@@ -24,13 +24,12 @@ from instantavatar_ns.motion.motion import Motion
 from instantavatar_ns.motion.run_motion import load_run_motion
 from instantavatar_ns.occupancy.cells import OccupiedCells
 from instantavatar_ns.rendering.poses import PoseProvider
-from instantavatar_ns.viewer.avatar_viewer import AvatarViewer
 from instantavatar_ns.viewer.commands import ExportCommands, FilmCommands, Shown
 from instantavatar_ns.viewer.folder import Button, Buttons, finite
+from instantavatar_ns.viewer.image_thread import check_outdated, timed_image
 from instantavatar_ns.viewer.joint_sliders import JointSliders, bend, joint_turns
 from instantavatar_ns.viewer.motion_controls import FRAME, REST, RUN_MOTION, MotionControls
 from instantavatar_ns.viewer.opening_view import Side, direction, look_at_person
-from instantavatar_ns.viewer.render_thread import check_outdated, timed_image
 from instantavatar_ns.viewer.scene_overlays import CanonicalBody, SceneOverlays, posed_vertices, to_scene
 
 # Metres by which the person's surface is drawn back where overlays lie within the person.
@@ -45,6 +44,8 @@ class Panel(ViewerControl):
 
     def _setup(self, viewer: Viewer) -> None:
         super()._setup(viewer)
+        from instantavatar_ns.viewer.avatar_viewer import AvatarViewer  # a class of the viewer, which is there by now
+
         AvatarViewer.take_over(viewer)
         controls = self._controls
         folders = (controls.motion, controls.pose, controls.scene, controls.film, controls.export)
@@ -172,7 +173,7 @@ class ViewerControls(nn.Module):
 
     def _between_steps(self) -> AbstractContextManager[None]:
         viewer = getattr(self.control, "viewer", None)
-        return viewer.between_steps() if isinstance(viewer, AvatarViewer) else nullcontext()
+        return viewer.between_steps() if hasattr(viewer, "between_steps") else nullcontext()
 
     # Buttons
 

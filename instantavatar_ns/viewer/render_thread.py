@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import takewhile
 from math import ceil
 from statistics import median_low
@@ -16,6 +13,8 @@ from nerfstudio.viewer.render_state_machine import RenderAction, RenderStateMach
 from nerfstudio.viewer.viewer import VISER_NERFSTUDIO_SCALE_RATIO
 from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 from viser import ClientHandle
+
+from instantavatar_ns.viewer.image_thread import ImageThread
 
 if TYPE_CHECKING:
     from instantavatar_ns.viewer.avatar_viewer import AvatarViewer
@@ -62,7 +61,7 @@ class Timings:
         return median_low(self._known[nearest][0]) * (max(pixels, 1) / max(nearest, 1)) ** 0.5
 
 
-class RenderThread(RenderStateMachine):
+class RenderThread(ImageThread, RenderStateMachine):
     """nerfstudio's render thread, with its own choice of sizes and of when an image may end.
 
     nerfstudio renders one image in 1/30 second, which is a mosaic of 38 x 30 on a CPU, and then the full one, which
@@ -76,7 +75,6 @@ class RenderThread(RenderStateMachine):
 
     Attributes:
         state: "low_move" after a quick image, "low_static" on the way to a sharp one, "high" after that.
-        waiting: An image waits for a training step to end.
         seconds: What the last image took, rendering and sending.
     """
 
@@ -85,9 +83,7 @@ class RenderThread(RenderStateMachine):
     def __init__(self, viewer: AvatarViewer, client: ClientHandle) -> None:
         super().__init__(viewer, VISER_NERFSTUDIO_SCALE_RATIO, client)
         self.check_interrupt = cast(Any, None)  # Python's value for no tracing
-        self.waiting = False
         self.seconds = 0.0
-        self._rendering = 0.0  # seconds of the model's share
         self._lines = self._next_lines = 0  # of the last image and of the next one
         self._timings = {True: Timings(), False: Timings()}  # of quick images and of others
 
@@ -134,7 +130,7 @@ class RenderThread(RenderStateMachine):
             return
         finally:
             self.waiting = False
-        self.seconds = self._rendering + monotonic() - start
+        self.seconds = self.rendering + monotonic() - start
         self._lines = self._next_lines
         height, width = self._size(self._lines, action.camera_state.aspect)
         self._timings[quick].note(height * width, self.seconds)
@@ -173,6 +169,13 @@ class RenderThread(RenderStateMachine):
     def _calculate_image_res(self, aspect_ratio: float) -> tuple[int, int]:
         return self._size(self._next_lines, aspect_ratio)
 
+    def is_outdated(self) -> bool:
+        """Whether something has been changed while an image gets sharper, or a callback waits that will change it."""
+        if self.state == "low_move":
+            return False
+        waiting = self.next_action
+        return bool(self.viewer.callers) or (waiting is not None and waiting.action in ("move", "rerender"))
+
     def _send_output_to_viewer(self, outputs: dict[str, Any], static_render: bool = True) -> None:
         depth = outputs.get("gl_z_buf_depth")
         if depth is not None and self.state == "low_move":
@@ -180,28 +183,3 @@ class RenderThread(RenderStateMachine):
             outputs["gl_z_buf_depth"] = depth[::stride, ::stride].contiguous()
         # Always in the quality of the configuration: nerfstudio's for images that move makes small ones colourful.
         super()._send_output_to_viewer(outputs, static_render=True)
-
-
-@contextmanager
-def timed_image() -> Iterator[None]:
-    """Tell the render thread how long the model takes; nothing elsewhere."""
-    thread, start = threading.current_thread(), monotonic()
-    if isinstance(thread, RenderThread):
-        thread.waiting = False
-    yield
-    if isinstance(thread, RenderThread):
-        thread._rendering = monotonic() - start
-
-
-def check_outdated() -> None:
-    """Call where an image may end, again and again while it takes long; does nothing outside of the viewer.
-
-    Raises:
-        IOChangeException: The viewer is making an image sharper, and something has been changed meanwhile, or a
-            callback waits that will change something.
-    """
-    thread = threading.current_thread()
-    if isinstance(thread, RenderThread) and thread.state != "low_move":
-        waiting = thread.next_action
-        if thread.viewer.callers or (waiting is not None and waiting.action in ("move", "rerender")):
-            raise IOChangeException

@@ -23,17 +23,7 @@ def test_commands_of_a_run_import_no_other_method_and_no_viewer(trained_run: Pat
     run = shutil.copytree(trained_run, tmp_path / "person" / "instant-avatar-lite" / "run")
     of_run = ["--load-config", f"{run / 'config.yml'}"]
     mesh = ["--format", "ply", "--voxel-size", "0.04", "--max-faces", "500", "--output", f"{tmp_path / 'a.ply'}"]
-    film = [
-        "--motion",
-        "walk",
-        "--size",
-        "24",
-        "24",
-        "--motion-options.end-frame",
-        "2",
-        "--output",
-        f"{tmp_path / 'a'}",
-    ]
+    film = ["--motion", "walk", "--size", "24", "--end-frame", "2", "--output", f"{tmp_path / 'a'}"]
     output, (after_export, after_film) = run_here(
         tmp_path, ("instant-avatar", ["export", *of_run, *mesh]), ("instant-avatar", ["animate", *of_run, *film])
     )

@@ -96,6 +96,15 @@ def test_training_that_ends_in_the_noise_of_its_beginning_says_so(
     assert "--pipeline.model.density-noise-steps 2" in said
 
 
+@pytest.mark.nightly
+def test_viewer_is_there_where_it_is_asked_for(demo_subject: Path, tmp_path: Path) -> None:
+    more = ["--vis", "viewer", "--viewer.quit-on-train-completion", "True", "--viewer.websocket-port-default", "7123"]
+    line = arguments(demo_subject, tmp_path)
+    output, (loaded,) = run_here(tmp_path, ("instant-avatar", ["train", line[0], *more, *line[1:]]))
+    assert "instant-avatar animate" in output, "it came to its end"
+    assert {"nerfstudio.viewer.viewer", "instantavatar_ns.viewer.avatar_viewer"} <= loaded
+
+
 def test_method_is_the_first_argument() -> None:
     from instantavatar_ns.scripts.train import parse
 

@@ -20,7 +20,8 @@ from nerfstudio.viewer_legacy.server.viewer_utils import IOChangeException
 
 from instantavatar_ns.viewer import render_thread
 from instantavatar_ns.viewer.avatar_viewer import AvatarViewer, distinct_cameras
-from instantavatar_ns.viewer.render_thread import RenderThread, Timings, check_outdated, timed_image
+from instantavatar_ns.viewer.image_thread import check_outdated, timed_image
+from instantavatar_ns.viewer.render_thread import RenderThread, Timings
 
 PATIENCE = 20.0
 MAX_RES = 512
