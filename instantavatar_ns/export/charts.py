@@ -32,6 +32,7 @@ _MOST_FOLDED = 0.01  # share of a chart's area in triangles that are turned over
 _EVEN_ENOUGH = 20  # triangles of a piece that is not cut for its stretch any more
 _TOUCHING = 2.0  # edge lengths on the surface between edges that may cross in the plane: ragged seams do
 _RIGID_ROUNDS = 15
+_HOPELESS_AFTER = 3  # rounds, if twice the area that may be uneven then is: none of thousands got even after all
 _STILL = 0.003  # mean turn of the triangles in a round, radians, below which there is no other
 _STIFF = 1e4  # springs that hold vertices, by those of the edges
 _TRIED_NEIGHBORS = 3  # of a chart, to be merged with
@@ -154,10 +155,8 @@ class _Mesh:
         faces, source = labels.reshape(-1, 3), np.zeros(labels.max() + 1, surface_faces.dtype)
         source[labels] = surface_faces.reshape(-1)
         vertices = self.vertices[source]
-        plane = _flattened(vertices, faces, areas, slopes)
-        longest, shortest = _stretch(plane, faces, slopes)
-        folded = areas[shortest <= 0].sum() > _MOST_FOLDED * areas.sum()
-        if folded or not (small or _is_even(longest, shortest, areas)):
+        plane = _flattened(vertices, faces, areas, slopes, 1.0 if small else _MOST_UNEVEN)
+        if plane is None:
             return None
         border = np.ones(faces.size, bool)
         border[first] = border[second] = False
@@ -218,13 +217,16 @@ class _Mesh:
             kept = side[first] == side[second]
             return _components(len(piece), first[kept], second[kept])
 
-        cleaned = side
+        labels = parts(side)
+        cleaned, cleaned_labels = side, labels
         for _ in range(3):  # what goes over may make a speck of others
-            labels = parts(cleaned)
-            cleaned = cleaned ^ (np.bincount(labels, weights=areas) < speck)[labels]
-        labels = parts(cleaned)
-        if labels.max() == 0:
-            labels = parts(side)
+            specks = np.bincount(cleaned_labels, weights=areas) < speck
+            if not specks.any():
+                break
+            cleaned = cleaned ^ specks[cleaned_labels]
+            cleaned_labels = parts(cleaned)
+        if cleaned_labels.max() > 0:
+            labels = cleaned_labels
         return [piece[labels == label] for label in range(labels.max() + 1)]
 
 
@@ -233,14 +235,18 @@ def _flattened(
     faces: Int[ndarray, "faces 3"],
     areas: Float[ndarray, "faces"],
     slopes: Complex[ndarray, "faces 3"],
-) -> Complex[ndarray, "vertices"]:
+    most_uneven: float,
+) -> Complex[ndarray, "vertices"] | None:
     """Places in the plane: angles are kept first, then lengths, as well as they can be.
+
+    None where that is not well enough: triangles would be turned over or stretched.
 
     Args:
         vertices: Metres.
         faces: Triangles.
         areas: Theirs.
         slopes: Theirs, from `_areas_and_slopes`.
+        most_uneven: Share of the area that may be stretched.
     """
     count = len(vertices)
     rows, columns = faces.repeat(3, axis=1).reshape(-1), np.tile(faces, 3).reshape(-1)
@@ -262,7 +268,9 @@ def _flattened(
     # As rigidly as possible: triangles are only turned, then vertices are where these fit best.
     solve = factorized(products.real, [start]).solve
     flat, weighted, turns = faces.reshape(-1), areas[:, None] * slopes, np.zeros(len(faces), complex)
-    for _ in range(_RIGID_ROUNDS):
+    for number in range(_RIGID_ROUNDS):
+        if number == _HOPELESS_AFTER and _unlike(plane, faces, areas, slopes)[1] > 2 * most_uneven:
+            return None
         turning = (slopes.conj() * plane[faces]).sum(axis=1)
         before, turns = turns, turning / np.abs(turning).clip(1e-12)
         if (areas * np.abs(turns - before)).sum() < _STILL * areas.sum():
@@ -270,26 +278,23 @@ def _flattened(
         pull = (weighted * turns[:, None]).reshape(-1)
         pull = np.stack([np.bincount(flat, weights=of, minlength=count) for of in (pull.real, pull.imag)], axis=1)
         plane = solve(pull) @ [1, 1j]
-    return plane
+    folded, uneven = _unlike(plane, faces, areas, slopes)
+    return plane if folded <= _MOST_FOLDED and uneven <= most_uneven else None
 
 
-def _stretch(
-    plane: Complex[ndarray, "vertices"], faces: Int[ndarray, "faces 3"], slopes: Complex[ndarray, "faces 3"]
-) -> tuple[Float[ndarray, "faces"], Float[ndarray, "faces"]]:
-    """Largest and smallest factor by which lengths change; the latter is negative in a triangle that is turned over."""
-    corners = plane[faces]
-    turning, mirroring = (np.abs((of * corners).sum(axis=1)) / 2 for of in (slopes.conj(), slopes))
-    return turning + mirroring, turning - mirroring
-
-
-def _is_even(
-    longest: Float[ndarray, "faces"], shortest: Float[ndarray, "faces"], areas: Float[ndarray, "faces"]
-) -> bool:
-    """Whether lengths in the plane are about those on the surface."""
-    shortest = shortest.clip(1e-6)
-    scale = np.sqrt(longest * shortest)
+def _unlike(
+    plane: Complex[ndarray, "vertices"],
+    faces: Int[ndarray, "faces 3"],
+    areas: Float[ndarray, "faces"],
+    slopes: Complex[ndarray, "faces 3"],
+) -> tuple[float, float]:
+    """Shares of the area in triangles that are turned over in the plane, and in those of other lengths."""
+    turning, mirroring = (np.abs((of * plane[faces]).sum(axis=1)) / 2 for of in (slopes.conj(), slopes))
+    # Factors by which lengths change, along the direction where they change most and across it.
+    longest, shortest = turning + mirroring, turning - mirroring
+    scale = np.sqrt(longest * shortest.clip(1e-6))
     uneven = (longest > _MOST_STRETCH * shortest) | (scale < _LEAST_SCALE) | (scale > _MOST_SCALE)
-    return bool(areas[uneven].sum() <= _MOST_UNEVEN * areas.sum())
+    return float(areas[shortest <= 0].sum() / areas.sum()), float(areas[uneven].sum() / areas.sum())
 
 
 def _crosses_itself(
@@ -359,5 +364,5 @@ def _next(edges: Int[ndarray, "n"]) -> Int[ndarray, "n"]:
 
 def _components(count: int, first: Int[ndarray, "pairs"], second: Int[ndarray, "pairs"]) -> Int[ndarray, "count"]:
     """Numbers of the connected parts of a graph, node by node."""
-    graph = sparse.coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    graph = sparse.csr_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
