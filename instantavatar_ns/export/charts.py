@@ -16,8 +16,8 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
+from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.spatial import KDTree
 
 from instantavatar_ns.export.surface import Surface
@@ -34,6 +34,7 @@ _TOUCHING = 2.0  # edge lengths on the surface between edges that may cross in t
 _RIGID_ROUNDS = 15
 _HOPELESS_AFTER = 3  # rounds, if twice the area that may be uneven then is: none of thousands got even after all
 _STILL = 0.003  # mean turn of the triangles in a round, radians, below which there is no other
+_REGULAR = 1e-10
 _STIFF = 1e4  # springs that hold vertices, by those of the edges
 _TRIED_NEIGHBORS = 3  # of a chart, to be merged with
 
@@ -128,6 +129,10 @@ class _Mesh:
         self.twins = _twins(faces)
         begin, end = vertices[faces], vertices[np.roll(faces, -1, axis=1)]
         self.lengths = np.linalg.norm(end - begin, axis=2).reshape(-1)
+        ends = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+        graph = sparse.csr_matrix((np.ones(faces.size), ends), shape=(len(vertices),) * 2)
+        # Neighbours are never far from each other in this order, so that matrices of pieces are narrow bands.
+        self.order = reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True).argsort()[faces].min(axis=1)
         self._places = np.full(len(faces), -1)
 
     def shared_edges(self, piece: Int[ndarray, "piece"]) -> tuple[Int[ndarray, "pairs"], Int[ndarray, "pairs"]]:
@@ -143,6 +148,7 @@ class _Mesh:
 
     def flattened(self, piece: Int[ndarray, "piece"]) -> _Chart | None:
         """A piece in the plane; None where it makes no good chart."""
+        piece = piece[self.order[piece].argsort()]
         areas, slopes = self.areas[piece], self.slopes[piece]
         small = len(piece) <= _EVEN_ENOUGH
         if areas.sum() > self.largest and not small:
@@ -250,23 +256,29 @@ def _flattened(
     """
     count = len(vertices)
     rows, columns = faces.repeat(3, axis=1).reshape(-1), np.tile(faces, 3).reshape(-1)
-    products = areas[:, None, None] * slopes.conj()[:, :, None] * slopes[:, None, :]
+    lower = rows >= columns
+    bands, columns = (rows - columns)[lower], columns[lower]
+    width = bands.max() + 1
+    products = (areas[:, None, None] * slopes.conj()[:, :, None] * slopes[:, None, :]).reshape(-1)[lower]
     start = int(np.linalg.norm(vertices - vertices.mean(axis=0), axis=1).argmax())
     distances = np.linalg.norm(vertices - vertices[start], axis=1)
     end = int(distances.argmax())
 
-    def factorized(values: ndarray, held: list[int]):
-        """The sum of the triangles' products, with springs at vertices that are held."""
-        values = np.concatenate([values.reshape(-1), np.full(len(held), _STIFF, values.dtype)])
-        places = np.concatenate([rows, held]), np.concatenate([columns, held])
-        return splu(sparse.coo_matrix((values, places), shape=(count, count)).tocsc())
+    def summed(values: Float[ndarray, "products"]) -> Float[ndarray, "width vertices"]:
+        """The sum of the triangles' products: the matrix's lower bands."""
+        return np.bincount(bands * count + columns, weights=values, minlength=width * count).reshape(width, count)
 
+    stiffness = summed(products.real)
+    stiffness[0] *= 1 + _REGULAR
+    stiffness[0, start] += _STIFF
     # As conformally as possible, with two vertices that are far from each other as far apart there.
+    conformal = stiffness + 1j * summed(products.imag)
+    conformal[0, end] += _STIFF
     pull = np.zeros(count, complex)
     pull[end] = _STIFF * distances[end]
-    plane = factorized(products, [start, end]).solve(pull)
+    plane = solveh_banded(conformal, pull, lower=True, check_finite=False)
     # As rigidly as possible: triangles are only turned, then vertices are where these fit best.
-    solve = factorized(products.real, [start]).solve
+    factors = cholesky_banded(stiffness, lower=True, check_finite=False)
     flat, weighted, turns = faces.reshape(-1), areas[:, None] * slopes, np.zeros(len(faces), complex)
     for number in range(_RIGID_ROUNDS):
         if number == _HOPELESS_AFTER and _unlike(plane, faces, areas, slopes)[1] > 2 * most_uneven:
@@ -277,7 +289,7 @@ def _flattened(
             break
         pull = (weighted * turns[:, None]).reshape(-1)
         pull = np.stack([np.bincount(flat, weights=of, minlength=count) for of in (pull.real, pull.imag)], axis=1)
-        plane = solve(pull) @ [1, 1j]
+        plane = cho_solve_banded((factors, True), pull, check_finite=False) @ [1, 1j]
     folded, uneven = _unlike(plane, faces, areas, slopes)
     return plane if folded <= _MOST_FOLDED and uneven <= most_uneven else None
 
