@@ -32,8 +32,7 @@ _MOST_FOLDED = 0.01  # share of a chart's area in triangles that are turned over
 _EVEN_ENOUGH = 20  # triangles of a piece that is not cut for its stretch any more
 _TOUCHING = 2.0  # edge lengths on the surface between edges that may cross in the plane: ragged seams do
 _RIGID_ROUNDS = 15
-_HOPELESS_AFTER = 3  # rounds, if twice the area that may be uneven then is: none of thousands got even after all
-_STILL = 0.003  # mean turn of the triangles in a round, radians, below which there is no other
+_HOPELESS_AFTER = 4  # rounds, if twice the area that may be uneven then is: none of thousands got even after all
 _REGULAR = 1e-10
 _STIFF = 1e4  # springs that hold vertices, by those of the edges
 _TRIED_NEIGHBORS = 3  # of a chart, to be merged with
@@ -279,14 +278,12 @@ def _flattened(
     plane = solveh_banded(conformal, pull, lower=True, check_finite=False)
     # As rigidly as possible: triangles are only turned, then vertices are where these fit best.
     factors = cholesky_banded(stiffness, lower=True, check_finite=False)
-    flat, weighted, turns = faces.reshape(-1), areas[:, None] * slopes, np.zeros(len(faces), complex)
+    flat, weighted = faces.reshape(-1), areas[:, None] * slopes
     for number in range(_RIGID_ROUNDS):
         if number == _HOPELESS_AFTER and _unlike(plane, faces, areas, slopes)[1] > 2 * most_uneven:
             return None
         turning = (slopes.conj() * plane[faces]).sum(axis=1)
-        before, turns = turns, turning / np.abs(turning).clip(1e-12)
-        if (areas * np.abs(turns - before)).sum() < _STILL * areas.sum():
-            break
+        turns = turning / np.abs(turning).clip(1e-12)
         pull = (weighted * turns[:, None]).reshape(-1)
         pull = np.stack([np.bincount(flat, weights=of, minlength=count) for of in (pull.real, pull.imag)], axis=1)
         plane = cho_solve_banded((factors, True), pull, check_finite=False) @ [1, 1j]
