@@ -9,14 +9,16 @@ pieces are merged with a neighbour where both make a good chart.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import splu
+from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
+from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from scipy.spatial import KDTree
 
 from instantavatar_ns.export.surface import Surface
 
@@ -30,6 +32,9 @@ _MOST_FOLDED = 0.01  # share of a chart's area in triangles that are turned over
 _EVEN_ENOUGH = 20  # triangles of a piece that is not cut for its stretch any more
 _TOUCHING = 2.0  # edge lengths on the surface between edges that may cross in the plane: ragged seams do
 _RIGID_ROUNDS = 15
+_HOPELESS_AFTER = 4  # rounds, if twice the area that may be uneven then is: none of thousands got even after all
+_REGULAR = 1e-10
+_STIFF = 1e4  # springs that hold vertices, by those of the edges
 _TRIED_NEIGHBORS = 3  # of a chart, to be merged with
 
 
@@ -60,22 +65,19 @@ def cut_into_charts(surface: Surface) -> Charts:
     waiting, flat = mesh.pieces(np.arange(len(surface.faces)), _is_front(surface)), []
     while waiting:
         piece = waiting.pop()
-        if mesh.flattened(piece) is None:
+        chart = mesh.flattened(piece)
+        if chart is None:
             waiting += mesh.pieces(piece, mesh.halves(piece))
         else:
-            flat.append(piece)
-    faces, sources, planes, right = np.zeros_like(surface.faces), [], [], 0.0
-    pieces = mesh.merged(flat)
-    for piece in pieces:
-        chart = mesh.flattened(piece)
-        assert chart is not None
-        corners, source, plane = chart
-        faces[piece] = corners + sum(map(len, sources))
-        plane = plane - plane.min(axis=0) + [right, 0]
-        sources.append(source)
+            flat.append(chart)
+    charts = mesh.merged(flat)
+    faces, planes, vertices, right = np.zeros_like(surface.faces), [], 0, 0.0
+    for chart in charts:
+        faces[chart.piece] = chart.faces + vertices
+        plane = chart.plane - chart.plane.min(axis=0) + [right, 0]
         planes.append(plane)
-        right = plane[:, 0].max() + 1.0
-    return Charts(np.concatenate(sources), faces, np.concatenate(planes), len(pieces))
+        vertices, right = vertices + len(plane), plane[:, 0].max() + 1.0
+    return Charts(np.concatenate([chart.source for chart in charts]), faces, np.concatenate(planes), len(charts))
 
 
 def _is_front(surface: Surface) -> Bool[ndarray, "faces"]:
@@ -91,8 +93,28 @@ def _is_front(surface: Surface) -> Bool[ndarray, "faces"]:
     return slope[surface.faces].sum(axis=1) > 0
 
 
+@dataclass(frozen=True)
+class _Chart:
+    """A piece of a surface, flat.
+
+    Attributes:
+        piece: The surface's triangles.
+        faces: The same, with vertices of their own.
+        source: The surface's vertices that these repeat.
+        plane: Where they lie, metres.
+    """
+
+    piece: Int[ndarray, "piece"]
+    faces: Int[ndarray, "piece 3"]
+    source: Int[ndarray, "vertices"]
+    plane: Float[ndarray, "vertices 2"]
+
+
 class _Mesh:
     """A closed surface that is cut along edges.
+
+    Edges are known by the corner where they begin, in the one triangle or in the other: 3 times the triangle, and 0, 1
+    or 2.
 
     Args:
         vertices: Metres.
@@ -101,53 +123,84 @@ class _Mesh:
 
     def __init__(self, vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]) -> None:
         self.vertices, self.faces = vertices, faces
-        self.areas = _areas(vertices, faces)
-        self.speck = _SPECK * self.areas.sum()
+        self.areas, self.slopes = _areas_and_slopes(vertices, faces)
+        self.largest, self.speck = _LARGEST * self.areas.sum(), _SPECK * self.areas.sum()
+        self.twins = _twins(faces)
+        begin, end = vertices[faces], vertices[np.roll(faces, -1, axis=1)]
+        self.lengths = np.linalg.norm(end - begin, axis=2).reshape(-1)
+        ends = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
+        graph = sparse.csr_matrix((np.ones(faces.size), ends), shape=(len(vertices),) * 2)
+        # Neighbours are never far from each other in this order, so that matrices of pieces are narrow bands.
+        self.order = reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True).argsort()[faces].min(axis=1)
+        self._places = np.full(len(faces), -1)
 
-    def cut_out(self, piece: Int[ndarray, "piece"]) -> tuple[Int[ndarray, "piece 3"], Int[ndarray, "vertices"]]:
-        """A piece's triangles with vertices of its own, and the surface's vertices that these repeat."""
-        faces = self.faces[piece]
-        first, second = _shared_edges(faces)
+    def shared_edges(self, piece: Int[ndarray, "piece"]) -> tuple[Int[ndarray, "pairs"], Int[ndarray, "pairs"]]:
+        """Edges between two triangles of a piece, as they are in either; triangles are counted in the piece."""
+        self._places[piece] = np.arange(len(piece))
+        twins = self.twins.reshape(-1, 3)[piece].reshape(-1)
+        triangles = np.where(twins < 0, -1, self._places[twins // 3])
+        self._places[piece] = -1
+        first = np.flatnonzero(triangles >= 0)
+        second = 3 * triangles[first] + twins[first] % 3
+        once = first < second
+        return first[once], second[once]
+
+    def flattened(self, piece: Int[ndarray, "piece"]) -> _Chart | None:
+        """A piece in the plane; None where it makes no good chart."""
+        piece = piece[self.order[piece].argsort()]
+        areas, slopes = self.areas[piece], self.slopes[piece]
+        small = len(piece) <= _EVEN_ENOUGH
+        if areas.sum() > self.largest and not small:
+            return None
+        surface_faces = self.faces[piece]
+        first, second = self.shared_edges(piece)
         # Corners are one vertex where triangles meet at an edge, not where fans of them touch.
         pairs = np.concatenate([[first, _next(second)], [_next(first), second]], axis=1)
-        labels = _components(faces.size, *pairs)
-        source = np.zeros(labels.max() + 1, faces.dtype)
-        source[labels] = faces.reshape(-1)
-        return labels.reshape(-1, 3), source
-
-    def flattened(self, piece: Int[ndarray, "piece"]) -> tuple[ndarray, ndarray, ndarray] | None:
-        """`cut_out` of a piece, and where its vertices lie in the plane; None where it makes no good chart."""
-        if self.areas[piece].sum() > _LARGEST * self.areas.sum() and len(piece) > _EVEN_ENOUGH:
-            return None
-        corners, source = self.cut_out(piece)
+        labels = _components(surface_faces.size, *pairs)
+        faces, source = labels.reshape(-1, 3), np.zeros(labels.max() + 1, surface_faces.dtype)
+        source[labels] = surface_faces.reshape(-1)
         vertices = self.vertices[source]
-        plane = _flattened(vertices, corners)
-        if plane is None or (len(piece) > _EVEN_ENOUGH and not _is_even(vertices, corners, plane)):
+        plane = _flattened(vertices, faces, areas, slopes, 1.0 if small else _MOST_UNEVEN)
+        if plane is None:
             return None
-        return corners, source, plane
+        border = np.ones(faces.size, bool)
+        border[first] = border[second] = False
+        begin, end = labels[border], np.roll(faces, -1, axis=1).reshape(-1)[border]
+        if _crosses_itself(vertices, plane, begin, end):
+            return None
+        return _Chart(piece, faces, source, np.stack([plane.real, plane.imag], axis=1))
 
-    def merged(self, pieces: list[Int[ndarray, "_"]]) -> list[Int[ndarray, "_"]]:
-        """Pieces of which small ones are merged with a neighbour as long as they make a good chart together."""
-        first, second = _shared_edges(self.faces)
-        ends = self.vertices[self.faces.reshape(-1)[np.stack([first, _next(first)])]]
-        lengths = np.linalg.norm(ends[1] - ends[0], axis=1)
+    def merged(self, charts: list[_Chart]) -> list[_Chart]:
+        """Charts of which small ones are merged with a neighbour as long as they make a good chart together."""
         owner = np.zeros(len(self.faces), np.int64)
-        for number, piece in enumerate(pieces):
-            owner[piece] = number
-        kept = dict(enumerate(pieces))
-        for number in sorted(kept, key=lambda number: self.areas[kept[number]].sum()):
-            here, there = owner[first // 3], owner[second // 3]
-            beside = np.where(here == number, there, np.where(there == number, here, number))
-            border = np.bincount(beside, weights=lengths, minlength=len(pieces))
-            border[number] = 0
-            for other in border.argsort()[::-1][:_TRIED_NEIGHBORS].tolist():
-                if border[other] == 0:
-                    break
-                union = np.concatenate([kept[number], kept[other]])
-                if self.flattened(union) is not None:
-                    owner[kept.pop(number)] = other
-                    kept[other] = union
-                    break
+        for number, chart in enumerate(charts):
+            owner[chart.piece] = number
+        edges = np.flatnonzero(self.twins >= 0)
+        borders: list[dict[int, float]] = [defaultdict(float) for _ in charts]  # lengths by neighbour
+        here, there = owner[edges // 3], owner[self.twins[edges] // 3]
+        for one, other, length in zip(
+            *(of[here != there].tolist() for of in (here, there, self.lengths[edges])), strict=True
+        ):
+            borders[one][other] += length
+        areas = [self.areas[chart.piece].sum() for chart in charts]
+        kept, failed = dict(enumerate(charts)), set()
+        for number in np.argsort(areas, kind="stable").tolist():
+            neighbors = sorted(borders[number], key=borders[number].__getitem__, reverse=True)
+            for other in neighbors[:_TRIED_NEIGHBORS]:
+                pieces = kept[number].piece, kept[other].piece
+                sizes = frozenset([(number, len(pieces[0])), (other, len(pieces[1]))])
+                union = None if sizes in failed else self.flattened(np.concatenate(pieces))
+                if union is None:
+                    failed.add(sizes)
+                    continue
+                del kept[number]
+                kept[other] = union
+                for third, length in borders[number].items():
+                    del borders[third][number]
+                    if third != other:
+                        borders[other][third] += length
+                        borders[third][other] += length
+                break
         return list(kept.values())
 
     def halves(self, piece: Int[ndarray, "piece"]) -> Bool[ndarray, "piece"]:
@@ -161,7 +214,7 @@ class _Mesh:
 
     def pieces(self, piece: Int[ndarray, "piece"], side: Bool[ndarray, "piece"]) -> list[Int[ndarray, "_"]]:
         """The connected parts of both sides of a piece; specks go over to the other side."""
-        first, second = (edges // 3 for edges in _shared_edges(self.faces[piece]))
+        first, second = (edges // 3 for edges in self.shared_edges(piece))
         areas = self.areas[piece]
         speck = min(self.speck, 0.1 * areas.sum())
 
@@ -169,146 +222,148 @@ class _Mesh:
             kept = side[first] == side[second]
             return _components(len(piece), first[kept], second[kept])
 
-        cleaned = side
+        labels = parts(side)
+        cleaned, cleaned_labels = side, labels
         for _ in range(3):  # what goes over may make a speck of others
-            labels = parts(cleaned)
-            cleaned = cleaned ^ (np.bincount(labels, weights=areas) < speck)[labels]
-        labels = parts(cleaned)
-        if labels.max() == 0:
-            labels = parts(side)
+            specks = np.bincount(cleaned_labels, weights=areas) < speck
+            if not specks.any():
+                break
+            cleaned = cleaned ^ specks[cleaned_labels]
+            cleaned_labels = parts(cleaned)
+        if cleaned_labels.max() > 0:
+            labels = cleaned_labels
         return [piece[labels == label] for label in range(labels.max() + 1)]
 
 
 def _flattened(
-    vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]
-) -> Float[ndarray, "vertices 2"] | None:
-    """Places in the plane; None where the triangles would be folded or overlap."""
-    areas = _areas(vertices, faces)
-    slopes = _Slopes.of(vertices, faces)
-    plane = _conformal(vertices, faces, areas, slopes)
-    plane = _rigid(plane, areas, slopes)
-    folded = slopes.stretch(plane)[1] <= 0
-    if areas[folded].sum() > _MOST_FOLDED * areas.sum() or _crosses_itself(vertices, plane, faces):
-        return None
-    return plane
-
-
-def _is_even(
-    vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"], plane: Float[ndarray, "vertices 2"]
-) -> bool:
-    """Whether lengths in the plane are about those on the surface."""
-    areas = _areas(vertices, faces)
-    longest, shortest = _Slopes.of(vertices, faces).stretch(plane)
-    shortest = shortest.clip(1e-6)
-    scale = np.sqrt(longest * shortest)
-    uneven = (longest > _MOST_STRETCH * shortest) | (scale < _LEAST_SCALE) | (scale > _MOST_SCALE)
-    return bool(areas[uneven].sum() <= _MOST_UNEVEN * areas.sum())
-
-
-@dataclass(frozen=True)
-class _Slopes:
-    """Derivatives of values at vertices, along two directions in each triangle.
-
-    Attributes:
-        x: Along the first edge.
-        y: Across it.
-    """
-
-    x: sparse.csr_matrix
-    y: sparse.csr_matrix
-
-    @classmethod
-    def of(cls, vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]) -> _Slopes:
-        a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-        length = np.linalg.norm(b - a, axis=1).clip(1e-9)
-        along = ((c - a) * (b - a)).sum(axis=1) / length
-        height = (2 * _areas(vertices, faces) / length).clip(1e-9)
-        zero = np.zeros(len(faces))
-        # Values that are 0 at two corners and 1 at the third.
-        x = np.stack([-1 / length, 1 / length, zero], axis=1)
-        y = np.stack([along / length - 1, -along / length, zero + 1], axis=1) / height[:, None]
-        rows, shape = np.arange(len(faces)).repeat(3), (len(faces), len(vertices))
-        return cls(*(sparse.csr_matrix((of.reshape(-1), (rows, faces.reshape(-1))), shape=shape) for of in (x, y)))
-
-    def stretch(self, plane: Float[ndarray, "vertices 2"]) -> tuple[Float[ndarray, "faces"], Float[ndarray, "faces"]]:
-        """Largest and smallest factor by which lengths change; the latter is negative in a triangle that is turned."""
-        (ux, vx), (uy, vy) = (self.x @ plane).T, (self.y @ plane).T
-        turning, mirroring = np.hypot(ux + vy, vx - uy) / 2, np.hypot(ux - vy, vx + uy) / 2
-        return turning + mirroring, turning - mirroring
-
-
-def _conformal(
     vertices: Float[ndarray, "vertices 3"],
     faces: Int[ndarray, "faces 3"],
     areas: Float[ndarray, "faces"],
-    slopes: _Slopes,
-) -> Float[ndarray, "vertices 2"]:
-    """Places in the plane that keep angles, with two vertices that are far from each other as far apart there."""
-    count, root = len(vertices), sparse.diags(np.sqrt(areas))
-    x, y = root @ slopes.x, root @ slopes.y
-    residuals = sparse.csc_matrix(sparse.bmat([[x, -y], [y, x]]))
+    slopes: Complex[ndarray, "faces 3"],
+    most_uneven: float,
+) -> Complex[ndarray, "vertices"] | None:
+    """Places in the plane: angles are kept first, then lengths, as well as they can be.
+
+    None where that is not well enough: triangles would be turned over or stretched.
+
+    Args:
+        vertices: Metres.
+        faces: Triangles.
+        areas: Theirs.
+        slopes: Theirs, from `_areas_and_slopes`.
+        most_uneven: Share of the area that may be stretched.
+    """
+    count = len(vertices)
+    rows, columns = faces.repeat(3, axis=1).reshape(-1), np.tile(faces, 3).reshape(-1)
+    lower = rows >= columns
+    bands, columns = (rows - columns)[lower], columns[lower]
+    width = bands.max() + 1
+    products = (areas[:, None, None] * slopes.conj()[:, :, None] * slopes[:, None, :]).reshape(-1)[lower]
     start = int(np.linalg.norm(vertices - vertices.mean(axis=0), axis=1).argmax())
     distances = np.linalg.norm(vertices - vertices[start], axis=1)
-    pins = np.array([start, int(distances.argmax())])
-    pins, values = np.concatenate([pins, pins + count]), np.array([0, distances.max(), 0, 0])
-    free = np.setdiff1d(np.arange(2 * count), pins)
-    of_free = residuals[:, free]
-    solution = np.zeros(2 * count)
-    solution[pins] = values
-    solution[free] = splu(sparse.csc_matrix(of_free.T @ of_free)).solve(-of_free.T @ (residuals[:, pins] @ values))
-    return solution.reshape(2, count).T
+    end = int(distances.argmax())
+
+    def summed(values: Float[ndarray, "products"]) -> Float[ndarray, "width vertices"]:
+        """The sum of the triangles' products: the matrix's lower bands."""
+        return np.bincount(bands * count + columns, weights=values, minlength=width * count).reshape(width, count)
+
+    stiffness = summed(products.real)
+    stiffness[0] *= 1 + _REGULAR
+    stiffness[0, start] += _STIFF
+    # As conformally as possible, with two vertices that are far from each other as far apart there.
+    conformal = stiffness + 1j * summed(products.imag)
+    conformal[0, end] += _STIFF
+    pull = np.zeros(count, complex)
+    pull[end] = _STIFF * distances[end]
+    plane = solveh_banded(conformal, pull, lower=True, check_finite=False)
+    # As rigidly as possible: triangles are only turned, then vertices are where these fit best.
+    factors = cholesky_banded(stiffness, lower=True, check_finite=False)
+    flat, weighted = faces.reshape(-1), areas[:, None] * slopes
+    for number in range(_RIGID_ROUNDS):
+        if number == _HOPELESS_AFTER and _unlike(plane, faces, areas, slopes)[1] > 2 * most_uneven:
+            return None
+        turning = (slopes.conj() * plane[faces]).sum(axis=1)
+        turns = turning / np.abs(turning).clip(1e-12)
+        pull = (weighted * turns[:, None]).reshape(-1)
+        pull = np.stack([np.bincount(flat, weights=of, minlength=count) for of in (pull.real, pull.imag)], axis=1)
+        plane = cho_solve_banded((factors, True), pull, check_finite=False) @ [1, 1j]
+    folded, uneven = _unlike(plane, faces, areas, slopes)
+    return plane if folded <= _MOST_FOLDED and uneven <= most_uneven else None
 
 
-def _rigid(
-    plane: Float[ndarray, "vertices 2"], areas: Float[ndarray, "faces"], slopes: _Slopes
-) -> Float[ndarray, "vertices 2"]:
-    """Move vertices until triangles are as nearly as possible what they are on the surface, turned only."""
-    weighted_x, weighted_y = slopes.x.T @ sparse.diags(areas), slopes.y.T @ sparse.diags(areas)
-    laplacian = sparse.lil_matrix(weighted_x @ slopes.x + weighted_y @ slopes.y)
-    laplacian[0, 0] += areas.mean()  # holds the first vertex at 0
-    solve = splu(sparse.csc_matrix(laplacian)).solve
-    for _ in range(_RIGID_ROUNDS):
-        (ux, vx), (uy, vy) = (slopes.x @ plane).T, (slopes.y @ plane).T
-        angle = np.arctan2(vx - uy, ux + vy)
-        cosine, sine = np.cos(angle), np.sin(angle)
-        plane = solve(np.stack([weighted_x @ cosine - weighted_y @ sine, weighted_x @ sine + weighted_y @ cosine], 1))
-    return plane
+def _unlike(
+    plane: Complex[ndarray, "vertices"],
+    faces: Int[ndarray, "faces 3"],
+    areas: Float[ndarray, "faces"],
+    slopes: Complex[ndarray, "faces 3"],
+) -> tuple[float, float]:
+    """Shares of the area in triangles that are turned over in the plane, and in those of other lengths."""
+    turning, mirroring = (np.abs((of * plane[faces]).sum(axis=1)) / 2 for of in (slopes.conj(), slopes))
+    # Factors by which lengths change, along the direction where they change most and across it.
+    longest, shortest = turning + mirroring, turning - mirroring
+    scale = np.sqrt(longest * shortest.clip(1e-6))
+    uneven = (longest > _MOST_STRETCH * shortest) | (scale < _LEAST_SCALE) | (scale > _MOST_SCALE)
+    return float(areas[shortest <= 0].sum() / areas.sum()), float(areas[uneven].sum() / areas.sum())
 
 
 def _crosses_itself(
-    vertices: Float[ndarray, "vertices 3"], plane: Float[ndarray, "vertices 2"], faces: Int[ndarray, "faces 3"]
+    vertices: Float[ndarray, "vertices 3"],
+    plane: Complex[ndarray, "vertices"],
+    begin: Int[ndarray, "border"],
+    end: Int[ndarray, "border"],
 ) -> bool:
-    """Whether two edges of the boundary cross that are not next to each other on the surface anyway."""
-    inner = np.zeros(faces.size, bool)
-    inner[np.concatenate(_shared_edges(faces))] = True
-    begin = faces.reshape(-1)[~inner]
-    end = np.roll(faces, -1, axis=1).reshape(-1)[~inner]
-    a, b = plane[begin], plane[end]
+    """Whether two edges of the border cross that are not next to each other on the surface anyway.
 
-    def side(points: Float[ndarray, "n 2"]) -> Float[ndarray, "edges n"]:
-        """Twice the area of the triangles of edges and points."""
-        return (b - a)[:, None, 0] * (points[None, :, 1] - a[:, None, 1]) - (b - a)[:, None, 1] * (
-            points[None, :, 0] - a[:, None, 0]
-        )
-
-    apart = side(a) * side(b) < 0  # edge's line separates the ends of the other
-    crossing = apart & apart.T
-    i, j = np.nonzero(crossing)
+    Args:
+        vertices: Metres.
+        plane: Where they are there.
+        begin: Vertices where the border's edges begin.
+        end: Vertices where they end.
+    """
+    middles, along = (plane[begin] + plane[end]) / 2, plane[end] - plane[begin]
     near = _TOUCHING * np.linalg.norm(vertices[end] - vertices[begin], axis=1).mean()
-    return bool((np.linalg.norm(vertices[begin[i]] - vertices[begin[j]], axis=1) > near).any())
+    # Edges that cross have middles at most half of both lengths apart.
+    tree = KDTree(np.stack([middles.real, middles.imag], axis=1))
+    i, j = tree.query_pairs(np.abs(along).max(initial=0.0), output_type="ndarray").T
+    apart = np.linalg.norm(vertices[begin[i]] - vertices[begin[j]], axis=1) > near
+    i, j = i[apart], j[apart]
+
+    def separates(i: Int[ndarray, "n"], j: Int[ndarray, "n"]) -> Bool[ndarray, "n"]:
+        """Whether the line through an edge runs between the ends of another."""
+        sides = [(along[i].conj() * (plane[of[j]] - plane[begin[i]])).imag for of in (begin, end)]
+        return sides[0] * sides[1] < 0
+
+    return bool((separates(i, j) & separates(j, i)).any())
 
 
-def _areas(vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]) -> Float[ndarray, "faces"]:
+def _areas_and_slopes(
+    vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"]
+) -> tuple[Float[ndarray, "faces"], Complex[ndarray, "faces 3"]]:
+    """Areas of triangles, and slopes of the functions that are 1 at a corner and 0 at the others.
+
+    In a triangle's plane, with its first edge along the real axis, a slope's real and imaginary part are the
+    derivatives along the two axes. For places z = u + iv, the sum of slopes times z is the derivative by z's mirror
+    image, 0 where angles are kept; that of their conjugates times z is the derivative by z. (Both are twice these.)
+    """
     a, b, c = (vertices[faces[:, corner]] for corner in range(3))
-    return np.linalg.norm(np.cross(b - a, c - a), axis=1).clip(1e-14) / 2
+    base = np.linalg.norm(b - a, axis=1).clip(1e-9)
+    along = ((c - a) * (b - a)).sum(axis=1) / base
+    height = (np.linalg.norm(np.cross(b - a, c - a), axis=1) / base).clip(1e-9)
+    corners = np.stack([0 * base, base, along + 1j * height], axis=1)
+    opposite = np.roll(corners, -2, axis=1) - np.roll(corners, -1, axis=1)
+    return base * height / 2, 1j * opposite / (base * height)[:, None]
 
 
-def _shared_edges(faces: Int[ndarray, "faces 3"]) -> tuple[Int[ndarray, "pairs"], Int[ndarray, "pairs"]]:
-    """Edges that two triangles share, as they are in either: 3 times the triangle, and the corner where it begins."""
-    ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=2).reshape(-1, 2), axis=1)
-    order = np.lexsort((ends[:, 1], ends[:, 0]))
-    same = (ends[order[1:]] == ends[order[:-1]]).all(axis=1)
-    return order[:-1][same], order[1:][same]
+def _twins(faces: Int[ndarray, "faces 3"]) -> Int[ndarray, "edges"]:
+    """The same edge in the other triangle, for each edge of each triangle; -1 where there is not one other."""
+    ends = np.sort(np.stack([faces, np.roll(faces, -1, axis=1)], axis=2).reshape(-1, 2).astype(np.int64), axis=1)
+    keys = ends[:, 0] * (faces.max() + 1) + ends[:, 1]
+    order = keys.argsort(kind="stable")
+    _, starts, counts = np.unique(keys[order], return_index=True, return_counts=True)
+    first, second = order[starts[counts == 2]], order[starts[counts == 2] + 1]
+    twins = np.full(faces.size, -1)
+    twins[first], twins[second] = second, first
+    return twins
 
 
 def _next(edges: Int[ndarray, "n"]) -> Int[ndarray, "n"]:
@@ -318,5 +373,5 @@ def _next(edges: Int[ndarray, "n"]) -> Int[ndarray, "n"]:
 
 def _components(count: int, first: Int[ndarray, "pairs"], second: Int[ndarray, "pairs"]) -> Int[ndarray, "count"]:
     """Numbers of the connected parts of a graph, node by node."""
-    graph = sparse.coo_matrix((np.ones(len(first), bool), (first, second)), shape=(count, count))
+    graph = sparse.csr_matrix((np.ones(len(first)), (first, second)), shape=(count, count))
     return connected_components(graph, directed=False)[1]
