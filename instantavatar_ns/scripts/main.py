@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from instantavatar_ns.utils.later_imports import imported_later, without_compiler
+from instantavatar_ns.utils.later_imports import imported_later, without_compiler, without_symbolic_shapes
 
 COMMANDS = {
     "demo-data": "demo_data.DemoData",
@@ -69,9 +69,11 @@ def entrypoint() -> None:
         from instantavatar_ns.scripts import train
 
         train.entrypoint(arguments)
+    elif name in OF_A_RUN:
+        without_compiler()
+        with without_symbolic_shapes():
+            tyro.cli(command(name), args=arguments, prog=f"instant-avatar {name}").main()
     elif name in COMMANDS:
-        if name in OF_A_RUN:
-            without_compiler()
         tyro.cli(command(name), args=arguments, prog=f"instant-avatar {name}").main()
     else:
         tyro.cli(commands()).main()
