@@ -11,7 +11,7 @@ from instantavatar_ns.scripts import main
 from tests.commands import run_here
 
 # All methods, their viewer and PyTorch's compiler: seconds of imports each.
-NOT_FOR_A_RUN = ("nerfstudio.configs.method_configs", "nerfstudio.viewer.viewer", "torch._inductor", "sympy", "viser")
+NOT_FOR_A_RUN = ("nerfstudio.configs.method_configs", "nerfstudio.viewer.viewer", "torch._inductor", "sympy")
 
 
 def test_every_command_is_there() -> None:
