@@ -77,3 +77,17 @@ def test_ends_of_a_strip_that_lie_on_each_other_cross():
         edges, counts = np.unique(ends, axis=0, return_counts=True)
         begin, end = edges[counts == 1].T
         assert crosses_itself(vertices, plane, begin, end) is crosses
+
+
+def test_edges_cross_where_both_contain_a_point():
+    rng = np.random.default_rng(0)
+    begin, end = np.array([0, 2]), np.array([1, 3])
+    found = []
+    for _ in range(200):
+        a, b, c, d = corners = rng.uniform(size=(4, 2))
+        along = np.linalg.solve(np.stack([b - a, c - d], axis=1), c - a)
+        expected = bool((along > 0).all() and (along < 1).all())
+        vertices = np.column_stack([corners, [0, 0, 100, 100]])  # far from each other on the surface
+        assert crosses_itself(vertices, corners @ [1, 1j], begin, end) is expected
+        found.append(expected)
+    assert 20 < sum(found) < 180
