@@ -120,7 +120,8 @@ class _Mesh:
         ends = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
         graph = sparse.csr_matrix((np.ones(faces.size), ends), shape=(len(vertices),) * 2)
         # Neighbours are never far from each other in this order, so that matrices of pieces are narrow bands.
-        self.order = reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True).argsort()[faces].min(axis=1)
+        ranks = np.asarray(reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True)).argsort()
+        self.order = ranks[faces].min(axis=1)
         self._places = np.full(len(faces), -1)
 
     def shared_edges(self, piece: Int[ndarray, "piece"]) -> tuple[Int[ndarray, "pairs"], Int[ndarray, "pairs"]]:
@@ -146,7 +147,7 @@ class _Mesh:
         # Corners are one vertex where triangles meet at an edge, not where fans of them touch.
         pairs = np.concatenate([[first, _next(second)], [_next(first), second]], axis=1)
         corners = _components(surface_faces.size, *pairs)
-        faces, source = corners.reshape(-1, 3), np.zeros(corners.max() + 1, surface_faces.dtype)
+        faces, source = corners.reshape(-1, 3), np.zeros(corners.max() + 1, np.int64)
         source[corners] = surface_faces.reshape(-1)
         vertices = self.vertices[source]
         plane = flattened(vertices, self.triangles.chosen(piece, faces), 1.0 if small else _MOST_UNEVEN)
