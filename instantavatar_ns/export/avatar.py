@@ -19,7 +19,7 @@ from instantavatar_ns.export.photographs import Photographs, Places, photographe
 from instantavatar_ns.export.rigged import RiggedAvatar
 from instantavatar_ns.export.silhouettes import fitted_to_masks
 from instantavatar_ns.export.skeleton import Clip, Skeleton, make_clip, make_skeleton, strongest_bones
-from instantavatar_ns.export.surface import Surface, extract_surface
+from instantavatar_ns.export.surface import Body, Surface, extract_surface
 from instantavatar_ns.export.texture import Shade, UnwrappedSurface, bake, surface_colors, unwrap
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.motion import Motion
@@ -48,6 +48,7 @@ def model_surface(
         voxel_size,
         max_faces,
         unseen_points(model),
+        Body(model.unseen.vertices.cpu().numpy(), model.unseen.faces.cpu().numpy()),
     )
     return surface if photographs is None else fitted_to_masks(surface, photographs, model.deformer.skin)
 

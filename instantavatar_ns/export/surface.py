@@ -11,9 +11,11 @@ Where no training view looked, the density is a guess: bumps there are no detail
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import fast_simplification
 import numpy as np
 import torch
 import trimesh
@@ -36,6 +38,10 @@ _SHARE_OF_FOG, _LEAST_OPACITY = 0.6, 0.1
 _COARSE = 2  # voxels between the coarse samples
 _BAND = 2  # coarse samples to each side of the surface near which the density is sampled finely
 _SMOOTHING = 1.0  # standard deviation, voxels
+_BELOW_SKIN = 0.01  # metres below the body's surface that are solid in any case: bodies are fitted so well
+_DEEPEST = 0.03  # metres: a solid shell so thick has what is deeper as its cavity
+_WINDING_FACES = 600  # triangles of the body that tell inside from outside
+_PER_EDGE = 4  # samples along an edge of the body's triangles, which are a few centimetres long
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
 _TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
@@ -77,8 +83,60 @@ class Surface:
         return mean / np.linalg.norm(mean, axis=1, keepdims=True).clip(1e-12)
 
 
+@dataclass(frozen=True)
+class Body:
+    """The canonical body, which the person is at least as thick as, but for a little.
+
+    Attributes:
+        vertices: Metres.
+        faces: Triangles; the mesh may be open, and have parts inside.
+    """
+
+    vertices: Float[ndarray, "vertices 3"]
+    faces: Int[ndarray, "faces 3"]
+
+    def depth(self, axes: Sequence[Float[ndarray, "_"]]) -> Float32[ndarray, "x y z"]:
+        """How deep the points of a lattice lie in the body, metres, where that is less than `_DEEPEST`; else negative.
+
+        Args:
+            axes: Coordinates along x, y and z, of which every `_COARSE`th tells inside from outside.
+        """
+        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+        corners, parts = self.vertices[self.faces], np.arange(_PER_EDGE + 1) / _PER_EDGE
+        weights = np.array([(a, b, 1 - a - b) for a in parts for b in parts if a + b <= 1 + 1e-6])
+        samples = np.einsum("kc,fcx->fkx", weights, corners).reshape(-1, 3)
+        distance, _ = KDTree(samples).query(points.reshape(-1, 3), distance_upper_bound=_DEEPEST, workers=-1)
+        distance = np.minimum(distance, _DEEPEST).reshape(points.shape[:3])
+        coarse = np.s_[::_COARSE, ::_COARSE, ::_COARSE]
+        inside = distance[coarse] < _DEEPEST
+        inside[inside] = self.winds_around(points[coarse][inside])
+        return np.where(_refined(inside), distance, -distance).astype(np.float32)
+
+    def winds_around(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
+        """Whether the surface winds around points, which is so inside of bodies that are open, too.
+
+        By solid angles (van Oosterom and Strackee 1983) of a simplified surface.
+        """
+        share = max(1 - _WINDING_FACES / len(self.faces), 0)
+        vertices, faces = fast_simplification.simplify(self.vertices, self.faces, target_reduction=share)
+        triangles = torch.from_numpy(vertices[faces]).float()
+        angles = []
+        for some in torch.from_numpy(points).float().split(4096):
+            a, b, c = (triangles[:, corner] - some[:, None] for corner in range(3))
+            x, y, z = (corner.norm(dim=-1) for corner in (a, b, c))
+            volume = (a * torch.linalg.cross(b, c)).sum(dim=-1)
+            below = x * y * z + (a * b).sum(-1) * z + (b * c).sum(-1) * x + (c * a).sum(-1) * y
+            angles.append(torch.atan2(volume, below).sum(dim=1))
+        return (torch.cat(angles) > math.pi).numpy()
+
+
 def extract_surface(
-    density: Density, occupancy: CanonicalOccupancy, voxel_size: float, max_faces: int, unseen: Unseen | None = None
+    density: Density,
+    occupancy: CanonicalOccupancy,
+    voxel_size: float,
+    max_faces: int,
+    unseen: Unseen | None = None,
+    body: Body | None = None,
 ) -> Surface:
     """Mesh the largest solid part of a density.
 
@@ -88,6 +146,8 @@ def extract_surface(
         voxel_size: Distance of the samples, metres.
         max_faces: Triangles to keep at most.
         unseen: Which canonical points no training view shows; None where that is not known.
+        body: What is solid whatever the density says. Where a person is of one colour, images do not tell a hollow from
+            the surface that it is seen through.
 
     Raises:
         InputError: Nothing is opaque: the field has not been trained enough. Or so few triangles do not hold the shape.
@@ -104,6 +164,9 @@ def extract_surface(
     band, core = (_refined(cells) for cells in (outer & ~inner, inner))
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
+    if body is not None:
+        depth = body.depth([axis.cpu().numpy() for axis in lattice.axes(_COARSE)])
+        grid = np.maximum(grid, np.clip(level + (depth - _BELOW_SKIN) / THICKNESS, 0, 1))
     solid = largest_solid(grid, level)
     # Other parts and cavities go; the slopes on both sides of the surface stay. Marching cubes leaves holes around
     # samples of exactly the level.
