@@ -6,7 +6,7 @@ import torch
 import trimesh
 
 from instantavatar_ns.deformer.voxels import VoxelBox
-from instantavatar_ns.export.surface import THICKNESS, extract_surface
+from instantavatar_ns.export.surface import THICKNESS, Body, extract_surface
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.utils.errors import InputError
 from tests.avatars import body_density
@@ -48,6 +48,28 @@ def test_surface_is_where_two_centimetres_are_half_opaque(occupancy):
     )
     radii = np.linalg.norm(surface.vertices, axis=1)
     assert np.abs(radii - RADIUS).max() < 0.3 * VOXEL
+
+
+def test_hollow_that_opens_to_the_outside_ends_below_the_bodys_surface(occupancy):
+    """The body may be open itself: its surface winds around what is inside all the same."""
+    ball = trimesh.creation.icosphere(3, RADIUS - 0.01)
+    open_ball = ball.triangles_center[:, 2] < 0.85 * RADIUS  # a hole 17 cm wide at the other end
+    body = Body(ball.vertices, ball.faces[open_ball])
+
+    def hollow(points):
+        """A shell two centimetres thick, with a hole five centimetres wide."""
+        distance = points.norm(dim=-1)
+        hole = (points[..., :2].norm(dim=-1) < 0.025) & (points[..., 2] < 0)
+        return 400.0 * ((distance > RADIUS - 0.02) & (distance < RADIUS) & ~hole).float()
+
+    meshes = []
+    for solid in (None, body):
+        surface = extract_surface(hollow, occupancy, VOXEL, 4000, body=solid)
+        meshes.append(trimesh.Trimesh(surface.vertices, surface.faces, process=False))
+    without, within = meshes
+    whole = 4 / 3 * np.pi * RADIUS**3
+    assert without.volume < 0.5 * whole and without.area > 1.6 * within.area
+    assert within.volume == pytest.approx(whole, rel=0.08) and within.euler_number == 2
 
 
 def test_surface_of_a_body(small_avatar):
