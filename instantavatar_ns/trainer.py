@@ -18,6 +18,7 @@ from instantavatar_ns.pipeline import AvatarPipeline
 from instantavatar_ns.training.captured_step import ParameterUpdate
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.training.run_config import load_run_config
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import move_into_place
 from instantavatar_ns.utils.memory import lack_of_memory_explained
 
@@ -61,6 +62,12 @@ class AvatarTrainer(Trainer):
     """
 
     def __init__(self, config: TrainerConfig, local_rank: int = 0, world_size: int = 1) -> None:
+        if config.machine.device_type == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                "--machine.device-type cuda",
+                "expected an NVIDIA GPU, and PyTorch finds none",
+                "Without a GPU, train instant-avatar-lite with --machine.device-type cpu",
+            )
         super().__init__(config, local_rank, world_size)
         if self.device.startswith("cuda"):
             # Triton's kernels and CUDA graphs go to the current device, and nerfstudio's processes all begin with the

@@ -105,6 +105,15 @@ def test_viewer_is_there_where_it_is_asked_for(demo_subject: Path, tmp_path: Pat
     assert {"nerfstudio.viewer.viewer", "instantavatar_ns.viewer.avatar_viewer"} <= loaded
 
 
+def test_a_machine_without_gpu_is_told_what_trains_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    from instantavatar_ns.scripts.train import parse
+    from instantavatar_ns.utils.errors import InputError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="expected an NVIDIA GPU.*instant-avatar-lite with --machine.device-type cpu"):
+        parse([]).setup(local_rank=0, world_size=1)
+
+
 def test_method_is_the_first_argument() -> None:
     from instantavatar_ns.scripts.train import parse
 
