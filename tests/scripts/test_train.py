@@ -110,7 +110,7 @@ def test_a_machine_without_gpu_is_told_what_trains_there(monkeypatch: pytest.Mon
     from instantavatar_ns.utils.errors import InputError
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(InputError, match="expected an NVIDIA GPU.*instant-avatar-lite with --machine.device-type cpu"):
+    with pytest.raises(InputError, match=r"expected an NVIDIA GPU.*instant-avatar-lite with"):
         parse([]).setup(local_rank=0, world_size=1)
 
 
