@@ -15,10 +15,10 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import fast_simplification
 import numpy as np
 import torch
 import trimesh
+from fast_simplification import simplify
 from jaxtyping import Bool, Float, Float32, Int
 from nerfstudio.utils.rich_utils import CONSOLE
 from numpy import ndarray
@@ -117,8 +117,9 @@ class Body:
 
         By solid angles (van Oosterom and Strackee 1983) of a simplified surface.
         """
-        share = max(1 - _WINDING_FACES / len(self.faces), 0)
-        vertices, faces = fast_simplification.simplify(self.vertices, self.faces, target_reduction=share)
+        vertices, faces = self.vertices, self.faces
+        if len(faces) > _WINDING_FACES:
+            vertices, faces = simplify(vertices, faces, target_count=_WINDING_FACES)[:2]
         triangles = torch.from_numpy(vertices[faces]).float()
         angles = []
         for some in torch.from_numpy(points).float().split(4096):

@@ -172,8 +172,8 @@ class ViewerControls(nn.Module):
         return motion
 
     def _between_steps(self) -> AbstractContextManager[None]:
-        viewer = getattr(self.control, "viewer", None)
-        return viewer.between_steps() if hasattr(viewer, "between_steps") else nullcontext()
+        wait = getattr(getattr(self.control, "viewer", None), "between_steps", nullcontext)
+        return wait()
 
     # Buttons
 
