@@ -96,6 +96,10 @@ class StandIn:
             return StandIn(self._module, *self._path, name)
         return getattr(self._real(), name)
 
+    def __getitem__(self, key: Any) -> Any:
+        """Return an item of what the name stands for."""
+        return self._real()[key]
+
     def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
         """Refuse to be a base: Python would make another stand-in of the class, which fails when it is used.
 
