@@ -244,7 +244,7 @@ def test_playback_skips_while_busy_keeps_its_speed_and_ends() -> None:
     thread.join(timeout=5)
     assert not thread.is_alive() and not playback.playing
     assert max(steps) > 0.4, "the step after the wait makes up for it"
-    assert sum(steps) == pytest.approx(time.monotonic() - start, abs=0.15), "one thread, not two"
+    assert sum(steps) == pytest.approx(time.monotonic() - start, abs=0.3), "one thread, not two"
     playback.play()
     assert playback._thread is not None and playback._thread.is_alive(), "it can be started again"
     playback.pause()
