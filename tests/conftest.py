@@ -124,8 +124,12 @@ def shared_folder(name: str, factory: pytest.TempPathFactory, make: Callable[[Pa
     with FileLock(folder.with_suffix(".lock")):
         done = folder.with_suffix(".made")
         if not done.exists():
-            folder.mkdir()  # fails for the second process if the first one failed half-way
-            make(folder)
+            folder.mkdir()
+            try:
+                make(folder)
+            except BaseException:  # a skip, too: the next process finds out for itself
+                shutil.rmtree(folder)
+                raise
             done.touch()
     return folder
 
