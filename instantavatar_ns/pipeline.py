@@ -145,7 +145,7 @@ class AvatarPipeline(VanillaPipeline):
         return self._captured_step is not None
 
     def train_step(self, step: int, update: ParameterUpdate) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Do a whole training step, by a CUDA graph of its kernels: the sum of the losses, losses and metrics.
+        """Do a whole training step by a CUDA graph; return the sum of the losses, the losses, and metrics.
 
         Args:
             step: Number of the step.

@@ -135,8 +135,7 @@ class FastSnarfDeformer(nn.Module):
             capacity: Rows of the buffers, besides those of `extra`.
             num_points: Points that are filled, on the device; by default all.
             occupied: Cells that divide the canonical box; roots in others are dropped.
-            extra: Canonical points, without gradient, that come first in the buffers, so that what is asked of roots is
-                asked of them too.
+            extra: Canonical points, without gradient, that come first in the buffers: the field is evaluated there too.
 
         Raises:
             InputError: The implementation cannot run on the device.

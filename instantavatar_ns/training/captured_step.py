@@ -2,8 +2,8 @@
 
 nerfstudio's trainer asks its pipeline for losses, calls `backward` on their sum and steps its optimizers: more work for
 the host than the kernels are for the GPU. `TrainingStep.train` does all of it by one replay. Where something must
-happen in between, such as summing gradients of several steps, `TrainingStep` gives losses whose `backward` hands out
-the gradients that a replay has already.
+happen in between, such as summing gradients of several steps, `TrainingStep` gives losses whose `backward` sets the
+gradients that a replay has computed.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TrainingStep:
         return result._replace(losses=result.losses | {last: passed_on})
 
     def train(self, rays: RayBundle, batch: Batch, update: ParameterUpdate) -> tuple[Tensor, StepResult]:
-        """Do a whole step: return the sum of the losses and what it consists of, the parameters being updated.
+        """Update the parameters by a whole step; return the sum of the losses, and what it consists of.
 
         Args:
             rays: The same tensors in each step, with other values.

@@ -39,14 +39,16 @@ def wake_gpu() -> None:
 
 
 def _wake() -> None:
-    if torch.cuda.is_available():
+    if not torch.cuda.is_available():
+        return
+    with suppress(RuntimeError):  # such as too little memory: the training says what is wrong
         some = torch.zeros(_FEW, _FEW, device="cuda")
         torch.mm(some, some)
         torch.linalg.pinv(some.double())
-        with suppress(ImportError):  # triton_key is no promise of Triton's
-            from triton.runtime.cache import triton_key
+    with suppress(ImportError):  # triton_key is no promise of Triton's
+        from triton.runtime.cache import triton_key
 
-            triton_key()
+        triton_key()
 
 
 @contextmanager
