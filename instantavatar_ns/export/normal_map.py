@@ -88,7 +88,8 @@ def _tangents(surface: Surface, unwrapped: UnwrappedSurface) -> Float[ndarray, "
 def _handedness(unwrapped: UnwrappedSurface) -> Float[ndarray, "faces"]:
     """1 for triangles that the layout shows as seen from outside, -1 for mirror images."""
     a, b, c = unwrapped.uv[unwrapped.faces].astype(np.float64).transpose(1, 0, 2)
-    return np.where(np.cross(b - a, c - a) < 0, -1.0, 1.0)
+    (edge_u, edge_v), (other_u, other_v) = (b - a).T, (c - a).T
+    return np.where(edge_u * other_v - edge_v * other_u < 0, -1.0, 1.0)
 
 
 def _unit(vectors: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:

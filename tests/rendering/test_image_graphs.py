@@ -191,7 +191,7 @@ def test_image_that_overflows_its_buffers_is_captured_anew(
     images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "_MULTIPLE", 4)
-    monkeypatch.setattr(capacity, "_SPARE", 2.0)  # what holds a pose seen from the front holds it from behind
+    monkeypatch.setattr(capacity, "_SPARE", 4.0)  # what holds a pose seen from the front holds it from behind
     far, near = camera(focal=3.0), camera(focal=10.0)
     settle(images, quick, captured, far)
     layout = images._buffers._kept[48].layout
