@@ -4,8 +4,8 @@
 
 A step of two processes sees twice as many rays, of two frames, so both see as many. Keys are merged into the file:
 
-ddp_psnr, ddp_one_psnr               PSNR of the novel motion by two processes and by one, decibels; likewise LPIPS, with
-                                     AlexNet's weights, and `ddp_heldout_psnr`, of held-out frames in given poses
+ddp_psnr, ddp_one_psnr               PSNR of the novel motion by two processes and by one, decibels; likewise LPIPS,
+                                     with AlexNet's weights, and `ddp_heldout_psnr`, of held-out frames in given poses
 ddp_step_ms, ddp_one_step_ms         a step, in the last two thirds of the training, by the times at which it was logged
 ddp_train_s, ddp_one_train_s         from the start of ns-train to its end, imports included
 ddp_steps, ddp_one_steps             steps

@@ -6,7 +6,7 @@ import gc
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -83,6 +83,37 @@ def _capture_stream(device: int) -> torch.cuda.Stream:
     PyTorch's own belongs to whichever device was the current one at the first capture.
     """
     return torch.cuda.Stream(device)
+
+
+def side_by_side(device: torch.device, first: Callable[[], T], *others: Callable[[], Any]) -> tuple[Any, ...]:
+    """Return what functions return whose kernels may run at the same time, each on a stream; also where captured.
+
+    For kernels that do not need each other and leave most of the GPU idle. Memory that `others` take and give back is
+    taken again by them only: their streams wait for the current one before they begin, and it waits for them at last.
+
+    Args:
+        device: Where they work; on a CPU they run one after another.
+        first: Runs on the current stream.
+        others: Each runs on a stream of its own.
+    """
+    if device.type != "cuda":
+        return first(), *(other() for other in others)
+    with torch.cuda.device(device):
+        main, streams = torch.cuda.current_stream(), _side_streams(torch.cuda.current_device(), len(others))
+        results = []
+        for stream, other in zip(streams, others, strict=True):
+            stream.wait_stream(main)
+            with torch.cuda.stream(stream):
+                results.append(other())
+        result = first()
+        for stream in streams:
+            main.wait_stream(stream)
+    return result, *results
+
+
+@cache
+def _side_streams(device: int, count: int) -> list[torch.cuda.Stream]:
+    return [torch.cuda.Stream(device) for _ in range(count)]
 
 
 class AutoCudaGraph(Generic[T]):
