@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from contextlib import nullcontext
@@ -66,8 +67,11 @@ def entrypoint() -> None:
     tyro.extras.set_accent_color("bright_yellow")
     name, arguments = "".join(sys.argv[1:2]), sys.argv[2:]
     if name == "train":
+        # Modules stay until the end: the collector need not look through them again and again, nor after the training.
+        gc.freeze()
         from instantavatar_ns.scripts import train
 
+        gc.freeze()
         train.entrypoint(arguments)
     elif name in OF_A_RUN:
         without_compiler()
