@@ -27,7 +27,9 @@ import tyro
 from benchmarks import record, training
 
 RESULTS = Path("benchmarks/results/instant.json")
-INSTANT = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import run; run()")
+# The command from a checkout that is not installed; the package asks for the program's name as it is imported.
+_RUN = "import sys; sys.argv[0] = 'instant-avatar'; from instantavatar_ns.scripts.main import run; run()"
+INSTANT = (sys.executable, "-W", "ignore", "-c", _RUN)
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # some images of containers set it: then every start compiles all Python
 CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "PYTHONPYCACHEPREFIX")
 
