@@ -9,17 +9,20 @@
 NVIDIA's driver and Python's bytecode; files stay in the page cache, which only the machine's administrator can drop. A
 run of each comes first that is not timed, so that the others find warm caches. The PSNR of each avatar on the novel
 motion is found afterwards, and is not part of any time.
+
+`parts` tells when the parts of such a training begin and end, warm: `parts_s`, seconds since Enter.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from time import monotonic
+from time import monotonic, time
 from typing import Any
 
 import tyro
@@ -27,7 +30,10 @@ import tyro
 from benchmarks import record, training
 
 RESULTS = Path("benchmarks/results/instant.json")
-INSTANT = (sys.executable, "-W", "ignore", "-c", "from instantavatar_ns.scripts.main import run; run()")
+# The command from a checkout that is not installed; `main` asks for the program's name as it is imported.
+_NAMED = "import sys; sys.argv[0] = 'instant-avatar'; "
+INSTANT = (sys.executable, "-W", "ignore", "-c", _NAMED + "from instantavatar_ns.scripts.main import run; run()")
+_WATCHED = (*INSTANT[:-1], _NAMED + "from benchmarks.phases import run; run()")
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # some images of containers set it: then every start compiles all Python
 CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "PYTHONPYCACHEPREFIX")
 
@@ -92,6 +98,21 @@ class Start:
 
 
 @dataclass
+class Parts(Start):
+    """When the parts of one training begin and end, where caches are warm: some of them run at the same time."""
+
+    def main(self) -> None:
+        """Time and record."""
+        seconds([*INSTANT, "train", *self.arguments("unmeasured")])
+        with TemporaryDirectory() as folder:
+            path = Path(folder, "phases.json")
+            environment = {"ENTER": str(time()), "PHASES": str(path)}
+            whole = seconds([*_WATCHED, "train", *self.arguments("parts")], environment)
+            parts = json.loads(path.read_text(encoding="utf8"))
+        record.merge(self.output, "parts", {"parts_s": {**parts, "whole": [0.0, round(whole, 2)]}})
+
+
+@dataclass
 class Help:
     """Seconds of `instant-avatar train --help`, which are those of its imports, where caches are warm."""
 
@@ -133,7 +154,7 @@ def empty_caches(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in CACHES}
 
 
-PARTS = {"start": Start, "help": Help}
+PARTS = {"start": Start, "parts": Parts, "help": Help}
 """Further parts are added here."""
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineC
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
 
-from instantavatar_ns.check.guard import CheckMode, check_dataset, check_frames
+from instantavatar_ns.check.diagnosis import Diagnosis
+from instantavatar_ns.check.guard import CheckMode, check_dataset, diagnose_frames, judge
 from instantavatar_ns.data.datamanager import AvatarDataManager, AvatarDataManagerConfig
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.metrics import noting_image_metrics
@@ -28,6 +29,7 @@ from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
 from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
 from instantavatar_ns.training.unseen_views import take_unseen_views
 from instantavatar_ns.training.warm_up import compiling_kernels
+from instantavatar_ns.utils.background import begin
 from instantavatar_ns.utils.options import Advanced
 
 
@@ -62,9 +64,25 @@ class AvatarPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: GradScaler | None = None,
     ) -> None:
-        # As one process: nerfstudio would let the model average gradients before its poses are aligned.
-        super().__init__(config, device, test_mode, 1, local_rank, grad_scaler)
-        self.world_size = self._data.world_size = world_size
+        # Not nerfstudio's own constructor: that would begin with the model when all frames are read, and let it average
+        # the gradients of several processes before its poses are aligned.
+        super(VanillaPipeline, self).__init__()
+        self.config, self.test_mode, self.world_size = config, test_mode, world_size
+        self.datamanager = config.datamanager.setup(
+            device=device, test_mode=test_mode, world_size=world_size, local_rank=local_rank
+        )
+        self.datamanager.to(device)
+        is_trained, dataset = test_mode == "val" and config.check_data != "off", self._data.train_dataset
+        self._diagnosis = begin(self._diagnose, device) if is_trained else None
+        self._model = config.model.setup(
+            scene_box=dataset.scene_box,
+            num_train_data=len(dataset),
+            metadata=dataset.metadata,
+            device=device,
+            grad_scaler=grad_scaler,
+        )
+        self.model.to(device)
+        _ = self._data.train_frames  # whether they can be used is known before anything else is done
         # Several processes exchange gradients in hooks, and a gradient scaler multiplies losses by what varies.
         self._steps_are_alike = world_size == 1 and not (grad_scaler is not None and grad_scaler.is_enabled())
         self._captured_step: TrainingStep | None = None
@@ -82,7 +100,7 @@ class AvatarPipeline(VanillaPipeline):
     # Training
 
     def prepare_training(self, *, resumed: bool) -> None:
-        """Check the data, align the poses while kernels are compiled; called once, right before the first step.
+        """Check the data and align the poses while kernels are compiled; called once, right before the first step.
 
         Args:
             resumed: A checkpoint was loaded: its corrections are there already.
@@ -91,14 +109,11 @@ class AvatarPipeline(VanillaPipeline):
             InputError: The posed body does not lie where the masks are, and `check_data` is "stop".
         """
         model, frames = self._avatar, self._data.train_frames
-        masks = frames.images.masks()
-        way_on = "To train all the same, give --pipeline.check-data warn"
-        folder, dataset = self._data.data_folder, self._data.train_dataset
-        check_frames(folder, masks, frames.cameras, dataset, self.config.check_data, way_on)
         wants_kernels = model.renderer.supports_cuda_graphs
         with compiling_kernels(model) if wants_kernels else nullcontext():
+            self._check_data()
             if not resumed:
-                align_poses(model, masks, frames.cameras)
+                align_poses(model, frames.images.masks(), frames.cameras)
             observe_coverage(model, frames.cameras)
             take_unseen_views(model)
         if wants_kernels and self._steps_are_alike:
@@ -106,6 +121,16 @@ class AvatarPipeline(VanillaPipeline):
         if self.world_size > 1:
             share_state(model)
             self._model = cast(Model, averaging_gradients(model))
+
+    def _check_data(self) -> None:
+        if self.config.check_data != "off":
+            diagnosis = self._diagnosis.result() if self._diagnosis else self._diagnose()
+            way_on = "To train all the same, give --pipeline.check-data warn"
+            judge(self._data.data_folder, diagnosis, self._data.train_dataset, self.config.check_data, way_on)
+
+    def _diagnose(self) -> Diagnosis:
+        frames = self._data.train_frames
+        return diagnose_frames(frames.images.masks(), frames.cameras, self._data.train_dataset)
 
     def get_training_callbacks(
         self, training_callback_attributes: TrainingCallbackAttributes

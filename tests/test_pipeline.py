@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
 
 from instantavatar_ns import pipeline as pipeline_module
+from instantavatar_ns.data import datamanager as datamanager_module
+from instantavatar_ns.data.cropped_frames import CroppedFrames
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
+from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.pipeline import AvatarPipelineConfig
 from instantavatar_ns.rendering.renderer import Renderer
+from instantavatar_ns.utils.errors import InputError
 from tests.tiny import TINY
 
 
@@ -34,7 +41,7 @@ def test_one_option_says_whether_steps_and_images_may_be_captured(
     monkeypatch.setattr(model.field, "has_kernels", True)
     assert model.renderer.supports_cuda_graphs == allowed
     prepared = []
-    for name in ("check_frames", "align_poses"):
+    for name in ("diagnose_frames", "judge", "align_poses"):
         monkeypatch.setattr(pipeline_module, name, lambda *_, name=name: prepared.append(name))
 
     @contextmanager
@@ -45,8 +52,8 @@ def test_one_option_says_whether_steps_and_images_may_be_captured(
 
     monkeypatch.setattr(pipeline_module, "compiling_kernels", compiling_kernels)
     pipeline.prepare_training(resumed=False)
-    expected = ["check_frames", *["kernels"] * allowed, "align_poses", *["compiled"] * allowed]
-    assert prepared == expected  # kernels are compiled while poses are aligned
+    expected = [*["kernels"] * allowed, "diagnose_frames", "judge", "align_poses", *["compiled"] * allowed]
+    assert prepared == expected  # kernels are compiled while data is checked and poses are aligned
     assert (pipeline._captured_step is not None) == allowed
 
 
@@ -65,3 +72,37 @@ def test_what_a_checkpoint_has_is_not_aligned_again(demo_subject: Path, monkeypa
     assert not called
     pipeline.prepare_training(resumed=False)
     assert called == ["align_poses"]
+
+
+def test_model_is_built_while_frames_are_read(demo_subject: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where one waited for the other, this would time out."""
+    is_building, read = Event(), datamanager_module.read_frames
+
+    def read_later(dataset: AvatarDataset, device: torch.device) -> CroppedFrames:
+        assert is_building.wait(60)
+        return read(dataset, device)
+
+    class Model(InstantAvatarModel):
+        def populate_modules(self) -> None:
+            is_building.set()
+            super().populate_modules()
+
+    monkeypatch.setattr(datamanager_module, "read_frames", read_later)
+    config = AvatarPipelineConfig(
+        datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=demo_subject)),
+        model=replace(TINY, _target=Model),
+    )
+    assert len(config.setup(device="cpu").datamanager.train_frames) == 8
+
+
+def test_frame_that_cannot_be_read_ends_the_construction(demo_subject: Path, tmp_path: Path) -> None:
+    """By the error of its reader, though that is a thread."""
+    data = tmp_path / "subject"
+    shutil.copytree(demo_subject, data)
+    broken = sorted((data / "images").iterdir())[3]
+    broken.write_bytes(b"no image")
+    config = AvatarPipelineConfig(
+        datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=data)), model=TINY
+    )
+    with pytest.raises(InputError, match=f"{broken.name}: expected a readable image"):
+        config.setup(device="cpu")

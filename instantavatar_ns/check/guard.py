@@ -14,7 +14,7 @@ from torch import Tensor
 
 from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.check.diagnosis import Diagnosis, diagnose
-from instantavatar_ns.check.recording import Recording, make_recording, read_recording
+from instantavatar_ns.check.recording import make_recording, read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.utils.errors import InputError
 
@@ -22,50 +22,50 @@ CheckMode = Literal["stop", "warn", "off"]
 _NAMED_FRAMES = 5
 
 
-def check_frames(
-    data: Path,
-    masks: UInt8[Tensor, "frames height width"],
-    cameras: Cameras,
-    dataset: AvatarDataset,
-    mode: CheckMode,
-    way_on: str,
-) -> None:
-    """Say how well the posed body fits the masks.
+def diagnose_frames(masks: UInt8[Tensor, "frames height width"], cameras: Cameras, dataset: AvatarDataset) -> Diagnosis:
+    """Find out how well the posed body fits the masks.
 
     Args:
-        data: The recording's folder, for messages.
         masks: Opacity of the person in the frames, on the device that computes.
         cameras: Of the frames.
         dataset: The frames.
-        mode: "stop" for an error where the data is wrong, "warn" for a message, "off" for no check at all.
-        way_on: How to go on all the same, one sentence without a full stop, for the error.
 
     Raises:
-        InputError: The data is wrong, and `mode` is "stop".
+        InputError: The body model cannot be used.
     """
-    if mode != "off":
-        body = load_body_model(dataset.subject.body_model)
-        _judge(data, make_recording(masks, cameras, dataset.subject, body), dataset, mode, way_on)
+    body = load_body_model(dataset.subject.body_model)
+    return diagnose(make_recording(masks, cameras, dataset.subject, body))
 
 
 def check_dataset(data: Path, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
-    """Do the same as `check_frames` for frames that have not been read yet.
+    """Diagnose frames that have not been read yet, and judge them.
 
     Args:
         data: The recording's folder, for messages.
         dataset: The frames.
-        mode: See `check_frames`.
-        way_on: See `check_frames`.
+        mode: As of `judge`; "off" for no check at all.
+        way_on: See `judge`.
 
     Raises:
         InputError: An image or a mask cannot be used; or the data is wrong, and `mode` is "stop".
     """
     if mode != "off":
-        _judge(data, read_recording(dataset), dataset, mode, way_on)
+        judge(data, diagnose(read_recording(dataset)), dataset, mode, way_on)
 
 
-def _judge(data: Path, recording: Recording, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
-    diagnosis = diagnose(recording)
+def judge(data: Path, diagnosis: Diagnosis, dataset: AvatarDataset, mode: CheckMode, way_on: str) -> None:
+    """Say how well the posed body fits the masks.
+
+    Args:
+        data: The recording's folder, for messages.
+        diagnosis: Of the frames.
+        dataset: The frames.
+        mode: "stop" for an error where the data is wrong, otherwise there is but a message.
+        way_on: How to go on all the same, one sentence without a full stop, for the error.
+
+    Raises:
+        InputError: The data is wrong, and `mode` is "stop".
+    """
     if diagnosis.verdict == "good":
         CONSOLE.log(f"Poses and masks fit: the posed body {diagnosis.means}.")
         return

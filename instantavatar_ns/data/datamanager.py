@@ -32,6 +32,7 @@ from instantavatar_ns.data.pixel_sampling import (
     random_shares,
 )
 from instantavatar_ns.kernels.usable import triton_usable
+from instantavatar_ns.utils.background import begin
 from instantavatar_ns.utils.cuda_graph import CudaGraph
 from instantavatar_ns.utils.options import Advanced
 from instantavatar_ns.utils.pinhole_rays import pixel_directions
@@ -257,9 +258,19 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
         is_novel = getattr(self.config.dataparser, "eval_set", "heldout") == "novel"
         return self.data_folder / "novel" if is_novel else self.data_folder
 
+    @property
+    def train_frames(self) -> FrameStore:
+        """The training frames; waits until all are read.
+
+        Raises:
+            InputError: See `FrameStore`.
+        """
+        return self._train_frames.result()
+
     def setup_train(self) -> None:
-        """Put the training frames on the device."""
-        self.train_frames = FrameStore(self.train_dataset, self.device, self.config, comms.get_rank())
+        """Begin to put the training frames on the device, and go on meanwhile."""
+        store = partial(FrameStore, self.train_dataset, self.device, self.config, comms.get_rank())
+        self._train_frames = begin(store, self.device)
         self.train_pixel_sampler = _stock_sampler(self.config.train_num_rays_per_batch)
 
     def setup_eval(self) -> None:

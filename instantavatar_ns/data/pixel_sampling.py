@@ -127,6 +127,8 @@ def _listed(mask: Bool[Tensor, "height width"], in_host_memory: bool) -> Int[Ten
 
 def _grow(mask: Bool[Tensor, "height width"], reach: int) -> Bool[Tensor, "height width"]:
     """Mark the pixels in whose square, cut at the image's border, one is marked; along one axis after the other."""
+    if reach == 0:
+        return mask
     for axis, size in enumerate(mask.shape):
         place = torch.arange(size, device=mask.device)
         counts = F.pad(mask.cumsum(axis, dtype=torch.int32), (0, 0, 1, 0) if axis == 0 else (1, 0))

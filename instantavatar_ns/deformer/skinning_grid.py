@@ -20,6 +20,7 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 
 SMOOTHING_KEEP = 0.7
 NEAREST, FARTHEST = 1e-4, 1.0  # metres between which a vertex's distance counts
+_LEAF = 32  # vertices that are compared one by one: SciPy's 10 take half as long again for the same result
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def build_skinning_grid(
     skinning_weights = skinning_weights**settings.sharpness
     skinning_weights = skinning_weights / skinning_weights.sum(dim=-1, keepdim=True)
     positions, count = box.positions().cpu().numpy(), min(settings.neighbors, len(vertices))
-    distances, nearest = KDTree(vertices.cpu().numpy()).query(positions, k=count, workers=-1)
+    distances, nearest = KDTree(vertices.cpu().numpy(), _LEAF).query(positions, k=count, workers=-1)
     distances, nearest = distances.reshape(-1, count), nearest.reshape(-1, count)
     closeness = 1.0 / torch.from_numpy(distances).float().clamp(NEAREST, FARTHEST).to(vertices.device)
     closeness = closeness / closeness.sum(dim=-1, keepdim=True)

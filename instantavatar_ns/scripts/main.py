@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import sys
 from contextlib import nullcontext
@@ -10,6 +11,11 @@ from functools import reduce
 from importlib import import_module
 from operator import or_
 from typing import Annotated, Any
+
+from instantavatar_ns.utils import early_gpu
+
+if early_gpu.is_wanted(sys.argv):
+    early_gpu.begin_context()  # before the imports that follow, which take as long
 
 import tyro
 
@@ -66,8 +72,11 @@ def entrypoint() -> None:
     tyro.extras.set_accent_color("bright_yellow")
     name, arguments = "".join(sys.argv[1:2]), sys.argv[2:]
     if name == "train":
+        # Modules stay until the end: the collector need not look through them again and again, nor after the training.
+        gc.freeze()
         from instantavatar_ns.scripts import train
 
+        gc.freeze()
         train.entrypoint(arguments)
     elif name in OF_A_RUN:
         without_compiler()

@@ -31,24 +31,29 @@ _FEW = 16  # kernels know whether a number is a multiple of 16, and the real one
 
 
 def wake_gpu() -> None:
-    """Begin in a thread of its own what the first kernels wait for, while data is read: nothing of it needs Python.
+    """Begin in threads what the first kernels wait for, while data is read: nothing of it needs Python.
 
     That is CUDA's context, cuBLAS, cuSOLVER, and Triton's fingerprint of its files, which are hundreds of megabytes.
     """
-    threading.Thread(target=_wake, name="wake the GPU", daemon=True).start()
+    for work in (_wake_libraries, _take_fingerprint):
+        threading.Thread(target=work, name="wake the GPU", daemon=True).start()
 
 
-def _wake() -> None:
-    if not torch.cuda.is_available():
-        return
-    with suppress(RuntimeError):  # such as too little memory: the training says what is wrong
-        some = torch.zeros(_FEW, _FEW, device="cuda")
-        torch.mm(some, some)
-        torch.linalg.pinv(some.double())
-    with suppress(ImportError):  # triton_key is no promise of Triton's
-        from triton.runtime.cache import triton_key
+def _wake_libraries() -> None:
+    if torch.cuda.is_available():
+        with suppress(RuntimeError):  # such as too little memory: the training says what is wrong
+            some = torch.zeros(_FEW, _FEW, device="cuda")
+            torch.mm(some, some)
+            torch.linalg.pinv(some.double())
 
-        triton_key()
+
+def _take_fingerprint() -> None:
+    """Triton keeps it, but not while it is being taken: all groups of kernels would begin with it."""
+    if torch.cuda.is_available():
+        with suppress(ImportError):  # triton_key is no promise of Triton's
+            from triton.runtime.cache import triton_key
+
+            triton_key()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import reduce, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
@@ -168,7 +168,8 @@ class _Replacing(MetaPathFinder, Loader):
             return None
         self.awaited.remove(fullname)  # the search below shall go on to other finders
         if not self.awaited:
-            sys.meta_path.remove(self)
+            with suppress(ValueError):  # another thread, whose module was awaited last too, has done it
+                sys.meta_path.remove(self)
         spec = find_spec(fullname)
         if spec is not None and spec.loader is not None:
             self._loaders[fullname] = spec.loader
