@@ -5,10 +5,11 @@
 `help` times `instant-avatar train --help`: `help_s`, on `help_cores`.
 
 `start` times processes from their start to their end: `enter_warm_s` and `enter_cold_s` of `instant-avatar train`, and
-`ns_train_warm_s` of `ns-train` with the same flags. "Cold" has empty caches of Triton's kernels, PyTorch's extensions,
-NVIDIA's driver and Python's bytecode; files stay in the page cache, which only the machine's administrator can drop. A
-run of each comes first that is not timed, so that the others find warm caches. The PSNR of each avatar on the novel
-motion is found afterwards, and is not part of any time.
+`ns_train_warm_s` of `ns-train` with the same flags. "Cold" has empty caches of Triton's kernels, PyTorch's extensions
+and NVIDIA's driver, as a machine where the packages have just been installed: pip has compiled Python's bytecode. Files
+stay in the page cache, which only the machine's administrator can drop. A run of each comes first that is not timed, so
+that the others find warm caches. The PSNR of each avatar on the novel motion is found afterwards, and is not part of
+any time.
 
 `parts` tells when the parts of such a training begin and end, warm: `parts_s`, seconds since Enter.
 """
@@ -35,7 +36,7 @@ _NAMED = "import sys; sys.argv[0] = 'instant-avatar'; "
 INSTANT = (sys.executable, "-W", "ignore", "-c", _NAMED + "from instantavatar_ns.scripts.main import run; run()")
 _WATCHED = (*INSTANT[:-1], _NAMED + "from benchmarks.phases import run; run()")
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # some images of containers set it: then every start compiles all Python
-CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH", "PYTHONPYCACHEPREFIX")
+CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH")
 
 
 @dataclass

@@ -4,11 +4,16 @@ Importing the package imports no part of nerfstudio: its entry points are read w
 """
 
 import os
+import sys
 from typing import Any
+
+from instantavatar_ns.utils import early_gpu
 
 # PyTorch's threads shall sleep while they wait for each other: where other work has the processors, too, busy waiting
 # multiplies the time of small operations. This has an effect where PyTorch is not loaded yet, as in `instant-avatar`.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if early_gpu.is_wanted(sys.argv):
+    early_gpu.begin_context()  # takes as long as the imports that follow
 
 import numpy as np
 import torch

@@ -12,11 +12,6 @@ from importlib import import_module
 from operator import or_
 from typing import Annotated, Any
 
-from instantavatar_ns.utils import early_gpu
-
-if early_gpu.is_wanted(sys.argv):
-    early_gpu.begin_context()  # before the imports that follow, which take as long
-
 import tyro
 
 from instantavatar_ns.utils.later_imports import imported_later, without_compiler, without_symbolic_shapes
