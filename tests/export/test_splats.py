@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import shutil
+import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -10,10 +13,18 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.export.glb_container import read_glb
+from instantavatar_ns.export.splats import rasterizer
 from instantavatar_ns.export.splats.avatar_splats import VIEWS, AvatarSplats, Effort
 from instantavatar_ns.export.splats.cloud import Splats, moved, rotation_matrices, seeds, surface_points
 from instantavatar_ns.export.splats.fitting import fit, psnr
-from instantavatar_ns.export.splats.rasterizer import BLUR, View, has_gsplat_kernels, rasterize_gsplat, rasterize_torch
+from instantavatar_ns.export.splats.rasterizer import (
+    BLUR,
+    View,
+    has_gsplat_kernels,
+    rasterize_gsplat,
+    rasterize_torch,
+    rasterizer_name,
+)
 
 SIZE = 48
 HARMONIC = 0.28209479177387814  # the zeroth spherical harmonic
@@ -128,6 +139,56 @@ def test_gsplat_shows_the_same():
     ):
         # gsplat does not end splats at exactly three standard deviations.
         assert float((one_image - other).abs().mean()) < 0.01
+
+
+@pytest.fixture
+def extensions(tmp_path, monkeypatch):
+    """PyTorch's folder of compiled extensions, for gsplat's, where no compiler may be called."""
+
+    def compiles(*_, **__):
+        raise AssertionError("a compiler was called")
+
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    monkeypatch.setattr("torch.utils.cpp_extension.load", compiles)
+    monkeypatch.setattr("torch.utils.cpp_extension._jit_compile", compiles)
+    monkeypatch.delitem(sys.modules, "gsplat.csrc", raising=False)
+    has_gsplat_kernels.cache_clear()
+    yield tmp_path / "gsplat_cuda"
+    has_gsplat_kernels.cache_clear()
+
+
+@pytest.mark.parametrize("library", [None, "gsplat_cuda.so"])
+def test_gsplat_is_never_compiled(extensions, library):
+    """Neither without a library nor with one that does not load, as one for another PyTorch: PyTorch draws."""
+    if find_spec("gsplat") is None:
+        pytest.skip("gsplat is not installed")
+    if find_spec("gsplat.csrc") is not None:
+        pytest.skip("gsplat was compiled with its package")
+    extensions.mkdir()
+    if library is not None:
+        (extensions / library).write_bytes(b"compiled for something else")
+    assert not has_gsplat_kernels()
+    assert "not compiled here" in rasterizer_name(torch.device("cuda"))
+    assert rasterizer_name(torch.device("cpu")) == "PyTorch on the CPU"
+
+
+def test_compiled_gsplat_is_taken_from_pytorchs_folder(extensions, monkeypatch):
+    """An extension of Python's own stands in for the library: it is loaded, and is where gsplat looks for it."""
+    if find_spec("gsplat") is None:
+        pytest.skip("gsplat is not installed")
+    origins = {name: getattr(find_spec(name), "origin", None) for name in ("_bisect", "_heapq", "_json", "_csv")}
+    name = next((name for name, origin in origins.items() if origin and origin.endswith(".so")), None)
+    if name is None:
+        pytest.skip("this Python has no extension modules in files")
+    folder = extensions.with_name(name)
+    folder.mkdir()
+    shutil.copy(origins[name], folder / f"{name}.so")
+    monkeypatch.setattr(rasterizer, "_GSPLAT_LIBRARY", name)
+    assert rasterizer._load_compiled_gsplat()
+    from gsplat import csrc
+
+    assert csrc.__file__ == str(folder / f"{name}.so")
+    monkeypatch.delitem(sys.modules, "gsplat.csrc")
 
 
 @pytest.fixture(scope="module")

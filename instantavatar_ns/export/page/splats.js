@@ -1,4 +1,4 @@
-// Gaussian splats of KHR_gaussian_splatting that a skeleton moves, drawn back to front as one instanced quad.
+// Gaussian splats of KHR_gaussian_splatting that a skeleton moves, drawn back to front as squares in one call.
 
 const SPLATS = "KHR_gaussian_splatting";
 const TEXELS = 5; // of a splat: center and opacity, two halves of the covariance, color, joints and weights
@@ -6,18 +6,22 @@ const WIDTH = 2048; // texels of a row, which holds whole splats only
 const ROW = Math.floor(WIDTH / TEXELS);
 const BINS = 1 << 14; // of depth: less than a tenth of a millimeter each
 
-// Of both passes: a splat's values, and the matrix that brings it from the pose of binding into that of the skeleton.
+const SHADOWED = 10000; // so many splats cast a shadow, or all where there are fewer than twice as many
+
+// Of both passes: a splat's values, and the matrix that brings it from the pose of binding into the world.
 const SKINNED = `
 precision highp float;
 precision highp sampler2D;
 uniform sampler2D splats, boneTexture;
-uniform mat4 modelViewMatrix, projectionMatrix, worldToModel;
+uniform mat4 viewMatrix, projectionMatrix; // the bones' matrices lead to the world already
+uniform highp usampler2D order;
 uniform vec2 pixels; // size of the picture
-in vec3 position;
-in uint number;
 
-vec4 part(int index) {
-  int splat = int(number);
+// Four vertices a splat, and no attributes: instances of a single square are slow on some GPUs.
+int place() { return gl_VertexID / 4; }
+vec2 corner() { return vec2(gl_VertexID & 1, (gl_VertexID >> 1) & 1) * 2.0 - 1.0; }
+
+vec4 part(int splat, int index) {
   return texelFetch(splats, ivec2((splat % ${ROW}) * ${TEXELS} + index, splat / ${ROW}), 0);
 }
 
@@ -31,12 +35,12 @@ mat4 bone(float joint) {
   return matrix;
 }
 
-mat4 skin() {
-  vec4 joints = part(4), weights = vec4(fract(joints) * 2.0);
+mat4 skin(int splat) {
+  vec4 joints = part(splat, 4), weights = vec4(fract(joints) * 2.0);
   joints = floor(joints);
   mat4 matrix = mat4(0.0);
-  for (int k = 0; k < 4; k++) matrix += weights[k] * bone(joints[k]);
-  return modelViewMatrix * worldToModel * matrix;
+  for (int k = 0; k < 4; k++) if (weights[k] > 0.0) matrix += weights[k] * bone(joints[k]);
+  return matrix;
 }
 `;
 
@@ -45,9 +49,10 @@ out vec2 offset;
 out vec4 color;
 
 void main() {
-  vec4 center = part(0), first = part(1), second = part(2);
-  mat4 toView = skin();
-  vec4 view = toView * vec4(center.xyz, 1.0);
+  int splat = int(texelFetch(order, ivec2(place() % ${WIDTH}, place() / ${WIDTH}), 0).r);
+  vec4 center = part(splat, 0), first = part(splat, 1), second = part(splat, 2);
+  mat4 toWorld = skin(splat);
+  vec4 view = viewMatrix * (toWorld * vec4(center.xyz, 1.0));
   vec4 clip = projectionMatrix * view;
   offset = vec2(0.0);
   color = vec4(0.0);
@@ -58,15 +63,15 @@ void main() {
   // Derivative of the place in the picture, pixels, by the place before the camera, which looks along -z.
   mat3 jacobian = mat3(focal.x / -view.z, 0, 0, 0, focal.y / -view.z, 0,
     focal.x * view.x / (view.z * view.z), focal.y * view.y / (view.z * view.z), 0);
-  mat3 turn = jacobian * mat3(toView);
+  mat3 turn = jacobian * mat3(viewMatrix) * mat3(toWorld);
   mat3 flat3 = turn * covariance * transpose(turn);
   float a = flat3[0][0] + 0.3, b = flat3[0][1], c = flat3[1][1] + 0.3; // as trained: at least a pixel wide
   float mean = 0.5 * (a + c), spread = length(vec2(0.5 * (a - c), b));
   vec2 lengths = sqrt(vec2(mean + spread, max(mean - spread, 0.1)));
   vec2 axis = abs(b) < 1e-6 ? (a >= c ? vec2(1, 0) : vec2(0, 1)) : normalize(vec2(b, mean + spread - a));
-  offset = position.xy * 3.0;
+  offset = corner() * 3.0;
   vec2 shift = offset.x * lengths.x * axis + offset.y * lengths.y * vec2(-axis.y, axis.x);
-  color = vec4(part(3).rgb, center.w);
+  color = vec4(part(splat, 3).rgb, center.w);
   gl_Position = vec4(clip.xy + 2.0 * shift / pixels * clip.w, clip.zw);
 }`;
 
@@ -81,13 +86,17 @@ void main() {
   pixel = vec4(color.rgb * alpha, alpha);
 }`;
 
-// A square of about the splat's size, seen from the light.
+// A square as large as the splats that it stands for, seen from the light.
 const SHADOW_VERTEX = `${SKINNED}
+uniform int standsFor;
 void main() {
-  vec4 center = part(0), first = part(1), second = part(2);
-  float radius = sqrt(first.x + first.w + second.y);
-  vec4 view = skin() * vec4(center.xyz, 1.0);
-  gl_Position = projectionMatrix * (view + vec4(position.xy * radius, 0.0, 0.0));
+  gl_Position = vec4(0.0, 0.0, 2.0, 1.0); // outside
+  int splat = place();
+  if (splat % standsFor != 0) return;
+  vec4 center = part(splat, 0), first = part(splat, 1), second = part(splat, 2);
+  float radius = sqrt(float(standsFor) * (first.x + first.w + second.y));
+  vec4 view = viewMatrix * (skin(splat) * vec4(center.xyz, 1.0));
+  gl_Position = projectionMatrix * (view + vec4(corner() * radius, 0.0, 0.0));
 }`;
 // Depth alone counts, but WebGL wants a color.
 const SHADOW_FRAGMENT = `
@@ -114,13 +123,13 @@ class Splats extends three.Mesh {
   constructor(source, skeleton) {
     const read = (name) => source.getAttribute(`${SPLATS}:${name}`.toLowerCase());
     const count = source.attributes.position.count;
-    const geometry = new three.InstancedBufferGeometry();
-    geometry.setAttribute("position", new three.Float32BufferAttribute([-1, -1, 0, 1, -1, 0, -1, 1, 0, 1, 1, 0], 3));
-    geometry.setIndex([0, 1, 2, 2, 1, 3]);
-    const order = new three.InstancedBufferAttribute(new Uint32Array(count), 1).setUsage(three.DynamicDrawUsage);
-    order.gpuType = three.IntType;
-    geometry.setAttribute("number", order);
-    geometry.instanceCount = count;
+    const geometry = new three.BufferGeometry();
+    const corners = new Uint32Array(6 * count);
+    for (let place = 0; place < count; place++) corners.set([0, 1, 2, 2, 1, 3].map((corner) => 4 * place + corner), 6 * place);
+    geometry.setIndex(new three.BufferAttribute(corners, 1));
+    const numbers = new Uint32Array(WIDTH * Math.ceil(count / WIDTH));
+    const order = new three.DataTexture(numbers, WIDTH, numbers.length / WIDTH, three.RedIntegerFormat, three.UnsignedIntType);
+    order.internalFormat = "R32UI";
     const texture = packed(source, read, count);
     super(geometry, new three.RawShaderMaterial({
       glslVersion: three.GLSL3,
@@ -128,8 +137,8 @@ class Splats extends three.Mesh {
       fragmentShader: FRAGMENT,
       uniforms: {
         splats: { value: texture },
+        order: { value: order },
         boneTexture: { value: null },
-        worldToModel: { value: new three.Matrix4() },
         pixels: { value: new three.Vector2() },
       },
       transparent: true,
@@ -143,7 +152,7 @@ class Splats extends three.Mesh {
       glslVersion: three.GLSL3,
       vertexShader: SHADOW_VERTEX,
       fragmentShader: SHADOW_FRAGMENT,
-      uniforms: this.material.uniforms,
+      uniforms: { ...this.material.uniforms, standsFor: { value: Math.max(1, Math.floor(count / SHADOWED)) } },
     });
     // Plain arrays: they are read for each picture.
     const { position, skinIndex, skinWeight } = source.attributes;
@@ -167,12 +176,11 @@ class Splats extends three.Mesh {
     return this.worldToLocal(target.copy(sum));
   }
 
-  /** Call before a picture is drawn: three.js uploads the order of the splats before it asks objects. */
+  /** Call before a picture is drawn. */
   prepare(camera, size) {
     const { uniforms } = this.material;
     this.skeleton.update();
     uniforms.boneTexture.value = this.skeleton.boneTexture;
-    uniforms.worldToModel.value.copy(this.matrixWorld).invert(); // the bones' matrices lead to the world
     uniforms.pixels.value.copy(size);
     this.sort(camera);
   }
@@ -180,7 +188,7 @@ class Splats extends three.Mesh {
   /** Order the splats from the farthest to the nearest, by counting. */
   sort(camera) {
     const { centers, joints, weights, depths, keys, bins, splatCount: count } = this;
-    const order = this.order.array;
+    const order = this.order.image.data;
     const rows = new Float32Array(4 * this.skeleton.bones.length); // of the matrices: depths of points that a bone moves
     const matrix = new three.Matrix4();
     for (let joint = 0; joint < this.skeleton.bones.length; joint++) {

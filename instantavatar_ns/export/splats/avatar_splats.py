@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from time import monotonic
 
 import torch
 from jaxtyping import Float
@@ -17,7 +18,7 @@ from instantavatar_ns.export.avatar import AvatarMesh
 from instantavatar_ns.export.splats.cloud import Splats, moved, seeds, surface_points
 from instantavatar_ns.export.splats.files import ply_bytes, splat_glb_bytes
 from instantavatar_ns.export.splats.fitting import fit, psnr
-from instantavatar_ns.export.splats.rasterizer import View
+from instantavatar_ns.export.splats.rasterizer import View, rasterizer_name
 from instantavatar_ns.export.texture import surface_colors
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.motion import Motion
@@ -72,10 +73,13 @@ class AvatarSplats:
         colors = surface_colors(avatar.shade, points, normals)[0]
         start = seeds(points, normals, colors / 255).to(model.device)
         images, views = neural_images(avatar, effort.size)
+        CONSOLE.log(f"Splats are fitted in {effort.steps} steps; they are drawn by {rasterizer_name(model.device)}.")
+        begin = monotonic()
         fitted = fit(start, views, images, effort.steps)
         self.psnr = psnr(fitted, views, images)
         self.splats = fitted.to("cpu")
-        CONSOLE.log(f"{len(points)} splats, {self.psnr:.1f} dB beside the avatar's images from {VIEWS} views.")
+        like = f"{self.psnr:.1f} dB beside the avatar's images from {VIEWS} views"
+        CONSOLE.log(f"{len(points)} splats, {like}, fitted in {monotonic() - begin:.1f} s.")
 
     def files(self, name: str, motions: list[Motion], pose: PosedBody) -> dict[str, bytes]:
         """The splats with skin and clips as `<name>.glb`, and in one pose as `<name>.ply`, the first one last.

@@ -3,15 +3,16 @@
 The rules are those of "3D Gaussian Splatting for Real-Time Radiance Field Rendering" (arXiv 2308.04079): a splat's
 ellipse in the image is that of the projection linearised at its center, widened by `BLUR`; it ends at three standard
 deviations; splats are blended from front to back. On a GPU on which gsplat's kernels are compiled already they do it
-(their compilation takes minutes, longer than all the rest); everywhere else it is PyTorch: all pairs of a splat and a
-pixel, in the order of the pixels and in each by depth.
+(their compilation takes minutes, longer than all the rest, and is never begun here); everywhere else it is PyTorch: all
+pairs of a splat and a pixel, in the order of the pixels and in each by depth.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ BLUR = 0.3  # variance that is added in the image, pixels squared
 _CUT = 3.0  # standard deviations at which a splat ends
 _LEAST_ALPHA, _MOST_ALPHA = 1 / 255, 0.99
 _NEAR = 0.01  # metres before the camera
+_GSPLAT_LIBRARY = "gsplat_cuda"
 
 
 @dataclass(frozen=True)
@@ -103,22 +105,58 @@ def rasterize_gsplat(
     return colors[0], alphas[0, ..., 0]
 
 
+def rasterizer_name(device: torch.device) -> str:
+    """What `rasterize` uses for splats on a device, in words for the user."""
+    if device.type != "cuda":
+        return "PyTorch on the CPU"
+    if has_gsplat_kernels():
+        return "gsplat's kernels"
+    return "PyTorch on the GPU, as gsplat's kernels are not compiled here"
+
+
 @cache
 def has_gsplat_kernels() -> bool:
-    """Whether gsplat's kernels are compiled: with the package, or by its first use on this machine."""
+    """Whether gsplat's kernels run on this GPU, as they were compiled with the package or by another program before.
+
+    Nothing is compiled: gsplat itself would do so at its first use without a library that fits, and silently again
+    where a compiler's options, such as the GPU's architecture, or the age of its sources have changed since.
+    """
     if find_spec("gsplat") is None:
         return False
-    if find_spec("gsplat.csrc") is None:
-        from torch.utils.cpp_extension import _get_build_directory
-
-        folder = Path(_get_build_directory("gsplat_cuda", False))  # where gsplat itself looks
-        if not any((folder / f"gsplat_cuda.{ending}").is_file() for ending in ("so", "lib")):
-            return False
-    try:
-        from gsplat.cuda._backend import _C  # pyright: ignore[reportAttributeAccessIssue]
-    except (ImportError, OSError, RuntimeError):  # compiled for another PyTorch
+    if find_spec("gsplat.csrc") is None and not _load_compiled_gsplat():
         return False
-    return _C is not None
+    try:
+        rasterize_gsplat(_one_splat(), View(torch.eye(4), 1.0, 16, 16))
+    except (ImportError, RuntimeError):  # compiled for another PyTorch or GPU
+        return False
+    return True
+
+
+def _load_compiled_gsplat() -> bool:
+    """Give gsplat the library that it compiled in PyTorch's folder of extensions, if there is one that loads."""
+    from torch.utils.cpp_extension import _get_build_directory
+
+    folder = Path(_get_build_directory(_GSPLAT_LIBRARY, False))
+    for path in folder.glob(f"{_GSPLAT_LIBRARY}.*"):
+        if path.suffix not in (".so", ".pyd"):
+            continue
+        spec = spec_from_file_location(_GSPLAT_LIBRARY, path)
+        assert spec is not None and spec.loader is not None
+        try:
+            module = module_from_spec(spec)
+            spec.loader.exec_module(module)
+        except (ImportError, OSError):
+            return False
+        # Where gsplat looks for kernels that were compiled with the package.
+        sys.modules["gsplat.csrc"] = module
+        return True
+    return False
+
+
+def _one_splat() -> Splats:
+    """A splat on the GPU to try kernels with."""
+    center, ones = torch.tensor([[0.0, 0.0, 2.0]], device="cuda"), torch.ones(1, 3, device="cuda")
+    return Splats(center, -ones, torch.ones(1, 4, device="cuda"), ones[:, 0], ones)
 
 
 def project(splats: Splats, view: View) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
