@@ -1,7 +1,7 @@
 """Train on a subject folder, film and export the avatar, open it in the viewer, and measure all three.
 
-    python benchmarks/animate.py --subject path/to/dev-male --output benchmarks/results/animate.json
-    python benchmarks/animate.py --load-config outputs/benchmark-animate/dev-male/instant-avatar/run/config.yml \
+    python -m benchmarks.animate --subject path/to/dev-male --output benchmarks/results/animate.json
+    python -m benchmarks.animate --load-config outputs/benchmark-animate/dev-male/instant-avatar/run/config.yml \
         --parts viewer --output benchmarks/results/animate.json
 
 The films are those of README and docs/motions.md: `walk` from a camera that goes round, and every motion that comes

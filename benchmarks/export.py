@@ -1,6 +1,6 @@
 """Export a trained avatar and measure the file: as it looks beside the truth, how large it is, how long it took.
 
-    python benchmarks/export.py --load-config outputs/dev-male/instant-avatar/run/config.yml \
+    python -m benchmarks.export --load-config outputs/dev-male/instant-avatar/run/config.yml \
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/export.json
 
 The data set needs a `novel/` folder. Its exact poses become a clip of the GLB; the file is read back by a reader that

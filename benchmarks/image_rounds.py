@@ -1,6 +1,6 @@
 """Count the samples that an image takes in rounds, front to back, beside all and beside those that are not hidden.
 
-    python benchmarks/image_rounds.py --rounds 20 20
+    python -m benchmarks.image_rounds --rounds 24 12 16
 
 The free body, of density 300 per metre, in random poses, in an image that its occupied cells just fill. Runs on a CPU.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 
 import torch
 from torch import Tensor
@@ -17,13 +16,15 @@ from torch import Tensor
 from benchmarks.kernels_occupancy import STEP, rays
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.posed_grid import pose_cells
+from instantavatar_ns.rendering.composite import most_optical_depth
 from instantavatar_ns.rendering.image_buffers import ROUNDS
+from instantavatar_ns.rendering.inputs import image_rules
 from instantavatar_ns.rendering.march import Samples, sample_rays_torch
 from tests.avatars import body_density, free_avatar, random_bones
 
 POSES = 4
 SIZE = 64  # pixels along an edge
-MOST_DEPTH = -math.log(1e-4)
+MOST_DEPTH = most_optical_depth(image_rules(STEP).early_stop_eps)
 POINTS_AT_A_TIME = 1 << 14
 
 

@@ -1,6 +1,6 @@
 """Time the canonical field forward and backward, by each implementation that runs here, on points as in training.
 
-    python benchmarks/kernels_field.py --output benchmarks/results/kernels_field.json
+    python -m benchmarks.kernels_field --output benchmarks/results/kernels_field.json
 
 Points lie on rays through the surface of the free body in its canonical pose, 64 to a ray, 7.8 mm apart, as samples in
 occupied cells do. Times are medians of `triton.testing.do_bench`, which empties the cache before each run. Gradients

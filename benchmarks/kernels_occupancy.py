@@ -1,6 +1,6 @@
 """Time the occupancy kernels against their torch twins: marching rays, compositing, components, posed grids.
 
-    python benchmarks/kernels_occupancy.py --output benchmarks/results/kernels_occupancy.json
+    python -m benchmarks.kernels_occupancy --output benchmarks/results/kernels_occupancy.json
 
 The grid is the free body's in one random pose, the union that of a hundred; the rays are those of a training step
 (4096) and of an image of 540x540 pixels that the person fills. Medians of Triton's own timer. With TRITON_INTERPRET=1

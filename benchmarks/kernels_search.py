@@ -1,6 +1,6 @@
 """Time the correspondence search's kernels, and compare what they find with the torch search.
 
-    python benchmarks/kernels_search.py --output benchmarks/results/kernels_search.json
+    python -m benchmarks.kernels_search --output benchmarks/results/kernels_search.json
 
 Points lie within 3 cm of the free body's surface in a pose of a dance, in random order, which is the worst for caches.
 Times are medians of `triton.testing.do_bench`, which empties the cache before each run. `--sweep` times other sizes of

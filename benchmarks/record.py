@@ -36,7 +36,7 @@ def head(device: str | None = None) -> dict[str, Any]:
         "date": date.today().isoformat(),
         "device": torch.cuda.get_device_name() if on_gpu else f"CPU, {os.cpu_count()} cores",
         "commit": commit,
-        "command": shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", f"benchmarks.{Path(sys.argv[0]).stem}", *sys.argv[1:]]),
         "torch": torch.__version__,
     }
 

@@ -3,7 +3,7 @@
 Points scattered around the canonical body (2 cm an axis) are skinned forward and searched back: in random poses
 (0.35 rad an axis on every joint) and in the canonical A-pose, from candidate bones as the deformer does, and from the
 13 fixed bones of Fast-SNARF's release, given up at its 0.1 m or at 0.3 m. Run as
-`python benchmarks/search_recall.py [--device cuda]`; figures are printed, and written as JSON where `--output` says.
+`python -m benchmarks.search_recall [--device cuda]`; figures are printed, and written as JSON where `--output` says.
 """
 
 from __future__ import annotations

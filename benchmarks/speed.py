@@ -1,6 +1,6 @@
 """Train, evaluate and time `instant-avatar` on a subject folder: the figures of docs/performance.md.
 
-    python benchmarks/speed.py --subject path/to/dev-male --output benchmarks/results/speed.json
+    python -m benchmarks.speed --subject path/to/dev-male --output benchmarks/results/speed.json
 
 Everything goes through nerfstudio's own, unmodified trainer, set up as ns-train does and watched by callbacks:
 

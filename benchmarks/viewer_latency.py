@@ -1,7 +1,7 @@
 """Time from a change in the viewer's panel to the image that shows it.
 
     ns-viewer --load-config <run>/config.yml --viewer.websocket-port 7007    # in another terminal, or ns-train
-    python benchmarks/viewer_latency.py --port 7007 --output benchmarks/results/viewer_latency.json
+    python -m benchmarks.viewer_latency --port 7007 --output benchmarks/results/viewer_latency.json
 
 A client of viser's protocol stands in for the browser: it opens the viewer, moves a slider, and waits for the images
 that follow. Counted are the trip over the socket, nerfstudio's lock and render thread, the pose, the rendering, the

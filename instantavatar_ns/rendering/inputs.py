@@ -16,7 +16,7 @@ from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.occupancy.cells import OccupiedCells
 
 _IMAGE_ALPHA_THRESHOLD = 0.01
-_IMAGE_EARLY_STOP_EPS = 1e-4
+_IMAGE_EARLY_STOP_EPS = 1 / 512  # what lies behind changes an 8-bit colour by half a level at most
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Counter:
         self.layouts.append(renderings)
         most = image.counts.amax(dim=0).tolist()
         assert renderings[-1].hold(most), "nothing is missing"
-        exact = count_samples(looks, ImageLayout.fitting(((1 << 30, 1 << 30),) * 3, 1)).counts[0]
+        exact = count_samples(looks, ImageLayout.fitting(((1 << 30, 1 << 30),) * len(ROUNDS), 1)).counts[0]
         assert torch.equal(image.counts.sum(dim=0)[:, 0], exact[:, 0])
 
     @property
