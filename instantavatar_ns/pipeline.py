@@ -82,7 +82,8 @@ class AvatarPipeline(VanillaPipeline):
             grad_scaler=grad_scaler,
         )
         self.model.to(device)
-        _ = self._data.train_frames  # whether they can be used is known before anything else is done
+        if test_mode != "inference":  # then none are read
+            _ = self._data.train_frames  # whether they can be used is known before anything else is done
         # Several processes exchange gradients in hooks, and a gradient scaler multiplies losses by what varies.
         self._steps_are_alike = world_size == 1 and not (grad_scaler is not None and grad_scaler.is_enabled())
         self._captured_step: TrainingStep | None = None
