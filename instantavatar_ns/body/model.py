@@ -6,9 +6,7 @@ the bone transforms that the deformer needs and `smplx` keeps to itself.
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,12 @@ from instantavatar_ns.body.smpl import NUM_BETAS, SMPL
 
 # smplx annotates its functions with tensor types of its own, which no tensor satisfies.
 _lbs: Any = smplx.lbs
+
+
+class _TenShapes(smplx.SMPL):
+    """smplx's, which prints a warning where there are fewer than this; ten are what every format here has."""
+
+    SHAPE_SPACE_DIM = NUM_BETAS
 
 
 class BodyModel(nn.Module):
@@ -49,17 +53,15 @@ class BodyModel(nn.Module):
             raise ValueError(f"the rig's joints have the parents {rig.parents}, those of the data others")
         self.rig = rig
         # Landmark vertex ids are SMPL's own (6,890 vertices); they serve `smplx.SMPL.forward` only, which is not used.
-        # smplx prints a warning that ten shape coefficients are few; they are what every format here has.
-        with contextlib.redirect_stdout(io.StringIO()):
-            self.smpl = smplx.SMPL(
-                model_path="",
-                data_struct=Struct(**data),
-                num_betas=NUM_BETAS,
-                create_betas=False,
-                create_global_orient=False,
-                create_body_pose=False,
-                create_transl=False,
-            )
+        self.smpl = _TenShapes(
+            model_path="",
+            data_struct=Struct(**data),
+            num_betas=NUM_BETAS,
+            create_betas=False,
+            create_global_orient=False,
+            create_body_pose=False,
+            create_transl=False,
+        )
         self.register_buffer("faces", torch.from_numpy(data["f"].astype(np.int64)), persistent=False)
         self.register_buffer("ancestors", ancestor_table(self.smpl.parents), persistent=False)
         self.register_buffer("joint_offsets", torch.zeros(rig.num_joints, 3), persistent=False)

@@ -1,5 +1,8 @@
 """Bodies of SMPL's format: files, checks, skinning."""
 
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +92,18 @@ def test_body_without_pose_directions(tmp_path):
 def test_loading_is_silent(body_path, capsys):
     load_body_model(body_path)
     assert capsys.readouterr().out == ""
+
+
+def test_output_stays_whole_where_threads_load_bodies(body_path):
+    """Two that redirect the output at the same time may leave it redirected for ever."""
+    before, interval = sys.stdout, sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(load_body_model, [body_path] * 40))
+    finally:
+        sys.setswitchinterval(interval)
+    assert sys.stdout is before
 
 
 @pytest.mark.parametrize("num_joints", [52, 55])
