@@ -16,12 +16,14 @@ def begin(work: Callable[[], Result], device: torch.device | str) -> Future[Resu
 
     Args:
         work: What to do. Random numbers must come from a generator of its own: others may draw meanwhile.
-        device: What it computes on; on a GPU the current one of the thread, which otherwise would be the first.
+        device: What it computes on. A GPU becomes the thread's current one, which otherwise would be the first.
 
     Returns:
         What waits for the result. An error of the work is raised where the result is asked for.
     """
     device = torch.device(device)
+    if device.type == "cuda" and device.index is None:  # the current one of this thread
+        device = torch.device("cuda", torch.cuda.current_device())
     pool = ThreadPoolExecutor(1, "background", _use, (device,))
     try:
         return pool.submit(work)

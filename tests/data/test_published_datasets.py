@@ -69,7 +69,7 @@ def write_neuman(data, truth):
         alignments[name] = np.concatenate([scale * rotation, place[:, None]], axis=1).T
         qx, qy, qz, qw = Rotation.from_matrix(rotation.T).as_quat()
         quaternion, shift = [qw, qx, qy, qz], -rotation.T @ center
-        lines += [" ".join(map(repr, [number + 1, *quaternion, *map(float, shift), 1])) + f" {name}", "1.0 2.0 -1"]
+        lines += [" ".join(map(str, [number + 1, *quaternion, *shift, 1])) + f" {name}", "1.0 2.0 -1"]
     (data / "sparse" / "images.txt").write_text("\n".join(lines) + "\n")
     matrix = truth.intrinsics[0]
     params = [matrix[0, 0], matrix[1, 1], matrix[0, 2] + 0.5, matrix[1, 2] + 0.5]

@@ -65,7 +65,7 @@ def test_texels_belong_to_one_place(person):
     np.testing.assert_array_equal(np.sort(unwrapped.source[unwrapped.faces]), np.sort(person.faces))
     assert unwrapped.uv.min() >= 0 and unwrapped.uv.max() <= 1
     a, b, c = (unwrapped.uv[unwrapped.faces[:, corner]] * size for corner in range(3))
-    areas = np.abs(np.cross(b - a, c - a)) / 2
+    areas = np.abs(np.linalg.det(np.stack([b - a, c - a], axis=1))) / 2
     face, _ = rasterise(unwrapped, size)
     middles = ((a + b + c) / 3).astype(int)
     shown = face[size - 1 - middles[:, 1], middles[:, 0]]

@@ -191,17 +191,18 @@ def test_image_that_overflows_its_buffers_is_captured_anew(
     images: ImageGraphs, quick: Scene, captured: list[CudaGraph], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(capacity, "_MULTIPLE", 4)
-    monkeypatch.setattr(capacity, "_SPARE", 4.0)  # what holds a pose seen from the front holds it from behind
     far, near = camera(focal=3.0), camera(focal=10.0)
     settle(images, quick, captured, far)
     layout = images._buffers._kept[48].layout
     assert_same(images.render(near, body(quick), quick.avatar, RULES, WHITE), as_it_is(quick, near, body(quick)))
     grown = images._buffers._kept[48].layout
     assert all(new.samples > old.samples for new, old in zip(grown.rounds, layout.rounds, strict=True))
-    for _ in range(2):
+    numbers = []
+    for _ in range(5):  # the other pose may overflow them once more
         ours = images.render(near, body(quick, bent=True), quick.avatar, RULES, WHITE)
         assert_same(ours, as_it_is(quick, near, body(quick, bent=True)))
-    assert len(captured) == 2
+        numbers.append(len(captured))
+    assert 2 <= numbers[-1] <= 3 and numbers[-1] == numbers[-2], "in the end there is a graph, and it stays"
 
 
 def test_image_in_parts_runs_as_it_is(
