@@ -25,7 +25,8 @@ from instantavatar_ns.correction.windows import Span
 # Expected, in metres: clothes are so thick, give or take, and differ so much from one patch of the body to the next.
 # Outlines are normal about that, and independent where they are a patch apart.
 _CLOTHES, _CLOTHES_IN_COMMON, _CLOTHES_SPREAD, _UNEVENNESS = 0.01, 0.002, 0.004, 0.007
-_FRAMES_AT_ONCE = 16  # whose meshes are held at a time
+# Whose meshes are held at a time: few fit a processor's cache, many keep a GPU busy.
+_FRAMES_AT_ONCE = {"cpu": 16, "cuda": 64}
 
 
 class Unknowns(NamedTuple):
@@ -149,13 +150,14 @@ class OutlineEquations:
             reach: Metres within which outlines belong to each other.
         """
         (frames, knots), parts = observed.basis.shape, []
-        for first in range(0, frames, _FRAMES_AT_ONCE):
-            some = observed.of(slice(first, first + _FRAMES_AT_ONCE))
-            parts.extend(self._of_frames(some, unknowns, reach))
+        at_once = _FRAMES_AT_ONCE.get(observed.basis.device.type, 16)
+        for first in range(0, frames, at_once):
+            some = observed.of(slice(first, first + at_once))
+            parts.append(self._of_frames(some, unknowns, reach))
         # What is solved is badly conditioned.
         basis, size = observed.basis.double(), knots * self.of_pose
         matrix, with_clothes, of_clothes, pull, pull_clothes = (
-            torch.stack(part).double() for part in zip(*parts, strict=True)
+            torch.cat(part).double() for part in zip(*parts, strict=True)
         )
         pose, joints = slice(self.of_pose), slice(self.of_pose, None)
         pairs = torch.einsum("fa,fb->abf", basis, basis).reshape(knots * knots, frames)
@@ -177,7 +179,7 @@ class OutlineEquations:
             -torch.cat([pull[:, joints].sum(dim=0), pull_clothes.sum(dim=0)]),
         )
 
-    def _of_frames(self, observed: Observations, unknowns: Unknowns, reach: float) -> list[tuple[Tensor, ...]]:
+    def _of_frames(self, observed: Observations, unknowns: Unknowns, reach: float) -> tuple[Tensor, ...]:
         """Weighted sums over the points of each frame.
 
         Returns:
@@ -199,24 +201,37 @@ class OutlineEquations:
         # Neighbouring points say the same, in neighbouring frames too: together they count as much as their patches,
         # seen once a knot.
         several = outline.length / PATCH * self.knots_a_frame
-        counts = torch.bincount(outline.frame, minlength=len(vertices)).tolist()  # nothing is trained yet: may block
+        # Of each frame as many points as of the fullest: the others weigh nothing.
+        frames = len(vertices)
+        counts = torch.bincount(outline.frame, minlength=frames)
+        place = torch.arange(len(outline.frame), device=counts.device) - (counts.cumsum(0) - counts)[outline.frame]
+        most = int(counts.max())  # nothing is trained yet: may block
+
+        def of_frame(values: Tensor) -> Tensor:
+            filled = values.new_zeros(frames, most, *values.shape[1:])
+            filled[outline.frame, place] = values
+            return filled
+
         points = (outline.edge, outline.point, outline.slope, outline.distance, several)
-        result = []
-        for frame, some in enumerate(zip(*(values.split(counts) for values in points), strict=True)):
-            edge, point, slope, distance, number = some
-            screw = torch.cat([torch.linalg.cross(point - center[frame], slope), slope], dim=1)
-            columns = (screw @ derivatives[frame]).unflatten(1, (-1, 3)) * self.share[edge][..., None]
-            columns, patch = columns.flatten(1), self.patch[edge]
-            # Clothes fill the distances: the sum of both is zero. Cauchy's weights: hair and hands are no cloth.
-            residual = distance + clothes[patch]
-            weight = number / _UNEVENNESS**2 / (1 + (residual / (2 * _UNEVENNESS)).square())
-            weighted = columns * weight[:, None]
-            at_zero = distance - columns @ current[frame]  # were they linear
-            of_clothes = columns.new_zeros(2, self.num_patches)
-            of_clothes.index_add_(1, patch, torch.stack([weight, weight * at_zero]))
-            with_clothes = columns.new_zeros(self.num_patches, columns.shape[1]).index_add_(0, patch, weighted)
-            result.append((columns.T @ weighted, with_clothes, of_clothes[0], weighted.T @ at_zero, of_clothes[1]))
-        return result
+        edge, point, slope, distance, number = map(of_frame, points)
+        screw = torch.cat([torch.linalg.cross(point - center[:, None], slope), slope], dim=2)
+        columns = ((screw @ derivatives).unflatten(2, (-1, 3)) * self.share[edge][..., None]).flatten(2)
+        # Clothes fill the distances: the sum of both is zero. Cauchy's weights: hair and hands are no cloth.
+        patch = self.patch[edge]
+        residual = distance + clothes[patch]
+        weight = number / _UNEVENNESS**2 / (1 + (residual / (2 * _UNEVENNESS)).square())
+        weighted = columns * weight[..., None]
+        at_zero = distance - (columns @ current[..., None])[..., 0]  # were they linear
+        empty = columns.new_zeros(frames, self.num_patches)
+        rows = (patch + self.num_patches * torch.arange(frames, device=patch.device)[:, None]).flatten()
+        with_clothes = columns.new_zeros(frames * self.num_patches, columns.shape[2])
+        return (
+            columns.mT @ weighted,
+            with_clothes.index_add_(0, rows, weighted.flatten(0, 1)).unflatten(0, (frames, -1)),
+            empty.scatter_add(1, patch, weight),
+            (weighted.mT @ at_zero[..., None])[..., 0],
+            empty.scatter_add(1, patch, weight * at_zero),
+        )
 
     def _derivatives(
         self, transforms: Float[Tensor, "frames joints 4 4"], joints: Float[Tensor, "joints 3"]
