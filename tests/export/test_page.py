@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from instantavatar_ns.body.smpl import JOINT_NAMES, MIRROR_IMAGES
-from instantavatar_ns.export.glb_container import read_glb
+from instantavatar_ns.export.glb_container import read_glb, write_glb
 from instantavatar_ns.export.page.avatar_page import MAX_BYTES, Detail, fit, splat_page
 from instantavatar_ns.export.page.html import HERE, page_html
 from instantavatar_ns.export.page.sliders import SLIDERS
@@ -164,6 +165,42 @@ def test_whole_person_is_in_the_picture_in_all_clips(calm, size):
     assert highest < 0.25, "no more room than the clips need"
 
 
+@pytest.mark.parametrize("height", [0.3, -0.3], ids=["too high", "too low"])
+def test_every_clip_stands_on_the_floor(calm, html, browser, tmp_path, height):
+    """A page whose clips lie higher or lower than its rest pose, metres, shows them as that whose clips do not."""
+    (glb,) = re.findall(rb'id="glb">([^<]*)<', html.read_bytes())
+    (tmp_path / "moved.html").write_bytes(page_html("Ann", with_clips_raised(b64decode(glb), height)))
+    calm.page.set_viewport_size(WIDE)
+    with Opened(browser, tmp_path / "moved.html", WIDE, "reduce") as moved:
+        for clip in ("walk", "Stand"):
+            pictures = []
+            for opened in (calm, moved):
+                opened.click("Reset")
+                opened.choose(clip)
+                if clip != "Stand":
+                    opened.move("Time", 0.4)
+                pictures.append(opened.picture())
+            assert difference(*pictures).sum() < 0.01 * person(pictures[0]).sum()
+    calm.click("Reset")
+
+
+def with_clips_raised(glb: bytes, height: float) -> bytes:
+    """The GLB with all clips moved up, metres."""
+    document, binary = read_glb(glb)
+    data = bytearray(binary)
+    for clip in document["animations"]:
+        outputs = [
+            document["accessors"][clip["samplers"][channel["sampler"]]["output"]]
+            for channel in clip["channels"]
+            if channel["target"]["path"] == "translation"
+        ]
+        assert outputs
+        for output in outputs:
+            start = document["bufferViews"][output["bufferView"]].get("byteOffset", 0) + output.get("byteOffset", 0)
+            np.frombuffer(data, np.float32, 3 * output["count"], start).reshape(-1, 3)[:, 1] += height
+    return write_glb(document, bytes(data))
+
+
 @pytest.mark.parametrize(
     ("label", "angle", "rows", "columns"),
     [
@@ -228,6 +265,28 @@ def test_splats_are_bent_as_the_mesh_is(calm, html, browser, tmp_path):
     assert np.abs(pictures[1] - pictures[3])[beside].mean() < 1
     bare, shadows = pictures[1].max(), [beside & (picture.max(axis=2) < 190) for picture in (pictures[1], pictures[3])]
     assert bare > 230 and (shadows[0] & shadows[1]).sum() > 0.7 * (shadows[0] | shadows[1]).sum() > 20
+
+
+def test_shadow_falls_behind_splats(html, browser, tmp_path):
+    """The shadow, which is stronger in dark windows, changes nothing of the shoes in front of it, from either side."""
+    (glb,) = re.findall(rb'id="glb">([^<]*)<', html.read_bytes())
+    (tmp_path / "mesh.glb").write_bytes(b64decode(glb))
+    (tmp_path / "splats.html").write_bytes(page_html("Ann", with_splats(tmp_path / "mesh.glb")))
+    with Opened(browser, tmp_path / "splats.html", WIDE, "reduce") as opened:
+        opened.choose("Stand")
+        light = opened.picture()
+        bottom = int(extent(light)[1] * len(light))
+        rows = slice(bottom - len(light) // 20, bottom + len(light) // 50)
+        for _ in range(2):
+            light = opened.picture()[rows]
+            opened.page.emulate_media(color_scheme="dark", reduced_motion="reduce")
+            dark = opened.picture()[rows]
+            opened.page.emulate_media(color_scheme="light", reduced_motion="reduce")
+            shoes = ndimage.binary_erosion(light.max(axis=2) < 120)  # darker than the shadow beside them
+            assert shoes.sum() > 100
+            assert np.median(np.abs(light - dark)[shoes]) < 4
+            for _ in range(26):  # half a turn
+                opened.page.locator("#view").press("ArrowRight")
 
 
 def test_splats_take_the_place_of_the_mesh(trained_run, browser, tmp_path, monkeypatch):

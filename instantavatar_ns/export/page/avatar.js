@@ -117,12 +117,21 @@ class Avatar {
     return this.root.worldToLocal(new three.Vector3().setFromMatrixPosition(pelvis.matrixWorld));
   }
 
+  /** A value of the pose from the clips' values: the mean, each clip's by its share in the pose. */
+  blended(values) {
+    const shares = this.actions.map((action) => (action.isRunning() ? action.getEffectiveWeight() : 0));
+    const total = shares.reduce((sum, share) => sum + share, 0);
+    if (total === 0) return values[this.current];
+    return shares.reduce((sum, share, index) => sum + share * values[index], 0) / total;
+  }
+
   /**
-   * What the avatar needs of space in all clips: its lowest and highest point; heights and distances from the vertical
-   * axis that the camera turns around; and for each clip if it travels, so that this axis has to follow the pelvis.
+   * What the avatar needs of space in all clips: each clip's lowest point, in the axes of `root`, which is its floor;
+   * the highest point above that; heights above it and distances from the vertical axis that the camera turns around;
+   * and for each clip if it travels, so that this axis has to follow the pelvis.
    */
   extent() {
-    const extent = { low: Infinity, high: -Infinity, radius: 0, points: [], travels: [] };
+    const extent = { floors: [], high: 0, radius: 0, points: [], travels: [] };
     const point = new three.Vector3();
     for (let clip = 0; clip < this.clips.length; clip++) {
       this.play(clip);
@@ -130,6 +139,7 @@ class Avatar {
       const places = times.map((time) => (this.seek(time), this.place()));
       const travels = Math.max(...places.map((place) => Math.hypot(place.x, place.z))) > 0.5;
       extent.travels.push(travels);
+      const points = [];
       for (let look = 0; look < times.length; look++) {
         this.seek(times[look]);
         const place = this.place(); // and all matrices
@@ -138,13 +148,16 @@ class Avatar {
           const count = mesh.splatCount ?? mesh.geometry.attributes.position.count; // of splats, or vertices
           for (let vertex = 0; vertex < count; vertex += Math.max(1, Math.floor(count / LOOKED_AT))) {
             this.root.worldToLocal(mesh.localToWorld(mesh.getVertexPosition(vertex, point)));
-            const radius = Math.hypot(point.x - axis.x, point.z - axis.z);
-            extent.points.push([point.y, radius]);
-            extent.low = Math.min(extent.low, point.y);
-            extent.high = Math.max(extent.high, point.y);
-            extent.radius = Math.max(extent.radius, radius);
+            points.push([point.y, Math.hypot(point.x - axis.x, point.z - axis.z)]);
           }
         }
+      }
+      const floor = points.reduce((low, [height]) => Math.min(low, height), Infinity);
+      extent.floors.push(floor);
+      for (const [height, radius] of points) {
+        extent.points.push([height - floor, radius]);
+        extent.high = Math.max(extent.high, height - floor);
+        extent.radius = Math.max(extent.radius, radius);
       }
     }
     this.play(0);

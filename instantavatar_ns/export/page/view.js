@@ -18,7 +18,7 @@ class View {
     this.scene.add(this.place);
     this.place.add(avatar.root);
     this.extent = avatar.extent();
-    this.middle = 0.5 * (this.extent.low + this.extent.high);
+    this.middle = 0.5 * this.extent.high;
     this.followed = new three.Vector3();
     this.addGround();
     this.controls = new three.OrbitControls(this.camera, canvas);
@@ -36,7 +36,8 @@ class View {
     disc.setAttribute("color", new three.Float32BufferAttribute(alpha.flat(), 4));
     this.floor = new three.Mesh(disc, new three.MeshBasicMaterial({ vertexColors: true, transparent: true, depthWrite: false }));
     this.floor.scale.setScalar(1.9 * this.extent.radius);
-    this.floor.renderOrder = -1;
+    // Before splats, which do not hide in the buffer of depths what is drawn later.
+    this.floor.renderOrder = shadow.renderOrder = -1;
     this.shadow = shadow;
     const light = new three.DirectionalLight();
     light.position.set(0.3, 5, 0.6);
@@ -50,7 +51,7 @@ class View {
     this.ground = new three.Group();
     for (const [mesh, height] of [[shadow, 0.002], [this.floor, 0]]) {
       mesh.rotation.x = -0.5 * Math.PI;
-      mesh.position.y = Math.min(this.extent.low, 0) + height;
+      mesh.position.y = height;
       this.ground.add(mesh);
     }
     this.ground.add(light, light.target);
@@ -131,6 +132,8 @@ class View {
   render() {
     const { xr } = this.renderer;
     const size = this.renderer.getDrawingBufferSize(new three.Vector2());
+    // Each clip's lowest point touches the floor: a file's clips may lie higher or lower than the pose that they start in.
+    this.avatar.root.position.y = -this.avatar.blended(this.extent.floors);
     this.scene.updateMatrixWorld();
     this.camera.updateMatrixWorld();
     for (const mesh of this.avatar.meshes) mesh.prepare?.(xr.isPresenting ? xr.getCamera() : this.camera, size);
