@@ -89,6 +89,7 @@ class AvatarMesh:
         self.model, self.surface, self.photographs = model, surface, photographs
         self._field = shade or model.field
         self._rigged: tuple[int, RiggedAvatar] | None = None
+        self._layout: tuple[int, UnwrappedSurface] | None = None
         self.poses, self.world_to_dataset = model.subject.poses, model.subject.world_to_dataset
         self._world_to_upright = _Z_UP_TO_Y_UP.clone()
         self._world_to_upright[1, 3] = -float(self.posed_vertices(model.poses.rest)[:, 1].min())
@@ -198,10 +199,16 @@ class AvatarMesh:
         Args:
             size: Height and width, texels.
         """
-        return bake_normals(self.surface, unwrap(self.surface, size), size)
+        return bake_normals(self.surface, self._unwrapped(size), size)
+
+    def _unwrapped(self, size: int) -> UnwrappedSurface:
+        """Layout of the surface in a texture; the latest is kept."""
+        if self._layout is None or self._layout[0] != size:
+            self._layout = size, unwrap(self.surface, size)
+        return self._layout[1]
 
     def _textured(self, size: int) -> tuple[UnwrappedSurface, UInt8[ndarray, "size size 3"]]:
-        unwrapped = unwrap(self.surface, size)
+        unwrapped = self._unwrapped(size)
         photographed = None if self.photographs is None else self._photographed
         return unwrapped, bake(self.shade, self.surface, unwrapped, size, photographed)
 

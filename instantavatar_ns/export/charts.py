@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy import sparse
-from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
+from scipy.sparse.csgraph import connected_components
 
 from instantavatar_ns.export.flattening import Triangles, crosses_itself, flattened
 from instantavatar_ns.export.surface import Surface
@@ -117,11 +117,6 @@ class _Mesh:
         self.areas = self.triangles.areas
         self.largest, self.speck = _LARGEST * self.areas.sum(), _SPECK * self.areas.sum()
         self.twins = _twins(faces)
-        ends = faces.reshape(-1), np.roll(faces, -1, axis=1).reshape(-1)
-        graph = sparse.csr_matrix((np.ones(faces.size), ends), shape=(len(vertices),) * 2)
-        # Neighbours are never far from each other in this order, so that matrices of pieces are narrow bands.
-        ranks = np.asarray(reverse_cuthill_mckee(graph + graph.T, symmetric_mode=True)).argsort()
-        self.order = ranks[faces].min(axis=1)
         self._places = np.full(len(faces), -1)
 
     def shared_edges(self, piece: Int[ndarray, "piece"]) -> tuple[Int[ndarray, "pairs"], Int[ndarray, "pairs"]]:
@@ -141,7 +136,6 @@ class _Mesh:
         small = len(piece) <= _EVEN_ENOUGH
         if area > self.largest and not small:
             return None
-        piece = piece[self.order[piece].argsort()]
         surface_faces = self.triangles.faces[piece]
         first, second = self.shared_edges(piece)
         # Corners are one vertex where triangles meet at an edge, not where fans of them touch.

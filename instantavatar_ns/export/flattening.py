@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from numpy import ndarray
-from scipy.linalg import cho_solve_banded, cholesky_banded, solveh_banded
+from scipy import sparse
+from scipy.sparse.linalg import SuperLU, splu
 from scipy.spatial import KDTree
 
 _MOST_STRETCH = 1.7  # length along one direction by that along another in the same triangle
@@ -89,8 +90,7 @@ def flattened(
     """Places in the plane, metres; None where triangles would be turned over or lengths differ too much.
 
     Args:
-        vertices: Metres, in an order in which neighbours are near each other: the time grows with the square of their
-            distance.
+        vertices: Metres.
         triangles: A connected piece of a surface.
         most_uneven: Share of the area where lengths in the plane may be others than on the surface.
     """
@@ -99,15 +99,15 @@ def flattened(
     start = int(np.linalg.norm(vertices - vertices.mean(axis=0), axis=1).argmax())
     distances = np.linalg.norm(vertices - vertices[start], axis=1)
     end = int(distances.argmax())
-    stiffness, conformal = _energies(triangles, count)
-    stiffness[0, start] += _STIFF
-    conformal[0, [start, end]] += _STIFF
+    energies = _energies(triangles, count)
+    springs = np.zeros((2, count))
+    springs[0, start] = springs[1, [start, end]] = _STIFF
     # Angles are kept as well as they can be, with two vertices that are far from each other as far apart there.
     pull = np.zeros(count, complex)
     pull[end] = _STIFF * distances[end]
-    plane = solveh_banded(conformal, pull, lower=True, check_finite=False)
+    plane = _factors(energies + sparse.diags_array(springs[1])).solve(pull)
     # Then triangles are only turned, and vertices are where these fit best.
-    factors = cholesky_banded(stiffness, lower=True, check_finite=False), True
+    factors = _factors(energies.real + sparse.diags_array(springs[0]))
     corners, weighted = faces.reshape(-1), areas[:, None] * slopes
     for number in range(_RIGID_ROUNDS):
         if number == _HOPELESS_AFTER and triangles.folded_and_uneven(plane)[1] > _HOPELESS * most_uneven:
@@ -115,36 +115,32 @@ def flattened(
         turns = triangles.turns(plane)
         pull = (weighted * (turns / np.abs(turns).clip(1e-12))[:, None]).reshape(-1)
         pull = np.stack([np.bincount(corners, weights=of, minlength=count) for of in (pull.real, pull.imag)], axis=1)
-        plane = cho_solve_banded(factors, pull, check_finite=False) @ [1, 1j]
+        plane = factors.solve(pull) @ [1, 1j]
     folded, uneven = triangles.folded_and_uneven(plane)
     return plane if folded <= _MOST_FOLDED and uneven <= most_uneven else None
 
 
-def _energies(
-    triangles: Triangles, count: int
-) -> tuple[Float[ndarray, "width vertices"], Complex[ndarray, "width vertices"]]:
-    """Matrices of the squared derivatives, and of the squared changes of angles, over the area.
+def _energies(triangles: Triangles, count: int) -> sparse.csc_array:
+    """Matrix of the squared changes of angles, over the area; its real part is that of the squared derivatives.
 
     Args:
         triangles: A piece of a surface.
         count: Number of its vertices.
-
-    Returns:
-        Their lower bands, beginning with the diagonals.
     """
     faces, slopes = triangles.faces, triangles.slopes
-    rows, columns = faces.repeat(3, axis=1).reshape(-1), np.tile(faces, 3).reshape(-1)
-    lower = rows >= columns
-    places = ((rows - columns) * count + columns)[lower]
-    width = (rows - columns).max() + 1
+    places = faces.repeat(3, axis=1).reshape(-1), np.tile(faces, 3).reshape(-1)
     products = triangles.areas[:, None, None] * slopes.conj()[:, :, None] * slopes[:, None, :]
-    products = products.reshape(-1)[lower]
-    real, imaginary = (
-        np.bincount(places, weights=of, minlength=width * count).reshape(width, count)
-        for of in (products.real, products.imag)
-    )
-    real[0] *= 1 + _ROUNDING
-    return real, real + 1j * imaginary
+    matrix = sparse.coo_array((products.reshape(-1), places), shape=(count, count)).tocsc()
+    return matrix + sparse.diags_array(_ROUNDING * matrix.diagonal().real)
+
+
+def _factors(matrix: sparse.csc_array) -> SuperLU:
+    """Factors of a positive definite matrix.
+
+    They are sparse for speed's sake: factors of bands are made by OpenBLAS, which wakes its threads for each small
+    block, and takes thirty times as long where other work has the processors.
+    """
+    return splu(sparse.csc_array(matrix), "MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
 
 
 def crosses_itself(

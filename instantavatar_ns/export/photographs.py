@@ -103,7 +103,9 @@ class Places:
 
     def of(self, values: Float[Tensor, "vertices channels"]) -> Float[Tensor, "n channels"]:
         """Values of the vertices, interpolated."""
-        return (values[self.corners] * self.barycentric[..., None]).sum(dim=1)
+        corners = (values.index_select(0, corner) for corner in self.corners.unbind(dim=1))
+        a, b, c = (of * weight[:, None] for of, weight in zip(corners, self.barycentric.unbind(dim=1), strict=True))
+        return a + b + c
 
 
 @torch.no_grad()
@@ -140,7 +142,8 @@ def photographed_colors(
         seen = torch.zeros(len(posed), len(some), 3, device=posed.device)
         weights = torch.zeros(len(posed), len(some), device=posed.device)
         for frame, (eye, buffer) in enumerate(zip(eyes, depths, strict=True)):
-            points, normal = some.of(posed[frame]), F.normalize(some.of(normals[frame]), dim=-1)
+            points, normal = some.of(torch.cat([posed[frame], normals[frame]], dim=-1)).split(3, dim=-1)
+            normal = F.normalize(normal, dim=-1)
             cosine = (F.normalize(eye - points, dim=-1) * normal).sum(dim=-1)
             facing = (cosine > _FLATTEST).nonzero()[:, 0]
             cosine = cosine[facing]

@@ -11,11 +11,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32
 from numpy import ndarray
+from scipy import sparse
 from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.export.gltf import SkinnedMesh
 from instantavatar_ns.export.skeleton import Clip, Skeleton, make_clip
 from instantavatar_ns.motion.motion import Motion, place_motion
+
+_FRAMES_AT_A_TIME = 64  # whose coordinates are in memory
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def standing(mesh: SkinnedMesh, skeleton: Skeleton, clip: Clip) -> Clip:
         skeleton: The joints that bind it.
         clip: Poses, y up.
     """
-    lowest = min(float(skin(mesh, matrices)[0][:, 1].min()) for matrices in skinning_matrices(skeleton, clip))
+    lowest = float(bounds(mesh, skinning_matrices(skeleton, clip))[0][:, 1].min())
     start = np.array([clip.root[0, 0], lowest, clip.root[0, 2]], np.float32)
     return replace(clip, root=clip.root - start)
 
@@ -97,18 +100,26 @@ def skinning_matrices(skeleton: Skeleton, clip: Clip) -> Float[ndarray, "frames 
     return joint_transforms(skeleton, clip) @ skeleton.inverse_bind
 
 
-def skin(
-    mesh: SkinnedMesh, matrices: Float[ndarray, "joints 4 4"]
-) -> tuple[Float32[ndarray, "vertices 3"], Float32[ndarray, "vertices 3"]]:
-    """Vertices and unit normals of a pose by linear blend skinning.
+def bounds(
+    mesh: SkinnedMesh, matrices: Float[ndarray, "frames joints 4 4"]
+) -> tuple[Float32[ndarray, "frames 3"], Float32[ndarray, "frames 3"]]:
+    """Least and largest coordinates of the mesh in each frame, metres, by linear blend skinning.
 
     Args:
         mesh: The mesh.
-        matrices: One frame of `skinning_matrices`.
+        matrices: From `skinning_matrices`.
     """
-    blended = np.einsum("vk,vkrc->vrc", mesh.weights.astype(np.float64), matrices[mesh.joints][..., :3, :])
-    vertices = np.einsum("vrc,vc->vr", blended[..., :3], mesh.positions) + blended[..., 3]
-    # A plane's normal goes with the inverse transposed, which for a blend of rotations is hardly the blend itself.
-    normals = np.linalg.solve(blended[..., :3].transpose(0, 2, 1), mesh.normals.astype(np.float64)[..., None])[..., 0]
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-12)
-    return vertices.astype(np.float32), normals.astype(np.float32)
+    vertices, joints = len(mesh.positions), matrices.shape[1]
+    ends = np.concatenate([mesh.positions, np.ones((vertices, 1), np.float32)], axis=1).astype(np.float64)
+    rows = np.arange(vertices).repeat(mesh.joints.shape[1] * 4)
+    columns = 4 * mesh.joints[:, :, None].astype(np.int64) + np.arange(4)
+    values = mesh.weights[:, :, None] * ends[:, None]
+    # Coordinates are linear in the matrices: one sparse product for many frames.
+    blended = sparse.csr_matrix((values.reshape(-1), (rows, columns.reshape(-1))), shape=(vertices, 4 * joints))
+    least, largest = [], []
+    for start in range(0, len(matrices), _FRAMES_AT_A_TIME):
+        some = matrices[start : start + _FRAMES_AT_A_TIME, :, :3]
+        places = blended @ some.transpose(1, 3, 0, 2).reshape(4 * joints, -1)
+        least.append(places.min(axis=0).reshape(-1, 3))
+        largest.append(places.max(axis=0).reshape(-1, 3))
+    return np.concatenate(least).astype(np.float32), np.concatenate(largest).astype(np.float32)

@@ -41,6 +41,7 @@ _SMOOTHING = 1.0  # standard deviation, voxels
 _BELOW_SKIN = 0.01  # metres below the body's surface that are solid in any case: bodies are fitted so well
 _DEEPEST = 0.03  # metres: a solid shell so thick has what is deeper as its cavity
 _WINDING_FACES = 600  # triangles of the body that tell inside from outside
+_WINDING_POINTS = 1 << 12  # that are told at a time
 _PER_EDGE = 4  # samples along an edge of the body's triangles, which are a few centimetres long
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
@@ -95,24 +96,35 @@ class Body:
     vertices: Float[ndarray, "vertices 3"]
     faces: Int[ndarray, "faces 3"]
 
-    def depth(self, axes: Sequence[Float[ndarray, "_"]]) -> Float32[ndarray, "x y z"]:
-        """How deep the points of a lattice lie in the body, metres, where that is less than `_DEEPEST`; else negative.
+    @torch.no_grad()
+    def depth(self, axes: Sequence[Float[Tensor, "_"]]) -> Float32[ndarray, "x y z"]:
+        """How deep the points of a lattice lie in the body, metres, at most `_DEEPEST`.
+
+        It is 0 outside, and where the coarse samples around are all deeper than that.
 
         Args:
             axes: Coordinates along x, y and z, of which every `_COARSE`th tells inside from outside.
         """
-        points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         corners, parts = self.vertices[self.faces], np.arange(_PER_EDGE + 1) / _PER_EDGE
         weights = np.array([(a, b, 1 - a - b) for a in parts for b in parts if a + b <= 1 + 1e-6])
-        samples = np.einsum("kc,fcx->fkx", weights, corners).reshape(-1, 3)
-        distance, _ = KDTree(samples).query(points.reshape(-1, 3), distance_upper_bound=_DEEPEST, workers=-1)
-        distance = np.minimum(distance, _DEEPEST).reshape(points.shape[:3])
-        coarse = np.s_[::_COARSE, ::_COARSE, ::_COARSE]
-        inside = distance[coarse] < _DEEPEST
-        inside[inside] = self.winds_around(points[coarse][inside])
-        return np.where(_refined(inside), distance, -distance).astype(np.float32)
+        tree = KDTree(np.einsum("kc,fcx->fkx", weights, corners).reshape(-1, 3))
 
-    def winds_around(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
+        def distances(points: Float[ndarray, "n 3"]) -> Float[ndarray, "n"]:
+            return np.minimum(tree.query(points, distance_upper_bound=_DEEPEST, workers=-1)[0], _DEEPEST)
+
+        device = axes[0].device
+        coordinates = [axis.cpu().numpy() for axis in axes]
+        coarse = np.stack(np.meshgrid(*(axis[::_COARSE] for axis in coordinates), indexing="ij"), axis=-1)
+        inside = (distances(coarse.reshape(-1, 3)) < _DEEPEST).reshape(coarse.shape[:3])
+        inside[inside] = self.winds_around(torch.from_numpy(coarse[inside]).to(device)).cpu().numpy()
+        # Distances take longest: most of the lattice is spared them.
+        shell = _refined(inside)
+        depth = np.zeros(shell.shape, np.float32)
+        points = [axis[index] for axis, index in zip(coordinates, np.nonzero(shell), strict=True)]
+        depth[shell] = distances(np.stack(points, axis=-1))
+        return depth
+
+    def winds_around(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Whether the surface winds around points, which is so inside of bodies that are open, too.
 
         By solid angles (van Oosterom and Strackee 1983) of a simplified surface.
@@ -120,15 +132,24 @@ class Body:
         vertices, faces = self.vertices, self.faces
         if len(faces) > _WINDING_FACES:
             vertices, faces = simplify(vertices, faces, target_count=_WINDING_FACES)[:2]
-        triangles = torch.from_numpy(vertices[faces]).float()
-        angles = []
-        for some in torch.from_numpy(points).float().split(4096):
-            a, b, c = (triangles[:, corner] - some[:, None] for corner in range(3))
-            x, y, z = (corner.norm(dim=-1) for corner in (a, b, c))
-            volume = (a * torch.linalg.cross(b, c)).sum(dim=-1)
-            below = x * y * z + (a * b).sum(-1) * z + (b * c).sum(-1) * x + (c * a).sum(-1) * y
-            angles.append(torch.atan2(volume, below).sum(dim=1))
-        return (torch.cat(angles) > math.pi).numpy()
+        corners = torch.from_numpy(np.asarray(vertices, np.float32)).to(points.device)
+        triangles = torch.from_numpy(np.asarray(faces, np.int64)).to(points.device)
+        a, b, c = corners[triangles].unbind(dim=1)
+        across = torch.linalg.cross(b - a, c - a)
+        edges = [(end - begin).square().sum(dim=-1) for begin, end in ((a, b), (b, c), (c, a))]
+        winding = []
+        for some in points.float().split(_WINDING_POINTS):
+            to_corners = (corners - some[:, None]).norm(dim=-1)
+            x, y, z = (to_corners[:, triangles[:, corner]] for corner in range(3))
+            volume = (a * across).sum(dim=-1) - some @ across.T
+            # Products of the ways to two corners, by the law of cosines.
+            xy, yz, zx = (
+                (first.square() + second.square() - edge) / 2
+                for first, second, edge in zip((x, y, z), (y, z, x), edges, strict=True)
+            )
+            angles = torch.atan2(volume, x * y * z + xy * z + yz * x + zx * y).sum(dim=1)
+            winding.append(angles > math.pi)
+        return torch.cat(winding) if winding else points.new_zeros(0, dtype=torch.bool)
 
 
 def extract_surface(
@@ -166,7 +187,7 @@ def extract_surface(
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
     if body is not None:
-        depth = body.depth([axis.cpu().numpy() for axis in lattice.axes(_COARSE)])
+        depth = body.depth(lattice.axes(_COARSE))
         grid = np.maximum(grid, np.clip(level + (depth - _BELOW_SKIN) / THICKNESS, 0, 1))
     solid = largest_solid(grid, level)
     # Other parts and cavities go; the slopes on both sides of the surface stay. Marching cubes leaves holes around
@@ -260,15 +281,20 @@ def sample_opacity(
         wanted: Which points to sample.
         where: Names them to the user.
     """
-    grid = np.zeros(wanted.shape, np.float32)
-    y, z = torch.meshgrid(axes[1], axes[2], indexing="ij")
-    slices = track(enumerate(axes[0]), f"Sampling the density {where}", len(axes[0]), transient=True, console=CONSOLE)
-    for index, x in slices:
-        points = torch.stack([x.expand_as(y), y, z], dim=-1)[torch.from_numpy(wanted[index]).to(x.device)]
+    places = np.flatnonzero(wanted)
+    opacities = np.zeros(len(places), np.float32)
+    starts = range(0, len(places), POINTS_AT_A_TIME)
+    for start in track(starts, f"Sampling the density {where}", transient=True, console=CONSOLE):
+        rows = slice(start, start + POINTS_AT_A_TIME)
+        indices = np.unravel_index(places[rows], wanted.shape)
+        on_axes = [axis[torch.from_numpy(index).to(axis.device)] for axis, index in zip(axes, indices, strict=True)]
+        points = torch.stack(on_axes, dim=-1)
         inside = occupancy.occupied(points)
-        values = torch.zeros(len(points), device=x.device)
+        values = torch.zeros(len(points), device=points.device)
         values[inside] = -torch.expm1(-THICKNESS * density(points[inside]).float())
-        grid[index][wanted[index]] = values.cpu().numpy()
+        opacities[rows] = values.cpu().numpy()
+    grid = np.zeros(wanted.shape, np.float32)
+    grid[wanted] = opacities
     return grid
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 import instantavatar_ns
-from instantavatar_ns.export.rigged import RiggedAvatar, joint_transforms, skin
+from instantavatar_ns.export.rigged import RiggedAvatar, bounds, joint_transforms
 from instantavatar_ns.export.skeleton import BONES_PER_VERTEX, Clip, Skeleton
 from instantavatar_ns.utils.errors import InputError
 
@@ -92,7 +92,7 @@ def _write_scene(stage: Any, avatar: RiggedAvatar, clip: Clip | None) -> None:
         animation = _write_clip(stage, skeleton, clip)
         UsdSkel.BindingAPI.Apply(prim.GetPrim()).CreateAnimationSourceRel().SetTargets([animation.GetPath()])
     shown = joint_transforms(skeleton, clip or avatar.rest) @ skeleton.inverse_bind
-    root.CreateExtentAttr(_extent(np.concatenate([skin(avatar.mesh, matrices)[0] for matrices in shown])))
+    root.CreateExtentAttr(_extent(np.concatenate(bounds(avatar.mesh, shown))))
 
 
 def joint_paths(skeleton: Skeleton) -> list[str]:

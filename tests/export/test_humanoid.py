@@ -6,10 +6,11 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.export.humanoid import REQUIRED_BONES, humanoid_bones, humanoid_of, t_pose_turns
-from instantavatar_ns.export.rigged import joint_transforms, skin, skinning_matrices
+from instantavatar_ns.export.rigged import joint_transforms, skinning_matrices
 from instantavatar_ns.export.skeleton import Skeleton
 from instantavatar_ns.utils.errors import InputError
 from tests.body.test_other_joints import worm
+from tests.export.skinning import skin
 
 FINGERS = tuple(
     f"{side}_{finger}{joint}"

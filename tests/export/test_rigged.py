@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from instantavatar_ns.export.rigged import joint_transforms, skin, skinning_matrices
+from instantavatar_ns.export.rigged import bounds, joint_transforms, skinning_matrices
+from tests.export.skinning import skin
 
 
 def test_motion_starts_over_the_origin_facing_ahead_on_the_floor(rigged, walk):
@@ -49,3 +50,11 @@ def test_skinning_turns_normals_with_the_surface(rigged, walk):
     faces /= np.linalg.norm(faces, axis=1, keepdims=True).clip(1e-12)
     at_faces = normals[rigged.mesh.faces].mean(axis=1)
     assert np.quantile((faces * at_faces).sum(axis=1), 0.05) > 0.8
+
+
+def test_bounds_are_those_of_the_skinned_vertices(rigged, walk):
+    matrices = skinning_matrices(rigged.skeleton, rigged.clip(walk))
+    posed = np.stack([skin(rigged.mesh, frame)[0] for frame in matrices])
+    least, largest = bounds(rigged.mesh, matrices)
+    np.testing.assert_allclose(least, posed.min(axis=1), atol=1e-6)
+    np.testing.assert_allclose(largest, posed.max(axis=1), atol=1e-6)

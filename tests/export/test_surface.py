@@ -72,6 +72,29 @@ def test_hollow_that_opens_to_the_outside_ends_below_the_bodys_surface(occupancy
     assert within.volume == pytest.approx(whole, rel=0.08) and within.euler_number == 2
 
 
+def test_depth_is_the_distance_to_the_bodys_surface_inside_of_it():
+    """An eighth of a ball has it in closed form; its triangles cut off up to 0.4 mm, and have samples 4 mm apart."""
+    ball = trimesh.creation.icosphere(4, RADIUS)
+    axes = [shift + 0.003 * torch.arange(83) for shift in (0.0, 0.001, 0.002)]
+    depth = Body(ball.vertices, ball.faces).depth(axes)
+    points = np.stack(np.meshgrid(*(axis.numpy() for axis in axes), indexing="ij"), axis=-1)
+    true = RADIUS - np.linalg.norm(points, axis=-1)
+    margin = 0.0105  # between coarse samples, each of which decides for the fine ones up to the next
+    shell = (true > margin) & (true < 0.03 - margin)
+    assert shell.sum() > 10_000 and np.abs(depth - true)[shell].max() < 1e-3
+    assert (depth[(true < -margin) | (true > 0.03 + margin)] == 0).all()
+    assert depth.dtype == np.float32 and depth.max() <= np.float32(0.03)
+
+
+def test_body_winds_around_what_is_inside():
+    """Of 600 triangles or fewer, which is no simplified body, all points are told but those that touch it."""
+    ball = trimesh.creation.icosphere(2, RADIUS)
+    points = np.random.default_rng(0).uniform(-0.3, 0.3, (20_000, 3))
+    within = Body(ball.vertices, ball.faces).winds_around(torch.from_numpy(points)).numpy()
+    radii = np.linalg.norm(points, axis=1)
+    assert within[radii < 0.97 * RADIUS].all() and not within[radii > RADIUS].any()
+
+
 def test_surface_of_a_body(small_avatar):
     """A body's surface is closed, keeps its volume, and lies a centimetre outside, as the density does."""
     pytest.importorskip("rtree", reason="rtree is not installed, and trimesh finds no closest points without it")

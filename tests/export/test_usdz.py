@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from instantavatar_ns.export.rigged import skin, skinning_matrices
+from instantavatar_ns.export.rigged import skinning_matrices
 from instantavatar_ns.export.usdz import usdz_bytes
 from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.utils.errors import InputError
+from tests.export.skinning import skin
 
 pxr = pytest.importorskip("pxr", reason="OpenUSD is not installed (pip install usd-core)")
 

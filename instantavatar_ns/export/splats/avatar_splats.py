@@ -54,7 +54,7 @@ class Effort:
             device: Where the model lies.
             splats: How many; by default what the images can tell apart.
         """
-        usual = cls(40_000, 512, 1200) if device.type == "cuda" else cls(8_000, 160, 250)
+        usual = cls(40_000, 512, 600) if device.type == "cuda" else cls(8_000, 160, 250)
         return usual if splats is None else cls(splats, usual.size, usual.steps)
 
 

@@ -43,7 +43,7 @@ def fit(
     bounds = math.log(_NARROWEST * width), math.log(_WIDEST * width)
     rates = {"centers": _RATE_OF_CENTERS * width, **_RATES}
     groups = [{"params": [values[name]], "lr": rate} for name, rate in rates.items()]
-    optimizer = torch.optim.Adam(groups, eps=1e-15)
+    optimizer = torch.optim.Adam(groups, eps=1e-15, fused=True)
     decay = torch.optim.lr_scheduler.ExponentialLR(optimizer, _LAST_RATE ** (1 / max(steps, 1)))
     generator = torch.Generator().manual_seed(seed)
     order: list[int] = []

@@ -66,18 +66,20 @@ def rasterize_torch(
     determinants = covariances[:, 0] * covariances[:, 2] - covariances[:, 1].square()
     conics = torch.stack([covariances[:, 2], -covariances[:, 1], covariances[:, 0]], dim=1) / determinants[:, None]
     opacities = splats.opacity_logits.sigmoid()[:, None]
-    table = torch.cat([places, conics, opacities, splats.colors], dim=1)[order]
+    # Not by brackets, here and below: their gradient sorts all rows.
+    ellipses = torch.cat([places, conics, opacities], dim=1).index_select(0, order)
     with torch.no_grad():
         splat, pixel = _pairs(places[order], covariances[order], depths[order] > _NEAR, view)
-        seen = (_alphas(table[splat], pixel, view.width) >= _LEAST_ALPHA).nonzero()[:, 0]
-        pixel, by_pixel = pixel[seen].sort(stable=True)  # splats are in the order of depth already
-        splat = splat[seen[by_pixel]]
-    values = table.index_select(0, splat)  # not by brackets: their gradient sorts all pairs
-    alphas = _alphas(values, pixel, view.width).clamp(max=_MOST_ALPHA)
-    weights = alphas * _transmittance(alphas, pixel)
-    blended = values.new_zeros(view.height * view.width, 4)
-    ones = torch.ones_like(weights)[:, None]
-    blended = blended.index_add(0, pixel, weights[:, None] * torch.cat([values[:, 6:], ones], dim=1))
+        alphas = _alphas(ellipses.index_select(0, splat), pixel, view.width)
+        seen = (alphas >= _LEAST_ALPHA).nonzero()[:, 0]
+        # Splats are in the order of depth already. Pixels have few bits, which are sorted faster as such.
+        pixel, by_pixel = pixel[seen].int().sort(stable=True)
+        pixel, splat = pixel.long(), splat[seen[by_pixel]]
+    alphas = _alphas(ellipses.index_select(0, splat), pixel, view.width).clamp(max=_MOST_ALPHA)
+    weights = (alphas * _transmittance(alphas, pixel))[:, None]
+    colors = splats.colors.index_select(0, order.index_select(0, splat))
+    blended = colors.new_zeros(view.height * view.width, 4)
+    blended = blended.index_add(0, pixel, torch.cat([weights * colors, weights], dim=1))
     image = blended.view(view.height, view.width, 4)
     return image[..., :3], image[..., 3]
 
@@ -194,18 +196,21 @@ def _pairs(
     extent = (last - first + 1).clamp(min=0)
     counts = extent.prod(dim=1) * in_front
     splat = torch.arange(len(places), device=places.device).repeat_interleave(counts)
-    number = torch.arange(len(splat), device=places.device) - (counts.cumsum(0) - counts)[splat]
-    columns = extent[splat, 0]
-    row = first[splat, 1] + number // columns
-    return splat, row * view.width + first[splat, 0] + number % columns
+    number = torch.arange(len(splat), device=places.device)
+    begin, columns = counts.cumsum(0) - counts, extent[:, 0]
+    table = torch.stack([begin, columns, first[:, 0], first[:, 1]], dim=1)
+    begin, columns, left, top = table.index_select(0, splat).unbind(dim=1)
+    number = number - begin
+    return splat, (top + number // columns) * view.width + left + number % columns
 
 
-def _alphas(values: Float[Tensor, "pairs 9"], pixel: Int[Tensor, "pairs"], width: int) -> Float[Tensor, "pairs"]:
-    """Opacities of splats at pixels' middles."""
-    x = pixel % width + 0.5 - values[:, 0]
-    y = pixel // width + 0.5 - values[:, 1]
-    distances = values[:, 2] * x * x + 2 * values[:, 3] * x * y + values[:, 4] * y * y
-    return values[:, 5] * torch.exp(-0.5 * distances) * (distances <= _CUT**2)
+def _alphas(ellipses: Float[Tensor, "pairs 6"], pixel: Int[Tensor, "pairs"], width: int) -> Float[Tensor, "pairs"]:
+    """Opacities of splats, given by places, conics and opacities at their centers, at pixels' middles."""
+    # Not column by column: the gradient of each would be a table of zeros with that column in it.
+    center_x, center_y, xx, xy, yy, opacities = ellipses.unbind(dim=1)
+    x, y = pixel % width + 0.5 - center_x, pixel // width + 0.5 - center_y
+    distances = xx * x * x + 2 * xy * x * y + yy * y * y
+    return opacities * torch.exp(-0.5 * distances) * (distances <= _CUT**2)
 
 
 def _transmittance(alphas: Float[Tensor, "pairs"], pixel: Int[Tensor, "pairs"]) -> Float[Tensor, "pairs"]:
