@@ -1,4 +1,4 @@
-"""CUDA's context of a training, made while modules are being imported: the driver needs none of them.
+"""CUDA's context of a command, made while modules are being imported: the driver needs none of them.
 
 The context is the one that PyTorch uses, too: the first device's primary one, of which a process has one.
 """
@@ -12,19 +12,25 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import PurePath
 
-_OTHERWISE = ("-h", "--help", "--load-config", "--machine")
-"""Beginnings of flags that may say that the first GPU is not used."""
+_HELP = ("-h", "--help")
+OTHERWISE = {
+    "train": (*_HELP, "--load-config", "--machine"),
+    **dict.fromkeys(("animate", "unseen-views", "export"), _HELP),
+}
+"""Commands that use the first GPU, and beginnings of flags that may say that they do not."""
 
 
 def is_wanted(command: Sequence[str]) -> bool:
-    """Whether a command line is that of a training on the first GPU, as far as can be said before flags are parsed.
+    """Whether a command line will use the first GPU, as far as can be said before flags are parsed.
 
     Args:
         command: The program and its arguments, as `sys.argv`.
     """
     program, *arguments = command or [""]
-    trains = PurePath(program).stem == "instant-avatar" and arguments[:1] == ["train"]
-    return trains and not any(argument.startswith(_OTHERWISE) for argument in arguments)
+    otherwise = OTHERWISE.get("".join(arguments[:1]))
+    if otherwise is None or PurePath(program).stem != "instant-avatar":
+        return False
+    return not any(argument.startswith(otherwise) for argument in arguments)
 
 
 def begin_context() -> threading.Thread:

@@ -6,6 +6,7 @@ import ctypes
 
 import pytest
 
+from instantavatar_ns.scripts.main import OF_A_RUN
 from instantavatar_ns.utils import early_gpu
 
 
@@ -17,6 +18,8 @@ from instantavatar_ns.utils import early_gpu
         (["/env/bin/instant-avatar", "train", "--help"], False),
         (["/env/bin/instant-avatar", "train", "--machine.device-type", "cpu", "--data", "person"], False),
         (["/env/bin/instant-avatar", "train", "--machine.num-devices=2", "--data", "person"], False),
+        (["/env/bin/instant-avatar", "export", "--load-config", "run/config.yml"], True),
+        (["/env/bin/instant-avatar", "animate", "--help"], False),
         (["/env/bin/instant-avatar", "check", "--data", "train"], False),
         (["/env/bin/ns-train", "instant-avatar", "--data", "person"], False),
         (["/env/bin/pytest", "train"], False),
@@ -24,8 +27,12 @@ from instantavatar_ns.utils import early_gpu
         ([], False),
     ],
 )
-def test_only_a_training_on_the_first_gpu_wants_it(command: list[str], wanted: bool) -> None:
+def test_only_what_uses_the_first_gpu_wants_it(command: list[str], wanted: bool) -> None:
     assert early_gpu.is_wanted(command) == wanted
+
+
+def test_commands_of_a_run_are_known() -> None:
+    assert {*early_gpu.OTHERWISE} == {"train", *OF_A_RUN}
 
 
 class Driver:
