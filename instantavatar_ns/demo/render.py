@@ -19,6 +19,7 @@ BACKGROUND = np.array([0.545, 0.565, 0.600])
 # Towards the light, axes of the camera that stands still: from above, a little to the left, well in front.
 LIGHT = np.array([-0.42, -0.62, -0.66]) / np.linalg.norm([-0.42, -0.62, -0.66])
 _AMBIENT, _DIFFUSE = 0.60, 0.52
+_EVEN = 0.92  # of light from all sides: what the one light gives to the still camera's pictures on the average
 
 Albedo = Callable[[Int[ndarray, " hits"], Float[ndarray, "hits 3"]], Float[ndarray, "hits 3"]]
 
@@ -32,7 +33,7 @@ def render_frame(
     size: int,
     samples: int,
     albedo: Albedo,
-    light: Float[ndarray, "3"] = LIGHT,
+    light: Float[ndarray, "3"] | None = LIGHT,
 ) -> tuple[Float[ndarray, "size size 3"], Float[ndarray, "size size"]]:
     """Render a mesh.
 
@@ -44,7 +45,7 @@ def render_frame(
         size: Height and width, pixels.
         samples: Samples a pixel along each axis.
         albedo: Colours in [0, 1] for the hit faces and the barycentric coordinates of the hits in them.
-        light: Direction towards the light, in the camera's axes.
+        light: Direction towards the light, in the camera's axes; None for light that comes from all sides.
 
     Returns:
         Colours in [0, 1] before `BACKGROUND`, and coverage in [0, 1].
@@ -119,8 +120,10 @@ def _sample_directions(
     return np.ascontiguousarray(pixels @ np.linalg.inv(intrinsics).T, dtype=np.float32)
 
 
-def _shade(normals: Float[ndarray, "hits 3"], light: Float[ndarray, "3"]) -> Float[ndarray, " hits"]:
-    """Brightness under the one light, wrapped a little round the terminator as light in a room is."""
+def _shade(normals: Float[ndarray, "hits 3"], light: Float[ndarray, "3"] | None) -> Float[ndarray, " hits"]:
+    """Brightness under the one light, wrapped a little round the terminator as light in a room is, or under none."""
+    if light is None:
+        return np.full(len(normals), _EVEN)
     lengths = np.linalg.norm(normals, axis=-1)
     cosine = normals @ light / np.maximum(lengths, 1e-9)
     return _AMBIENT + _DIFFUSE * np.clip((cosine + 0.25) / 1.25, 0.0, None)

@@ -17,6 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from PIL import Image
 from rich.progress import Progress
+from tyro.conf import Suppress
 
 from instantavatar_ns.body.files import FREE_BODY, load_body_model, read_body_file
 from instantavatar_ns.body.smpl import NUM_BETAS
@@ -64,6 +65,9 @@ class DemoData:
     camera: Literal["still", "carried"] = "still"
     """"still": one camera for all frames. "carried": one that is carried about the turning person, 25 degrees to both
     sides, up and down, nearer and farther; cameras.npz has one for each frame then. The still one films the dance."""
+    light: Suppress[Literal["fixed", "even"]] = "fixed"
+    """"fixed": one light that stands still in the world. "even": from all sides, so that no part of the person changes
+    its brightness with the turn; for benchmarks."""
     seed: int = 0
     """Draws the person's shape and colours, the sway and the pose errors; 0 is the person of the documentation."""
 
@@ -172,7 +176,7 @@ class DemoData:
             size=self.size,
             samples=3 if self.size <= 256 else 2,
             albedo=colors,
-            light=turn @ LIGHT,
+            light=turn @ LIGHT if self.light == "fixed" else None,
         )
         for name, values in (("image", image), ("mask", alpha)):
             eight_bit = np.round(values * 255.0).astype(np.uint8)
