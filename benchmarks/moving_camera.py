@@ -7,12 +7,9 @@
 Both have the same person, poses and split (`instant-avatar demo-data --camera carried`); the dance is filmed by the
 still camera in both. Each is made twice, in the demo's `fixed` light and in `even` light from all sides.
 
-Fixed light costs the carried camera something whatever is done with cameras: the best colours that do not depend on
-the view, of all points in exact geometry, have 2.70e-4 (still) and 3.67e-4 (carried) of squared error in held-out
-frames and 3.97e-4 and 4.47e-4 in the dance (270 pixels, 100 training frames). Avatars trained with the still camera
-have some 7e-4 and 12e-4 in all. In even light this error is zero: what is lost there is the cameras' and the views'.
-On a CPU (128 pixels, 50 frames, 250 steps of lite in exact poses) that is 0.5 dB in held-out frames and 0.4 dB in the
-dance, means of three seeds between which the loss varies by more than a decibel, and most of it lies at outlines.
+Fixed light costs the carried camera something whatever is done with cameras: colours of the avatar do not depend on the
+view, and a part of the person has more shades in the pictures of a camera that moves. In even light what is lost is the
+cameras' and the views'.
 
 Figures, under `moving_camera`, of each light: of each of `still` and `carried` those of `benchmarks/poses.py`,
 means over the seeds; and
