@@ -43,7 +43,14 @@ import torch
 import tyro
 
 from benchmarks import record, training
-from benchmarks.data_in_fit import body_joints, bone_rotations, joints_mm, joints_placed_mm, read_body_poses
+from benchmarks.data_in_fit import (
+    body_joints,
+    bone_rotations,
+    chosen_frames,
+    joints_mm,
+    joints_placed_mm,
+    read_body_poses,
+)
 from benchmarks.in_process import mean_metrics
 from benchmarks.speed import EvalFrames, load_frames, psnr
 from instantavatar_ns.body.model import BodyModel
@@ -51,8 +58,6 @@ from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.correction.pose_error import joint_rotations, pose_error
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.metrics import quantise
-from instantavatar_ns.process.frames import ChosenFrames
-from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.refined_poses import load_refined
 from instantavatar_ns.scripts.run_folder import write_variant
 from instantavatar_ns.training.checkpoints import read
@@ -149,9 +154,11 @@ class ClipTraining:
         del trainer, model, datamanager, frames, fitted
         gc.collect()  # trainers are cycles, and hold all frames
         if subject is not None:
-            rows = ChosenFrames.read(clip or folder).frames
+            rows = chosen_frames(clip or folder)
             figures |= pose_figures(config, body, subject, [rows[number] for number in numbers.tolist()])
         if self.walk:
+            from instantavatar_ns.scripts.animate import Animate  # wants what writes videos
+
             video = Animate(config, Path("walk"), output=self.pictures / f"{name}-walk.mp4").main()
             write_row(video)
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in figures.items()}
@@ -171,7 +178,7 @@ def with_own_poses(clip: Path, subject: Path, folder: Path) -> Path:
     shutil.copytree(subject / "body", folder / "body")
     shutil.copyfile(clip / "subject.json", folder / "subject.json")
     shutil.copyfile(subject / "cameras.npz", folder / "cameras.npz")
-    poses, rows = np.load(subject / "poses.npz"), ChosenFrames.read(clip).frames
+    poses, rows = np.load(subject / "poses.npz"), chosen_frames(clip)
     kept = {name: poses[name][rows] for name in ("thetas", "transl")}
     np.savez(folder / "poses.npz", betas=poses["betas"], **kept)
     return folder

@@ -60,11 +60,9 @@ def measure_fit(folder: Path, subject: Path) -> dict[str, Any]:
         folder: That `instant-avatar process` filled.
         subject: Recording with the truth, of which the clip was made.
     """
-    frames = json.loads((folder / "process" / "clip.json").read_text())
     poses, body = read_body_poses(folder, "poses.npz")
     true_poses, true_body = read_body_poses(subject, "truth.npz")
-    rows = frames.get("frames") or list(range(len(poses)))
-    true_poses = true_poses.rows(rows)
+    true_poses = true_poses.rows(chosen_frames(folder) or list(range(len(poses))))
     joints, true_joints = body_joints(body, poses), body_joints(true_body, true_poses)
     at_truth = PoseSequence(poses.betas, true_poses.global_orient, true_poses.body_pose, true_poses.transl)
     rotations, true_rotations = joint_rotations(poses), joint_rotations(true_poses)
@@ -84,6 +82,15 @@ def measure_fit(folder: Path, subject: Path) -> dict[str, Any]:
     }
     rounded: dict[str, Any] = {name: round(value, 4 if "iou" in name else 2) for name, value in figures.items()}
     return rounded | {"joint_offsets_mm": dict(zip(JOINT_NAMES, np.round(offsets).astype(int).tolist(), strict=True))}
+
+
+def chosen_frames(folder: Path) -> list[int]:
+    """Frames of the recording that `instant-avatar process` took; read without its package, which wants PyAV.
+
+    Args:
+        folder: That it filled.
+    """
+    return json.loads((folder / "process" / "clip.json").read_text()).get("frames") or []
 
 
 def joints_mm(found: Points, true: Points) -> float:
