@@ -72,8 +72,9 @@ class AvatarPipeline(VanillaPipeline):
             device=device, test_mode=test_mode, world_size=world_size, local_rank=local_rank
         )
         self.datamanager.to(device)
-        is_trained, dataset = test_mode == "val" and config.check_data != "off", self._data.train_dataset
-        self._diagnosis = begin(self._diagnose, device) if is_trained else None
+        is_checked = test_mode == "val" and config.check_data != "off"
+        self._diagnosis = begin(self._diagnose, device) if is_checked else None
+        dataset = self._data.train_dataset
         self._model = config.model.setup(
             scene_box=dataset.scene_box,
             num_train_data=len(dataset),

@@ -60,7 +60,8 @@ def _take_fingerprint() -> None:
 def compiling_kernels(model: InstantAvatarModel) -> Iterator[None]:
     """Launch each kernel of training once, on a few made-up numbers, while the context does something else.
 
-    Nothing of the model changes. The context ends when all kernels are compiled.
+    Nothing of the model changes. The context ends when all kernels are compiled, or at once by an error: nobody shall
+    wait for a compiler before hearing that the data is wrong.
 
     Args:
         model: On its GPU, with `renderer` "triton" and the field's kernels.
@@ -69,12 +70,15 @@ def compiling_kernels(model: InstantAvatarModel) -> Iterator[None]:
         *(_draws, _color, _density, _pose, _search, _rays, _losses),
         *(_image, _canonical_grid, _union_grid, _pose_table),
     )
-    with ThreadPoolExecutor(len(groups)) as pool:
+    pool = ThreadPoolExecutor(len(groups))
+    try:
         prepared = [pool.submit(_on_device, group, model) for group in groups]
         yield
         with CONSOLE.status("Preparing the GPU's kernels; the first time on a machine this takes some seconds"):
             for group in prepared:
                 group.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _on_device(group: Callable[[InstantAvatarModel], None], model: InstantAvatarModel) -> None:

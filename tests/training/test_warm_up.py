@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from threading import Event
 
 import pytest
 import torch
 from nerfstudio.data.dataparsers.base_dataparser import DataparserOutputs
 
 from instantavatar_ns.training import warm_up
+from instantavatar_ns.utils.errors import InputError
 from tests.tiny import DEVICE, build
 
 
@@ -35,3 +37,15 @@ def test_every_group_runs_and_changes_nothing(model, monkeypatch: pytest.MonkeyP
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), name
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_error_meanwhile_is_told_at_once_and_the_end_waits_for_all(model, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled, done = Event(), []
+    monkeypatch.setattr(warm_up, "_on_device", lambda group, model: compiled.wait(60) and done.append(group))
+    with pytest.raises(InputError, match="expected this"), warm_up.compiling_kernels(model):
+        raise InputError("place", "expected this, found that", "Do this")
+    assert not done
+    compiled.set()
+    with warm_up.compiling_kernels(model):
+        pass
+    assert {warm_up._search, warm_up._image, warm_up._losses} <= {*done}
