@@ -82,3 +82,28 @@ def test_smoothing_takes_noise_and_leaves_constants(tube: tuple[Tensor, Tensor])
     noise = torch.randn(len(vertices), 1, generator=torch.Generator().manual_seed(0))
     assert completion.smooth(noise).std() < 0.4 * noise.std()
     torch.testing.assert_close(completion.smooth(torch.ones(len(vertices), 1)), torch.ones(len(vertices), 1))
+
+
+def test_peaks_go_and_rows_stay(tube: tuple[Tensor, Tensor]) -> None:
+    vertices, faces = tube
+    completion = Completion(vertices, faces, torch.ones(len(vertices), dtype=torch.bool))
+    flat = torch.full((len(vertices), 1), 0.01)
+    row = torch.where(vertices[:, 1:2].abs() < 0.01, 0.02, flat)
+    torch.testing.assert_close(completion.without_peaks(row), row)
+    for peak in ([500], [500, int(faces[(faces == 500).any(dim=1)][0].roll(1)[0])]):
+        spiky = flat.clone()
+        spiky[peak] = 0.08
+        torch.testing.assert_close(completion.without_peaks(spiky), flat)
+
+
+def test_values_go_around_a_tube_rather_than_along_it(tube: tuple[Tensor, Tensor]) -> None:
+    """Two colours meet in the middle of the front; behind, they meet as sharply."""
+    vertices, faces = tube
+    known = vertices[:, 2] > 0.03
+    along = torch.diag(torch.tensor([0.0, 1.0, 0.0])).expand(len(vertices), 3, 3)
+    upper = (vertices[:, 1:2] > 0.012).float()
+    errors = {}
+    for name, directions in (("around", along), ("alike", None)):
+        completed = Completion(vertices, faces, known, lengthwise=directions)(torch.where(known[:, None], upper, 9.0))
+        errors[name] = (completed - upper)[~known & (vertices[:, 1].abs() > 0.05)].abs().max()
+    assert errors["around"] < 0.12 and errors["alike"] > 0.3, errors
