@@ -24,6 +24,7 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
 from instantavatar_ns.unseen.coverage import Coverage, surface_normals
+from instantavatar_ns.unseen.limbs import lengthwise
 from instantavatar_ns.utils.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,14 +38,22 @@ _FEW = 0.15
 _AGREEING, _FULLY_AGREEING = 0.8, 0.95
 _ONE_SIDED = 0.5  # weight of geometry that is seen from one side only; 1 is that of what is not seen
 
-_LADDER_TOP, _LADDER_BOTTOM, _LADDER_STEP = 0.08, -0.02, 0.004  # metres along a normal, from outside to inside
-_THINNEST, _THICKEST, _USUAL = 0.0, 0.04, 0.01  # metres of clothes and hair
+_LADDER_TOP, _LADDER_BOTTOM, _LADDER_STEP = 0.12, -0.02, 0.004  # metres along a normal, from outside to inside
+_THINNEST, _THICKEST, _USUAL = 0.0, 0.04, 0.01  # metres of clothes and hair that are carried on
+_SHARP = 0.02  # metres, standard deviation of a surface's depth: more is fog, of which nothing is learned beyond these
+# A point of a vertex' normal that lies much nearer to a vertex which faces it, as on the other thigh, is not above it.
+_NEARER, _FACING = 0.7, 0.0
 _FILLING = 0.3  # weight of holes
 _MARGIN = 0.012  # metres beyond the surface in which density may end
 _SKIN = (0.02, 0.004)  # metres below the surface between which an unseen part must be solid
 _COLOR_DEPTH = 0.03  # metres below the surface down to which unseen colours are set
 _TOLD_OTHERWISE = 0.03  # metres between a vertex and points that tell its colour
 _NEAR, _FAR_SHARE = 0.12, 0.05  # metres from the body; weight of cells that lie farther off
+# Wisps off the body fill a part in four hundred of the space near it: points that are drawn evenly would hardly meet
+# them, and the images would win. Cells in which some were found are drawn more often, but count no more for anything
+# nearer to the surface: there the outline that images show must win.
+_STRAY_BOOST, _STRAY_OPACITY, _STRAY_DECAY, _STRAY_PROBES = 20.0, 0.05, 0.7, 4
+_STRAY_MARGIN = 0.02  # metres beyond the surface from which on density is a wisp
 
 
 class Field(Protocol):
@@ -69,6 +78,8 @@ class UnseenPrior(nn.Module):
         vertices: Canonical body, metres.
         faces: Its faces.
         box: The canonical box, whose cells points are drawn from.
+        along: Along which directions limbs run, see `limbs.lengthwise`: what was seen is carried on around them.
+            Without it, in all directions alike.
     """
 
     share: Float[Tensor, "vertices"]
@@ -76,9 +87,14 @@ class UnseenPrior(nn.Module):
     vertices: Float[Tensor, "vertices 3"]
     normals: Float[Tensor, "vertices 3"]
     faces: Int[Tensor, "faces 3"]
+    along: Float[Tensor, "vertices 3 3"]
     nearest: Int[Tensor, "cells"]
     distribution: Float[Tensor, "cells"]
     mass: Float[Tensor, ""]
+    near_cells: Int[Tensor, "near"]
+    stray: Float[Tensor, "cells"]
+    usual: Float[Tensor, "cells"]  # weight of a point that is no wisp: the less, the more often the cell is drawn
+    owned: Bool[Tensor, "vertices heights"]
     geometry_weight: Float[Tensor, "vertices"]
     one_sided: Float[Tensor, "vertices"]
     unseen: Float[Tensor, "vertices"]
@@ -89,13 +105,18 @@ class UnseenPrior(nn.Module):
     lower: Float[Tensor, "3"]
     cell: Float[Tensor, "3"]
 
-    def __init__(self, vertices: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"], box: VoxelBox) -> None:
+    def __init__(
+        self,
+        vertices: Float[Tensor, "vertices 3"],
+        faces: Int[Tensor, "faces 3"],
+        box: VoxelBox,
+        along: Float[Tensor, "vertices 3 3"] | None = None,
+    ) -> None:
         super().__init__()
         self.resolution = box.resolution
         self.completion: Completion | None = None
         self.active = False
         self.pictures: PictureTargets | None = None
-        self._near: Bool[Tensor, "cells"] | None = None
         for name in ("share", "agreement"):
             self.register_buffer(name, torch.zeros(len(vertices)))
         self.box, cells = box, math.prod(box.resolution)
@@ -103,11 +124,16 @@ class UnseenPrior(nn.Module):
             "vertices": vertices,
             "normals": surface_normals(vertices, faces),
             "faces": faces,
+            "along": vertices.new_zeros(len(vertices), 3, 3) if along is None else along,
             "lower": box.lower,
             "cell": (box.upper - box.lower) / torch.tensor(box.resolution).to(box.lower),
             "nearest": torch.zeros(cells, dtype=torch.long),
             "distribution": torch.zeros(cells, dtype=torch.float64),
             "mass": torch.zeros(()),
+            "near_cells": torch.zeros(0, dtype=torch.long),
+            "stray": torch.zeros(cells),
+            "usual": torch.ones(cells),
+            "owned": torch.ones(len(vertices), len(_heights(vertices)), dtype=torch.bool),
             "geometry_weight": torch.zeros(len(vertices)),
             "one_sided": torch.zeros(len(vertices)),
             "unseen": torch.zeros(len(vertices)),
@@ -129,7 +155,7 @@ class UnseenPrior(nn.Module):
             betas: Its shape.
             box: The canonical box.
         """
-        return cls(canonical_vertices(body, betas), body.faces, box)
+        return cls(canonical_vertices(body, betas), body.faces, box, lengthwise(body, betas))
 
     @property
     def unseen_share(self) -> float:
@@ -181,12 +207,23 @@ class UnseenPrior(nn.Module):
             self.completion = None
             self.mass.zero_()
             return
-        self.completion = Completion(self.vertices, self.faces, seen)
-        near = self._locate()
-        of_cells = self.geometry_weight[self.nearest].double() * torch.where(near, 1.0, _FAR_SHARE)
+        self.completion = Completion(self.vertices, self.faces, seen, lengthwise=self.along)
+        self._locate()
+        self.stray.zero_()
+        self._distribute()
+
+    def _distribute(self) -> None:
+        """Set how often points are drawn from each cell."""
+        near = torch.full_like(self.distribution, _FAR_SHARE).index_fill_(0, self.near_cells, 1.0)
+        evenly = self.geometry_weight[self.nearest] * near
+        strays = evenly * (self.stray > _STRAY_OPACITY)
+        # At most half of the points: early fog is everywhere, and images must be able to say what is no fog.
+        boost = (evenly.sum() / strays.sum().clamp(min=1e-12)).clamp(max=_STRAY_BOOST)
+        of_cells = evenly + boost * strays
+        self.usual.copy_(evenly / of_cells.clamp(min=1e-12))
         total = of_cells.sum()
         self.distribution.copy_((of_cells / total.clamp(min=1e-12)).cumsum(0))
-        self.mass.copy_(total / near.sum())
+        self.mass.copy_(total / max(len(self.near_cells), 1))
 
     @torch.no_grad()
     def refresh(self, field: Field, *, with_color: bool) -> None:
@@ -194,29 +231,54 @@ class UnseenPrior(nn.Module):
 
         Args:
             field: The canonical field.
-            with_color: Let the loss ask for colours from now on: they must have formed where they are seen.
+            with_color: Let the loss ask for colours from now on: they must have formed where they are seen. Wisps are
+                looked for from then on too, since what has not formed yet looks like them.
         """
         if self.completion is None:
             return
         thickness, color = self._surface(field)
-        thickness = self.completion.smooth(self.completion(thickness[:, None]))
-        self.thickness.copy_(thickness[:, 0])
+        loose = self.completion.without_peaks(thickness[:, None])
+        is_loose = self._is_loose(loose[:, 0])[:, None]
+        carried_on = torch.where(is_loose, loose, self.completion(thickness.clamp(max=_THICKEST)[:, None]))
+        self.thickness.copy_(torch.where(is_loose, loose, self.completion.smooth(carried_on))[:, 0])
         self.color.copy_(self.completion(color))
         self.color_weight.fill_(float(with_color))
+        if with_color:
+            self._find_strays(field)
+            self._distribute()
+
+    def _is_loose(self, thickness: Float[Tensor, "vertices"]) -> Bool[Tensor, "vertices"]:
+        """Which thicknesses are those of seen clothes and hair far off the body, above no other part of it."""
+        top = self.vertices + thickness[:, None] * self.normals
+        is_own = (top - self.vertices[self._vertex_at(top)]).norm(dim=-1) > _NEARER * thickness
+        return (thickness > _THICKEST) & (self.unseen == 0) & is_own
 
     def _surface(self, field: Field) -> tuple[Float[Tensor, "vertices"], Float[Tensor, "vertices 3"]]:
         """Distance of the field's surface from the body along its normals, metres, and its colour."""
-        heights = torch.arange(_LADDER_TOP, _LADDER_BOTTOM - 1e-6, -_LADDER_STEP, device=self.vertices.device)
+        heights = _heights(self.vertices)
         points = self.vertices[:, None] + heights[:, None] * self.normals[:, None]
         density, color = field(points.reshape(-1, 3).contiguous())
-        density, color = density.view(len(points), -1), color.view(len(points), -1, 3)
+        density, color = density.view(len(points), -1) * self.owned, color.view(len(points), -1, 3)
         alpha = 1 - torch.exp(-_LADDER_STEP * density)
         passed = torch.cumprod(1 - alpha, dim=1)
         weights = alpha * torch.cat([torch.ones_like(passed[:, :1]), passed[:, :-1]], dim=1)
         total = weights.sum(dim=1)
         height = (weights * heights).sum(dim=1) / total.clamp(min=1e-3)
-        height = torch.where(total > 0.5, height, _USUAL).clamp(_THINNEST, _THICKEST)
-        return height, (weights[..., None] * color).sum(dim=1) / total.clamp(min=1e-3)[:, None]
+        variance = (weights * (heights - height[:, None]).square()).sum(dim=1) / total.clamp(min=1e-3)
+        is_fog = variance > _SHARP**2
+        height = torch.where(total > 0.5, torch.where(is_fog, height.clamp(max=_THICKEST), height), _USUAL)
+        return height.clamp(min=_THINNEST), (weights[..., None] * color).sum(dim=1) / total.clamp(min=1e-3)[:, None]
+
+    def _find_strays(self, field: Field) -> None:
+        """Note the most opacity that was found lately in each cell farther off the body than it should be."""
+        cells = self.near_cells.repeat(_STRAY_PROBES)
+        points = self._within(cells)
+        outside = opacity(field(points)[0]) * (self._height(points, self.nearest[cells]) > _STRAY_MARGIN)
+        self.stray.mul_(_STRAY_DECAY).scatter_reduce_(0, cells, outside.to(self.stray), "amax")
+
+    def _height(self, points: Float[Tensor, "n 3"], vertex: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Of points over clothes or hair of the vertices next to them, metres."""
+        return ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1) - self.thickness[vertex]
 
     def loss(self, field: Field, count: int, with_pictures: bool = False) -> Float[Tensor, ""]:
         """Penalize opacity away from the body, holes in unseen skin, and unseen colours that differ from their targets.
@@ -232,25 +294,30 @@ class UnseenPrior(nn.Module):
         return self._loss_of_body(field, count) + colors if self.active else colors
 
     def _loss_of_body(self, field: Field, count: int) -> Float[Tensor, ""]:
-        points, vertex = self._draw(count)
-        height = ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1) - self.thickness[vertex]
+        points, cell = self._draw(count)
+        vertex = self.nearest[cell]
+        height = self._height(points, vertex)
         density, color = field(points)
         opaque, unseen = opacity(density), self.unseen[vertex]
         outside = opaque * (height > _MARGIN)
+        usual = torch.maximum(self.usual[cell], (height > _STRAY_MARGIN).to(height))
         holes = (1 - opaque) * unseen * ((height < -_SKIN[1]) & (height > -_SKIN[0]))
         colored = self.colored[vertex] * ((height < _MARGIN) & (height > -_COLOR_DEPTH)) * self.color_weight
         difference = (color - self.color[vertex]).square().sum(dim=-1)
-        return self.mass * (outside + _FILLING * holes + colored * difference).mean()
+        return self.mass * (usual * (outside + _FILLING * holes + colored * difference)).mean()
 
     def _draw(self, count: int) -> tuple[Float[Tensor, "n 3"], Int[Tensor, "n"]]:
-        """Random points where the field is told something, and the body's vertex next to each one's cell."""
+        """Random points where the field is told something, and the cell of each."""
         device = self.nearest.device
         drawn = torch.rand(count, device=device, dtype=torch.float64)
         cell = torch.searchsorted(self.distribution, drawn).clamp(max=len(self.nearest) - 1)
+        return self._within(cell), cell
+
+    def _within(self, cells: Int[Tensor, "n"]) -> Float[Tensor, "n 3"]:
+        """A random point in each of some cells, metres."""
         _, y, z = self.resolution
-        index = torch.stack([cell // (y * z), cell // z % y, cell % z], dim=-1)
-        points = self.lower + (index + torch.rand(count, 3, device=device)) * self.cell
-        return points, self.nearest[cell]
+        index = torch.stack([cells // (y * z), cells // z % y, cells % z], dim=-1)
+        return self.lower + (index + torch.rand(len(cells), 3, device=cells.device)) * self.cell
 
     def distance_from_body(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n"]:
         """Distance of canonical points from the body's nearest vertices, metres, on the CPU."""
@@ -273,18 +340,33 @@ class UnseenPrior(nn.Module):
             points: Canonical, metres; those outside the box take the nearest cell.
         """
         self._locate()
-        index = ((points - self.lower) / self.cell).long()
-        x, y, z = (index[:, axis].clamp(0, self.resolution[axis] - 1) for axis in range(3))
-        vertex = self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]
+        vertex = self._vertex_at(points)
         return self.unseen[vertex] == 0, self.one_sided[vertex]
 
-    def _locate(self) -> Bool[Tensor, "cells"]:
-        """Find each cell's nearest vertex, once; returns which cells are near the body."""
-        if self._near is None:
-            nearest, near = _nearest_vertices(self.vertices, self.box)
-            self.nearest.copy_(nearest)
-            self._near = near
-        return self._near.to(self.nearest.device)
+    def _vertex_at(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
+        """The vertex next to the cell of each point; points outside the box take the nearest cell."""
+        index = ((points - self.lower) / self.cell).long()
+        x, y, z = (index[:, axis].clamp(0, self.resolution[axis] - 1) for axis in range(3))
+        return self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]
+
+    def _locate(self) -> None:
+        """Find each cell's nearest vertex, which cells are near the body, and what lies above a vertex; once."""
+        if len(self.near_cells):
+            return
+        nearest, near = _nearest_vertices(self.vertices, self.box)
+        self.nearest.copy_(nearest)
+        self.near_cells = near.nonzero()[:, 0].to(self.nearest)
+        heights = _heights(self.vertices)
+        points = self.vertices[:, None] + heights[:, None] * self.normals[:, None]
+        vertex = self._vertex_at(points.reshape(-1, 3)).view(len(points), -1)
+        is_nearer = (points - self.vertices[vertex]).norm(dim=-1) < _NEARER * heights
+        is_facing = (self.normals[vertex] * self.normals[:, None]).sum(dim=-1) < _FACING
+        self.owned.copy_(~(is_nearer & is_facing))
+
+
+def _heights(like: Tensor) -> Float[Tensor, "heights"]:
+    """Where the surface is looked for along a vertex' normal, metres, from outside to inside."""
+    return torch.arange(_LADDER_TOP, _LADDER_BOTTOM - 1e-6, -_LADDER_STEP, device=like.device)
 
 
 def _nearest_vertices(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+import trimesh
+from torch import Tensor
 
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.unseen.coverage import Coverage
 from instantavatar_ns.unseen.prior import UnseenPrior
 from instantavatar_ns.utils.errors import InputError
-from tests.unseen.shells import Shell
+from tests.unseen.shells import RADIUS, Shell
 
 
 def test_thickness_and_color_of_the_front_go_on_to_the_back(prior: UnseenPrior) -> None:
@@ -91,3 +93,85 @@ def test_run_without_a_record_of_coverage_is_told_what_to_do(prior: UnseenPrior)
     other = UnseenPrior(prior.vertices, prior.faces, prior.box)
     with pytest.raises(InputError, match=r"record of what the training views saw.*Train it anew"):
         other.require_coverage()
+
+
+class _Wisp(Shell):
+    """The shell with a little ball of density before it, a ten-thousandth of the space near the body."""
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        density, color = super().forward(points)
+        middle = torch.tensor([0.0, 0.0, RADIUS + 0.08])
+        return density + 100.0 * ((points - middle).norm(dim=-1) < 0.015), color
+
+
+def test_wisps_off_the_body_are_met_often_once_the_surface_has_formed(prior: UnseenPrior) -> None:
+    field = _Wisp()
+    mass, calm = prior.mass.clone(), prior.loss(field, 1 << 19)
+    prior.refresh(field, with_color=False)
+    assert prior.mass == mass
+    for _ in range(3):
+        prior.refresh(field, with_color=True)
+    torch.testing.assert_close(prior.thickness, torch.full_like(prior.thickness, 0.02), atol=0.004, rtol=0)
+    prior.color_weight.zero_()
+    assert prior.loss(field, 1 << 19) > 3 * calm > 0
+
+
+def test_wisps_do_not_change_what_is_said_of_the_surface(prior: UnseenPrior) -> None:
+    """A shell that is a little too thick behind is told so as before, though points are drawn elsewhere."""
+    near = Shell(behind=0.035)
+    prior.refresh(near, with_color=False)
+    before = prior.loss(near, 1 << 19)
+    for _ in range(3):
+        prior.refresh(_Wisp(), with_color=True)
+    prior.color_weight.zero_()
+    assert prior.usual.min() < 0.2
+    torch.testing.assert_close(prior.loss(near, 1 << 19), before, rtol=0.1, atol=0)
+
+
+def test_much_fog_does_not_drown_the_images(prior: UnseenPrior) -> None:
+    """Where there are wisps in all cells, the loss must not grow with their number."""
+    mass = prior.mass.clone()
+    prior.refresh(lambda points: (torch.full_like(points[:, 0], 20.0), points), with_color=True)
+    assert mass < prior.mass < 2.01 * mass
+
+
+def test_loose_clothes_that_are_seen_stay_and_are_not_carried_on(prior: UnseenPrior) -> None:
+    loose = Shell(thickness=0.09, behind=0.04)
+    prior.refresh(loose, with_color=False)
+    front, back = prior.vertices[:, 2] > 0.05, prior.vertices[:, 2] < -0.05
+    torch.testing.assert_close(
+        prior.thickness[front], torch.full_like(prior.thickness[front], 0.09), atol=0.006, rtol=0
+    )
+    assert prior.thickness[back].max() < 0.08 and prior.thickness[prior.vertices[:, 2] < -0.2].max() < 0.041
+    assert prior.loss(loose, 1 << 15) < 0.3 * prior.loss(Shell(thickness=0.115, behind=0.04), 1 << 15)
+
+
+def test_lone_peaks_are_no_loose_clothes(prior: UnseenPrior) -> None:
+    class Spike(Shell):
+        def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+            density, color = super().forward(points)
+            spike = (points[:, :2].norm(dim=-1) < 0.012) & (points[:, 2] > 0) & (points[:, 2] < RADIUS + 0.1)
+            return density + 2000.0 * spike, color
+
+    prior.refresh(Spike(), with_color=False)
+    assert prior.thickness.max() < 0.035
+
+
+def test_other_thigh_is_no_clothes_of_a_thigh() -> None:
+    """Two balls near each other, seen from the front: neither takes the other's surface for its own."""
+    left, right = (trimesh.creation.icosphere(3, 0.1) for _ in range(2))
+    left.apply_translation([-0.15, 0, 0])
+    right.apply_translation([0.15, 0, 0])
+    whole = trimesh.util.concatenate([left, right])
+    vertices, faces = torch.from_numpy(whole.vertices).float(), torch.from_numpy(whole.faces).long()
+    half = torch.full((3,), 0.4)
+    prior = UnseenPrior(vertices, faces, VoxelBox(-half, half, (64, 64, 64)))
+    seen = (vertices[:, 2] > 0).float()
+    prior.observe(Coverage(seen, 0.99 * seen))
+
+    def field(points: Tensor) -> tuple[Tensor, Tensor]:
+        aside = torch.stack([points[:, 0].abs() - 0.15, points[:, 1], points[:, 2]], dim=-1)
+        return 2000.0 * (aside.norm(dim=-1) < 0.11), points
+
+    prior.refresh(field, with_color=False)
+    torch.testing.assert_close(prior.thickness, torch.full_like(prior.thickness, 0.01), atol=0.006, rtol=0)
