@@ -215,8 +215,8 @@ class UnseenPrior(nn.Module):
     def _distribute(self) -> None:
         """Set how often points are drawn from each cell."""
         near = torch.full_like(self.distribution, _FAR_SHARE).index_fill_(0, self.near_cells, 1.0)
-        evenly = self.geometry_weight[self.nearest] * near
-        strays = evenly * (self.stray > _STRAY_OPACITY)
+        weight = self.geometry_weight[self.nearest]
+        evenly, strays = weight * near, weight * (self.stray > _STRAY_OPACITY)  # wisps far off count in full
         # At most half of the points: early fog is everywhere, and images must be able to say what is no fog.
         boost = (evenly.sum() / strays.sum().clamp(min=1e-12)).clamp(max=_STRAY_BOOST)
         of_cells = evenly + boost * strays
@@ -271,7 +271,8 @@ class UnseenPrior(nn.Module):
 
     def _find_strays(self, field: Field) -> None:
         """Note the most opacity that was found lately in each cell farther off the body than it should be."""
-        cells = self.near_cells.repeat(_STRAY_PROBES)
+        everywhere = torch.arange(len(self.nearest), device=self.nearest.device)
+        cells = torch.cat([everywhere, self.near_cells.repeat(_STRAY_PROBES - 1)])
         points = self._within(cells)
         outside = opacity(field(points)[0]) * (self._height(points, self.nearest[cells]) > _STRAY_MARGIN)
         self.stray.mul_(_STRAY_DECAY).scatter_reduce_(0, cells, outside.to(self.stray), "amax")
