@@ -107,9 +107,9 @@ class AvatarTrainer(Trainer):
             super().train()
 
     def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Do a training step: nerfstudio's, or the same by one CUDA graph where nothing has to happen within it."""
+        """Do a training step: nerfstudio's, or the same by the pipeline's own, where nothing else happens within it."""
         pipeline = cast(AvatarPipeline, self.pipeline)
-        if not (pipeline.captures_steps and self._updates_at_once):
+        if not (pipeline.trains_itself and self._updates_at_once):
             return super().train_iteration(step)
         result = pipeline.train_step(step, self._update)
         self.optimizers.scheduler_step_all(step)

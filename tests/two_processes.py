@@ -1,4 +1,4 @@
-"""Train a small avatar by one process and by two, and leave what each of them has at the end.
+"""Train a small avatar by two processes, and by one for twice the steps, and leave what each of them has at the end.
 
 python -m tests.two_processes SUBJECT FOLDER STEPS DEVICE
 """
@@ -32,7 +32,10 @@ def train(folder: Path, trainer: AvatarTrainer) -> None:
     trainer.train_iteration = noted
     trainer.train()
     model = trainer.pipeline.model
-    figures: dict = {"losses": losses}
+    figures: dict = {
+        "losses": losses,
+        "is_captured": trainer.pipeline.trains_itself and trainer.pipeline._own_step.is_captured,
+    }
     if trainer.local_rank == 0:
         model.eval()
         camera, batch = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))
@@ -43,12 +46,13 @@ def train(folder: Path, trainer: AvatarTrainer) -> None:
 
 
 def main(subject: str, folder: str, steps: str, device: str) -> None:
-    """Train by one process and by two, on one device."""
+    """Train by both, on one device."""
     for number in (1, 2):
         output = Path(folder, str(number))
         output.mkdir()
-        options = ["--machine.num-devices", str(number), "--pipeline.model.pose-start", "10"]
-        arguments = training_arguments(Path(subject), output, int(steps), *options)
+        doubled = 2 // number
+        options = ["--machine.num-devices", str(number), "--pipeline.model.pose-start", str(10 * doubled)]
+        arguments = training_arguments(Path(subject), output, int(steps) * doubled, *options)
         processes.start(arguments, number, partial(train, output), device)
 
 
