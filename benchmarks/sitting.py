@@ -108,7 +108,7 @@ def jobs(subjects: Path, results: Path, runs: Path, lpips_backbone: Path | None)
             400,
             True,
         ),
-        "speed": Job(benchmark("speed", "--subject", male, *of("speed")), 150),
+        "speed": Job(benchmark("speed", "--subject", male, *of("speed"), "--instant", instant), 150),
         "poses": Job(
             benchmark("poses", "--subjects", male, female, moving, *seeds, "--workers", "8", *of("poses"), *lpips), 400
         ),

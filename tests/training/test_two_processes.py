@@ -1,4 +1,4 @@
-"""Training by two processes: they learn the same avatar together, as good a one as one process in twice the steps.
+"""Training by two processes: they learn the same avatar together, as good a one as one process learns.
 
 On the CPU, and on the GPU if there is one, which the processes share.
 """
@@ -68,8 +68,7 @@ def test_each_has_seen_frames_of_its_own_and_the_losses_fall(runs: Path) -> None
     assert all(first != second for first, second in zip(*losses, strict=True))
 
 
-def test_avatar_is_as_good_as_that_of_one_process_after_twice_the_steps(runs: Path) -> None:
-    assert len(figures(runs, 1, 0)["losses"]) == 2 * len(figures(runs, 2, 0)["losses"])
+def test_avatar_is_as_good_as_that_of_one_process(runs: Path) -> None:
     assert figures(runs, 2, 0)["psnr"] > figures(runs, 1, 0)["psnr"] - 0.5
 
 
@@ -95,7 +94,7 @@ def test_gradients_are_averaged_but_those_of_poses_summed(monkeypatch: pytest.Mo
 def test_checkpoint_is_written_once_and_fits_one_process(runs: Path) -> None:
     checkpoints = [run_folder(runs / f"{processes}") / "nerfstudio_models" for processes in (1, 2)]
     (one,), (two,) = ([*folder.iterdir()] for folder in checkpoints)
-    assert (one.name, two.name) == tuple(f"step-{steps - 1:09d}.ckpt" for steps in (2 * STEPS, STEPS))
+    assert one.name == two.name == f"step-{STEPS - 1:09d}.ckpt"
     assert not (run_folder(runs / "2") / ".checkpoint-partial").exists()
     saved, expected = torch.load(two, weights_only=True)["pipeline"], model(runs, 2, 0)
     assert {name.removeprefix("_model.") for name in saved if name.startswith("_model.")} == expected.keys()
