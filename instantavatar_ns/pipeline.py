@@ -168,7 +168,7 @@ class AvatarPipeline(VanillaPipeline):
 
     @property
     def captures_steps(self) -> bool:
-        """Whether `train_step` may be called."""
+        """Return True if `train_step` may be called."""
         return self._captured_step is not None
 
     def train_step(self, step: int, update: ParameterUpdate) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

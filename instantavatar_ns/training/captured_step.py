@@ -27,7 +27,7 @@ Batch = dict[str, Tensor]
 
 
 class StepResult(NamedTuple):
-    """What nerfstudio's trainer wants of a step: the model's outputs, the losses to sum, and metrics."""
+    """Result of a step for nerfstudio's trainer: the model's outputs, the losses to sum, and metrics."""
 
     outputs: dict[str, Tensor]
     losses: dict[str, Tensor]
@@ -57,7 +57,7 @@ class TrainingStep:
 
     @property
     def is_captured(self) -> bool:
-        """Whether the last step was the replay of a CUDA graph."""
+        """Return True if the last step was the replay of a CUDA graph."""
         return self._graph.is_captured
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
@@ -165,7 +165,7 @@ class ParameterUpdate:
 
 
 class _Forward(nn.Module):
-    """What nerfstudio's pipeline makes of a batch."""
+    """Forward pass of nerfstudio's pipeline, as a module."""
 
     def __init__(self, model: InstantAvatarModel) -> None:
         super().__init__()
