@@ -179,7 +179,7 @@ class AvatarPipeline(VanillaPipeline):
 
     @property
     def trains_itself(self) -> bool:
-        """Whether `train_step` may be called: by one process where steps are captured, by several always."""
+        """Return True if `train_step` may be called: by one process where steps are captured, by several always."""
         return self._own_step is not None
 
     def train_step(self, step: int, update: ParameterUpdate) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:

@@ -117,7 +117,7 @@ class AvatarTrainer(Trainer):
 
     @cached_property
     def _updates_at_once(self) -> bool:
-        """Whether each step updates all parameters by its own gradients, which nobody else looks at."""
+        """Return True if each step updates all parameters by its own gradients, which nobody else looks at."""
         sums = any(self.gradient_accumulation_steps[name] != 1 for name in self.optimizers.parameters)
         clips = any(self.optimizers.config[name]["optimizer"].max_norm for name in self.optimizers.parameters)
         return not (sums or clips or self.config.log_gradients or self.grad_scaler.is_enabled())

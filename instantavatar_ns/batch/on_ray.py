@@ -186,7 +186,7 @@ class _Worker:
 
 @dataclass
 class _Call:
-    """What a worker is at: a stage, or its start."""
+    """A worker and its present task: a stage, or None while it starts."""
 
     worker: Any
     task: tuple[Job, Stage] | None

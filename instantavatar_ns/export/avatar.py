@@ -54,7 +54,7 @@ def model_surface(
 
 
 def unseen_points(model: InstantAvatarModel) -> Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]] | None:
-    """Which canonical points lie next to a vertex of the body that no training view shows; None where it is not known.
+    """Function that marks canonical points beside vertices that no training view shows; None without coverage.
 
     Args:
         model: A trained model.

@@ -98,7 +98,7 @@ class Body:
 
     @torch.no_grad()
     def depth(self, axes: Sequence[Float[Tensor, "_"]]) -> Float32[ndarray, "x y z"]:
-        """How deep the points of a lattice lie in the body, metres, at most `_DEEPEST`.
+        """Depth of a lattice's points below the body's surface, metres, at most `_DEEPEST`.
 
         It is 0 outside, and where the coarse samples around are all deeper than that.
 
@@ -125,7 +125,7 @@ class Body:
         return depth
 
     def winds_around(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
-        """Whether the surface winds around points, which is so inside of bodies that are open, too.
+        """Mark points that the surface winds around, as it does inside of bodies that are open, too.
 
         By solid angles (van Oosterom and Strackee 1983) of a simplified surface.
         """

@@ -58,7 +58,14 @@ def take_poses(folder: Path, poses: Path, focal: float, body: str) -> None:
 
 
 def write_cameras(folder: Path, focal: float, height: int, width: int) -> None:
-    """Write `cameras.npz` of a camera at the origin that looks through the images' middle."""
+    """Write `cameras.npz` of a camera at the origin that looks through the images' middle.
+
+    Args:
+        folder: Folder of the clip.
+        focal: Focal length, pixels.
+        height: Of the images, pixels.
+        width: Of the images, pixels.
+    """
     intrinsic = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     write_npz(
         folder / "cameras.npz",
@@ -71,6 +78,10 @@ def write_cameras(folder: Path, focal: float, height: int, width: int) -> None:
 
 def copy_body(folder: Path, body: str) -> None:
     """Put the user's body model into `body/`; nothing for the free body.
+
+    Args:
+        folder: Folder of the clip.
+        body: Path of an SMPL model, or "free".
 
     Raises:
         InputError: There is no such file.

@@ -56,7 +56,12 @@ class ChosenFrames:
 
 
 def image_size(clip: Clip, longest_side: int) -> tuple[int, int]:
-    """Return height and width of the images of a clip whose longer side has at most so many pixels."""
+    """Return height and width of the images of a clip whose longer side has at most so many pixels.
+
+    Args:
+        clip: The clip.
+        longest_side: Most pixels of an image's longer side; smaller pictures are not enlarged.
+    """
     scale = min(longest_side / max(clip.height, clip.width), 1.0)
     return max(round(clip.height * scale), 1), max(round(clip.width * scale), 1)
 
@@ -65,6 +70,12 @@ def survey(
     clip: Clip, start: float, end: float, progress: Callable[[float], None]
 ) -> tuple[Int[np.ndarray, "frames"], Float[np.ndarray, "frames"], Float[np.ndarray, "frames"]]:
     """Look at all frames of a clip once.
+
+    Args:
+        clip: The clip.
+        start: Seconds; earlier frames are left out.
+        end: Seconds, may be infinite; later frames are left out.
+        progress: Called with the share of the work that is done, 0 to 1.
 
     Returns:
         Numbers, times in seconds, and sharpness (variance of the Laplacian) of the frames from `start` to `end`.
@@ -110,7 +121,12 @@ def choose(
 def relative_sharpness(
     times: Float[np.ndarray, "frames"], sharpness: Float[np.ndarray, "frames"]
 ) -> Float[np.ndarray, "frames"]:
-    """Compare each frame's sharpness with the median of the frames within a second."""
+    """Divide each frame's sharpness by the median of the frames within a second.
+
+    Args:
+        times: Seconds, ascending.
+        sharpness: Of the frames, in any unit.
+    """
     first, last = np.searchsorted(times, times - 1), np.searchsorted(times, times + 1, side="right")
     medians = [np.median(sharpness[a:b]) for a, b in zip(first, last, strict=True)]
     return sharpness / np.maximum(medians, 1e-6)
@@ -172,7 +188,12 @@ def write_frames(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole."""
+    """Write a text file in UTF-8 that appears whole.
+
+    Args:
+        path: The file, replaced if it exists; its folder is made.
+        text: Its content.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     partial.write_text(text, encoding="utf8")

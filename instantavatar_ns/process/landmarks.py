@@ -101,7 +101,12 @@ def pick_rows(path: Path, name: str, count: int, rows: list[list[int]]) -> list[
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays to a file that appears whole."""
+    """Write arrays to a file that appears whole.
+
+    Args:
+        path: The file, replaced if it exists; its folder is made.
+        arrays: By their names in the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     with partial.open("wb") as file:
@@ -110,7 +115,13 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
 
 
 def network_mask(folder: Path, frame: int, size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:
-    """Return the log-odds of a frame's pixels being of the person, as the network sees it; -12 where nobody is."""
+    """Return the log-odds of a frame's pixels being of the person, as the network sees it; -12 where nobody is.
+
+    Args:
+        folder: Folder of the clip.
+        frame: Index of the frame among the folder's images.
+        size: Height and width of the mask, pixels.
+    """
     prediction, _ = read_prediction(folder / "process" / NETWORK_FOLDER / f"{frame:05d}.npz")
     return np.full(size, -12, np.float32) if prediction is None else prediction.mask_in(*size)
 

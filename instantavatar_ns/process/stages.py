@@ -60,15 +60,15 @@ class StagedFolder:
             raise InputError(folder, message, "Give another OUTPUT")
 
     def facts(self, name: str) -> dict[str, Any]:
-        """What a finished stage said of its results."""
+        """Facts that a finished stage told of its results."""
         return self._record[name]["facts"]
 
     def seconds(self, name: str) -> float:
-        """How long a finished stage took."""
+        """Seconds that a finished stage took."""
         return self._record[name]["seconds"]
 
     def is_finished(self, stage: Stage) -> bool:
-        """Whether a stage was finished with these settings."""
+        """Return True if a stage was finished with these settings."""
         return self._has_facts(stage) and not self._changes(stage)
 
     def run(self, stages: list[Stage]) -> None:
@@ -88,7 +88,11 @@ class StagedFolder:
             self._do(stage)
 
     def check(self, stages: list[Stage]) -> None:
-        """Refuse to make a finished stage again that must not be overwritten; errors as of `run`."""
+        """Refuse to make a finished stage again that must not be overwritten.
+
+        Raises:
+            InputError: A stage was finished with other settings, and is not to be overwritten.
+        """
         for stage in stages:
             if self._has_facts(stage) and self._changes(stage) and not self.overwrite:
                 changes = "; ".join(self._changes(stage))

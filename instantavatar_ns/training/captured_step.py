@@ -29,7 +29,7 @@ Exchange = Callable[[Sequence[Tensor], Sequence["Tensor | None"]], "tuple[Tensor
 
 
 class StepResult(NamedTuple):
-    """What nerfstudio's trainer wants of a step: the model's outputs, the losses to sum, and metrics."""
+    """Result of a step for nerfstudio's trainer: the model's outputs, the losses to sum, and metrics."""
 
     outputs: dict[str, Tensor]
     losses: dict[str, Tensor]
@@ -61,7 +61,7 @@ class TrainingStep:
 
     @property
     def is_captured(self) -> bool:
-        """Whether the last step was the replay of a CUDA graph."""
+        """Return True if the last step was the replay of a CUDA graph."""
         return self._graph is not None and self._graph.is_captured
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
@@ -180,7 +180,7 @@ class ParameterUpdate:
 
 
 class _Forward(nn.Module):
-    """What nerfstudio's pipeline makes of a batch."""
+    """Forward pass of nerfstudio's pipeline, as a module."""
 
     def __init__(self, model: InstantAvatarModel) -> None:
         super().__init__()

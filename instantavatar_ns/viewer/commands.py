@@ -25,7 +25,7 @@ _OF_ONE_POSE = ("ply", "obj")
 
 
 class Shown(NamedTuple):
-    """What is on screen.
+    """Motion, frame or pose on screen.
 
     Attributes:
         motion: File or name of a motion; None for the rest pose and for what nerfstudio's time plays.
@@ -120,7 +120,12 @@ class ExportCommands(Folder):
 
 
 def command(program: str, options: dict[str, object]) -> str:
-    """A command line, an option a line; options that are None are left out."""
+    """Write a command line, an option a line.
+
+    Args:
+        program: The command, before its options.
+        options: By their names without dashes; those that are None are left out.
+    """
     given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
     return " \\\n    ".join([program, *given])
 

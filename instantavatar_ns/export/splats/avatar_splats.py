@@ -48,7 +48,7 @@ class Effort:
 
     @classmethod
     def on(cls, device: torch.device, splats: int | None = None) -> Effort:
-        """What takes seconds on a GPU, and minutes on a CPU.
+        """Effort that takes seconds on a GPU, and minutes on a CPU.
 
         Args:
             device: Where the model lies.
