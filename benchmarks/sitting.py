@@ -101,6 +101,7 @@ def jobs(subjects: Path, results: Path, runs: Path, lpips_backbone: Path | None)
             300,
         ),
         "parts": Job(benchmark("instant", "parts", "--subject", male, *of("start"), output="instant"), 60),
+        "check": Job(benchmark("instant", "check", "--subject", male, output="instant"), 60),
         "align": Job((sys.executable, "-m", "benchmarks.alignment", *frames, "--instant", instant), 150),
         "two-gpus": Job(benchmark("two_gpus", "--subject", male, *of("two"), *lpips, output="instant"), 200, True),
         "batch": Job(
