@@ -215,6 +215,28 @@ def test_images_are_those_of_the_poses_moved_into_each_camera(carried: Path, in_
             assert (colors - expected).abs().mean() < 1e-4
 
 
+def test_a_film_linked_to_a_person_has_the_rows_of_poses_of_their_dance(
+    carried: Path, film: Path, tmp_path: Path
+) -> None:
+    """So that a model that was trained with `novel/` shows the dance in the film's cameras."""
+    from benchmarks.moving_camera import link_other_film
+
+    link_other_film(carried, film, tmp_path / "linked")
+    ours, others = (parts(folder)["novel"] for folder in (carried, tmp_path / "linked"))
+    assert ours.cameras.metadata is not None and others.cameras.metadata is not None
+    assert torch.equal(ours.cameras.metadata["pose_id"], others.cameras.metadata["pose_id"])
+    subjects = [subject_of(outputs.metadata) for outputs in (ours, others)]
+    assert torch.equal(subjects[0].world_to_dataset, subjects[1].world_to_dataset)
+    for name in ("betas", "global_orient", "body_pose", "transl"):
+        assert torch.equal(*(getattr(subject.poses, name) for subject in subjects)), name
+    to_dataset, to_opengl = subjects[1].world_to_dataset.double(), torch.diag(torch.tensor([1.0, -1, -1])).double()
+    centers = others.cameras.camera_to_worlds[:, :, 3].double() @ to_dataset[:3, :3].T + to_dataset[:3, 3]
+    axes = to_dataset[:3, :3] @ others.cameras.camera_to_worlds[:, :, :3].double() @ to_opengl
+    extrinsics = torch.from_numpy(np.load(film / "cameras.npz")["extrinsic"])
+    torch.testing.assert_close(axes.mT, extrinsics[:, :3, :3], atol=1e-5, rtol=0)
+    torch.testing.assert_close(-(axes.mT @ centers[..., None])[..., 0], extrinsics[:, :3, 3], atol=1e-5, rtol=0)
+
+
 def test_coverage_is_that_of_the_poses_moved_into_each_camera(carried: Path, in_the_camera: Path) -> None:
     shares = []
     for folder in (carried, in_the_camera):
