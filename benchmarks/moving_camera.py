@@ -125,9 +125,13 @@ class MovingCamera:
         runs: dict[Light, dict[Camera, list[dict[str, Any]]]] = {
             light: {camera: [] for camera in CAMERAS} for light in self.lights
         }
-        angles = {light: {camera: self._view_angles(camera, light) for camera in CAMERAS} for light in self.lights}
+        angles: dict[Light, dict[Camera, dict[str, float]]] = {
+            light: {camera: self._view_angles(camera, light) for camera in CAMERAS} for light in self.lights
+        }
         # What a budget cuts off is a seed.
-        jobs = [(camera, light, seed) for seed, light, camera in product(self.seeds, self.lights, CAMERAS)]
+        jobs: list[tuple[Camera, Light, int]] = [
+            (camera, light, seed) for seed, light, camera in product(self.seeds, self.lights, CAMERAS)
+        ]
         missing = []
         for (camera, light, seed), run in run_jobs(self.measure, jobs, self.workers, self.total_budget):
             name = f"{self._subject(camera, light).name}.{seed}"
@@ -138,6 +142,9 @@ class MovingCamera:
             runs[light][camera].append(run)
             figures = {light: compare(runs[light], angles[light]) for light in self.lights}
             record.write(self.output, known | {"moving_camera": head | figures}, quiet=True)
+        for light in self.lights:
+            losses = {key: value for key, value in compare(runs[light], angles[light]).items() if key.endswith("_db")}
+            record.progress(f"{light} {json.dumps(losses)}")
         if missing:
             raise SystemExit("\n".join(["Without these runs:", *missing]))
 
@@ -155,7 +162,8 @@ class MovingCamera:
             ),
         )
         figures = poses.measure(self._subject(camera, light), self.case, seed)
-        return {name: value for name, value in figures.items() if isfinite(value)}
+        # LPIPS is not a number where its network is not there; of other figures that is to be seen.
+        return {name: value for name, value in figures.items() if isfinite(value) or "lpips" not in name}
 
     def _view_angles(self, camera: Camera, light: Light) -> dict[str, float]:
         """Mean angles from test frames to the nearest training view, degrees."""

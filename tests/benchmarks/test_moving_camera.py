@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from benchmarks.moving_camera import MovingCamera, compare, directions_of_view, link_other_film, nearest_degrees
+from benchmarks.moving_camera import Camera, MovingCamera, compare, directions_of_view, link_other_film, nearest_degrees
 from instantavatar_ns.body.files import load_body_model
 
 
@@ -45,7 +45,7 @@ def test_a_film_of_other_poses_is_refused(subject: Path, tmp_path: Path) -> None
 def test_losses_are_those_of_the_carried_camera() -> None:
     still = {"heldout_exact_psnr": 33.0, "novel_psnr": 31.0, "novel_carried_psnr": 29.0}
     carried = {"heldout_exact_psnr": 32.0, "novel_psnr": 30.0, "novel_carried_psnr": 29.5}
-    angles = {"still": {"novel_view_deg": 1.0}, "carried": {"novel_view_deg": 2.0}}
+    angles: dict[Camera, dict[str, float]] = {"still": {"novel_view_deg": 1.0}, "carried": {"novel_view_deg": 2.0}}
     figures = compare({"still": [still, still], "carried": [carried]}, angles)
     assert figures["still"]["seeds"] == 2 and figures["still"]["novel_psnr"] == 31.0
     assert figures["carried"]["novel_view_deg"] == 2.0
