@@ -133,7 +133,7 @@ def jobs(subjects: Path, results: Path, runs: Path, lpips_backbone: Path | None)
         ),
         "moving-camera": Job(
             benchmark(
-                *("moving_camera", "--data", str(subjects / "moving"), "--seeds", "0", "1"),
+                *("moving_camera", "--data", str(subjects / "moving"), *seeds, "--workers", "8"),
                 *(*of("moving-camera"), *lpips),
                 output="data_in",
             ),
