@@ -4,7 +4,8 @@ Where the occupancy allows any density, it is sampled: coarsely everywhere, fine
 opacity and smoothed by a voxel; the surface is where two centimetres are half opaque. (Of thicknesses from 1 to 4 cm
 this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
 at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
-sampled band is solid.
+sampled band is solid. Where a person is of one colour, images do not tell a pit or a tunnel from the surface around it:
+those too narrow for a ball of some centimetres are filled, but not between the fingers.
 
 Where no training view looked, the density is a guess: bumps there are no detail, and are smoothed away.
 """
@@ -43,6 +44,9 @@ _DEEPEST = 0.03  # metres: a solid shell so thick has what is deeper as its cavi
 _WINDING_FACES = 600  # triangles of the body that tell inside from outside
 _WINDING_POINTS = 1 << 12  # that are told at a time
 _PER_EDGE = 4  # samples along an edge of the body's triangles, which are a few centimetres long
+_NARROW = 0.015  # metres: radius of the ball that does not fit into what is filled
+_AROUND_HANDS = 0.03  # metres
+_FILLED = 1e-6  # opacity by which filling changes a sample at least
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
 _TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
@@ -91,10 +95,13 @@ class Body:
     Attributes:
         vertices: Metres.
         faces: Triangles; the mesh may be open, and have parts inside.
+        hands: Which vertices are of the hands, whose fingers are no wider apart than pits elsewhere; None where it has
+            none.
     """
 
     vertices: Float[ndarray, "vertices 3"]
     faces: Int[ndarray, "faces 3"]
+    hands: Bool[ndarray, "vertices"] | None = None
 
     @torch.no_grad()
     def depth(self, axes: Sequence[Float[Tensor, "_"]]) -> Float32[ndarray, "x y z"]:
@@ -123,6 +130,17 @@ class Body:
         points = [axis[index] for axis, index in zip(coordinates, np.nonzero(shell), strict=True)]
         depth[shell] = distances(np.stack(points, axis=-1))
         return depth
+
+    def near_hands(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
+        """Whether points are in the hands or up to `_AROUND_HANDS` away.
+
+        Args:
+            points: Metres.
+        """
+        if self.hands is None or not self.hands.any():
+            return np.zeros(len(points), bool)
+        hands = KDTree(self.vertices[self.hands])
+        return np.isfinite(hands.query(points, distance_upper_bound=_AROUND_HANDS, workers=-1)[0])
 
     def winds_around(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
         """Whether the surface winds around points, which is so inside of bodies that are open, too.
@@ -189,10 +207,14 @@ def extract_surface(
     if body is not None:
         depth = body.depth(lattice.axes(_COARSE))
         grid = np.maximum(grid, np.clip(level + (depth - _BELOW_SKIN) / THICKNESS, 0, 1))
-    solid = largest_solid(grid, level)
-    # Other parts and cavities go; the slopes on both sides of the surface stay. Marching cubes leaves holes around
-    # samples of exactly the level.
-    grid = np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
+    grid = one_solid(grid, level)
+    filled = without_narrows(grid, round(_NARROW / voxel_size))
+    if body is not None and body.hands is not None:
+        changed = np.nonzero(filled > grid + _FILLED)
+        places = [axis.cpu().numpy()[index] for axis, index in zip(lattice.axes(_COARSE), changed, strict=True)]
+        kept = tuple(index[body.near_hands(np.stack(places, axis=-1))] for index in changed)
+        filled[kept] = grid[kept]
+    grid = one_solid(filled, level)
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
     smooth(mesh, unseen)
@@ -326,6 +348,43 @@ def largest_solid(grid: Float32[ndarray, "x y z"], level: float) -> Bool[ndarray
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # what is not solid
     return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
+
+
+def one_solid(grid: Float32[ndarray, "x y z"], level: float) -> Float32[ndarray, "x y z"]:
+    """Opacity without other parts and cavities; the slopes on both sides of the surface stay.
+
+    Args:
+        grid: Opacity, 0 to 1.
+        level: That of the surface, from which all samples differ then: marching cubes leaves holes around those equal.
+    """
+    solid = largest_solid(grid, level)
+    return np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
+
+
+def without_narrows(grid: Float32[ndarray, "x y z"], radius: int) -> Float32[ndarray, "x y z"]:
+    """Opacity with all pits, slits and tunnels filled that a ball does not fit into.
+
+    It is a morphological closing, of the solids of all levels at once.
+
+    Args:
+        grid: Opacity, 0 to 1.
+        radius: Of the ball, samples; none fits at 0, and nothing is changed.
+    """
+    for extreme in (np.maximum, np.minimum):
+        for step in range(radius):
+            grid = _of_neighbors(grid, extreme, diagonal=step % 2 == 1)
+    return grid
+
+
+def _of_neighbors(grid: Float32[ndarray, "x y z"], extreme: np.ufunc, diagonal: bool) -> Float32[ndarray, "x y z"]:
+    """Extreme of each sample and its neighbours: 6, or 26. Both in turn grow a ball, but for its corners."""
+    result = grid.copy()
+    for axis in range(3):
+        source = np.moveaxis(result.copy() if diagonal else grid, axis, 0)
+        along = np.moveaxis(result, axis, 0)  # a view
+        extreme(along[1:], source[:-1], out=along[1:])
+        extreme(along[:-1], source[1:], out=along[:-1])
+    return result
 
 
 def _refined(cells: Bool[ndarray, "x y z"]) -> Bool[ndarray, "x2 y2 z2"]:
