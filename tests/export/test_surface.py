@@ -6,6 +6,7 @@ import torch
 import trimesh
 
 from instantavatar_ns.deformer.voxels import VoxelBox
+from instantavatar_ns.export.avatar import hand_vertices
 from instantavatar_ns.export.surface import THICKNESS, Body, extract_surface, without_narrows
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.utils.errors import InputError
@@ -77,7 +78,7 @@ def test_tunnels_and_pits_with_undercuts_are_filled(occupancy):
 
     def riddled(points):
         """A ball with a tunnel 1.6 cm wide, a hollow of 4 cm with a neck as narrow, and a bay 8 cm wide."""
-        x, y, z = points.unbind(dim=-1)
+        x, y, _ = points.unbind(dim=-1)
         tunnel = (points[..., :2].norm(dim=-1) < 0.008) | ((points[..., 1:].norm(dim=-1) < 0.008) & (x > 0))
         hollow = ((points - points.new_tensor([0.0, -0.15, 0.0])).norm(dim=-1) < 0.02) | (
             (points[..., ::2].norm(dim=-1) < 0.008) & (y < -0.15)
@@ -103,7 +104,8 @@ def test_fingers_are_not_webbed(occupancy):
         return 400.0 * (((across < 0.0075) & (points[..., 2].abs() < 0.1)) | palm).float()
 
     ball = trimesh.creation.icosphere(0, 0.005)
-    vertices = np.concatenate([ball.vertices + [side * 0.0125, 0, z] for side in (-1, 1) for z in (-0.06, 0, 0.06)])
+    centers = [np.array([side * 0.0125, 0, along]) for side in (-1, 1) for along in (-0.06, 0, 0.06)]
+    vertices = np.concatenate([ball.vertices + center for center in centers])
     faces = np.concatenate([ball.faces + part * len(ball.vertices) for part in range(6)])
     between = []
     for hands in (True, False):
@@ -112,7 +114,45 @@ def test_fingers_are_not_webbed(occupancy):
         x, _, z = np.abs(surface.vertices).T
         between.append(((x < 0.0075) & (z < 0.08) & (np.abs(surface.vertices[:, 1]) < 0.002)).sum())
     apart, webbed = between
-    assert apart > 50 and webbed == 0
+    assert apart > 30 and webbed == 0
+
+
+def test_spikes_are_cut_off_where_depth_was_guessed(occupancy):
+    """A spike 1.6 cm thick and 5 cm long: it goes where views do not tell its length, but not from a hand."""
+    ball = trimesh.creation.icosphere(3, RADIUS - 0.01)
+
+    def spiked(points):
+        spike = (points[..., :2].norm(dim=-1) < 0.008) & (points[..., 2] > 0) & (points[..., 2] < RADIUS + 0.05)
+        knob = (points - points.new_tensor([RADIUS, 0.0, 0.0])).norm(dim=-1) < 0.05
+        return 400.0 * ((points.norm(dim=-1) < RADIUS) | spike | knob).float()
+
+    lengths = {}
+    nowhere, everywhere = np.zeros(len(ball.vertices), bool), np.ones(len(ball.vertices), bool)
+    folded = everywhere.copy()
+    folded[ball.vertices[:, 2].argmax()] = False  # a single vertex that is told otherwise changes nothing
+    top = ball.vertices[:, 2] > 0.15
+    for name, hands, guessed in (
+        ("seen", nowhere, nowhere),
+        ("guessed", nowhere, everywhere),
+        ("folded", nowhere, folded),
+        ("hand", top, everywhere),
+    ):
+        body = Body(ball.vertices, ball.faces, hands, guessed)
+        surface = extract_surface(spiked, occupancy, 0.0075, 20_000, body=body)
+        mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+        assert mesh.is_watertight and mesh.euler_number == 2
+        assert mesh.bounds[1, 0] == pytest.approx(RADIUS + 0.05, abs=0.004), "the knob is thick enough"
+        lengths[name] = mesh.bounds[1, 2] - RADIUS
+    assert lengths["guessed"] < 0.013 and lengths["folded"] < 0.013
+    assert lengths["seen"] > 0.04
+    assert lengths["hand"] == pytest.approx(0.02, abs=0.004), "what is up to 3 cm from the hand's vertices stays"
+
+
+def test_hands_are_the_outer_ends_of_the_arms(small_avatar):
+    hands = hand_vertices(small_avatar.body)
+    side = small_avatar.vertices[:, 0].numpy()
+    assert 0.02 < hands.mean() < 0.4 and (side[hands] > 0).any() and (side[hands] < 0).any()
+    assert np.abs(side[hands]).min() > 0.8 * np.abs(side[~hands]).max()
 
 
 def test_narrows_are_filled_in_all_directions_alike():
