@@ -5,8 +5,8 @@ opacity and smoothed by a voxel; the surface is where two centimetres are half o
 this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
 at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
 sampled band is solid. Where a person is of one colour, images do not tell a pit or a tunnel from the surface around it:
-those too narrow for a ball of some centimetres are filled. Where all views look from one side, they do not tell how far
-density stands off: what such a ball does not fit into is cut off there. Neither is done to the hands.
+those too narrow for a ball of two centimetres are filled. Where all views look from one side, they do not tell how far
+density stands off: what a ball of three does not fit into is cut off there. Neither is done to the hands.
 
 Where no training view looked, the density is a guess: bumps there are no detail, and are smoothed away.
 """
@@ -45,7 +45,8 @@ _DEEPEST = 0.03  # metres: a solid shell so thick has what is deeper as its cavi
 _WINDING_FACES = 600  # triangles of the body that tell inside from outside
 _WINDING_POINTS = 1 << 12  # that are told at a time
 _PER_EDGE = 4  # samples along an edge of the body's triangles, which are a few centimetres long
-_NARROW = 0.015  # metres: radius of a ball: what it does not fit into is filled, or cut off
+_NARROW = 0.01  # metres: radius of a ball; what it does not fit into is filled. A larger one fills folds that are seen
+_THIN = 0.015  # metres: radius of a ball; what it does not fit into is cut off where its length was guessed
 _AROUND_HANDS = 0.03  # metres around the hands' vertices that stay as they are
 _STANDS_OFF = 0.012  # metres from the body's vertices: what is nearer, as noses are, is not cut off
 _VOTING = 8  # of the body's vertices around a point tell how it was seen: single ones are folded over
@@ -141,7 +142,7 @@ class Body:
         grid: Float32[ndarray, "x y z"],
         outside: Bool[ndarray, "x y z"],
         axes: Sequence[Float[Tensor, "_"]],
-        radius: int,
+        spacing: float,
     ) -> Float32[ndarray, "x y z"]:
         """Opacity without what is narrow, and without spikes where their length was guessed; hands stay as they are.
 
@@ -149,15 +150,15 @@ class Body:
             grid: Opacity, 0 to 1.
             outside: Which samples are outside of the body; what is deep inside does not matter.
             axes: Coordinates of the lattice, metres.
-            radius: Of the ball that tells what is narrow, samples.
+            spacing: Of the lattice, metres.
         """
         coordinates = [axis.cpu().numpy() for axis in axes]
-        trimmed = without_narrows(grid, radius)
+        trimmed = without_narrows(grid, round(_NARROW / spacing))
         kept = _where(trimmed > grid + _CHANGE, self.near_hands, coordinates)
         trimmed[kept] = grid[kept]
         if self.guessed is None or not self.guessed.any():
             return trimmed
-        cut = without_spikes(trimmed, radius)
+        cut = without_spikes(trimmed, round(_THIN / spacing))
         gone = _where((cut < trimmed - _CHANGE) & outside, self.is_guess, coordinates)
         trimmed[gone] = cut[gone]
         return trimmed
@@ -247,14 +248,13 @@ def extract_surface(
     band, core = (_refined(cells) for cells in (outer & ~inner, inner))
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
-    radius = round(_NARROW / voxel_size)
     if body is None:
-        filled = without_narrows(one_solid(grid, level), radius)
+        filled = without_narrows(one_solid(grid, level), round(_NARROW / voxel_size))
     else:
         axes = lattice.axes(_COARSE)
         depth = body.depth(axes)
         grid = np.maximum(grid, np.clip(level + (depth - _BELOW_SKIN) / THICKNESS, 0, 1))
-        filled = body.trimmed(one_solid(grid, level), depth == 0, axes, radius)
+        filled = body.trimmed(one_solid(grid, level), depth == 0, axes, voxel_size)
     grid = one_solid(filled, level)
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
