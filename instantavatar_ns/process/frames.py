@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from jaxtyping import Float, Int
 
 from instantavatar_ns.process.video import Clip, read_pictures
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import write_files, written_whole
 
 CLIP_FILE = "clip.json"
 _SHARPNESS_HEIGHT = 270  # rows of the pictures that sharpness is measured on
@@ -157,18 +156,17 @@ def write_frames(
     chosen = choose(times, sharpness, count)
     wanted = set(numbers[chosen].tolist())
     size = image_size(clip, longest_side)
-    partial = folder / ".images.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     written = 0
-    for picture in read_pictures(clip, *window):
-        if picture.number in wanted:
-            image = picture.rgb(size)
-            cv2.imwrite(str(partial / f"{written:05d}.png"), image[..., ::-1])
-            written += 1
-            progress(0.5 + 0.5 * written / len(wanted))
-        if written == len(wanted):
-            break
+    with written_whole(folder / "images") as partial:
+        partial.mkdir()
+        for picture in read_pictures(clip, *window):
+            if picture.number in wanted:
+                image = picture.rgb(size)
+                cv2.imwrite(str(partial / f"{written:05d}.png"), image[..., ::-1])
+                written += 1
+                progress(0.5 + 0.5 * written / len(wanted))
+            if written == len(wanted):
+                break
     scale = size[1] / clip.width
     result = ChosenFrames(
         source=str(clip.path.resolve()),
@@ -182,7 +180,6 @@ def write_frames(
         focal=None if clip.focal is None else clip.focal * scale,
         source_frames=int(numbers[-1]) + 1,
     )
-    os.replace(partial, folder / "images")
     write_text(folder / "process" / CLIP_FILE, json.dumps(asdict(result), indent=1))
     return result
 
@@ -194,7 +191,4 @@ def write_text(path: Path, text: str) -> None:
         path: The file, replaced if it exists; its folder is made.
         text: Its content.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf8")
-    os.replace(partial, path)
+    write_files(path.parent, {path.name: text.encode()})

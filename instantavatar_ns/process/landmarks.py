@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from instantavatar_ns.process.network import NUM_LANDMARKS, PoseNetwork, Predict
 from instantavatar_ns.process.people import find_people, follow
 from instantavatar_ns.process.swaps import swap, swapped_frames
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.npz import read_npz
 
 LANDMARKS_FILE = "landmarks.npz"
@@ -107,11 +107,8 @@ def write_npz(path: Path, **arrays: np.ndarray) -> None:
         path: The file, replaced if it exists; its folder is made.
         arrays: By their names in the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
 
 
 def network_mask(folder: Path, frame: int, size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:

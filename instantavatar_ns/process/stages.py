@@ -110,8 +110,10 @@ class StagedFolder:
         self._write()
 
     def _remove(self, stage: Stage) -> None:
-        if self._record.pop(stage.name, None) is None:
+        if stage.name not in self._record:
             return
+        # Killed while it deletes, it is neither finished nor forgotten: the next attempt deletes the rest.
+        self._record[stage.name] = {"settings": {"being deleted": True}}
         self._write()
         for name in stage.results:
             path = self.folder / name
@@ -119,6 +121,8 @@ class StagedFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        del self._record[stage.name]
+        self._write()
 
     def _write(self) -> None:
         write_text(self.folder / _RECORD, json.dumps(self._record, indent=1))
