@@ -63,7 +63,7 @@ def model_surface(
 
 
 def hand_vertices(body: BodyModel) -> Bool[ndarray, "vertices"]:
-    """Which vertices of a body move with a wrist, or with what hangs on it, more than with the rest.
+    """Vertices of a body that move with a wrist, or with what hangs on it, more than with the rest.
 
     Args:
         body: Of any rig; one without joints of the name `wrist` has no hands.

@@ -164,7 +164,7 @@ class Body:
         return trimmed
 
     def near_hands(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
-        """Whether points are in the hands, or up to `_AROUND_HANDS` away.
+        """Tell which points are in the hands, or up to `_AROUND_HANDS` away.
 
         Args:
             points: Metres.
@@ -175,7 +175,7 @@ class Body:
         return np.isfinite(hands.query(points, distance_upper_bound=_AROUND_HANDS, workers=-1)[0])
 
     def is_guess(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
-        """Whether points are off the body and the hands where no view tells how far off density is.
+        """Tell which points are off the body and the hands where no view tells how far off density is.
 
         Args:
             points: Outside of the body, metres.
