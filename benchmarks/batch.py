@@ -81,8 +81,10 @@ class Options:
     """Stages to leave out."""
     gpus: tuple[int, ...] = (1, 2)
     """Numbers of GPUs to measure; more than there are is left out."""
+    compile_first: bool = True
+    """Run a batch of one first, which leaves compiled kernels on disk; not needed where others have done so."""
     output: Path | None = None
-    """JSON file to merge the figures into."""
+    """JSON file to merge the figures into, after each batch."""
 
 
 def main(options: Options) -> dict[str, Any]:
@@ -91,9 +93,15 @@ def main(options: Options) -> dict[str, Any]:
     folder = Path(mkdtemp(prefix="instant-avatar-batch-"))
     on_cpu = names == [""]
     figures: dict[str, Any] = {}
+
+    def add(more: dict[str, Any]) -> None:
+        figures.update(more)
+        if options.output is not None:
+            record.merge(options.output, "batch", figures)
+
     try:
         several = {}
-        if not on_cpu:
+        if options.compile_first and not on_cpu:
             run(options, folder, "compiling", 1, names[:1], [])  # kernels are kept on disk: all batches find them
         for gpus in options.gpus if not on_cpu else (0,):
             if gpus > len(names):
@@ -101,14 +109,12 @@ def main(options: Options) -> dict[str, Any]:
                 continue
             shared = [] if options.per_gpu is None else ["--per-gpu", str(options.per_gpu)]
             several[gpus] = run(options, folder, f"gpus-{gpus}", options.count, names[:gpus], shared)
-            figures[f"batch_per_hour_{max(gpus, 1)}"] = round(several[gpus].per_hour, 1)
+            add({f"batch_per_hour_{max(gpus, 1)}": round(several[gpus].per_hour, 1)})
         one = ["--workers", "1"]
         serial = run(options, folder, "serial", max(options.serial, _LEAST_SERIAL), names[:1], one)
-        figures |= comparison(several.get(1) or several.get(0), serial)
+        add(comparison(several.get(1) or several.get(0), serial))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        if options.output is not None and figures:
-            record.merge(options.output, "batch", figures)
     record.write(None, record.head() | figures)
     return figures
 

@@ -6,8 +6,9 @@
 Parts may run on different machines, one after the other, with the same `--files`; each adds its keys to the JSON:
 
 - `export`: `<format>_mb`, and `<format>_s`, seconds of the whole command, start-up included. `glb_charts` counts the
-  charts of the texture. `splat_psnr` is that of
-  `splat_count` splats beside the neural images of the 24 views that they are fitted to.
+  charts of the texture. `splat_psnr` is that of `splat_count` splats beside the neural images of the 24 views that
+  they are fitted to, and `splat_psnr_between` beside those of 24 views that they are not: each is halfway from one of
+  the first to the next, around the person and in height.
 - `novel`: `glb_novel_psnr` and others of `benchmarks/export.py`, which needs a data set with a `novel/` folder.
 - `check`: what validators say of the files: Khronos' for glTF, the rules of `usdchecker`, TypeScript about the types of
   VRM, and whether three-vrm plays the motions. It needs node, npm's registry, Chromium and usd-core; what is not there
@@ -28,19 +29,25 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import monotonic
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import pytest
+import torch
 import trimesh
 import tyro
+from torch import Tensor
 
 from benchmarks import record
 from benchmarks.blender import VARIABLE, import_in_blender, interpreter
 from benchmarks.instant import INSTANT
 from instantavatar_ns.export.glb_container import read_glb
-from instantavatar_ns.export.splats.avatar_splats import FIT
-from instantavatar_ns.export.splats.files import EXTENSION
+from instantavatar_ns.export.splats.avatar_splats import FIT, neural_images
+from instantavatar_ns.export.splats.cloud import Splats
+from instantavatar_ns.export.splats.files import EXTENSION, HARMONIC
+from instantavatar_ns.export.splats.fitting import psnr
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.scripts.run_folder import open_run
 from tests.export.glb import Glb
 
 Part = Literal["export", "novel", "check", "blender"]
@@ -120,7 +127,8 @@ class Everywhere:
             record.progress(f"{name}: {figures[f'{name}_mb']:.2f} MB in {figures[f'{name}_s']:.1f} s")
         figures["glb_charts"] = chart_count(self.files / "glb" / "avatar.glb")
         if "splat_mb" in figures:
-            figures |= splat_fit(self.files / "splat" / "avatar.glb")
+            glb = self.files / "splat" / "avatar.glb"
+            figures |= splat_fit(glb) | {"splat_psnr_between": splat_psnr_between(self.load_config, glb)}
         return figures
 
     def novel(self) -> dict[str, Any]:
@@ -177,6 +185,41 @@ def splat_fit(glb: Path) -> dict[str, float]:
     (primitive,) = document["meshes"][0]["primitives"]
     count = document["accessors"][primitive["attributes"]["POSITION"]]["count"]
     return {"splat_psnr": document["asset"]["extras"][FIT]["psnr"], "splat_count": count}
+
+
+def splat_psnr_between(load_config: Path, glb: Path) -> float:
+    """PSNR of a file's splats beside the avatar's images from views halfway between the fitted ones, decibels.
+
+    Args:
+        load_config: The run that was exported.
+        glb: The splats.
+    """
+    model = cast(InstantAvatarModel, open_run(load_config)[0].model)
+    splats = splats_in(glb).to(model.device)
+    size = read_glb(glb.read_bytes())[0]["asset"]["extras"][FIT]["image_size"]
+    images, views = neural_images(model, splats.centers, size, shift=0.5)
+    return psnr(splats, views, images)
+
+
+def splats_in(glb: Path) -> Splats:
+    """The splats of a file that the export has written, in the canonical pose, on the CPU."""
+    document, binary = read_glb(glb.read_bytes())
+    (primitive,) = document["meshes"][0]["primitives"]
+
+    def read(name: str) -> Tensor:
+        accessor = document["accessors"][primitive["attributes"][name]]
+        start = document["bufferViews"][accessor["bufferView"]]["byteOffset"]
+        width = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}[accessor["type"]]
+        values = np.frombuffer(binary, "<f4", accessor["count"] * width, start)
+        return torch.from_numpy(values.reshape(-1, width).copy())
+
+    return Splats(
+        read("POSITION"),
+        read(f"{EXTENSION}:SCALE").log(),
+        read(f"{EXTENSION}:ROTATION").roll(1, dims=1),  # (x, y, z, w) in the file
+        read(f"{EXTENSION}:OPACITY")[:, 0].logit(eps=1e-6),
+        read(f"{EXTENSION}:SH_DEGREE_0_COEF_0") * HARMONIC + 0.5,
+    )
 
 
 def gltf_errors(files: Path, folder: Path) -> dict[str, Any]:

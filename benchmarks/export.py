@@ -1,7 +1,7 @@
 """Export a trained avatar and measure the file: as it looks beside the truth, how large it is, how long it took.
 
     python -m benchmarks.export --load-config outputs/dev-male/instant-avatar/run/config.yml \
-        --lpips-backbone path/to/alex_features.pth --output benchmarks/results/export.json
+        --lpips-backbone path/to/alex_features.pth --output outputs/export.json
 
 The data set needs a `novel/` folder. Its exact poses become a clip of the GLB; the file is read back by a reader that
 knows the glTF specification only (tests/export/glb.py), posed, and ray-cast from the recording's camera, unlit, with
@@ -44,8 +44,8 @@ class ExportBenchmark:
 
     load_config: Path
     """A run whose data has a novel/ folder."""
-    output: Path = Path("benchmarks/results/export.json")
-    """JSON to write."""
+    output: Path | None = None
+    """JSON to write; `benchmarks/everywhere.py` writes the same figures beside those of other formats."""
     lpips_backbone: Path | None = None
     """AlexNet's convolutions, on machines without network."""
     pictures: Path | None = None

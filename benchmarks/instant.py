@@ -12,6 +12,8 @@ that the others find warm caches. The PSNR of each avatar on the novel motion is
 any time.
 
 `parts` tells when the parts of such a training begin and end, warm: `parts_s`, seconds since Enter.
+
+`check` times the check of the data before training: `check_s`, of `check_frames` frames.
 """
 
 from __future__ import annotations
@@ -129,6 +131,38 @@ class Help:
         record.merge(self.output, "help", figures)
 
 
+@dataclass
+class Check:
+    """The check before training by itself, on a GPU where there is one: frames are read, kernels are loaded."""
+
+    subject: Path
+    """Folder in InstantAvatar's layout."""
+    repeats: int = 3
+    """Checks of which the fastest counts."""
+    output: Path = RESULTS
+    """JSON whose figures of this part are renewed."""
+
+    def main(self) -> None:
+        """Time and record."""
+        import torch
+
+        from instantavatar_ns.check.guard import diagnose_frames
+        from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
+        from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+
+        device = "cuda:0" if torch.cuda.is_available() else "cpu"
+        config = AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=self.subject))
+        datamanager = config.setup(device=device, test_mode="val", world_size=1, local_rank=0)
+        frames, taken = datamanager.train_frames, []
+        for _ in range(self.repeats + 1):
+            training.synchronise()
+            start = monotonic()
+            diagnosis = diagnose_frames(frames.images.masks(), frames.cameras, datamanager.train_dataset)
+            taken.append(monotonic() - start)  # the diagnosis is numbers of the host
+        record.progress(diagnosis.verdict)
+        record.merge(self.output, "check", {"check_s": round(min(taken[1:]), 3), "check_frames": len(frames)})
+
+
 def seconds(command: list[str], environment: dict[str, str] | None = None) -> float:
     """Time a process from its start to its end.
 
@@ -155,7 +189,7 @@ def empty_caches(folder: Path) -> dict[str, str]:
     return {name: str(folder / name) for name in CACHES}
 
 
-PARTS = {"start": Start, "parts": Parts, "help": Help}
+PARTS = {"start": Start, "parts": Parts, "help": Help, "check": Check}
 """Further parts are added here."""
 
 if __name__ == "__main__":

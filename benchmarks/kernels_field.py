@@ -242,7 +242,7 @@ def gradient_error(
 def away_from_kinks(field: CanonicalField, points: Tensor, margin: float = 1e-3) -> Tensor:
     """Whether no point lies where its gradient jumps, and the side is a matter of rounding [n].
 
-    That is where a ReLU's input is near zero, and, for the gradient to the point, on the faces of a level's cells.
+    That is where a ReLU's input is near zero, and, for the gradient by the point, on the faces of a level's cells.
 
     Args:
         field: A field of the torch version, in float64.

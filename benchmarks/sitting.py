@@ -101,6 +101,7 @@ def jobs(subjects: Path, results: Path, runs: Path, lpips_backbone: Path | None)
             300,
         ),
         "parts": Job(benchmark("instant", "parts", "--subject", male, *of("start"), output="instant"), 60),
+        "check": Job(benchmark("instant", "check", "--subject", male, output="instant"), 60),
         "align": Job((sys.executable, "-m", "benchmarks.alignment", *frames, "--instant", instant), 150),
         "two-gpus": Job(benchmark("two_gpus", "--subject", male, *of("two"), *lpips, output="instant"), 200, True),
         "batch": Job(
@@ -108,7 +109,7 @@ def jobs(subjects: Path, results: Path, runs: Path, lpips_backbone: Path | None)
             400,
             True,
         ),
-        "speed": Job(benchmark("speed", "--subject", male, *of("speed")), 150),
+        "speed": Job(benchmark("speed", "--subject", male, *of("speed"), "--instant", instant), 150),
         "poses": Job(
             benchmark("poses", "--subjects", male, female, moving, *seeds, "--workers", "8", *of("poses"), *lpips), 400
         ),
@@ -132,7 +133,7 @@ def jobs(subjects: Path, results: Path, runs: Path, lpips_backbone: Path | None)
         ),
         "moving-camera": Job(
             benchmark(
-                *("moving_camera", "--data", str(subjects / "moving"), "--seeds", "0", "1"),
+                *("moving_camera", "--data", str(subjects / "moving"), *seeds, "--workers", "8"),
                 *(*of("moving-camera"), *lpips),
                 output="data_in",
             ),

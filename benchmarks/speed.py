@@ -53,6 +53,7 @@ from instantavatar_ns.scripts.run_folder import write_variant
 RELEASED = {"novel_psnr": 27.2, "heldout_psnr": 26.8}
 # Seconds, novel and held-out PSNR of the released modules on dev-male, on an H100.
 RELEASED_CURVE = [(6, 20.2, 18.1), (10, 26.4, 26.2), (21, 27.4, 26.8), (60, 27.2, 26.8)]
+IN_INSTANT = ("step_ms", "frame_ms_540", "frame_ms_1080", "launches", "memory_gb", "seconds_to_released")
 METHODS = {spec.config.method_name: spec.config for spec in (instant_avatar, instant_avatar_lite)}
 WARM_FRAMES = 3
 EvalFrames = list[tuple[Any, torch.Tensor]]  # cameras, and images on white [height, width, 3]
@@ -66,6 +67,8 @@ class Speed:
     """Folder in InstantAvatar's layout, with a novel/ folder."""
     output: Path = Path("benchmarks/results/speed.json")
     """JSON to write; the plot goes beside it, as a .png."""
+    instant: Path | None = None
+    """JSON of several benchmarks whose `IN_INSTANT` to renew too."""
     method: Literal["instant-avatar", "instant-avatar-lite"] = "instant-avatar"
     """Method to train."""
     options: str = ""
@@ -97,6 +100,8 @@ class Speed:
                 self._add(result, kernels())
         with part("the first step of a new process"):
             self._add(result, first_step_seconds(self.arguments("first-step", steps)))
+        if self.instant is not None:
+            record.merge(self.instant, "speed", {name: result[name] for name in IN_INSTANT if name in result})
         return result
 
     def _add(self, result: dict[str, Any], figures: dict[str, Any]) -> None:

@@ -23,14 +23,30 @@ def image_background(device: torch.device) -> Float[Tensor, "3"]:
 def blend(
     image: Float[Tensor, "*pixels 4"], background: Float[Tensor, "*pixels 3"] | float
 ) -> Float[Tensor, "*pixels 3"]:
-    """Colours of an image with opacity, on a background."""
+    """Put an image with opacity in front of a background.
+
+    Args:
+        image: Straight colours and opacity, 0 to 1.
+        background: Colours, 0 to 1, or one grey value for all pixels.
+
+    Returns:
+        Colours, 0 to 1.
+    """
     return image[..., :3] * image[..., 3:] + background * (1 - image[..., 3:])
 
 
 def unblend_white(
     rgb: Float[Tensor, "*pixels 3"], accumulation: Float[Tensor, "*pixels 1"]
 ) -> Float[Tensor, "*pixels 4"]:
-    """Colours that were blended on white without it, and their opacity; white where there is nothing."""
+    """Recover straight colours and opacity from colours that were blended on white.
+
+    Args:
+        rgb: Colours on white, 0 to 1.
+        accumulation: Opacity, 0 to 1.
+
+    Returns:
+        Colours and opacity, 0 to 1; colours are white where the opacity is 0.
+    """
     # rgb = accumulation * colour + (1 - accumulation)
     color = 1 - (1 - rgb) / accumulation.clamp_min(1e-6)
     return torch.cat([color.clamp(0, 1), accumulation], dim=-1)

@@ -119,12 +119,22 @@ def _step_terms_triton(
 
 
 def rgb_loss(rgb: Float[Tensor, "rays 3"], truth: Float[Tensor, "rays 3"]) -> Float[Tensor, ""]:
-    """Squared difference between colours, on the same background."""
+    """Mean squared difference between colours on the same background.
+
+    Args:
+        rgb: Rendered colours, 0 to 1.
+        truth: Colours of the image, 0 to 1.
+    """
     return F.mse_loss(rgb, truth)
 
 
 def mask_loss(accumulation: Float[Tensor, "rays 1"], mask: Float[Tensor, "rays 1"]) -> Float[Tensor, ""]:
-    """Squared difference between the opacity of rays and the mask."""
+    """Mean squared difference between opacity and mask.
+
+    Args:
+        accumulation: Rendered opacity, 0 to 1.
+        mask: 1 on the person, 0 beside.
+    """
     return F.mse_loss(accumulation, mask)
 
 
@@ -199,7 +209,7 @@ def patch_lpips_loss(
 def patch_depth_loss(
     depth: Float[Tensor, "rays 1"], accumulation: Float[Tensor, "rays 1"], size: int | None
 ) -> Float[Tensor, ""]:
-    """How far depth lies from its mean over the patch, metres: against specks that float before or behind the person.
+    """Mean distance of depth from the patch's average, metres: against specks before or behind the person.
 
     Pixels count by their opacity, those that are mostly empty not at all. No gradient reaches the opacity, which would
     otherwise fall wherever the person is not flat.

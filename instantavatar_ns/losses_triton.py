@@ -32,7 +32,7 @@ class LossWeights(NamedTuple):
 
 
 class StepPixels(NamedTuple):
-    """What the terms compare.
+    """Pixels that the loss terms compare.
 
     Attributes:
         rgb: Rendered colors, in front of black where the background is drawn, otherwise of it.
@@ -48,7 +48,7 @@ class StepPixels(NamedTuple):
 
 
 class StepSamples(NamedTuple):
-    """What holds the field.
+    """Samples of the field that the loss terms drive towards 0 or 1.
 
     Attributes:
         weights: Shares of the samples in their pixels.

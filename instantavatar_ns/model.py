@@ -116,7 +116,7 @@ class InstantAvatarModel(Model):
         return self.unseen.pictures is not None and self.step >= self.config.unseen_color_start
 
     def step_settings(self, num_rays: int) -> Hashable:
-        """What a training step depends on besides tensors: while it stays the same, so do the step's kernels."""
+        """Settings of a step besides its tensors: while they stay the same, so do its kernels."""
         config, step = self.config, self.step
         schedule = (step >= config.pose_start, step < config.empty_steps, self.density_noise, self._with_pictures)
         return (*schedule, self.renderer.capacity(num_rays))

@@ -1,4 +1,4 @@
-"""What can be set of the model, as `--pipeline.model.*`."""
+"""Options of the model, as `--pipeline.model.*`."""
 
 from __future__ import annotations
 

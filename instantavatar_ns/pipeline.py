@@ -9,7 +9,6 @@ from time import monotonic
 from typing import Any, Literal, cast
 
 from nerfstudio.engine.callbacks import TrainingCallback, TrainingCallbackAttributes, TrainingCallbackLocation
-from nerfstudio.models.base_model import Model
 from nerfstudio.pipelines.base_pipeline import VanillaPipeline, VanillaPipelineConfig
 from torch import Tensor
 from torch.cuda.amp.grad_scaler import GradScaler
@@ -26,10 +25,11 @@ from instantavatar_ns.training.captured_step import ParameterUpdate, TrainingSte
 from instantavatar_ns.training.checkpoints import check_fit
 from instantavatar_ns.training.coverage import observe_coverage, telling_seen_from_unseen, without_nan
 from instantavatar_ns.training.fitting import RECIPES, FitRecipe, fit_poses
-from instantavatar_ns.training.processes import averaging_gradients, share_occupancy, share_state
+from instantavatar_ns.training.processes import GradientExchange, share_occupancy, share_state
 from instantavatar_ns.training.unseen_views import take_unseen_views
 from instantavatar_ns.training.warm_up import compiling_kernels
 from instantavatar_ns.utils.background import begin
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.options import Advanced
 
 
@@ -64,6 +64,11 @@ class AvatarPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: GradScaler | None = None,
     ) -> None:
+        """Read the frames, build the model and begin to check the data.
+
+        Raises:
+            InputError: The data cannot be used, or several processes are to train with mixed precision.
+        """
         # Not nerfstudio's own constructor: that would begin with the model when all frames are read, and let it average
         # the gradients of several processes before its poses are aligned.
         super(VanillaPipeline, self).__init__()
@@ -85,9 +90,16 @@ class AvatarPipeline(VanillaPipeline):
         self.model.to(device)
         if test_mode != "inference":  # then none are read
             _ = self._data.train_frames  # whether they can be used is known before anything else is done
-        # Several processes exchange gradients in hooks, and a gradient scaler multiplies losses by what varies.
-        self._steps_are_alike = world_size == 1 and not (grad_scaler is not None and grad_scaler.is_enabled())
-        self._captured_step: TrainingStep | None = None
+        # A gradient scaler multiplies losses by what varies.
+        self._scales_gradients = grad_scaler is not None and grad_scaler.is_enabled()
+        if self._scales_gradients and world_size > 1:
+            found = (
+                f"expected full precision where {world_size} processes train together, found gradients that are scaled"
+            )
+            raise InputError(
+                "--mixed-precision", found, "Leave the option out; the field's networks have half precision"
+            )
+        self._own_step: TrainingStep | None = None
 
     @property
     def _avatar(self) -> InstantAvatarModel:
@@ -118,11 +130,11 @@ class AvatarPipeline(VanillaPipeline):
                 align_poses(model, frames.images.masks(), frames.cameras)
             observe_coverage(model, frames.cameras)
             take_unseen_views(model)
-        if wants_kernels and self._steps_are_alike:
-            self._captured_step = TrainingStep(model)
         if self.world_size > 1:
             share_state(model)
-            self._model = cast(Model, averaging_gradients(model))
+            self._own_step = TrainingStep(model, GradientExchange(model), captures=wants_kernels)
+        elif wants_kernels and not self._scales_gradients:
+            self._own_step = TrainingStep(model)
 
     def _check_data(self) -> None:
         if self.config.check_data != "off":
@@ -154,32 +166,31 @@ class AvatarPipeline(VanillaPipeline):
         Raises:
             InputError: It is that of other frames, of another body or of other options.
         """
-        prefixes = ("_model.module.", "_model.")  # several processes, or one
-        names = {name: next((p for p in prefixes if name.startswith(p)), "") for name in loaded_state}
-        state = {name.removeprefix(prefix): loaded_state[name] for name, prefix in names.items() if prefix}
+        prefix = "_model."
+        state = {name[len(prefix) :]: value for name, value in loaded_state.items() if name.startswith(prefix)}
         check_fit(self.config.datamanager.data, self.model.state_dict(), state)
         super().load_pipeline(loaded_state, step)
 
     def get_train_loss_dict(self, step: int):
         """Losses of a step, by a CUDA graph of its kernels where they can be captured."""
-        if self._captured_step is None:
+        if self._own_step is None:
             return super().get_train_loss_dict(step)
-        return self._captured_step(*self._data.next_train(step))
+        return self._own_step(*self._data.next_train(step))
 
     @property
-    def captures_steps(self) -> bool:
-        """Whether `train_step` may be called."""
-        return self._captured_step is not None
+    def trains_itself(self) -> bool:
+        """Return True if `train_step` may be called: by one process where steps are captured, by several always."""
+        return self._own_step is not None
 
     def train_step(self, step: int, update: ParameterUpdate) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Do a whole training step by a CUDA graph; return the sum of the losses, the losses, and metrics.
+        """Do a whole training step; return the sum of the losses, the losses, and metrics.
 
         Args:
             step: Number of the step.
             update: Steps of the optimizers.
         """
-        assert self._captured_step is not None
-        total, result = self._captured_step.train(*self._data.next_train(step), update)
+        assert self._own_step is not None
+        total, result = self._own_step.train(*self._data.next_train(step), update)
         return total, result.losses, result.metrics
 
     # Evaluation

@@ -107,9 +107,9 @@ class AvatarTrainer(Trainer):
             super().train()
 
     def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
-        """Do a training step: nerfstudio's, or the same by one CUDA graph where nothing has to happen within it."""
+        """Do a training step: nerfstudio's, or the same by the pipeline's own, where nothing else happens within it."""
         pipeline = cast(AvatarPipeline, self.pipeline)
-        if not (pipeline.captures_steps and self._updates_at_once):
+        if not (pipeline.trains_itself and self._updates_at_once):
             return super().train_iteration(step)
         result = pipeline.train_step(step, self._update)
         self.optimizers.scheduler_step_all(step)
@@ -117,7 +117,7 @@ class AvatarTrainer(Trainer):
 
     @cached_property
     def _updates_at_once(self) -> bool:
-        """Whether each step updates all parameters by its own gradients, which nobody else looks at."""
+        """Return True if each step updates all parameters by its own gradients, which nobody else looks at."""
         sums = any(self.gradient_accumulation_steps[name] != 1 for name in self.optimizers.parameters)
         clips = any(self.optimizers.config[name]["optimizer"].max_norm for name in self.optimizers.parameters)
         return not (sums or clips or self.config.log_gradients or self.grad_scaler.is_enabled())

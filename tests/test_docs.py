@@ -93,6 +93,20 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def test_contributing_names_what_there_is() -> None:
+    """The ways to add something lead to files and names of the package; weights of losses stay out of the help."""
+    text = (REPO_ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    ways = text[text.index("## Add a loss term") : text.index("## Rules for code")]
+    files = {path.relative_to(REPO_ROOT).as_posix() for path in REPO_ROOT.glob("[!.]*/**/*.py")}
+    code = "\n".join(path.read_text(encoding="utf-8") for path in REPO_ROOT.glob("instantavatar_ns/**/*.py"))
+    paths = re.findall(r"`([\w/]+\.py)`", ways)
+    names = re.findall(r"`([A-Za-z]*_\w+)`", ways)
+    assert {"losses.py", "pose_archives.py"} <= {Path(path).name for path in paths} and "loss_terms" in names
+    assert [path for path in paths if not any(f"/{file}".endswith(f"/{path}") for file in files)] == []
+    assert [name for name in names if not re.search(rf"\b{name}\b", code)] == []
+    assert "`<name>_mult: Advanced[float] = 0.0`" in ways, "tests/test_flags.py allows no further flag in the help"
+
+
 def test_links_of_the_readme_are_absolute_on_pypi() -> None:
     """The built package rewrites links that are relative to the repository, for pictures and pages to be found."""
     build = tomllib.loads((REPO_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]

@@ -41,8 +41,7 @@ def as_ns_train(config: TrainerConfig, arguments: list[str]) -> TrainerConfig:
     return tyro.cli(kind, default=config, args=arguments)
 
 
-@pytest.fixture(scope="module")
-def shown_flags() -> dict[str, dict[str, str]]:
+def read_shown_flags() -> dict[str, dict[str, str]]:
     """Help of each flag that `--help` shows, by method and data format; of a process that is asked for help."""
     command = [sys.executable, "-c", HELP, "--help"]
     environment = {**os.environ, "COLUMNS": "100"}  # one column of boxes
@@ -61,10 +60,20 @@ def shown_flags() -> dict[str, dict[str, str]]:
     return methods
 
 
+def our_flags(flags: dict[str, str]) -> dict[str, str]:
+    """Those flags of a method that are this package's own."""
+    return {name: text for name, text in flags.items() if name.startswith(OURS) and not name.endswith(NERFSTUDIOS)}
+
+
+@pytest.fixture(scope="module")
+def shown_flags() -> dict[str, dict[str, str]]:
+    return read_shown_flags()
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_few_flags_are_shown_each_in_one_line(method: str, shown_flags: dict[str, dict[str, str]]) -> None:
     flags = shown_flags[method]
-    ours = {name: text for name, text in flags.items() if name.startswith(OURS) and not name.endswith(NERFSTUDIOS)}
+    ours = our_flags(flags)
     assert "--max-num-iterations" in flags and "--pipeline.model.refine-poses" in ours, "or the help was not understood"
     assert len(ours) <= MOST_FLAGS, "\n".join(ours)
     check_help(ours)

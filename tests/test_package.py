@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,13 @@ def _run(code: str) -> str:
 
 def test_version_is_the_distributions() -> None:
     assert _distribution().version == instantavatar_ns.__version__
+
+
+def test_no_dependency_is_listed_twice(repo_root: Path) -> None:
+    text = (repo_root / "pyproject.toml").read_text(encoding="utf-8")
+    listed = text[text.index("\ndependencies = [") : text.index("[project.optional-dependencies]")]
+    names = re.findall(r'^    "([\w-]+)', listed, re.M)
+    assert "nerfstudio" in names and sorted(names) == sorted(set(names))
 
 
 def test_every_entry_point_loads_and_has_nerfstudios_type() -> None:

@@ -54,7 +54,7 @@ def test_one_option_says_whether_steps_and_images_may_be_captured(
     pipeline.prepare_training(resumed=False)
     expected = [*["kernels"] * allowed, "diagnose_frames", "judge", "align_poses", *["compiled"] * allowed]
     assert prepared == expected  # kernels are compiled while data is checked and poses are aligned
-    assert (pipeline._captured_step is not None) == allowed
+    assert (pipeline._own_step is not None) == allowed
 
 
 def test_what_a_checkpoint_has_is_not_aligned_again(demo_subject: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +106,12 @@ def test_frame_that_cannot_be_read_ends_the_construction(demo_subject: Path, tmp
     )
     with pytest.raises(InputError, match=f"{broken.name}: expected a readable image"):
         config.setup(device="cpu")
+
+
+def test_several_processes_take_no_gradient_scaler(demo_subject: Path) -> None:
+    """Its factor changes from step to step, and differs between processes."""
+    config = AvatarPipelineConfig(
+        datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=demo_subject)), model=TINY
+    )
+    with pytest.raises(InputError, match="--mixed-precision: expected full precision where 2 processes train"):
+        config.setup(device="cpu", world_size=2, grad_scaler=torch.amp.GradScaler("cpu"))

@@ -32,7 +32,10 @@ def train(folder: Path, trainer: AvatarTrainer) -> None:
     trainer.train_iteration = noted
     trainer.train()
     model = trainer.pipeline.model
-    figures: dict = {"losses": losses}
+    figures: dict = {
+        "losses": losses,
+        "is_captured": trainer.pipeline.trains_itself and trainer.pipeline._own_step.is_captured,
+    }
     if trainer.local_rank == 0:
         model.eval()
         camera, batch = next(iter(trainer.pipeline.datamanager.fixed_indices_eval_dataloader))

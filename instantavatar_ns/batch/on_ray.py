@@ -186,7 +186,7 @@ class _Worker:
 
 @dataclass
 class _Call:
-    """What a worker is at: a stage, or its start."""
+    """A worker and its present task: a stage, or None while it starts."""
 
     worker: Any
     task: tuple[Job, Stage] | None
@@ -207,7 +207,8 @@ class Pool:
     def __init__(self, state: BatchState, plan: WorkerPlan, do: Do, prepare: Callable[[], None]) -> None:
         self._ray = ray = _import_ray()
         self._state = state
-        self._board = ray.remote(num_cpus=0, max_restarts=-1)(_Board).remote()
+        # It is asked twice a second: Ray's dashboard lists stages, and not these calls among them.
+        self._board = ray.remote(num_cpus=0, max_restarts=-1, enable_task_events=False)(_Board).remote()
         worker = ray.remote(num_cpus=plan.cpus, num_gpus=plan.gpu)(_Worker)
         arguments = (state.output.absolute(), Path.cwd(), do, self._board)
         self._new = lambda: worker.remote(*arguments)
@@ -251,7 +252,8 @@ class Pool:
         while self._idle and (task := self._state.next_task()) is not None:
             worker, (job, stage) = self._idle.pop(), task
             self._state.start(job.name, self._places[worker], monotonic())
-            self._calls[worker.run.remote(job, stage)] = _Call(worker, task)
+            named = worker.run.options(name=f"{job.name}: {stage}")  # for Ray's dashboard
+            self._calls[named.remote(job, stage)] = _Call(worker, task)
 
     def _end(self, reference: Any) -> None:
         """Take what a call returned, or put another worker in the place of one that died."""

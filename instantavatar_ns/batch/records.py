@@ -31,7 +31,7 @@ _LOCK = ".lock"
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What a finished stage says of itself.
+    """Facts about a finished stage.
 
     Attributes:
         fingerprint: Of all options that its result follows from.

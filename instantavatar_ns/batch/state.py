@@ -18,7 +18,7 @@ _MOST_DEATHS = 3
 
 @dataclass
 class SubjectState:
-    """How far a subject is.
+    """Progress of a subject through its stages.
 
     Attributes:
         folder: Its folder.

@@ -1,4 +1,4 @@
-"""What a batch shows while it runs: a table on a terminal, a line for each event in a log."""
+"""Display of a running batch: a table on a terminal, a line for each event in a log."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ _LOCK_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is.
+    """Progress of a stage.
 
     Attributes:
         step: Steps that are done.
@@ -40,7 +40,7 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True)
 class Task:
-    """What is done in a stage.
+    """Inputs of a stage's work.
 
     Attributes:
         folder: The subject's folder.

@@ -1,4 +1,4 @@
-"""How many workers there are, and which share of a GPU and of the processors each has."""
+"""Number of a batch's workers, and each one's share of a GPU and of the processors."""
 
 from __future__ import annotations
 

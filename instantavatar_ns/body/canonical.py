@@ -37,7 +37,12 @@ def canonical_transforms(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[T
 
 
 def canonical_vertices(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "vertices 3"]:
-    """Vertices of the canonical body, metres, in root space; arguments as of `canonical_transforms`."""
+    """Vertices of the canonical body, metres, in root space; joints as in `canonical_transforms`.
+
+    Args:
+        body: The person's body.
+        betas: Shape coefficients.
+    """
     still = torch.zeros(1, 3, device=betas.device)
     return _as_given(body).vertices(betas, still, canonical_body_pose(body, betas.device)[None], still)[0]
 

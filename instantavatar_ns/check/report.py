@@ -148,7 +148,16 @@ def _shown(image: UInt8[np.ndarray, "height width *channels"]) -> UInt8[np.ndarr
 
 
 def body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[np.ndarray, "height width"]:
-    """The mesh of a recording `with_vertices`, filled."""
+    """Filled outline of the posed body in an image.
+
+    Args:
+        recording: A recording `with_vertices`, whose points are all vertices of the body.
+        frame: Index of the frame in the recording.
+        size: Height and width of the outline, pixels; it may differ from the masks'.
+
+    Returns:
+        True where the body covers a pixel's middle. Faces with a corner behind the camera are left out.
+    """
     pixels, seen = project(recording, recording.points)
     pixels = pixels[frame] / recording.image_size * recording.image_size.new_tensor([size[1], size[0]])
     faces = recording.surface.body.faces
@@ -164,6 +173,12 @@ def body_shape(recording: Recording, frame: int, size: tuple[int, ...]) -> Bool[
 def draw_outline(
     image: UInt8[np.ndarray, "height width 3"], shape: Bool[np.ndarray, "height width"], color: tuple[int, int, int]
 ) -> None:
-    """Draw the outline of a shape into an image."""
+    """Draw the outline of a shape into an image, 2 pixels wide.
+
+    Args:
+        image: Changed in place.
+        shape: True within the shape.
+        color: In the order of the image's channels, 0 to 255.
+    """
     contours, _ = cv2.findContours(shape.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(image, contours, -1, color, 2, cv2.LINE_AA)

@@ -20,7 +20,7 @@ _WARPS = 4
 
 
 class FrameConstants(NamedTuple):
-    """What does not change in training; as the buffers of `PoseRefinement`.
+    """Inputs that do not change in training; as the buffers of `PoseRefinement`.
 
     Attributes:
         basis: Share of each knot in each frame's correction.

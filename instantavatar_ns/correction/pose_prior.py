@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 
 class PriorConstants(NamedTuple):
-    """What does not change in training; as the buffers of `PoseRefinement`.
+    """Inputs that do not change in training; as the buffers of `PoseRefinement`.
 
     Attributes:
         basis: Share of each knot in each frame's correction.

@@ -90,7 +90,7 @@ class CroppedFrames:
 
     @property
     def device(self) -> torch.device:
-        """Where they are read."""
+        """Device that reads the pixels, which may lie in the host's memory."""
         return self.pixels.device
 
     def describe(self, listed: int) -> str:
@@ -168,7 +168,7 @@ def read_frames(dataset: AvatarDataset, device: torch.device) -> CroppedFrames:
 
 
 def _is_short(needed: int, on_device: float, device: torch.device) -> bool:
-    """Whether a device other than the host's own has not the memory."""
+    """Return True if a device other than the host's own has too little memory."""
     return device.type != "cpu" and needed > on_device
 
 

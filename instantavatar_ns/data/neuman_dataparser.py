@@ -102,7 +102,14 @@ class NeuManDataParser(DataParser):
 
 
 def split_rows(data: Path, images: list[Path], name: str, chosen: tuple[int, int, int] | None) -> list[int]:
-    """Rows of the images of a split, "train" or "test".
+    """Rows of the images of a split.
+
+    Args:
+        data: Folder of the scene.
+        images: All images of the scene, in order.
+        name: "train" or "test".
+        chosen: Start, end (not included) and step of the frames; None for those of `<name>_split.txt`, or else of
+            NeuMan's own rule.
 
     Raises:
         InputError: A range leaves the scene, or a split names an image that is not there.
@@ -133,7 +140,16 @@ def split_rows(data: Path, images: list[Path], name: str, chosen: tuple[int, int
 def read_scene(
     data: Path, images: list[Path], cameras: Mapping[str, ColmapImage], body_model: str
 ) -> tuple[PoseSequence, Float[np.ndarray, "images 4 4"]]:
-    """Poses and world-to-camera transforms of all images, in metres.
+    """Poses and world-to-camera transforms of all images, in COLMAP's world scaled to metres.
+
+    Args:
+        data: Folder of the scene.
+        images: All images of the scene, in order.
+        cameras: By the names of the images; lengths in COLMAP's unit.
+        body_model: Path of the SMPL model, or "free".
+
+    Returns:
+        Poses, a row for each image, and transforms to OpenCV's cameras.
 
     Raises:
         InputError: A file is missing, or lacks an image.

@@ -24,7 +24,12 @@ _LAYOUT_VERSION = 1
 
 
 def cache_folder(chosen: Path | None, dataset: str) -> Path:
-    """The folder that the user chose, else the data set's in ~/.cache."""
+    """Return the folder that the user chose, else the data set's in `$XDG_CACHE_HOME` or ~/.cache.
+
+    Args:
+        chosen: The user's choice, which may begin with `~`; None for the usual folder.
+        dataset: Name of the data set, as its folder is called.
+    """
     if chosen is not None:
         return chosen.expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "instantavatar_ns" / dataset

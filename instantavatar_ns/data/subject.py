@@ -1,4 +1,4 @@
-"""What data parsers hand to the data set, the model and the check, beside nerfstudio's images and cameras."""
+"""Person and frames that data parsers hand on, beside nerfstudio's images and cameras."""
 
 from __future__ import annotations
 

@@ -171,7 +171,16 @@ def read_clip_poses(clip: Path) -> tuple[dict[str, Float[np.ndarray, "..."]], Fl
 def read_clip(
     clip: Path, size: tuple[int, int], body_model: str
 ) -> tuple[PoseSequence, Float[np.ndarray, "3 3"], Float[np.ndarray, "4 4"]]:
-    """Poses in Blender's world, the camera matrix, and the world-to-camera transform."""
+    """Poses in Blender's world, the camera matrix, and the world-to-camera transform; in pixels and metres.
+
+    Args:
+        clip: Path of the clip's files, without their endings such as `_info.mat`.
+        size: Height and width of the video, pixels.
+        body_model: Path of the SMPL model, or "free".
+
+    Raises:
+        InputError: See `read_clip_poses`; or the camera cannot be right.
+    """
     arrays, thetas = read_clip_poses(clip)
     turn = Rotation.from_euler("x", 90, degrees=True) * Rotation.from_euler("z", arrays["zrot"].reshape(-1)[0])
     orient = (turn * Rotation.from_rotvec(thetas[:, :3])).as_rotvec()

@@ -182,6 +182,10 @@ def read_annotations(data: Path) -> Annotations:
 def find_mask(data: Path, image: str) -> Path:
     """Mask of an image: that of `mask/`, else of `mask_cihp/`.
 
+    Args:
+        data: Folder of the subject.
+        image: Path of the image in it, as `annots.npy` has it.
+
     Raises:
         InputError: There is none.
     """
@@ -194,6 +198,14 @@ def find_mask(data: Path, image: str) -> Path:
 
 def read_params(data: Path, images: Sequence[str], body_model: str) -> PoseSequence:
     """Poses of images. EasyMocap turns the body by Rh about the world's origin, and then moves it by Th.
+
+    Args:
+        data: Folder of the subject.
+        images: Their paths, as `annots.npy` has them.
+        body_model: Path of the SMPL model, or "free".
+
+    Returns:
+        Poses in the data set's world, metres, a row for each image.
 
     Raises:
         InputError: A file is missing or incomplete.
@@ -227,7 +239,11 @@ def read_params(data: Path, images: Sequence[str], body_model: str) -> PoseSeque
 
 
 def frame_number(image: str) -> int:
-    """Number in an image's name that its params have: `000012.jpg`, or `..._Camera_(1)_0013_2019-....jpg`."""
+    """Number in an image's name that its params have: `000012.jpg`, or `..._Camera_(1)_0013_2019-....jpg`.
+
+    Raises:
+        InputError: The name has no number.
+    """
     stem = Path(image).stem
     found = re.search(r"_(\d{4})_\d{4}-", stem) or re.search(r"(\d+)$", stem)
     if found is None:

@@ -10,6 +10,7 @@ from numpy import ndarray
 from scipy.spatial import KDTree
 from torch import Tensor
 
+from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.posed import PosedBody, rest_sequence
 from instantavatar_ns.deformer.voxels import interpolate
 from instantavatar_ns.export.gltf import SkinnedMesh, glb_bytes
@@ -24,6 +25,7 @@ from instantavatar_ns.export.texture import Shade, UnwrappedSurface, bake, surfa
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.motion import Motion
 
+_ONE_SIDED = 0.3  # of the prior's measure, 0 to 1: from here on views do not tell a surface's depth
 # From nerfstudio's world, z up, to glTF's, y up.
 _Z_UP_TO_Y_UP = torch.tensor([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, -1, 0, 0], [0, 0, 0, 1]])
 
@@ -42,19 +44,51 @@ def model_surface(
     Raises:
         InputError: The model has not been trained enough to have a surface.
     """
+    prior = model.unseen
+    body = Body(
+        prior.vertices.cpu().numpy(),
+        prior.faces.cpu().numpy(),
+        hand_vertices(model.poses.body),
+        guessed_vertices(model),
+    )
     surface = extract_surface(
         lambda points: model.field.density(points)[0],
         model.canonical_occupancy,
         voxel_size,
         max_faces,
         unseen_points(model),
-        Body(model.unseen.vertices.cpu().numpy(), model.unseen.faces.cpu().numpy()),
+        body,
     )
     return surface if photographs is None else fitted_to_masks(surface, photographs, model.deformer.skin)
 
 
+def hand_vertices(body: BodyModel) -> Bool[ndarray, "vertices"]:
+    """Vertices of a body that move with a wrist, or with what hangs on it, more than with the rest.
+
+    Args:
+        body: Of any rig; one without joints of the name `wrist` has no hands.
+    """
+    hands: set[int] = set()
+    for joint, (name, parent) in enumerate(zip(body.rig.joint_names, body.rig.parents, strict=True)):
+        if "wrist" in name or parent in hands:
+            hands.add(joint)
+    return (body.skinning_weights[:, sorted(hands)].sum(dim=1) > 0.5).cpu().numpy()
+
+
+def guessed_vertices(model: InstantAvatarModel) -> Bool[ndarray, "vertices"] | None:
+    """At which vertices of the body no view tells the depth, or all from one side; None where most is seen all round.
+
+    Args:
+        model: A trained model.
+    """
+    prior = model.unseen
+    if not prior.active:
+        return None
+    return ((prior.unseen > 0) | (prior.one_sided > _ONE_SIDED)).cpu().numpy()
+
+
 def unseen_points(model: InstantAvatarModel) -> Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]] | None:
-    """Which canonical points lie next to a vertex of the body that no training view shows; None where it is not known.
+    """Function that marks canonical points beside vertices that no training view shows; None without coverage.
 
     Args:
         model: A trained model.

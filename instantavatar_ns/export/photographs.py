@@ -213,7 +213,7 @@ class _DepthBuffer:
     def hides(
         self, pixels: Float[Tensor, "n 2"], depth: Float[Tensor, "n"], cosine: Float[Tensor, "n"]
     ) -> Bool[Tensor, "n"]:
-        """Whether points lie behind the nearest surface.
+        """Mark points that lie behind the nearest surface.
 
         Args:
             pixels: Where they are.

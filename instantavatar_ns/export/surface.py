@@ -4,7 +4,9 @@ Where the occupancy allows any density, it is sampled: coarsely everywhere, fine
 opacity and smoothed by a voxel; the surface is where two centimetres are half opaque. (Of thicknesses from 1 to 4 cm
 this one gave the silhouettes that overlap the truth's most.) An avatar that has hardly been trained is fog, and is cut
 at a share of its own opacity. Inside, a trained field is noisy, for no ray gets there, so whatever lies deeper than the
-sampled band is solid.
+sampled band is solid. Where a person is of one colour, images do not tell a pit or a tunnel from the surface around it:
+those too narrow for a ball of two centimetres are filled. Where all views look from one side, they do not tell how far
+density stands off: what a ball of three does not fit into is cut off there. Neither is done to the hands.
 
 Where no training view looked, the density is a guess: bumps there are no detail, and are smoothed away.
 """
@@ -43,6 +45,12 @@ _DEEPEST = 0.03  # metres: a solid shell so thick has what is deeper as its cavi
 _WINDING_FACES = 600  # triangles of the body that tell inside from outside
 _WINDING_POINTS = 1 << 12  # that are told at a time
 _PER_EDGE = 4  # samples along an edge of the body's triangles, which are a few centimetres long
+_NARROW = 0.01  # metres: radius of a ball; what it does not fit into is filled. A larger one fills folds that are seen
+_THIN = 0.015  # metres: radius of a ball; what it does not fit into is cut off where its length was guessed
+_AROUND_HANDS = 0.03  # metres around the hands' vertices that stay as they are
+_STANDS_OFF = 0.012  # metres from the body's vertices: what is nearer, as noses are, is not cut off
+_VOTING = 8  # of the body's vertices around a point tell how it was seen: single ones are folded over
+_CHANGE = 1e-6  # opacity by which filling or cutting changes a sample at least
 _CLEARANCE = 1e-3  # opacity by which samples differ from the surface's at least
 # Taubin's band-pass: steps, and how much a vertex follows its neighbours' mean and is pushed back in turn.
 _TAUBIN = {"iterations": 10, "lamb": 0.5, "nu": 0.53}
@@ -91,14 +99,19 @@ class Body:
     Attributes:
         vertices: Metres.
         faces: Triangles; the mesh may be open, and have parts inside.
+        hands: Which vertices are of the hands: fingers are as thin as spikes, and as near to each other as the walls of
+            pits. None if there are none.
+        guessed: At which vertices no view tells how far density stands off, or all from one side. None if nowhere.
     """
 
     vertices: Float[ndarray, "vertices 3"]
     faces: Int[ndarray, "faces 3"]
+    hands: Bool[ndarray, "vertices"] | None = None
+    guessed: Bool[ndarray, "vertices"] | None = None
 
     @torch.no_grad()
     def depth(self, axes: Sequence[Float[Tensor, "_"]]) -> Float32[ndarray, "x y z"]:
-        """How deep the points of a lattice lie in the body, metres, at most `_DEEPEST`.
+        """Depth of a lattice's points below the body's surface, metres, at most `_DEEPEST`.
 
         It is 0 outside, and where the coarse samples around are all deeper than that.
 
@@ -124,8 +137,57 @@ class Body:
         depth[shell] = distances(np.stack(points, axis=-1))
         return depth
 
+    def trimmed(
+        self,
+        grid: Float32[ndarray, "x y z"],
+        outside: Bool[ndarray, "x y z"],
+        axes: Sequence[Float[Tensor, "_"]],
+        spacing: float,
+    ) -> Float32[ndarray, "x y z"]:
+        """Opacity without what is narrow, and without spikes where their length was guessed; hands stay as they are.
+
+        Args:
+            grid: Opacity, 0 to 1.
+            outside: Which samples are outside of the body; what is deep inside does not matter.
+            axes: Coordinates of the lattice, metres.
+            spacing: Of the lattice, metres.
+        """
+        coordinates = [axis.cpu().numpy() for axis in axes]
+        trimmed = without_narrows(grid, round(_NARROW / spacing))
+        kept = _where(trimmed > grid + _CHANGE, self.near_hands, coordinates)
+        trimmed[kept] = grid[kept]
+        if self.guessed is None or not self.guessed.any():
+            return trimmed
+        cut = without_spikes(trimmed, round(_THIN / spacing))
+        gone = _where((cut < trimmed - _CHANGE) & outside, self.is_guess, coordinates)
+        trimmed[gone] = cut[gone]
+        return trimmed
+
+    def near_hands(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
+        """Tell which points are in the hands, or up to `_AROUND_HANDS` away.
+
+        Args:
+            points: Metres.
+        """
+        if self.hands is None or not self.hands.any():
+            return np.zeros(len(points), bool)
+        hands = KDTree(self.vertices[self.hands])
+        return np.isfinite(hands.query(points, distance_upper_bound=_AROUND_HANDS, workers=-1)[0])
+
+    def is_guess(self, points: Float[ndarray, "n 3"]) -> Bool[ndarray, "n"]:
+        """Tell which points are off the body and the hands where no view tells how far off density is.
+
+        Args:
+            points: Outside of the body, metres.
+        """
+        if self.guessed is None:
+            return np.zeros(len(points), bool)
+        distance, nearest = KDTree(self.vertices).query(points, k=_VOTING, workers=-1)
+        off = np.asarray(distance)[:, 0] > _STANDS_OFF
+        return off & (self.guessed[nearest].mean(axis=1) > 0.5) & ~self.near_hands(points)
+
     def winds_around(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, "n"]:
-        """Whether the surface winds around points, which is so inside of bodies that are open, too.
+        """Mark points that the surface winds around, as it does inside of bodies that are open, too.
 
         By solid angles (van Oosterom and Strackee 1983) of a simplified surface.
         """
@@ -186,13 +248,14 @@ def extract_surface(
     band, core = (_refined(cells) for cells in (outer & ~inner, inner))
     grid = np.where(core, 1.0, sample_opacity(density, occupancy, lattice.axes(_COARSE), band, "near the surface"))
     grid = ndimage.gaussian_filter(grid.astype(np.float32), _SMOOTHING)
-    if body is not None:
-        depth = body.depth(lattice.axes(_COARSE))
+    if body is None:
+        filled = without_narrows(one_solid(grid, level), round(_NARROW / voxel_size))
+    else:
+        axes = lattice.axes(_COARSE)
+        depth = body.depth(axes)
         grid = np.maximum(grid, np.clip(level + (depth - _BELOW_SKIN) / THICKNESS, 0, 1))
-    solid = largest_solid(grid, level)
-    # Other parts and cavities go; the slopes on both sides of the surface stay. Marching cubes leaves holes around
-    # samples of exactly the level.
-    grid = np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
+        filled = body.trimmed(one_solid(grid, level), depth == 0, axes, voxel_size)
+    grid = one_solid(filled, level)
     vertices, faces, _, _ = marching_cubes(grid, level, spacing=(voxel_size,) * 3, gradient_direction="ascent")
     mesh = trimesh.Trimesh(vertices + lattice.lower.cpu().numpy(), faces, process=False)
     smooth(mesh, unseen)
@@ -326,6 +389,70 @@ def largest_solid(grid: Float32[ndarray, "x y z"], level: float) -> Bool[ndarray
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0  # what is not solid
     return np.asarray(ndimage.binary_fill_holes(labels == sizes.argmax()))
+
+
+def one_solid(grid: Float32[ndarray, "x y z"], level: float) -> Float32[ndarray, "x y z"]:
+    """Opacity without other parts and cavities; the slopes on both sides of the surface stay.
+
+    Args:
+        grid: Opacity, 0 to 1.
+        level: That of the surface, from which all samples differ then: marching cubes leaves holes around those equal.
+    """
+    solid = largest_solid(grid, level)
+    return np.where(solid, np.maximum(grid, level + _CLEARANCE), np.minimum(grid, level - _CLEARANCE))
+
+
+def without_narrows(grid: Float32[ndarray, "x y z"], radius: int) -> Float32[ndarray, "x y z"]:
+    """Opacity with all pits, slits and tunnels filled that a ball does not fit into.
+
+    It is a morphological closing, of the solids of all levels at once.
+
+    Args:
+        grid: Opacity, 0 to 1.
+        radius: Of the ball, samples; at 0 nothing is changed.
+    """
+    return _in_turn(grid, radius, np.maximum, np.minimum)
+
+
+def without_spikes(grid: Float32[ndarray, "x y z"], radius: int) -> Float32[ndarray, "x y z"]:
+    """Opacity without all spikes and sheets that a ball does not fit into: a morphological opening.
+
+    Args:
+        grid: Opacity, 0 to 1.
+        radius: Of the ball, samples; at 0 nothing is changed.
+    """
+    return _in_turn(grid, radius, np.minimum, np.maximum)
+
+
+def _in_turn(grid: Float32[ndarray, "x y z"], radius: int, *extremes: np.ufunc) -> Float32[ndarray, "x y z"]:
+    """Each extreme in turn over a ball around every sample, in a grid of its own."""
+    result = grid.copy()
+    for extreme in extremes:
+        for step in range(radius):
+            result = _of_neighbors(result, extreme, diagonal=step % 2 == 1)
+    return result
+
+
+def _of_neighbors(grid: Float32[ndarray, "x y z"], extreme: np.ufunc, diagonal: bool) -> Float32[ndarray, "x y z"]:
+    """Extreme of each sample and its neighbours: 6, or 26. Both in turn grow a ball, but for its corners."""
+    result = grid.copy()
+    for axis in range(3):
+        source = np.moveaxis(result.copy() if diagonal else grid, axis, 0)
+        along = np.moveaxis(result, axis, 0)  # a view
+        extreme(along[1:], source[:-1], out=along[1:])
+        extreme(along[:-1], source[1:], out=along[:-1])
+    return result
+
+
+def _where(
+    candidates: Bool[ndarray, "x y z"],
+    told: Callable[[Float[ndarray, "n 3"]], Bool[ndarray, "n"]],
+    axes: Sequence[Float[ndarray, "_"]],
+) -> tuple[Int[ndarray, "m"], ...]:
+    """Indices of the samples, of some candidates, whose places something is told of; axes are coordinates, metres."""
+    indices = np.nonzero(candidates)
+    chosen = told(np.stack([axis[index] for axis, index in zip(axes, indices, strict=True)], axis=-1))
+    return tuple(index[chosen] for index in indices)
 
 
 def _refined(cells: Bool[ndarray, "x y z"]) -> Bool[ndarray, "x2 y2 z2"]:

@@ -128,7 +128,7 @@ class HashEncoding(nn.Module):
 
 
 class _WeightedRows(torch.autograd.Function):
-    """Weighted sums of table rows, with gradients to the table and the weights."""
+    """Weighted sums of table rows, differentiable with respect to the table and the weights."""
 
     @staticmethod
     def forward(ctx, table: Tensor, rows: Tensor, weights: Tensor) -> Tensor:

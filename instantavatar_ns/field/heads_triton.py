@@ -71,7 +71,7 @@ class HeadOutputs(NamedTuple):
 
 
 class HeadGradients(NamedTuple):
-    """Gradients to what the networks take."""
+    """Gradients with respect to the encoding and the weights of the networks."""
 
     encoding: Float[Tensor, "features stride"]
     density_params: Float[Tensor, "density_params"]
@@ -136,7 +136,7 @@ def heads_gradient(
         params: Both networks.
         encoded: What `evaluate_heads` was given ...
         outputs: ... and what it returned.
-        gradient: Gradient to that, contiguous; colour or features may be without.
+        gradient: Gradient with respect to that, contiguous; None for colour or features that have none.
         precision: Of the products.
         total: Number of filled rows, on the device.
     """

@@ -54,6 +54,12 @@ class Recording:
 def write_images(folder: Path, video: Video, masks: Masks, numbers: Sequence[int]) -> None:
     """Write `images/` and `masks/`, files named by the numbers of their frames.
 
+    Args:
+        folder: Folder of the recording, in which neither is there yet.
+        video: The video that the frames are of.
+        masks: A mask for each of the frames.
+        numbers: Of the frames, ascending.
+
     Raises:
         InputError: A frame or a mask cannot be read.
     """
@@ -69,7 +75,14 @@ def write_images(folder: Path, video: Video, masks: Masks, numbers: Sequence[int
 
 
 def write_arrays(folder: Path, recording: Recording, body_model: str, facts: dict) -> None:
-    """Write `cameras.npz`, `poses.npz`, `subject.json`, and the body, so that everything after it agrees."""
+    """Write `cameras.npz`, `poses.npz`, `subject.json`, and the body, so that everything after it agrees.
+
+    Args:
+        folder: Folder of the recording.
+        recording: Cameras, and poses in metres.
+        body_model: Path of the body model to copy, or "free".
+        facts: Further entries of `subject.json`.
+    """
     cameras = {"intrinsic": recording.intrinsics, "extrinsic": recording.world_to_camera}
     one_for_all = {key: value[0] if (value == value[0]).all() else value for key, value in cameras.items()}
     height, width = recording.size
@@ -84,7 +97,12 @@ def write_arrays(folder: Path, recording: Recording, body_model: str, facts: dic
 
 
 def read_masks(folder: Path, rows: Sequence[int]) -> UInt8[Tensor, "frames height width"]:
-    """Masks of some frames of a folder that `write_images` wrote, 0 to 255."""
+    """Masks of some frames of a folder that `write_images` wrote, 0 to 255.
+
+    Args:
+        folder: Folder of the recording.
+        rows: Places of the masks in the order of their names.
+    """
     files = sorted((folder / "masks").glob("*.png"))
     pixels = [cv2.imread(str(files[row]), cv2.IMREAD_GRAYSCALE) for row in rows]
     return torch.from_numpy(np.stack(pixels))  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -94,6 +112,11 @@ def read_checked(
     folder: Path, recording: Recording, body_model: str
 ) -> tuple[CheckedRecording, CheckedRecording, list[str]]:
     """Read frames over the whole recording for the check of body against mask.
+
+    Args:
+        folder: Folder of the recording, with images and masks.
+        recording: Its arrays.
+        body_model: Path of the body model, or "free".
 
     Returns:
         What the check compares, the same with the estimated poses, and the names of the frames.
@@ -127,5 +150,10 @@ def is_ours(folder: Path) -> bool:
 
 
 def spread_rows(count: int, most: int) -> list[int]:
-    """At most so many rows, spread evenly."""
+    """Choose rows that are spread evenly, ascending.
+
+    Args:
+        count: Number of rows that there are.
+        most: Most rows to choose.
+    """
     return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()

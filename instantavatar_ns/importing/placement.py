@@ -31,7 +31,16 @@ def poses_as_given(track: Track) -> PoseSequence:
 
 
 def poses_on_body(track: Track, skeleton: Skeleton, body: BodyModel) -> PoseSequence:
-    """Poses with the mean shape of another body, whose pelvis lies where the tool's lay, about."""
+    """Poses of a body of mean shape, whose pelvis lies about where that of the tool's body lay.
+
+    Args:
+        track: The person, in the camera.
+        skeleton: Body model of the tool, "SMPL" or "SMPL-X".
+        body: The body in use.
+
+    Returns:
+        Poses in the camera, radians and metres.
+    """
     betas = torch.zeros(NUM_BETAS)
     pelvis = body.rest(betas)[1][0].numpy()
     return _sequence(betas.numpy(), track.thetas, track.transl + np.array(_PELVIS[skeleton]) - pelvis)

@@ -138,6 +138,11 @@ def _rows(path: Path, arrays: Mapping[str, Any], names: tuple[str, ...], rows: i
 def required(path: Path, content: Any, keys: tuple[str, ...]) -> None:
     """Check that a file's dictionary has keys.
 
+    Args:
+        path: The result's file, for errors.
+        content: The dictionary, or whatever was found in its place.
+        keys: Keys that it must have.
+
     Raises:
         InputError: It is no dictionary, or lacks one.
     """
@@ -150,7 +155,12 @@ def required(path: Path, content: Any, keys: tuple[str, ...]) -> None:
 
 
 def camera_to_world(path: Path, rotations: Any, positions: Any) -> Float[ndarray, "frames 4 4"]:
-    """Transforms out of rotations (T, 3, 3) and positions (T, 3), metres.
+    """Camera-to-world transforms out of rotations and positions.
+
+    Args:
+        path: The result's file, for errors.
+        rotations: Camera-to-world matrices [frames, 3, 3].
+        positions: Of the camera in the world [frames, 3], metres.
 
     Raises:
         InputError: The shapes are others, or a number is not finite.

@@ -43,6 +43,11 @@ class Person:
 def choose_track(path: Path, result: ToolResult, name: str | None) -> tuple[str, str]:
     """Choose a person: the one of that name, or who is seen in most frames.
 
+    Args:
+        path: The result, for errors.
+        result: Everybody whom the tool found.
+        name: Name of the track that the user asks for; None for the longest.
+
     Returns:
         The name, and a sentence that says what was chosen among whom.
 
@@ -63,6 +68,12 @@ def choose_track(path: Path, result: ToolResult, name: str | None) -> tuple[str,
 
 def in_video(path: Path, result: ToolResult, track: Track, video: Video) -> Track:
     """The track with frames that count from 0 in the video, by the names of the images where they are the same.
+
+    Args:
+        path: The result, for errors and notices.
+        result: Tells how the tool counts frames.
+        track: The person, in frames as the tool counts them.
+        video: The video that the tool was run on.
 
     Raises:
         InputError: The tool saw another number of frames, or frames that the video has not.
@@ -92,7 +103,15 @@ def in_video(path: Path, result: ToolResult, track: Track, video: Video) -> Trac
 
 
 def without_gaps(name: str, track: Track) -> Person:
-    """Fill short gaps between frames: rotations along the shortest arc, the rest linearly. Long ones stay."""
+    """Fill gaps of at most `_LONGEST_GAP` frames: rotations along the shortest arc, the rest linearly.
+
+    Args:
+        name: Of the track.
+        track: The person, in ascending frames of the video.
+
+    Returns:
+        The person, with marks for the filled frames; longer gaps stay.
+    """
     gaps = np.diff(track.frames) - 1
     if not len(gaps) or not ((gaps > 0) & (gaps <= _LONGEST_GAP)).any():
         return Person(name, track, np.zeros(len(track), bool))
@@ -128,7 +147,12 @@ def _between(
 
 
 def select(track: Track, rows: Int[ndarray, "rows"]) -> Track:
-    """Some of the frames, with all masks."""
+    """Choose some frames of a track, which keeps all masks.
+
+    Args:
+        track: The person.
+        rows: Rows of the chosen frames, in the wanted order.
+    """
     return Track(
         track.frames[rows],
         track.thetas[rows],

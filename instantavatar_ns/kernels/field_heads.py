@@ -28,7 +28,7 @@ def _product(left, right, PRECISION: tl.constexpr):
 
 @triton.jit
 def _kept(activation, PRECISION: tl.constexpr):
-    """What later products need of an activation."""
+    """Return an activation at the precision in which later products read it."""
     if PRECISION == "half":
         activation = activation.to(tl.float16)
     return activation
@@ -112,7 +112,7 @@ def backward_kernel(
     density_weights_ptr,
     color_weights_ptr,
     density_ptr,
-    color_ptr,  # or None: no gradient to the colour
+    color_ptr,  # or None: no gradient with respect to the colour
     density_grad_ptr,
     color_grad_ptr,
     features_grad_ptr,  # [n, 15], or None; only without colour
@@ -129,7 +129,7 @@ def backward_kernel(
     BACKWARD: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Gradients to the encoding and the weights. Rows of the encoding's beyond `total` are not written.
+    """Gradients with respect to the encoding and the weights. The encoding's are not written beyond row `total`.
 
     Half precision would lose small gradients. All layers are linear in the gradient, so each point's is divided by its
     largest value on its way into a network and multiplied by it on the way out, as good for any size of the loss. Sums

@@ -90,7 +90,7 @@ def launch(
 
 
 class _Options(NamedTuple):
-    """How a kernel is compiled."""
+    """Options of a kernel's compilation."""
 
     num_warps: int
     num_stages: int
@@ -99,7 +99,7 @@ class _Options(NamedTuple):
 
 @cache
 def launcher() -> str:
-    """What launches kernels here: "triton" where there is a C compiler and Python's headers, else "driver".
+    """Name of the launcher of kernels: "triton" with a C compiler and Python's headers, else "driver".
 
     Raises:
         RuntimeError: Neither is there.
@@ -119,6 +119,14 @@ def signature(
     kernel: JITFunction, args: Sequence[Argument], constants: dict[str, Constant]
 ) -> tuple[dict[str, str], dict[tuple[int, ...], list[list[Any]]]]:
     """Types of a kernel's arguments by name, and what is known of them, as Triton's compiler wants it.
+
+    Args:
+        kernel: The kernel.
+        args: Its arguments by position, as `launch` takes them.
+        constants: Its `tl.constexpr` arguments by name.
+
+    Returns:
+        Types by name, and by the place of an argument that is a multiple of `_ALIGNED`, the attribute that says so.
 
     Raises:
         TypeError: The arguments are not those of the kernel, or a constant is given by position.

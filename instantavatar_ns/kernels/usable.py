@@ -1,4 +1,4 @@
-"""Whether Triton's kernels run here; imports no Triton, which is no part of PyTorch on every platform."""
+"""Test for Triton's kernels; imports no Triton, which is no part of PyTorch on every platform."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 
 def interpreting() -> bool:
-    """Whether Triton's kernels are run by its interpreter, on CPU tensors (for tests)."""
+    """Return True if Triton's interpreter runs the kernels, on CPU tensors (for tests)."""
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 @cache
 def triton_usable() -> bool:
-    """Whether there is Triton, and an NVIDIA GPU of compute capability 8.0 or later (or the interpreter)."""
+    """Return True if there is Triton, with an NVIDIA GPU of compute capability 8.0 or later or its interpreter."""
     if find_spec("triton") is None:
         return False
     if not torch.cuda.is_available():

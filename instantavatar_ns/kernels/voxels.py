@@ -1,4 +1,4 @@
-"""What several kernels do: blend the transforms in a voxel grid trilinearly, and bound positions."""
+"""Functions that several kernels share: trilinear blending of a voxel grid's transforms, and bounds of positions."""
 
 import triton
 import triton.language as tl

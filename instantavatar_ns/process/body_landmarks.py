@@ -52,7 +52,7 @@ _TOE_LENGTH = 0.02  # metres from the tip of the foot to where the toe counts
 
 
 class BodyLandmarks(NamedTuple):
-    """Where the landmarks are on a body in its T-pose.
+    """Places of the landmarks on a body in its T-pose.
 
     Attributes:
         bone: That each landmark moves with.

@@ -30,6 +30,7 @@ from instantavatar_ns.process.drawn_body import drawn_silhouette, intersection_o
 from instantavatar_ns.process.first_guess import first_guess
 from instantavatar_ns.process.observations import Observations, read_observations
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.npz import read_npz
 
 # Metres, deviations of landmarks: far-off limbs are caught first; then as the network errs; then less than silhouettes
@@ -231,11 +232,10 @@ def _write(
     camera.write(folder / "cameras.npz")
     np.savez(folder / "process" / "fit.npz", reprojection=reprojection, iou=iou, body=np.array(source.name))
     rotations = Rotation.from_matrix(clip.rotations.cpu().double().numpy().reshape(-1, 3, 3))
-    unfinished = folder / "process" / "unfinished.npz"
-    np.savez(
-        unfinished,
-        betas=clip.betas.cpu().numpy()[None],
-        thetas=rotations.as_rotvec().reshape(len(clip.transl), -1).astype(np.float32),
-        transl=clip.transl.cpu().numpy(),
-    )
-    unfinished.replace(folder / "poses.npz")
+    with written_whole(folder / "poses.npz") as partial:
+        np.savez(
+            partial,
+            betas=clip.betas.cpu().numpy()[None],
+            thetas=rotations.as_rotvec().reshape(len(clip.transl), -1).astype(np.float32),
+            transl=clip.transl.cpu().numpy(),
+        )

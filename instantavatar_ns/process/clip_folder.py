@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.process.frames import ChosenFrames, write_text
 from instantavatar_ns.process.landmarks import pick_rows, write_npz
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 _HELD_OUT_EVERY = 10
 FREE = "free"
@@ -58,7 +58,14 @@ def take_poses(folder: Path, poses: Path, focal: float, body: str) -> None:
 
 
 def write_cameras(folder: Path, focal: float, height: int, width: int) -> None:
-    """Write `cameras.npz` of a camera at the origin that looks through the images' middle."""
+    """Write `cameras.npz` of a camera at the origin that looks through the images' middle.
+
+    Args:
+        folder: Folder of the clip.
+        focal: Focal length, pixels.
+        height: Of the images, pixels.
+        width: Of the images, pixels.
+    """
     intrinsic = np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]])
     write_npz(
         folder / "cameras.npz",
@@ -72,6 +79,10 @@ def write_cameras(folder: Path, focal: float, height: int, width: int) -> None:
 def copy_body(folder: Path, body: str) -> None:
     """Put the user's body model into `body/`; nothing for the free body.
 
+    Args:
+        folder: Folder of the clip.
+        body: Path of an SMPL model, or "free".
+
     Raises:
         InputError: There is no such file.
     """
@@ -81,8 +92,5 @@ def copy_body(folder: Path, body: str) -> None:
     if not path.is_file():
         message = "expected a body model, found no such file"
         raise InputError(path, message, "Give an SMPL model (.pkl or .npz), or 'free' for the body of this package")
-    target = folder / "body" / path.name
-    target.parent.mkdir(exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(path, partial)
-    os.replace(partial, target)
+    with written_whole(folder / "body" / path.name) as partial:
+        shutil.copyfile(path, partial)

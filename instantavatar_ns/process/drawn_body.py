@@ -14,7 +14,13 @@ from instantavatar_ns.process.camera import Camera
 def drawn_silhouette(
     vertices: Float[ndarray, "vertices 3"], faces: Int[ndarray, "faces 3"], camera: Camera
 ) -> Bool[ndarray, "height width"]:
-    """Return which pixels' middles show the mesh; vertices are in the camera's axes, metres."""
+    """Mark the pixels whose middles show the mesh.
+
+    Args:
+        vertices: In the camera's axes (x right, y down, z ahead), metres.
+        faces: Corners of the triangles.
+        camera: Pinhole at the origin.
+    """
     silhouette = np.zeros((camera.height, camera.width), dtype=bool)
     center = np.array(camera.center)
     pixels = vertices[:, :2] / vertices[:, 2:].clip(1e-3) * camera.focal + center
@@ -32,5 +38,10 @@ def drawn_silhouette(
 
 
 def intersection_over_union(one: Bool[ndarray, "height width"], other: Bool[ndarray, "height width"]) -> float:
-    """Overlap of two silhouettes, 0 to 1; 1 where both are empty."""
+    """Overlap of two silhouettes, 0 to 1; 1 where both are empty.
+
+    Args:
+        one: True within the first silhouette.
+        other: True within the second.
+    """
     return float((one & other).sum() / max((one | other).sum(), 1)) if (one | other).any() else 1.0

@@ -1,4 +1,4 @@
-"""What is wrong with a clip, in plain words, and what to film better."""
+"""Faults of a clip, in plain words, and what to film better."""
 
 from __future__ import annotations
 
@@ -73,7 +73,12 @@ def yaw(landmarks: Landmarks) -> Float[np.ndarray, "frames"]:
 
 
 def jumping_frames(clip: ChosenFrames, landmarks: Landmarks) -> list[int]:
-    """Frames at which landmarks jump and jump back, as somebody's limbs do not."""
+    """Indices of frames at which landmarks jump and jump back, as somebody's limbs do not.
+
+    Args:
+        clip: Knows the times of the frames.
+        landmarks: Of the person in these frames.
+    """
     times, world = np.array(clip.times), landmarks.world
     jumps = []
     for index in range(1, len(world) - 1):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from jaxtyping import Float, Int
 
 from instantavatar_ns.process.video import Clip, read_pictures
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import write_files, written_whole
 
 CLIP_FILE = "clip.json"
 _SHARPNESS_HEIGHT = 270  # rows of the pictures that sharpness is measured on
@@ -56,7 +55,12 @@ class ChosenFrames:
 
 
 def image_size(clip: Clip, longest_side: int) -> tuple[int, int]:
-    """Return height and width of the images of a clip whose longer side has at most so many pixels."""
+    """Return height and width of the images of a clip whose longer side has at most so many pixels.
+
+    Args:
+        clip: The clip.
+        longest_side: Most pixels of an image's longer side; smaller pictures are not enlarged.
+    """
     scale = min(longest_side / max(clip.height, clip.width), 1.0)
     return max(round(clip.height * scale), 1), max(round(clip.width * scale), 1)
 
@@ -65,6 +69,12 @@ def survey(
     clip: Clip, start: float, end: float, progress: Callable[[float], None]
 ) -> tuple[Int[np.ndarray, "frames"], Float[np.ndarray, "frames"], Float[np.ndarray, "frames"]]:
     """Look at all frames of a clip once.
+
+    Args:
+        clip: The clip.
+        start: Seconds; earlier frames are left out.
+        end: Seconds, may be infinite; later frames are left out.
+        progress: Called with the share of the work that is done, 0 to 1.
 
     Returns:
         Numbers, times in seconds, and sharpness (variance of the Laplacian) of the frames from `start` to `end`.
@@ -110,7 +120,12 @@ def choose(
 def relative_sharpness(
     times: Float[np.ndarray, "frames"], sharpness: Float[np.ndarray, "frames"]
 ) -> Float[np.ndarray, "frames"]:
-    """Compare each frame's sharpness with the median of the frames within a second."""
+    """Divide each frame's sharpness by the median of the frames within a second.
+
+    Args:
+        times: Seconds, ascending.
+        sharpness: Of the frames, in any unit.
+    """
     first, last = np.searchsorted(times, times - 1), np.searchsorted(times, times + 1, side="right")
     medians = [np.median(sharpness[a:b]) for a, b in zip(first, last, strict=True)]
     return sharpness / np.maximum(medians, 1e-6)
@@ -141,18 +156,17 @@ def write_frames(
     chosen = choose(times, sharpness, count)
     wanted = set(numbers[chosen].tolist())
     size = image_size(clip, longest_side)
-    partial = folder / ".images.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     written = 0
-    for picture in read_pictures(clip, *window):
-        if picture.number in wanted:
-            image = picture.rgb(size)
-            cv2.imwrite(str(partial / f"{written:05d}.png"), image[..., ::-1])
-            written += 1
-            progress(0.5 + 0.5 * written / len(wanted))
-        if written == len(wanted):
-            break
+    with written_whole(folder / "images") as partial:
+        partial.mkdir()
+        for picture in read_pictures(clip, *window):
+            if picture.number in wanted:
+                image = picture.rgb(size)
+                cv2.imwrite(str(partial / f"{written:05d}.png"), image[..., ::-1])
+                written += 1
+                progress(0.5 + 0.5 * written / len(wanted))
+            if written == len(wanted):
+                break
     scale = size[1] / clip.width
     result = ChosenFrames(
         source=str(clip.path.resolve()),
@@ -166,14 +180,15 @@ def write_frames(
         focal=None if clip.focal is None else clip.focal * scale,
         source_frames=int(numbers[-1]) + 1,
     )
-    os.replace(partial, folder / "images")
     write_text(folder / "process" / CLIP_FILE, json.dumps(asdict(result), indent=1))
     return result
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf8")
-    os.replace(partial, path)
+    """Write a text file in UTF-8 that appears whole.
+
+    Args:
+        path: The file, replaced if it exists; its folder is made.
+        text: Its content.
+    """
+    write_files(path.parent, {path.name: text.encode()})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from instantavatar_ns.process.network import NUM_LANDMARKS, PoseNetwork, Predict
 from instantavatar_ns.process.people import find_people, follow
 from instantavatar_ns.process.swaps import swap, swapped_frames
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.npz import read_npz
 
 LANDMARKS_FILE = "landmarks.npz"
@@ -101,16 +101,24 @@ def pick_rows(path: Path, name: str, count: int, rows: list[list[int]]) -> list[
 
 
 def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays to a file that appears whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
+    """Write arrays to a file that appears whole.
+
+    Args:
+        path: The file, replaced if it exists; its folder is made.
+        arrays: By their names in the file.
+    """
+    with written_whole(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    os.replace(partial, path)
 
 
 def network_mask(folder: Path, frame: int, size: tuple[int, int]) -> Float32[np.ndarray, "height width"]:
-    """Return the log-odds of a frame's pixels being of the person, as the network sees it; -12 where nobody is."""
+    """Return the log-odds of a frame's pixels being of the person, as the network sees it; -12 where nobody is.
+
+    Args:
+        folder: Folder of the clip.
+        frame: Index of the frame among the folder's images.
+        size: Height and width of the mask, pixels.
+    """
     prediction, _ = read_prediction(folder / "process" / NETWORK_FOLDER / f"{frame:05d}.npz")
     return np.full(size, -12, np.float32) if prediction is None else prediction.mask_in(*size)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from instantavatar_ns.process.frames import ChosenFrames
 from instantavatar_ns.process.landmarks import network_mask, pick_rows
 from instantavatar_ns.process.plate import STILL, Plate, camera_motion, make_plate
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.files import written_whole
 
 _MAYBE = -3.0  # log-odds from which on a pixel may be of the person, for the background
 _CERTAIN = 8.0
@@ -47,14 +46,12 @@ def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float |
     every = max(len(spread) // _MOTION_FRAMES, 1)
     motion = camera_motion(images[::every], people[::every])
     plate = make_plate(images, people) if motion * 540 / clip.height <= STILL else None
-    partial = folder / ".masks.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    for index, path in enumerate(paths):
-        mask = refine(read_rgb(path, size), network_mask(folder, index, size), plate)
-        cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask, np.uint8(255), np.uint8(0)))
-        progress((index + 1) / len(paths))
-    os.replace(partial, folder / "masks")
+    with written_whole(folder / "masks") as partial:
+        partial.mkdir()
+        for index, path in enumerate(paths):
+            mask = refine(read_rgb(path, size), network_mask(folder, index, size), plate)
+            cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask, np.uint8(255), np.uint8(0)))
+            progress((index + 1) / len(paths))
     return motion if np.isfinite(motion) else None, plate is not None
 
 
@@ -73,18 +70,17 @@ def take_masks(folder: Path, given: Path, progress: Callable[[float], None]) -> 
     paths = list_pictures(given)
     rows = pick_rows(given, "masks", len(paths), [list(range(len(clip.frames))), clip.frames])
     encoding = find_encoding(paths)
-    partial = folder / ".masks.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    for index, row in enumerate(rows):
-        mask = read_mask(paths[row], encoding)
-        if abs(mask.shape[1] / mask.shape[0] - clip.width / clip.height) > 0.02:
-            message = f"expected a mask of the shape of the frames ({clip.height} x {clip.width}), found {mask.shape}"
-            raise InputError(paths[row], message, "Make the masks of the upright frames of this clip")
-        mask = cv2.resize(mask, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask > 0.5, np.uint8(255), np.uint8(0)))
-        progress((index + 1) / len(rows))
-    os.replace(partial, folder / "masks")
+    with written_whole(folder / "masks") as partial:
+        partial.mkdir()
+        for index, row in enumerate(rows):
+            mask = read_mask(paths[row], encoding)
+            if abs(mask.shape[1] / mask.shape[0] - clip.width / clip.height) > 0.02:
+                shape = f"({clip.height} x {clip.width})"
+                message = f"expected a mask of the shape of the frames {shape}, found {mask.shape}"
+                raise InputError(paths[row], message, "Make the masks of the upright frames of this clip")
+            mask = cv2.resize(mask, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
+            cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask > 0.5, np.uint8(255), np.uint8(0)))
+            progress((index + 1) / len(rows))
 
 
 def read_masks(folder: Path) -> Bool[np.ndarray, "frames height width"]:

@@ -32,7 +32,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What a user may choose; see `instantavatar_ns.scripts.process.Process`."""
+    """Choices of a user; see `instantavatar_ns.scripts.process.Process`."""
 
     start: float
     end: float | None

@@ -57,7 +57,12 @@ class Report:
 
 
 def overlap_of_frames(names: Sequence[str], sections: Sequence[Section]) -> Float[np.ndarray, "frames"]:
-    """Intersection over union of body and mask in each image; NaN where none was checked."""
+    """Intersection over union of body and mask in each image; NaN where none was checked.
+
+    Args:
+        names: Names of all images.
+        sections: The check's results; each frame of theirs is one of these images.
+    """
     iou = np.full(len(names), np.nan)
     rows = {name: row for row, name in enumerate(names)}
     for section in sections:

@@ -60,15 +60,15 @@ class StagedFolder:
             raise InputError(folder, message, "Give another OUTPUT")
 
     def facts(self, name: str) -> dict[str, Any]:
-        """What a finished stage said of its results."""
+        """Facts that a finished stage told of its results."""
         return self._record[name]["facts"]
 
     def seconds(self, name: str) -> float:
-        """How long a finished stage took."""
+        """Seconds that a finished stage took."""
         return self._record[name]["seconds"]
 
     def is_finished(self, stage: Stage) -> bool:
-        """Whether a stage was finished with these settings."""
+        """Return True if a stage was finished with these settings."""
         return self._has_facts(stage) and not self._changes(stage)
 
     def run(self, stages: list[Stage]) -> None:
@@ -88,7 +88,11 @@ class StagedFolder:
             self._do(stage)
 
     def check(self, stages: list[Stage]) -> None:
-        """Refuse to make a finished stage again that must not be overwritten; errors as of `run`."""
+        """Refuse to make a finished stage again that must not be overwritten.
+
+        Raises:
+            InputError: A stage was finished with other settings, and is not to be overwritten.
+        """
         for stage in stages:
             if self._has_facts(stage) and self._changes(stage) and not self.overwrite:
                 changes = "; ".join(self._changes(stage))
@@ -106,8 +110,10 @@ class StagedFolder:
         self._write()
 
     def _remove(self, stage: Stage) -> None:
-        if self._record.pop(stage.name, None) is None:
+        if stage.name not in self._record:
             return
+        # Killed while it deletes, it is neither finished nor forgotten: the next attempt deletes the rest.
+        self._record[stage.name] = {"settings": {"being deleted": True}}
         self._write()
         for name in stage.results:
             path = self.folder / name
@@ -115,6 +121,8 @@ class StagedFolder:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
+        del self._record[stage.name]
+        self._write()
 
     def _write(self) -> None:
         write_text(self.folder / _RECORD, json.dumps(self._record, indent=1))

@@ -15,7 +15,7 @@ _MULTIPLE = 1 << 12
 
 @dataclass(frozen=True)
 class BufferSizes:
-    """How many samples, and roots of them, one rendering may have."""
+    """Most samples, and roots of them, that one rendering may have."""
 
     samples: int
     roots: int
@@ -26,7 +26,7 @@ class BufferSizes:
         return cls(_rounded(_SPARE * num_samples), _rounded(_SPARE * num_roots))
 
     def hold(self, num_samples: int, num_roots: int) -> bool:
-        """Whether so many fit."""
+        """Return True if so many fit."""
         return num_samples <= self.samples and num_roots <= self.roots
 
     def needed(self, num_samples: int, num_roots: int) -> tuple[int, int]:
@@ -42,12 +42,17 @@ class BufferSizes:
         return BufferSizes(max(self.samples, larger.samples), max(self.roots, larger.roots))
 
     def waste(self, fitting: BufferSizes) -> bool:
-        """Whether either is more than twice as large as it would have to be: empty rows are worked on, too."""
+        """Return True if either is over twice the needed size: empty rows are worked on, too."""
         return self.samples > _WASTE * fitting.samples or self.roots > _WASTE * fitting.roots
 
 
 def shrunk(sizes: tuple[BufferSizes, ...], fitting: tuple[BufferSizes, ...]) -> tuple[BufferSizes, ...]:
-    """Return no larger sizes than fit, if any of these is wasteful; else these, since each change is captured anew."""
+    """Return no larger sizes than fit, if any of these is wasteful; else these, since each change is captured anew.
+
+    Args:
+        sizes: Capacity in use, of each round of rendering.
+        fitting: Capacity that is needed, of each round.
+    """
     if not any(old.waste(new) for old, new in zip(sizes, fitting, strict=True)):
         return sizes
     pairs = zip(sizes, fitting, strict=True)

@@ -15,7 +15,7 @@ from instantavatar_ns.rendering.nerfacc_cuda import nerfacc_cuda
 
 
 class Pixels(NamedTuple):
-    """What a ray sees, and how much of it each sample gave.
+    """Colour, opacity and depth of rays, and the weight of each sample in them.
 
     Attributes:
         rgb: Colour in front of black.
@@ -51,7 +51,16 @@ def sample_weights(
 def sample_weights_torch(
     ray_indices: Int[Tensor, "samples"], optical_depth: Float[Tensor, "samples"], num_rays: int
 ) -> tuple[Float[Tensor, "samples"], Float[Tensor, "samples"]]:
-    """See `sample_weights`; one running sum over all samples, less what it was at the ray's first sample."""
+    """Compute `sample_weights` by one running sum over all samples, less its value at each ray's first.
+
+    Args:
+        ray_indices: Ray of each sample, ascending.
+        optical_depth: Density times length of each sample.
+        num_rays: Number of rays.
+
+    Returns:
+        Weight of each sample in its pixel, and the transmittance in front of it.
+    """
     if not len(optical_depth):
         return optical_depth, optical_depth
     # In double precision: the sum runs over thousands of rays and the difference must still resolve one sample.

@@ -38,7 +38,7 @@ _Needs = tuple[tuple[int, int], ...]
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """How an image is rendered: in how many parts, one after the other, and with which buffers in each round."""
+    """Number of parts that an image is rendered in, one after the other, and the buffers of each round."""
 
     parts: int
     rounds: tuple[BufferSizes, ...]
@@ -59,11 +59,11 @@ class ImageLayout:
         return layout
 
     def hold(self, counts: list[list[int]]) -> bool:
-        """Whether so many fit, in each round of the fullest part."""
+        """Return True if so many fit, in each round of the fullest part."""
         return all(sizes.hold(*wanted) for sizes, wanted in zip(self.rounds, counts, strict=True))
 
     def needs(self, counts: list[list[int]]) -> _Needs:
-        """What an image needs that had so many in each round of its fullest part.
+        """Samples and roots that an image needs which had so many in each round of its fullest part.
 
         Samples are no fewer than they will be, since what was left out in front hid nothing.
         """
@@ -103,7 +103,7 @@ class RenderedParts(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What is remembered of images of one size: how the next is rendered, and the most that the last ones needed."""
+    """Record of the last images of one size: the layout for the next, and the most that they needed."""
 
     layout: ImageLayout
     most: _Needs
@@ -170,7 +170,15 @@ def _nothing() -> _Needs:
 def render_parts(
     rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules, layout: ImageLayout
 ) -> RenderedParts:
-    """Render rays, part by part; what the buffers do not hold is left out."""
+    """Render rays, part by part; what the buffers do not hold is left out.
+
+    Args:
+        rays: Of the image.
+        pose: The pose that they see.
+        avatar: The canonical person.
+        rules: Places of the samples, and cut-offs.
+        layout: Number of parts, and buffers for each.
+    """
     # Triton is imported where it is used: it is no part of PyTorch on every platform.
     from instantavatar_ns.rendering.image_rounds import render_rounds
 
@@ -184,13 +192,24 @@ def render_parts(
 
 
 def block_size(num_rays: int, parts: int) -> int:
-    """Neighbouring rays that stay together, whole warps, when an image is split into parts."""
+    """Number of neighbouring rays that stay together, whole warps, when an image is split into parts.
+
+    Args:
+        num_rays: Of the image.
+        parts: Number of parts.
+    """
     blocks = 1 if parts == 1 else _BLOCKS_OF_A_PART * parts
     return _WARP * max(1, -(-num_rays // (_WARP * blocks)))
 
 
 def split(rays: Rays, parts: int, block: int) -> list[Rays]:
-    """Rays in parts of about as many: block by block to each in turn."""
+    """Split rays into parts of about equal size: block by block to each in turn.
+
+    Args:
+        rays: Of the image.
+        parts: Number of parts.
+        block: Rays that stay together; see `block_size`.
+    """
     directions = _dealt(rays.directions, parts, block)
     if len(rays.origins) == 1:
         return [Rays(rays.origins, part) for part in directions]
@@ -205,7 +224,15 @@ def _dealt(values: Float[Tensor, "rays 3"], parts: int, block: int) -> list[Floa
 
 
 def joined(parts: list[Float[Tensor, "rays_of_part *channels"]], block: int) -> Float[Tensor, "rays *channels"]:
-    """Values of the rays of `split`'s parts in the order of the rays."""
+    """Undo `split` for values of the rays.
+
+    Args:
+        parts: Values of each part's rays.
+        block: That of `split`.
+
+    Returns:
+        Values in the order of the image's rays.
+    """
     if len(parts) == 1:
         return parts[0]
     rows = zip_longest(*(part.split(block) for part in parts))

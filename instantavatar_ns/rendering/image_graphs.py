@@ -31,7 +31,7 @@ _KEPT = 3
 
 
 class ImageInputs(NamedTuple):
-    """What an image shows; on the device, and in `ImageGraphs` always in the same place.
+    """Tensors on which an image depends; on the device, in `ImageGraphs` always at the same addresses.
 
     Attributes:
         bone_transforms: From the canonical pose to root space.
@@ -169,7 +169,7 @@ def draw_image(
 
 
 def _places(avatar: Avatar) -> tuple[int, ...]:
-    """Where in memory the avatar lies: a model that has been moved to another device is another one."""
+    """Addresses of the avatar in memory: a model that has been moved to another device is another one."""
     parts = (*avatar.field.parameters(), avatar.occupancy.binaries, avatar.deformer.skinning_weights)
     return tuple(part.data_ptr() for part in parts)
 

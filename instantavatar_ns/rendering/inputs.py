@@ -50,7 +50,7 @@ class Avatar(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleRules:
-    """Where samples lie, and which of them count.
+    """Rules for the places of samples, and for which of them count.
 
     Attributes:
         step: Distance between samples, metres.

@@ -81,7 +81,15 @@ def sample_rays_torch(
     step: float,
     stratified: bool,
 ) -> Samples:
-    """See `sample_rays`: tests every step of every ray that hits the box."""
+    """Find the samples of `sample_rays` by testing every step of every ray that hits the box.
+
+    Args:
+        origins: Where the rays start, metres, in the space of the cells.
+        directions: Unit vectors.
+        cells: Samples lie in occupied ones.
+        step: Distance between samples, metres.
+        stratified: Shift each ray's samples by a random part of a step.
+    """
     near, far, hit = ray_aabb_intersect_torch(origins, directions, cells.aabb[None])
     near, far, hit = near[:, 0].clamp_min(0), far[:, 0], hit[:, 0]
     rays = hit.nonzero()[:, 0]

@@ -1,4 +1,4 @@
-"""Whether nerfacc's compiled CUDA functions can be used; they are built on first use where there is a compiler."""
+"""Test for nerfacc's compiled CUDA functions, which are built on first use where there is a compiler."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What nerfstudio is given of a rendering."""
+"""Outputs of a rendering in nerfstudio's form."""
 
 from __future__ import annotations
 

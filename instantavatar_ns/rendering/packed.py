@@ -17,7 +17,14 @@ from instantavatar_ns.rendering.march import sample_rays
 
 
 def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRules) -> Pixels:
-    """Render rays; differentiable with respect to the field, and to the pose where it asks for it."""
+    """Render rays; differentiable with respect to the field, and to the pose if it requires gradients.
+
+    Args:
+        rays: In the world.
+        pose: The pose that they see.
+        avatar: The canonical person.
+        rules: Places of the samples, noise and cut-offs.
+    """
     num_rays = len(rays.directions)
     origins, directions = rays.in_root_space(pose.body)
     origins = origins.expand_as(directions)
@@ -41,7 +48,17 @@ def render_packed(rays: Rays, pose: RenderPose, avatar: Avatar, rules: SampleRul
 def shade(
     points: Float[Tensor, "n 3"], skinning: PosedSkinning, avatar: Avatar, noise: float = 0.0
 ) -> tuple[Float[Tensor, "n"], Float[Tensor, "n 3"]]:
-    """Density and colour of posed points, those of the densest of each point's canonical roots; else nothing."""
+    """Density and colour of posed points: those of the densest of each point's canonical roots.
+
+    Args:
+        points: In the root space of the pose, metres.
+        skinning: The pose, for the search of roots.
+        avatar: The canonical person.
+        noise: Standard deviation of noise on the raw density.
+
+    Returns:
+        Density, 1/metres, and colour, 0 to 1; both are 0 for points without a root in an occupied cell.
+    """
     roots = avatar.deformer(points, skinning)
     # Reads the number of roots that are left on the host; dropping the others saves most of the field's work.
     keep = avatar.occupancy.occupied(roots.canonical.detach())
@@ -55,7 +72,13 @@ def shade(
 def is_densest_root(
     density: Float[Tensor, "roots"], point: Int[Tensor, "roots"], num_points: int
 ) -> Bool[Tensor, "roots"]:
-    """Whether a root is its point's densest; of equals, the last."""
+    """Mark the densest root of each point; of equals, the last.
+
+    Args:
+        density: Of the roots, 1/metres.
+        point: Index of each root's point.
+        num_points: Number of points.
+    """
     highest = density.new_full((num_points,), -1.0).scatter_reduce(0, point, density, "amax")
     order = torch.arange(len(point), device=point.device)
     rows = torch.where(density == highest[point], order, -1)

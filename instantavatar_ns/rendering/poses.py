@@ -1,4 +1,4 @@
-"""Which pose a camera sees, and a training step.
+"""Poses for cameras and training steps.
 
 All poses turn about the same joints: those of the body's file, or those that the alignment found to be the person's.
 """

@@ -60,12 +60,12 @@ class Renderer:
 
     @property
     def device(self) -> torch.device:
-        """Where the avatar is."""
+        """Device of the avatar."""
         return self.avatar.occupancy.binaries.device
 
     @property
     def supports_cuda_graphs(self) -> bool:
-        """Whether kernels of steps and images may be captured, and can be: nothing in between blocks the host."""
+        """Return True if steps and images may and can be captured: nothing between their kernels blocks the host."""
         by_kernels = self.implementation == "triton" and self.avatar.field.has_kernels
         return self.cuda_graphs and by_kernels and self.device.type == "cuda"
 

@@ -24,7 +24,7 @@ _INTERPRETED_RAYS = 1 << 14  # the interpreter's time goes by operations, not by
 
 @dataclass(frozen=True)
 class MarchedRays:
-    """How far rays have come, and what they have seen so far.
+    """State of rays between rounds: the next step, and what they have seen so far.
 
     Attributes:
         rgb: Colour in front of black.
@@ -142,7 +142,19 @@ def composite_round(
     alpha_threshold: float,
     early_stop_eps: float,
 ) -> None:
-    """Add the densest root of every sample of a round to `marched`, in place; arguments as of `composite_triton`."""
+    """Add the densest root of every sample of a round to `marched`.
+
+    Args:
+        density: Of the canonical roots, 1/metres.
+        rgb: Of the canonical roots, 0 to 1.
+        root_starts: Row of each sample's first root.
+        root_counts: Roots of each sample; they lie together.
+        samples: Of this round.
+        marched: Changed in place.
+        step: Length of a sample, metres.
+        alpha_threshold: Opacity under which a sample counts as empty.
+        early_stop_eps: Samples behind less transmittance than this are not seen.
+    """
     num_rays, rays_each = len(samples.starts), _rays_each()
     launch(
         composite_round_kernel,

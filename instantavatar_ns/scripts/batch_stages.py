@@ -119,7 +119,7 @@ def command_of(job: Job, stage: Stage, run_config: Path) -> Any:
 
 
 def _parsed(kind: Any, arguments: list[str], origin: str, default: Any) -> Any:
-    """What tyro makes of arguments; what it prints before it ends the program becomes an error."""
+    """Options that tyro makes of arguments; what it prints before it ends the program becomes an error."""
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):

@@ -33,7 +33,16 @@ def static_path(
 
 
 def orbit_path(camera: Cameras, points: Float[Tensor, "frames points 3"], aspect: float) -> Float[Tensor, "frames 4 4"]:
-    """A camera that goes once round the person; see `turning_path`."""
+    """A camera that goes once round the person in the frames given; see `turning_path`.
+
+    Args:
+        camera: In nerfstudio's world.
+        points: All over the person in every frame, metres.
+        aspect: Width of the picture by its height.
+
+    Returns:
+        OpenGL camera-to-world matrices.
+    """
     angles = torch.arange(len(points)) * (2 * math.pi / len(points))
     return turning_path(camera, points, aspect, angles)
 

@@ -19,6 +19,7 @@ from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
 from instantavatar_ns.scripts.export import Export
 from instantavatar_ns.utils import hidden_warnings
+from instantavatar_ns.utils.files import move_into_place
 
 CLIP = Path(__file__).parents[1] / "demo" / "clip.mp4"
 _CLIP_SIDE = 400  # pixels
@@ -60,7 +61,7 @@ class Demo:
         ).main()
         # The default output is the one that may be replaced.
         page = output / "avatar.html"
-        os.replace(Export(load_config=config, format="html", title="Demo person").main(), page)
+        move_into_place(Export(load_config=config, format="html", title="Demo person").main(), page)
         CONSOLE.rule(f"Done in {monotonic() - start:.0f} s")
         print_results(results)
         CONSOLE.print(f"Truth beside renderings: {picture}\nA motion not trained on: {video}")

@@ -5,6 +5,7 @@ The person is the free body in clothes (`instantavatar_ns.demo.subject`); the fo
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Callable
@@ -95,27 +96,39 @@ class DemoData:
             advice = "Give another --output, or delete this one if you no longer need it"
             raise InputError(self.output, "expected a folder that is empty or does not exist yet, found files", advice)
 
+    def film_dance(self) -> None:
+        """Write the dance alone, filmed by `camera`, as a folder like `novel/` that appears when it is complete.
+
+        The carried camera goes on to where its path leads after both turns; `train_frames` and `heldout_frames` do not
+        matter.
+
+        Raises:
+            InputError: As of `main`.
+        """
+        self._check()
+        subject, betas = self._person()
+        dance, transl = self._dance(subject)
+        phases = 2.0 + np.arange(self.novel_frames) / self.novel_frames
+        with written_whole(Path(os.path.abspath(self.output))) as partial, Progress() as progress:
+            for folder in ("images", "masks"):
+                (partial / folder).mkdir(parents=True)
+            task = progress.add_task("Rendering the dance", total=len(dance))
+            advance = functools.partial(progress.advance, task)
+            self._film(partial, subject, dance, transl, self._cameras(phases, subject), advance)
+            self._write_dance_poses(partial, betas, dance, transl)
+
     def _write(self, folder: Path) -> None:
         """Render and write all files into a folder whose subfolders exist."""
-        # Triangles of the body's own mesh are some 3 pixels wide at 256; finer ones would not show in smaller images.
-        levels = 1 if self.size <= 256 else 2
-        betas = (_SPREAD * self._draws(0).standard_normal(NUM_BETAS)).astype(np.float32)
-        subject = make_subject(load_body_model(FREE_BODY), betas, levels, self.seed)
-        palette = make_palette(self.seed)
+        subject, betas = self._person()
         turn, transl = self._turn(subject)
         dance, dance_transl = self._dance(subject)
 
         with Progress() as progress:
             task = progress.add_task("Rendering the demo subject", total=len(turn) + len(dance))
-            for part, poses, shifts in ((folder, turn, transl), (folder / "novel", dance, dance_transl)):
-                is_carried = self.camera == "carried" and part == folder
-                cameras = carried_camera(self._phases(), _place(subject)) if is_carried else np.eye(4)
-                of_frames = np.broadcast_to(cameras, (len(poses), 4, 4))
-                for index, (pose, shift, camera) in enumerate(zip(poses, shifts, of_frames, strict=True)):
-                    self._render(subject, palette, pose, shift, camera, files=(part, index))
-                    progress.advance(task)
-                _write_camera(part / "cameras.npz", self.size, cameras)
-        _write_poses(folder / "novel" / "poses.npz", betas, dance, dance_transl, self.novel_frames / _DANCE_SECONDS)
+            advance = functools.partial(progress.advance, task)
+            self._film(folder, subject, turn, transl, self._cameras(self._phases(), subject), advance)
+            self._film(folder / "novel", subject, dance, dance_transl, np.eye(4), advance)
+        self._write_dance_poses(folder / "novel", betas, dance, dance_transl)
         self._write_turn_poses(folder, betas, turn, transl)
         _write_body(folder / "body" / "SMPL_NEUTRAL.npz")
         facts = {
@@ -127,6 +140,34 @@ class DemoData:
             "seed": self.seed,
         }
         (folder / "subject.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+    def _person(self) -> tuple[DemoSubject, Float[ndarray, " betas"]]:
+        """The person to film, and the coefficients of their shape."""
+        # Triangles of the body's own mesh are some 3 pixels wide at 256; finer ones would not show in smaller images.
+        levels = 1 if self.size <= 256 else 2
+        betas = (_SPREAD * self._draws(0).standard_normal(NUM_BETAS)).astype(np.float32)
+        return make_subject(load_body_model(FREE_BODY), betas, levels, self.seed), betas
+
+    def _cameras(self, phases: Float[ndarray, " frames"], subject: DemoSubject) -> Float[ndarray, "*frames 4 4"]:
+        """Transforms from the world to the camera: one for all frames of the still camera, else one a frame."""
+        return carried_camera(phases, _place(subject)) if self.camera == "carried" else np.eye(4)
+
+    def _film(
+        self,
+        folder: Path,
+        subject: DemoSubject,
+        poses: Float[ndarray, "frames joints 3"],
+        transl: Float[ndarray, "frames 3"],
+        cameras: Float[ndarray, "*frames 4 4"],
+        advance: Callable[[], None],
+    ) -> None:
+        """Render frames and write their images, masks and cameras; `advance` is called after each."""
+        palette = make_palette(self.seed)
+        of_frames = np.broadcast_to(cameras, (len(poses), 4, 4))
+        for index, (pose, shift, camera) in enumerate(zip(poses, transl, of_frames, strict=True)):
+            self._render(subject, palette, pose, shift, camera, files=(folder, index))
+            advance()
+        _write_camera(folder / "cameras.npz", self.size, cameras)
 
     def _draws(self, stream: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, stream])
@@ -181,6 +222,9 @@ class DemoData:
         for name, values in (("image", image), ("mask", alpha)):
             eight_bit = np.round(values * 255.0).astype(np.uint8)
             Image.fromarray(eight_bit).save(folder / f"{name}s" / f"{name}_{index:04d}.png")
+
+    def _write_dance_poses(self, folder: Path, betas: ndarray, poses: ndarray, transl: ndarray) -> None:
+        _write_poses(folder / "poses.npz", betas, poses, transl, self.novel_frames / _DANCE_SECONDS)
 
     def _write_turn_poses(self, folder: Path, betas: ndarray, poses: ndarray, transl: ndarray) -> None:
         """Write exact, estimated and refined poses of the two turns."""

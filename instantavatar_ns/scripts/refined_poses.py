@@ -81,7 +81,11 @@ class RefinedPoses:
         return paths
 
     def errors(self, truth: str) -> tuple[Errors, Errors]:
-        """Errors of the given and of the corrected training poses against those of a file; see `truth`."""
+        """Errors of the given and of the corrected training poses against those of a file; see `truth`.
+
+        Raises:
+            InputError: The run is not on InstantAvatar's layout, or there are no poses of that name.
+        """
         config = write_variant(self.load_config, "poses", lambda pipeline: None)
         dataparser = pipeline_of(load_run_config(config)).datamanager.dataparser
         if not isinstance(dataparser, InstantAvatarDataParserConfig):

@@ -6,12 +6,15 @@ The configurations, flags and run folder are the same. Imported is what these me
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 
 import tyro
 
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.later_imports import imported_later, without_compiler, without_symbolic_shapes
 
 with imported_later():
@@ -26,7 +29,7 @@ with imported_later():
     from instantavatar_ns.data.people_snapshot_dataparser import people_snapshot_data
     from instantavatar_ns.data.surreal_dataparser import surreal_data
     from instantavatar_ns.data.zju_mocap_dataparser import zju_mocap_data
-    from instantavatar_ns.training.run import train
+    from instantavatar_ns.training.run import complete, train
     from instantavatar_ns.training.run_config import load_run_config
     from instantavatar_ns.utils.replaced import replaced
 
@@ -111,11 +114,33 @@ def entrypoint(arguments: Sequence[str]) -> None:
         main(config)
         run = config.get_base_dir()
     else:
-        with without_symbolic_shapes():
+        complete(config)
+        with without_symbolic_shapes(), nothing_left_of_a_refusal(config.get_base_dir()):
             run = train(config)
     CONSOLE.print(f"The run is in {run}", soft_wrap=True, highlight=False)
     for what, command in next_commands(f"{run / 'config.yml'}").items():
         CONSOLE.print(f"  {what:<9} {command}", soft_wrap=True, highlight=False)
+
+
+@contextmanager
+def nothing_left_of_a_refusal(run: Path) -> Iterator[None]:
+    """Delete the new folder of a run that an `InputError` has ended before it held more than its config.yml.
+
+    nerfstudio's trainer wants that file before it looks at the machine and the data. Other errors keep it.
+
+    Args:
+        run: The run's folder; of its parents those are deleted that were not there before, and are empty.
+    """
+    new = [folder for folder in (run, *run.parents) if not folder.exists()]
+    try:
+        yield
+    except InputError:
+        if run in new and [path.name for path in run.glob("*")] == ["config.yml"]:
+            (run / "config.yml").unlink()
+            for folder in new:
+                with suppress(OSError):  # another run has come into it
+                    folder.rmdir()
+        raise
 
 
 def next_commands(config_path: str) -> dict[str, str]:

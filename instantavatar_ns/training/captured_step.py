@@ -3,7 +3,7 @@
 nerfstudio's trainer asks its pipeline for losses, calls `backward` on their sum and steps its optimizers: more work for
 the host than the kernels are for the GPU. `TrainingStep.train` does all of it by one replay. Where something must
 happen in between, such as summing gradients of several steps, `TrainingStep` gives losses whose `backward` sets the
-gradients that a replay has computed.
+gradients that a replay has computed. Several processes exchange gradients between the replay and the update.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.utils.cuda_graph import AutoCudaGraph
 
 Batch = dict[str, Tensor]
+Exchange = Callable[[Sequence[Tensor], Sequence["Tensor | None"]], "tuple[Tensor | None, ...]"]
+"""Gradients of parameters with what other processes found."""
 
 
 class StepResult(NamedTuple):
-    """What nerfstudio's trainer wants of a step: the model's outputs, the losses to sum, and metrics."""
+    """Result of a step for nerfstudio's trainer: the model's outputs, the losses to sum, and metrics."""
 
     outputs: dict[str, Tensor]
     losses: dict[str, Tensor]
@@ -46,25 +48,26 @@ class TrainingStep:
     """Training steps of a model, whose kernels are captured when two steps in succession have the same.
 
     Args:
-        model: In training; nothing between its kernels may block the host (`Renderer.supports_cuda_graphs`).
+        model: In training.
+        exchange: Of gradients with other processes, if there are any.
+        captures: Capture kernels; nothing between them may block the host (`Renderer.supports_cuda_graphs`).
     """
 
-    def __init__(self, model: InstantAvatarModel) -> None:
-        self._model, self._forward = model, _Forward(model)
+    def __init__(self, model: InstantAvatarModel, exchange: Exchange | None = None, *, captures: bool = True) -> None:
+        self._model, self._forward, self._exchange = model, _Forward(model), exchange
         self._params = {name: value for name, value in self._forward.named_parameters() if value.numel()}
         self._handed_out: tuple[Tensor | None, ...] = ()
-        self._graph: AutoCudaGraph[_Step] = AutoCudaGraph(model.device)
+        self._graph: AutoCudaGraph[_Step] | None = AutoCudaGraph(model.device) if captures else None
 
     @property
     def is_captured(self) -> bool:
-        """Whether the last step was the replay of a CUDA graph."""
-        return self._graph.is_captured
+        """Return True if the last step was the replay of a CUDA graph."""
+        return self._graph is not None and self._graph.is_captured
 
     def __call__(self, rays: RayBundle, batch: Batch) -> StepResult:
         """Outputs, losses and metrics of rays that are the same tensors in each step, with other values."""
         self._take_back()
-        settings = (id(rays), self._model.step_settings(len(rays)))
-        result, _, gradients = self._graph(settings, partial(self._forward_backward, rays, batch))
+        result, _, gradients = self._computed(rays, batch)
         # One of the losses passes `backward` on: additions of others are not recorded.
         *_, last = result.losses
         hook = torch.zeros((), requires_grad=True)
@@ -80,17 +83,29 @@ class TrainingStep:
             update: Steps of the optimizers of all parameters.
         """
         self._handed_out = ()
-        update.take_rates()
-        settings = (id(rays), self._model.step_settings(len(rays)), id(update))
-        result, total, _ = self._graph(settings, partial(self._train, rays, batch, update))
-        return total, result
+        if self._graph is None or self._exchange is not None:
+            step = self._updated(self._computed(rays, batch), update)
+        else:
+            update.take_rates()
+            settings = (id(rays), self._model.step_settings(len(rays)), id(update))
+            step = self._graph(settings, lambda: self._updated(self._forward_backward(rays, batch), update))
+        return step.total, step.result
 
-    def _train(self, rays: RayBundle, batch: Batch, update: ParameterUpdate) -> _Step:
-        step = self._forward_backward(rays, batch)
+    def _updated(self, step: _Step, update: ParameterUpdate) -> _Step:
+        """Update the parameters by a step's gradients."""
         for parameter, gradient in zip(self._params.values(), step.gradients, strict=True):
             parameter.grad = gradient
         update()
         return step
+
+    def _computed(self, rays: RayBundle, batch: Batch) -> _Step:
+        """Forward and backward pass, with the gradients of all processes."""
+        compute = partial(self._forward_backward, rays, batch)
+        settings = (id(rays), self._model.step_settings(len(rays)))
+        step = compute() if self._graph is None else self._graph(settings, compute)
+        if self._exchange is None:
+            return step
+        return step._replace(gradients=self._exchange([*self._params.values()], step.gradients))
 
     def _hand_out(self, gradients: tuple[Tensor | None, ...]) -> None:
         """Make a step's gradients those of the parameters, or add them; no copies, which take as long as a scatter."""
@@ -165,7 +180,7 @@ class ParameterUpdate:
 
 
 class _Forward(nn.Module):
-    """What nerfstudio's pipeline makes of a batch."""
+    """Forward pass of nerfstudio's pipeline, as a module."""
 
     def __init__(self, model: InstantAvatarModel) -> None:
         super().__init__()

@@ -130,6 +130,11 @@ def _checkpoints(folder: Path) -> dict[int, Path]:
 def check_options(path: Path, of_run: ModelConfig, given: ModelConfig) -> None:
     """Compare options on which the sizes of the model depend with those that a checkpoint's run had.
 
+    Args:
+        path: The checkpoint, for errors.
+        of_run: Options of the checkpoint's run.
+        given: Options of this run.
+
     Raises:
         InputError: Some differ.
     """

@@ -1,4 +1,4 @@
-"""What the training views see of a model's person, found before its first step and told when it is evaluated."""
+"""Coverage of a model's person by the training views: found before its first step, told when it is evaluated."""
 
 from __future__ import annotations
 

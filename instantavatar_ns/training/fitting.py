@@ -35,7 +35,7 @@ Recipe = Literal["published", "fast"]
 
 @dataclass(frozen=True)
 class FitRecipe:
-    """How poses are fitted.
+    """Settings of a fit of poses.
 
     Attributes:
         steps_per_frame: Steps that each frame gets.

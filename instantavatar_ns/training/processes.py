@@ -1,4 +1,4 @@
-"""Training by several processes, each with a GPU of its own: nerfstudio starts them, PyTorch averages their gradients.
+"""Training by several processes, each with a GPU of its own: nerfstudio starts them, each step shares their gradients.
 
 Each process draws its own frames and refreshes its own occupancy. What they must have in common comes from the first
 one: it alone writes checkpoints and serves the viewer.
@@ -6,9 +6,10 @@ one: it alone writes checkpoints and serves the viewer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, distributed
-from torch.nn.parallel import DistributedDataParallel
 
 from instantavatar_ns.model import InstantAvatarModel
 
@@ -39,15 +40,36 @@ def _broadcast(value: Tensor) -> None:
         value.copy_(whole)
 
 
-def averaging_gradients(model: InstantAvatarModel) -> DistributedDataParallel:
-    """The model, with gradients that are the processes' mean, but for those of poses, which are their sum.
+class GradientExchange:
+    """Gradients that are the processes' mean, but for those of poses, which are their sum.
 
     A frame's pose has its gradient from the one process that has drawn the frame: divided by the number of processes it
     would be smaller than in a training by one, and `RowAdam` would move the pose less.
+
+    PyTorch's `DistributedDataParallel` exchanges them in hooks of the backward pass, which a CUDA graph does not call.
+
+    Args:
+        model: In training.
     """
-    # The large buffers never change; the occupancy is shared when it does. PyTorch broadcasts all of them at each step.
-    parallel = DistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=True)
-    processes = distributed.get_world_size()
-    for parameter in model.get_param_groups().get("poses", []):
-        parameter.register_hook(lambda gradient: processes * gradient)
-    return parallel
+
+    def __init__(self, model: InstantAvatarModel) -> None:
+        self._processes = distributed.get_world_size()
+        self._summed = {id(parameter) for parameter in model.get_param_groups().get("poses", [])}
+
+    @torch.no_grad()
+    def __call__(self, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+        """Return the gradients of all processes; those given are overwritten.
+
+        Args:
+            parameters: The same in all processes, in the same order.
+            gradients: This process's, None where a step has none, in which processes agree: they do the same steps.
+        """
+        return tuple(
+            None if gradient is None else self._exchanged(parameter, gradient)
+            for parameter, gradient in zip(parameters, gradients, strict=True)
+        )
+
+    def _exchanged(self, parameter: Tensor, gradient: Tensor) -> Tensor:
+        whole = gradient.contiguous()  # NCCL takes no other
+        distributed.all_reduce(whole)
+        return whole if id(parameter) in self._summed else whole.div_(self._processes)

@@ -1,1 +1,1 @@
-"""What the training views never saw: which part of the person that is, and geometry and colour for it."""
+"""Parts of the person that the training views never saw: finding them, and geometry and colour for them."""

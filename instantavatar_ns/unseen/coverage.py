@@ -1,4 +1,4 @@
-"""How often, and from how many sides, the training views saw each vertex of the canonical body."""
+"""Number and spread of the training views that saw each vertex of the canonical body."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FRAMES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Coverage:
-    """What training views saw of a body.
+    """Share and spread of the training views that saw each vertex of a body.
 
     Attributes:
         share: Share of the frames that see a vertex, neither hidden nor from a flat angle.

@@ -164,7 +164,7 @@ class UnseenPrior(nn.Module):
 
     @property
     def has_observed(self) -> bool:
-        """Whether coverage is known; blocks the host, and is asked before training only."""
+        """Return True if coverage is known; blocks the host, and is asked before training only."""
         return bool(self.share.any())
 
     def shown(self) -> Float[Tensor, "vertices"] | None:

@@ -1,4 +1,4 @@
-"""What was seen, as the colours of a field: rendered or baked into a mesh, it shows the coverage."""
+"""Coverage as the colours of a field, to be rendered or baked into a mesh."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class AutoCudaGraph(Generic[T]):
 
     @property
     def is_captured(self) -> bool:
-        """Whether the last call's work was the replay of a CUDA graph."""
+        """Return True if the last call's work was the replay of a CUDA graph."""
         return self._graph is not None
 
     def __call__(self, settings: Hashable, function: Callable[[], T]) -> T:

@@ -21,7 +21,7 @@ OTHERWISE = {
 
 
 def is_wanted(command: Sequence[str]) -> bool:
-    """Whether a command line will use the first GPU, as far as can be said before flags are parsed.
+    """Return True if a command line will use the first GPU, as far as can be told before flags are parsed.
 
     Args:
         command: The program and its arguments, as `sys.argv`.

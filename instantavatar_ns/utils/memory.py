@@ -46,7 +46,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def _free_in_container() -> list[int]:
-    """What the container's limit leaves, files that are only cached not counted; empty if it has no limit."""
+    """Bytes that the container's limit leaves, cached files counted as free; empty if it has no limit."""
     try:
         limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
@@ -56,7 +56,12 @@ def _free_in_container() -> list[int]:
 
 
 def roomy_device(size: int, device: torch.device) -> torch.device:
-    """Return a device where it has so many bytes to spare for data, and otherwise the CPU."""
+    """Return a device where it has so many bytes to spare for data, and otherwise the CPU.
+
+    Args:
+        size: Bytes of the data.
+        device: Preferred device.
+    """
     return device if size <= DEVICE_SHARE * free_bytes(device) else torch.device("cpu")
 
 

@@ -1,1 +1,1 @@
-"""What this package adds to nerfstudio's viewer."""
+"""Additions to nerfstudio's viewer."""

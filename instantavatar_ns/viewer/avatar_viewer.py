@@ -70,7 +70,7 @@ class AvatarViewer(Viewer):
 
     @property
     def is_training(self) -> bool:
-        """Whether training steps are made."""
+        """Return True while training steps are made."""
         return self.trainer is not None and self.trainer.training_state == "training"
 
     def _make_thread(self, client: ClientHandle) -> None:

@@ -20,12 +20,20 @@ _FPS = 30
 _VIEW = "This view"
 # What `instant-avatar animate --camera` and `instant-avatar export --format` take.
 CAMERAS = {"Still": "static", "Around": "orbit"}
-FORMATS = ("glb", "html", "usdz", "ply", "obj")
-_OF_ONE_POSE = ("ply", "obj")
+FORMATS = ("glb", "html", "vrm", "usdz", "ply", "obj", "splat")
+_WITH_A_POSE = ("ply", "obj", "splat")
+# Terms of a VRM, which only its author may choose: the command has them open, and is refused until each is filled in.
+VRM_TERMS = {
+    "vrm.author": "",
+    "vrm.avatar-permission": "<onlyAuthor|onlySeparatelyLicensedPerson|everyone>",
+    "vrm.commercial-usage": "<personalNonProfit|personalProfit|corporation>",
+    "vrm.credit-notation": "<required|unnecessary>",
+    "vrm.modification": "<prohibited|allowModification|allowModificationRedistribution>",
+}
 
 
 class Shown(NamedTuple):
-    """What is on screen.
+    """Motion, frame or pose on screen.
 
     Attributes:
         motion: File or name of a motion; None for the rest pose and for what nerfstudio's time plays.
@@ -94,7 +102,10 @@ class ExportCommands(Folder):
     def __init__(self, control: ViewerControl, shown: Callable[[], Shown]) -> None:
         super().__init__("Export")
         self._control, self._shown = control, shown
-        hint = "glb, html (a page), usdz: with skeleton and motion; ply and obj: the pose that you see"
+        hint = (
+            "glb, html (a page), vrm (for VR), usdz (for Apple): with skeleton and motion; ply and obj: the pose that "
+            "you see; splat: Gaussian splats, with both"
+        )
         self._format = self.add(ViewerDropdown("Format", FORMATS[0], list(FORMATS), hint=hint))
         self.add(Button("Export this", cb_hook=self._export, hint="Shows the command for it", is_main=True))
 
@@ -109,9 +120,13 @@ class ExportCommands(Folder):
         options: dict[str, object] = {"load-config": _run(self._control.viewer), "format": kind}
         if shown.motion is not None:
             options |= {"motion": shown.motion, "root": shown.root}
-        if kind in _OF_ONE_POSE:
+        if kind in _WITH_A_POSE:
             options["frame"] = shown.row
-        note = f"Run this in a terminal; it says where avatar.{kind} is then."
+        name = "avatar_splats.glb" if kind == "splat" else f"avatar.{kind}"
+        note = f"Run this in a terminal; it says where {name} is then."
+        if kind == "vrm":
+            options |= VRM_TERMS
+            note += " Before, give the author's name, and one of each &lt;choice&gt;: only the author may make them."
         if shown.motion is None and shown.row is None and shown.seconds is not None:
             note += " The run's motion is not part of it; give its file with --motion."
         if shown.is_bent:
@@ -120,7 +135,12 @@ class ExportCommands(Folder):
 
 
 def command(program: str, options: dict[str, object]) -> str:
-    """A command line, an option a line; options that are None are left out."""
+    """Write a command line, an option a line.
+
+    Args:
+        program: The command, before its options.
+        options: By their names without dashes; those that are None are left out.
+    """
     given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
     return " \\\n    ".join([program, *given])
 

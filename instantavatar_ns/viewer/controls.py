@@ -85,7 +85,7 @@ class ViewerControls(nn.Module):
     check_outdated = staticmethod(check_outdated)
 
     def asks(self, camera: Cameras) -> bool:
-        """Whether the viewer asks for an image.
+        """Return True if the viewer asks for an image.
 
         Its cameras carry `cam_idx`; so do those of `ns-render --camera-idx`, but then there is no viewer. Cameras that
         name their pose are a data set's.
@@ -196,7 +196,7 @@ class ViewerControls(nn.Module):
         look_at_person(event.client, vertices, way)
 
     def _on_screen(self) -> Shown:
-        """What commands are to show."""
+        """Motion, frame or pose on screen, for commands."""
         shown, bent = self.motion.shown(), bool(self.pose.angles())
         if shown is None and self._poses.motion is None:
             time = finite(self.control.viewer.control_panel.time, 0.0, 0.0, 1.0)

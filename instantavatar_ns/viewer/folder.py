@@ -60,7 +60,14 @@ def _then(hook: Callable[[Any], object], follow: Callable[[], object]) -> Callab
 
 
 def finite(value: float, default: float, lowest: float, highest: float) -> float:
-    """A number from the panel within its range; `default` for NaN, which viser gives where no number was typed."""
+    """Number from the panel, clamped to its range.
+
+    Args:
+        value: What the panel holds; NaN where no number was typed.
+        default: Returned for NaN.
+        lowest: Start of the range.
+        highest: End of the range.
+    """
     return default if isnan(value) else min(max(value, lowest), highest)
 
 
@@ -82,7 +89,7 @@ class Message(ViewerElement[str]):
 
     @property
     def text(self) -> str:
-        """What is shown."""
+        """The text that is shown."""
         return self._text
 
     @text.setter

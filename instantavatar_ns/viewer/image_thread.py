@@ -25,7 +25,7 @@ class ImageThread:
 
     @abstractmethod
     def is_outdated(self) -> bool:
-        """Whether the image that is being rendered shows what has been changed since."""
+        """Return True if something has changed that the image in progress will not show."""
 
 
 @contextmanager

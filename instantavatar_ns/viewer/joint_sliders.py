@@ -150,7 +150,12 @@ class Skeleton:
 
 
 def canonical_skeleton(body: BodyModel, betas: Float[Tensor, "10"]) -> Skeleton:
-    """The skeleton of a body of given shape."""
+    """Joints of a body of given shape, in the canonical pose.
+
+    Args:
+        body: The person's body.
+        betas: Shape coefficients; the result is on their device.
+    """
     frames = torch.eye(4, device=betas.device).repeat(body.num_joints, 1, 1)
     frames[:, :3, 3] = body.rest(betas)[1]
     return Skeleton(tuple(body.parents.tolist()), canonical_transforms(body, betas) @ frames)

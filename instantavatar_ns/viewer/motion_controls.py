@@ -1,4 +1,4 @@
-"""What the viewer shows: the training frames, the rest pose or a motion, standing or playing."""
+"""Controls of the shown pose: the training frames, the rest pose or a motion, standing or playing."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class MotionControls(Folder):
 
     @property
     def message(self) -> str:
-        """What the user is told."""
+        """Message to the user."""
         return self._message.text
 
     def shown(self) -> tuple[str, int] | None:
@@ -111,7 +111,7 @@ class MotionControls(Folder):
 
     @property
     def root(self) -> Root:
-        """Where motions go."""
+        """Treatment of a motion's way over the floor; see `MotionOptions.root`."""
         return cast(Root, self._root.value)
 
     def file(self, name: str) -> str:
@@ -250,7 +250,7 @@ class MotionControls(Folder):
         return True
 
     def _move(self, shown: float, step: float, length: float, digits: int) -> float:
-        """What a slider shows after a step; see `_place`."""
+        """Value of a slider after a step; see `_place`."""
         self._exact = (self._place(shown, digits) + step) % length
         return _rounded(self._exact, digits)
 

@@ -28,7 +28,7 @@ class Playback:
 
     @property
     def playing(self) -> bool:
-        """Whether it plays."""
+        """Return True while it plays."""
         return self._playing.is_set()
 
     def play(self) -> None:

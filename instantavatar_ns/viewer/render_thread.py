@@ -170,7 +170,7 @@ class RenderThread(ImageThread, RenderStateMachine):
         return self._size(self._next_lines, aspect_ratio)
 
     def is_outdated(self) -> bool:
-        """Whether something has been changed while an image gets sharper, or a callback waits that will change it."""
+        """Return True if something has changed while an image gets sharper, or a callback waits that will change it."""
         if self.state == "low_move":
             return False
         waiting = self.next_action

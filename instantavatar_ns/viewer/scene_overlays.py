@@ -1,4 +1,4 @@
-"""What the viewer draws beside the rendering: body, skeleton, grids, training cameras, and the background."""
+"""Drawings beside the rendering: body, skeleton, grids, training cameras, and the background."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class SceneOverlays(Folder):
 
     @property
     def in_front(self) -> bool:
-        """Whether something is shown that the person would hide, since it lies within."""
+        """Return True if something is shown that the person would hide, since it lies within."""
         return any(self._boxes[name].value for name in (_SEEN, _BODY, _SKELETON))
 
     def background(self, device: torch.device) -> Float[Tensor, "3"]:
@@ -194,13 +194,26 @@ def _draw_cells(
 
 
 def posed_vertices(person: CanonicalBody, body: PosedBody) -> Float[Tensor, "vertices 3"]:
-    """Vertices of the body in a pose, in root space."""
+    """Vertices of the body in a pose, metres, in root space.
+
+    Args:
+        person: The body in the canonical pose.
+        body: The pose; the result is on its device.
+    """
     bones = body.bone_transforms
     return skinned(person.vertices.to(bones), person.body.skinning_weights.to(bones), bones[None])[0]
 
 
 def to_scene(points: Float[Tensor, "n 3"], body: PosedBody) -> Float[np.ndarray, "n 3"]:
-    """From root space to the viewer's scene, which is nerfstudio's world enlarged; blocks the host."""
+    """Move points from root space to the viewer's scene, nerfstudio's world enlarged; blocks the host.
+
+    Args:
+        points: In root space, metres.
+        body: The pose whose root space that is.
+
+    Returns:
+        Points of the scene, `VISER_NERFSTUDIO_SCALE_RATIO` to a metre.
+    """
     rotation, translation = body.world_to_root[:3, :3], body.world_to_root[:3, 3]
     return ((points - translation) @ rotation * VISER_NERFSTUDIO_SCALE_RATIO).cpu().numpy()
 
@@ -208,7 +221,13 @@ def to_scene(points: Float[Tensor, "n 3"], body: PosedBody) -> Float[np.ndarray,
 def bars(
     starts: Float[np.ndarray, "bars 3"], ends: Float[np.ndarray, "bars 3"], radius: float
 ) -> tuple[Float[np.ndarray, "vertices 3"], Int[np.ndarray, "faces 3"]]:
-    """Vertices and triangles of square bars, since viser's lines are curves, each a node of its own."""
+    """Vertices and triangles of square bars, since viser's lines are curves, each a node of its own.
+
+    Args:
+        starts: One end of each bar.
+        ends: The other.
+        radius: From the middle of a bar to its long edges, in the unit of the ends.
+    """
     along = ends - starts
     # The coordinate axis that is farthest from the bar's direction gives a first direction across it.
     across = np.cross(along, np.eye(3)[np.abs(along).argmin(axis=1)])

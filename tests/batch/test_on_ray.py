@@ -1,8 +1,12 @@
 """A batch on a local Ray, with real trainings on the CPU."""
 
 import csv
+import json
+import re
 import subprocess
 import sys
+from time import sleep
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -65,6 +69,40 @@ def test_everything_of_a_batch(demo_subject, tmp_path):
     trained = (tmp_path / "out" / "anna" / "stages" / "train.json").read_text()
     assert run(tmp_path, people, "--overwrite").returncode == 0
     assert (tmp_path / "out" / "anna" / "stages" / "train.json").read_text() == trained, "only exported again"
+
+
+@pytest.mark.nightly
+def test_dashboard_shows_stages_and_their_logs(demo_subject, tmp_path):
+    """While a subject is trained: the page, the stage by its name, and what it has printed so far."""
+    pytest.importorskip("ray.dashboard.optional_deps", reason='pip install "ray[default]"', exc_type=ImportError)
+    people = write_batch(tmp_path, demo_subject, ["anna"], steps=400, skip=["evaluate", "export"])
+    line = batch_command(people, "--output", tmp_path / "out", "--dashboard")
+    variables = batch_environment(tmp_path) | {"HOME": str(tmp_path), "COLUMNS": "200"}
+    batch = subprocess.Popen(line, cwd=tmp_path, env=variables, stdout=subprocess.PIPE, text=True)
+    try:
+        assert batch.stdout is not None
+        address = next(found[0] for told in batch.stdout if (found := re.search(r"http://127\.0\.0\.1:\d+", told)))
+        token = tmp_path / ".ray" / "auth_token"
+        headers = {"Authorization": f"Bearer {token.read_text().strip()}"} if token.exists() else {}
+
+        def get(path):
+            with urlopen(Request(address + path, headers=headers), timeout=60) as answer:
+                return answer.read().decode(errors="replace")
+
+        assert "<title>Ray Dashboard</title>" in get("/")
+        log, names = "", set()
+        while "Training, PSNR" not in log and batch.poll() is None:
+            sleep(1)
+            tasks = json.loads(get("/api/v0/tasks?detail=1"))["data"]["result"]["result"]
+            names |= {task["name"] for task in tasks}
+            for task in tasks:
+                if (task["name"], task["state"]) == ("anna: train", "RUNNING"):
+                    log = get(f"/api/v0/logs/file?actor_id={task['actor_id']}&suffix=out&lines=50")
+        assert "Training, PSNR" in log, names
+        assert not any("_Board" in name for name in names), "nothing but what workers do"
+    finally:
+        batch.terminate()
+        batch.communicate(timeout=120)
 
 
 def test_missing_ray_is_named(monkeypatch):

@@ -6,7 +6,8 @@ import torch
 import trimesh
 
 from instantavatar_ns.deformer.voxels import VoxelBox
-from instantavatar_ns.export.surface import THICKNESS, Body, extract_surface
+from instantavatar_ns.export.avatar import hand_vertices
+from instantavatar_ns.export.surface import THICKNESS, Body, extract_surface, without_narrows
 from instantavatar_ns.occupancy.canonical_grid import CanonicalOccupancy
 from instantavatar_ns.utils.errors import InputError
 from tests.avatars import body_density
@@ -70,6 +71,95 @@ def test_hollow_that_opens_to_the_outside_ends_below_the_bodys_surface(occupancy
     whole = 4 / 3 * np.pi * RADIUS**3
     assert without.volume < 0.5 * whole and without.area > 1.6 * within.area
     assert within.volume == pytest.approx(whole, rel=0.08) and within.euler_number == 2
+
+
+def test_tunnels_and_pits_with_undercuts_are_filled(occupancy):
+    """What is too narrow goes; a bay that is wide enough stays."""
+
+    def riddled(points):
+        """A ball with a tunnel 1.6 cm wide, a hollow of 4 cm with a neck as narrow, and a bay 8 cm wide."""
+        x, y, _ = points.unbind(dim=-1)
+        tunnel = (points[..., :2].norm(dim=-1) < 0.008) | ((points[..., 1:].norm(dim=-1) < 0.008) & (x > 0))
+        hollow = ((points - points.new_tensor([0.0, -0.15, 0.0])).norm(dim=-1) < 0.02) | (
+            (points[..., ::2].norm(dim=-1) < 0.008) & (y < -0.15)
+        )
+        bay = (points - points.new_tensor([0.0, RADIUS, 0.0])).norm(dim=-1) < 0.04
+        return 400.0 * ((points.norm(dim=-1) < RADIUS) & ~tunnel & ~hollow & ~bay).float()
+
+    surface = extract_surface(riddled, occupancy, 0.005, 20_000)
+    mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+    assert mesh.is_watertight and mesh.euler_number == 2
+    radii = np.linalg.norm(surface.vertices, axis=1)
+    in_bay = np.linalg.norm(surface.vertices - [0, RADIUS, 0], axis=1) < 0.05
+    assert radii[~in_bay].min() > RADIUS - 0.012, "mouths are dents at most"
+    assert radii[in_bay].min() == pytest.approx(RADIUS - 0.04, abs=0.003)
+
+
+def test_fingers_are_not_webbed(occupancy):
+    """Two fingers a centimetre apart, whose tips touch: a ring if they are of a hand, and else one solid."""
+
+    def fingers(points):
+        across = torch.stack([points[..., 0].abs() - 0.0125, points[..., 1]], dim=-1).norm(dim=-1)
+        palm = (points - points.new_tensor([0.0, 0.0, -0.15])).norm(dim=-1) < 0.06
+        touching = (points[..., :2].norm(dim=-1) < 0.015) & ((points[..., 2] - 0.09).abs() < 0.01)
+        return 400.0 * (((across < 0.0075) & (points[..., 2].abs() < 0.1)) | palm | touching).float()
+
+    ball = trimesh.creation.icosphere(0, 0.005)
+    centers = [np.array([side * 0.0125, 0, along]) for side in (-1, 1) for along in (-0.06, 0, 0.06)]
+    vertices = np.concatenate([ball.vertices + center for center in centers])
+    faces = np.concatenate([ball.faces + part * len(ball.vertices) for part in range(6)])
+    for hands, characteristic in ((True, 0), (False, 2)):
+        body = Body(vertices, faces, np.full(len(vertices), hands))
+        surface = extract_surface(fingers, occupancy, 0.0033, 20_000, body=body)
+        assert trimesh.Trimesh(surface.vertices, surface.faces, process=False).euler_number == characteristic
+
+
+def test_spikes_are_cut_off_where_depth_was_guessed(occupancy):
+    """A spike 1.6 cm thick and 5 cm long: it goes where views do not tell its length, but not from a hand."""
+    ball = trimesh.creation.icosphere(3, RADIUS - 0.01)
+
+    def spiked(points):
+        spike = (points[..., :2].norm(dim=-1) < 0.008) & (points[..., 2] > 0) & (points[..., 2] < RADIUS + 0.05)
+        knob = (points - points.new_tensor([RADIUS, 0.0, 0.0])).norm(dim=-1) < 0.05
+        return 400.0 * ((points.norm(dim=-1) < RADIUS) | spike | knob).float()
+
+    lengths = {}
+    nowhere, everywhere = np.zeros(len(ball.vertices), bool), np.ones(len(ball.vertices), bool)
+    folded = everywhere.copy()
+    folded[ball.vertices[:, 2].argmax()] = False  # a single vertex that is told otherwise changes nothing
+    top = ball.vertices[:, 2] > 0.15
+    for name, hands, guessed in (
+        ("seen", nowhere, nowhere),
+        ("guessed", nowhere, everywhere),
+        ("folded", nowhere, folded),
+        ("hand", top, everywhere),
+    ):
+        body = Body(ball.vertices, ball.faces, hands, guessed)
+        surface = extract_surface(spiked, occupancy, 0.0075, 20_000, body=body)
+        mesh = trimesh.Trimesh(surface.vertices, surface.faces, process=False)
+        assert mesh.is_watertight and mesh.euler_number == 2
+        assert mesh.bounds[1, 0] == pytest.approx(RADIUS + 0.05, abs=0.004), "the knob is thick enough"
+        lengths[name] = mesh.bounds[1, 2] - RADIUS
+    assert lengths["guessed"] < 0.013 and lengths["folded"] < 0.013
+    assert lengths["seen"] > 0.04
+    assert lengths["hand"] == pytest.approx(0.02, abs=0.004), "what is up to 3 cm from the hand's vertices stays"
+
+
+def test_hands_are_the_outer_ends_of_the_arms(small_avatar):
+    hands = hand_vertices(small_avatar.body)
+    side = small_avatar.vertices[:, 0].numpy()
+    assert 0.02 < hands.mean() < 0.4 and (side[hands] > 0).any() and (side[hands] < 0).any()
+    assert np.abs(side[hands]).min() > 0.8 * np.abs(side[~hands]).max()
+
+
+def test_narrows_are_filled_in_all_directions_alike():
+    """Slits of three samples along the axes, and as wide ones across them, and none of many samples."""
+    x, y, z = np.mgrid[-20:21, -20:21, -20:21]
+    for slit in (x, y, z, (x + y) / np.sqrt(2), (x + y + z) / np.sqrt(3)):
+        for width, filled in ((3.0, True), (11.0, False)):
+            grid = (np.abs(slit) > width / 2).astype(np.float32)
+            assert (without_narrows(grid, 3)[15:-15, 15:-15, 15:-15].min() == 1) == filled
+    assert (without_narrows(grid, 0) == grid).all()
 
 
 def test_depth_is_the_distance_to_the_bodys_surface_inside_of_it():

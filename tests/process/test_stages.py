@@ -1,9 +1,11 @@
 """Stages of a folder: finished ones are kept, interrupted ones go on or begin again, changed options are told."""
 
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from instantavatar_ns.process import stages
 from instantavatar_ns.process.stages import Stage, StagedFolder
 from instantavatar_ns.utils.errors import InputError
 
@@ -80,6 +82,21 @@ def test_interrupted_stage_does_not_go_on_with_other_options(work: Work) -> None
     work.stop_second, work.text = False, "b"
     StagedFolder(work.folder, overwrite=True).run(work.stages())
     assert [path.read_text() for path in (work.folder / "second").iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("goes_on", [False, True])
+def test_results_whose_removal_was_interrupted_are_not_used(
+    work: Work, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.goes_on = goes_on
+    StagedFolder(work.folder, overwrite=False).run(work.stages())
+    work.text = "b"
+    with monkeypatch.context() as killed:
+        killed.setattr(stages.shutil, "rmtree", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            StagedFolder(work.folder, overwrite=True).run(work.stages())
+    StagedFolder(work.folder, overwrite=False).run(work.stages())
+    assert {path.name: path.read_text() for path in (work.folder / "second").iterdir()} == {"run2": "b"}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

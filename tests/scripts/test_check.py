@@ -1,6 +1,7 @@
 """`instant-avatar check`: the table, the page and the exit code."""
 
 import re
+import shutil
 from base64 import b64decode
 
 import cv2
@@ -45,6 +46,25 @@ def test_wrong_folder_is_shown_and_ends_with_exit_code_1(demo_subject, tmp_path,
     for data in re.findall(r"base64,([^\"]+)", page):
         blue, green, red = cv2.imdecode(np.frombuffer(b64decode(data), np.uint8), cv2.IMREAD_COLOR).astype(int).T
         assert (green - np.maximum(red, blue) > 60).sum() > 300
+
+
+@pytest.mark.parametrize("fault", ["novel unreadable", "novel wrong", "held-out unreadable"])
+def test_what_training_does_not_read_is_warned_of(demo_subject, tmp_path, capsys, fault):
+    """Training has the same poses and masks as before, so it would not stop: the command ends well."""
+    folder = tmp_path / "person"
+    shutil.copytree(demo_subject, folder)
+    if fault == "novel unreadable":
+        (folder / "novel" / "poses.npz").unlink()
+    elif fault == "novel wrong":
+        arrays = dict(np.load(folder / "novel" / "poses.npz"))
+        np.savez(folder / "novel" / "poses.npz", **arrays | {"transl": 1000 * arrays["transl"]})
+    else:
+        sorted((folder / "masks").iterdir())[-1].write_bytes(b"no picture")  # of 8 frames that train, and 3 held out
+    Check(folder, InstantAvatarDataParserConfig(), tmp_path / "page.html").main()
+    told = " ".join(capsys.readouterr().out.split())
+    name = fault.split()[0]
+    assert f"Warning: evaluating the {name} frames stops; training does not" in told
+    assert re.search(rf"train \(8\)[^a-z]*good.*{name}[^a-z]*{fault.split()[1]}", told), told
 
 
 def test_page_of_another_program_is_not_overwritten(demo_subject, tmp_path):

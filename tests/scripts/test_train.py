@@ -114,6 +114,47 @@ def test_a_machine_without_gpu_is_told_what_trains_there(monkeypatch: pytest.Mon
         parse([]).setup(local_rank=0, world_size=1)
 
 
+@pytest.mark.parametrize("before", [[], ["outputs"], ["outputs", "outputs/person/other"]])
+def test_nothing_is_left_of_a_training_that_is_refused(
+    before: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither on a machine without GPU nor of a folder that is not there; what was there before stays."""
+    from instantavatar_ns.scripts.train import entrypoint
+    from instantavatar_ns.utils.errors import InputError
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    for name in before:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    told = sorted(tmp_path.rglob("*"))
+    for method, reason in (("instant-avatar", "expected an NVIDIA GPU"), ("instant-avatar-lite", "no such folder")):
+        device = ["--machine.device-type", "cpu"] if method == "instant-avatar-lite" else []
+        with pytest.raises(InputError, match=reason):
+            entrypoint([method, *device, "--data", "missing/person", "instant-avatar-data"])
+        assert sorted(tmp_path.rglob("*")) == told
+
+
+def test_an_error_of_the_program_keeps_the_configuration(tmp_path: Path) -> None:
+    from instantavatar_ns.scripts.train import nothing_left_of_a_refusal
+    from instantavatar_ns.utils.errors import InputError
+
+    def end_by(error: Exception, *names: str) -> list[str]:
+        run = tmp_path / "run"
+        with pytest.raises(type(error)), nothing_left_of_a_refusal(run):
+            run.mkdir()
+            for name in names:
+                (run / name).touch()
+            raise error
+        return sorted(path.name for path in tmp_path.rglob("*"))
+
+    refusal = InputError("--data", "expected data", "Give it")
+    assert end_by(refusal, "config.yml") == []
+    assert end_by(ValueError(), "config.yml") == ["config.yml", "run"]
+    (tmp_path / "run" / "config.yml").unlink()
+    (tmp_path / "run").rmdir()
+    assert end_by(refusal, "config.yml", "step-1.ckpt") == ["config.yml", "run", "step-1.ckpt"]
+
+
 def test_method_is_the_first_argument() -> None:
     from instantavatar_ns.scripts.train import parse
 

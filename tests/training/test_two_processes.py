@@ -9,12 +9,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 from torch import Tensor, distributed
 
-from instantavatar_ns.training.processes import _broadcast
+from instantavatar_ns.model import InstantAvatarModel
+from instantavatar_ns.training.processes import GradientExchange, _broadcast
 from tests.commands import environment, run_folder
 
 STEPS = 40
@@ -69,15 +72,34 @@ def test_avatar_is_as_good_as_that_of_one_process(runs: Path) -> None:
     assert figures(runs, 2, 0)["psnr"] > figures(runs, 1, 0)["psnr"] - 0.5
 
 
+def test_steps_are_captured_by_each_on_a_gpu(runs: Path, request: pytest.FixtureRequest) -> None:
+    on_gpu = request.node.callspec.params["runs"] != "cpu"
+    assert [figures(runs, 2, rank)["is_captured"] for rank in (0, 1)] == [on_gpu, on_gpu]
+
+
+def test_gradients_are_averaged_but_those_of_poses_summed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step has no gradient of, such as poses before they are corrected, stays so."""
+    field, poses, unused = (torch.zeros(2, 3) for _ in range(3))
+    model = SimpleNamespace(get_param_groups=lambda: {"field": [field, unused], "poses": [poses]})
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(distributed, "all_reduce", lambda value: value.mul_(4))  # all have found the same
+    exchange = GradientExchange(cast(InstantAvatarModel, model))
+    given = torch.arange(6.0).view(3, 2).T  # lies column by column
+    of_field, of_poses, none = exchange([field, poses, unused], [given.clone(), given, None])
+    assert of_field is not None and torch.equal(of_field, torch.arange(6.0).view(3, 2).T)
+    assert of_poses is not None and torch.equal(of_poses, 4 * torch.arange(6.0).view(3, 2).T)
+    assert none is None
+
+
 def test_checkpoint_is_written_once_and_fits_one_process(runs: Path) -> None:
     checkpoints = [run_folder(runs / f"{processes}") / "nerfstudio_models" for processes in (1, 2)]
     (one,), (two,) = ([*folder.iterdir()] for folder in checkpoints)
     assert one.name == two.name == f"step-{STEPS - 1:09d}.ckpt"
     assert not (run_folder(runs / "2") / ".checkpoint-partial").exists()
     saved, expected = torch.load(two, weights_only=True)["pipeline"], model(runs, 2, 0)
-    assert {name.removeprefix("_model.module.") for name in saved if name.startswith("_model.")} == expected.keys()
+    assert {name.removeprefix("_model.") for name in saved if name.startswith("_model.")} == expected.keys()
     for name, value in expected.items():
-        assert torch.equal(saved[f"_model.module.{name}"], value), name
+        assert torch.equal(saved[f"_model.{name}"], value), name
 
 
 def test_tensors_in_any_layout_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

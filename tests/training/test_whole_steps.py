@@ -33,7 +33,7 @@ def trainer_with(accumulated: int = 1, log_gradients: bool = False, max_norm: fl
         "parameter": parameter,
         "optimizers": Optimizers({"field": config}, {"field": [parameter]}),
         "gradient_accumulation_steps": defaultdict(lambda: accumulated),
-        "pipeline": SimpleNamespace(captures_steps=True, train_step=train_step),
+        "pipeline": SimpleNamespace(trains_itself=True, train_step=train_step),
         "config": SimpleNamespace(log_gradients=log_gradients),
         "grad_scaler": GradScaler(enabled=False),
         "device": "cpu",
@@ -58,5 +58,5 @@ def test_steps_are_nerfstudios_where_something_happens_before_the_update(
     monkeypatch.setattr(Trainer, "train_iteration", lambda self, step: "nerfstudio's")
     assert trainer_with(**reason).train_iteration(0) == "nerfstudio's"
     trainer = trainer_with()
-    trainer.pipeline.captures_steps = False
+    trainer.pipeline.trains_itself = False
     assert trainer.train_iteration(0) == "nerfstudio's"

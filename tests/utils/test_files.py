@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,14 @@ def test_what_a_killed_process_left_is_replaced(tmp_path: Path) -> None:
     (written_whole(path).__enter__()).write_text("half")
     delete_partial(tmp_path)
     assert names(tmp_path) == ["a"]
+
+
+def test_there_is_one_way_to_give_a_file_its_name(repo_root: Path) -> None:
+    """Every other module leaves it to utils/files.py, so kills leave the same behind everywhere."""
+    package = repo_root / "instantavatar_ns"
+    calls = re.compile(r"\bos\.(replace|rename)\(|\bshutil\.move\(|\.(rename|replace)\([^,\n]*\)$", re.M)
+    found = [path.relative_to(package).as_posix() for path in package.rglob("*.py") if calls.search(path.read_text())]
+    assert found == ["utils/files.py"]
 
 
 def test_files_that_belong_together_appear_together(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from contextlib import contextmanager
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -13,13 +15,16 @@ import torch
 import tyro
 from nerfstudio.scripts.render import RenderCameraPath
 
+from instantavatar_ns.export.vrm import VrmMeta
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.camera_path import read_camera_path
 from instantavatar_ns.scripts.export import Export
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.viewer.commands import CAMERAS, FORMATS
 from instantavatar_ns.viewer.folder import Button
 from instantavatar_ns.viewer.motion_controls import FRAME, REST, TIME
 
+WITH_FRAME = ("ply", "obj", "splat")
 PROGRAMS = {
     "instant-avatar animate": Animate,
     "instant-avatar export": Export,
@@ -59,6 +64,7 @@ def press(model, scene, tmp_path):
         if not code:
             return None, note
         words = shlex.split(code[0].removesuffix("\n```").replace("\\\n", ""))
+        words = [re.sub(r"^<(\w+)\|.*>$", r"\1", word) or "Ann Example" for word in words]  # as an author fills it in
         program = PROGRAMS[" ".join(words[:2])]
         return tyro.cli(program, args=words[2:]), note
 
@@ -120,16 +126,37 @@ def test_export_takes_the_motion_or_the_pose_that_is_shown(model, press, kind) -
     for shown, (_, frame) in cases.items():
         controls.motion._shown.value = shown
         export, _ = press(controls.export)
-        assert (export.format, export.motion) == (kind, ()) and export.frame == (
-            frame if kind in ("ply", "obj") else None
-        )
+        assert (export.format, export.motion) == (kind, ()) and export.frame == (frame if kind in WITH_FRAME else None)
     controls.motion._shown.value = "dance"
     controls.motion._choose(None)
     controls.motion._position.value = 0.5
     export, _ = press(controls.export)
     row = round(0.5 * (len(controls.motion.named("dance")) - 1))
-    assert list(map(str, export.motion)) == ["dance"] and export.frame == (row if kind in ("ply", "obj") else None)
+    assert list(map(str, export.motion)) == ["dance"] and export.frame == (row if kind in WITH_FRAME else None)
     export._check()
+
+
+def test_every_format_is_offered() -> None:
+    assert sorted(FORMATS) == sorted(get_args(get_type_hints(Export)["format"]))
+
+
+@pytest.mark.usefixtures("press")  # which gives the panel a viewer
+def test_terms_of_a_vrm_are_left_to_its_author(model) -> None:
+    """The command names all choices and makes none, so it is refused as it is."""
+    model.viewer_controls.export._format.value = "vrm"
+    line, note = model.viewer_controls.export.command()
+    assert "only the author" in note
+    hints = get_type_hints(VrmMeta)
+    missing = re.findall(r"--(vrm\.\S+) (\S+)", line)
+    assert missing[0] == ("vrm.author", "''")
+    for name, choices in missing[1:]:
+        kind = hints[name.removeprefix("vrm.").replace("-", "_")]
+        assert choices == f"'<{'|'.join(get_args(get_args(kind)[0]))}>'"
+    with pytest.raises(InputError) as refused:
+        VrmMeta().check()
+    assert [name for name, _ in missing] == re.findall(r"--(vrm\.\S+)", str(refused.value))
+    with pytest.raises(SystemExit):
+        tyro.cli(Export, args=shlex.split(line.replace("\\\n", ""))[2:])
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ _FEW_FACES, _SMALL_TEXTURE, _SMALLEST_TEXTURE = 10_000, 1024, 256
 
 
 class Detail(NamedTuple):
-    """What most of a page's size depends on.
+    """Sizes on which most of a page's size depends.
 
     Attributes:
         faces: Triangles to keep at most.

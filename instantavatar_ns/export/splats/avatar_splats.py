@@ -48,7 +48,7 @@ class Effort:
 
     @classmethod
     def on(cls, device: torch.device, splats: int | None = None) -> Effort:
-        """What takes seconds on a GPU, and minutes on a CPU.
+        """Effort that takes seconds on a GPU, and minutes on a CPU.
 
         Args:
             device: Where the model lies.
@@ -72,7 +72,7 @@ class AvatarSplats:
         points, normals = surface_points(avatar.surface, effort.splats)
         colors = surface_colors(avatar.shade, points, normals)[0]
         start = seeds(points, normals, colors / 255).to(model.device)
-        images, views = neural_images(avatar, effort.size)
+        images, views = neural_images(model, torch.from_numpy(avatar.surface.vertices), effort.size)
         CONSOLE.log(f"Splats are fitted in {effort.steps} steps; they are drawn by {rasterizer_name(model.device)}.")
         begin = monotonic()
         fitted = fit(start, views, images, effort.steps)
@@ -126,25 +126,27 @@ class AvatarSplats:
 
 
 @torch.no_grad()
-def neural_images(avatar: AvatarMesh, size: int) -> tuple[Float[Tensor, "views size size 4"], list[View]]:
+def neural_images(
+    model: InstantAvatarModel, points: Float[Tensor, "n 3"], size: int, shift: float = 0.0
+) -> tuple[Float[Tensor, "views size size 4"], list[View]]:
     """Images of the rest pose from all around, and their cameras in the canonical space.
 
     Args:
-        avatar: The avatar.
+        model: A trained model.
+        points: Canonical points all over the person, which the images show whole, metres.
         size: Height and width of the images, pixels.
+        shift: How far the cameras are moved, by the way to the next one: at 0.5 they are between those of 0.
 
     Returns:
         Colour on white and opacity, on the model's device.
     """
-    model = avatar.model
     rest = model.poses.rest
     # In the rest pose all bones move as one.
     canonical_to_world = torch.linalg.inv(rest.world_to_root) @ rest.bone_transforms[0]
-    vertices = torch.from_numpy(avatar.surface.vertices).to(canonical_to_world)
-    placed = vertices @ canonical_to_world[:3, :3].T + canonical_to_world[:3, 3]
+    placed = points.to(canonical_to_world) @ canonical_to_world[:3, :3].T + canonical_to_world[:3, 3]
     middle = (placed.amin(dim=0) + placed.amax(dim=0)) / 2
     radius = float((placed - middle).norm(dim=1).max()) * _MARGIN
-    cameras = orbit(middle.cpu(), radius / math.sin(_FIELD_OF_VIEW / 2))
+    cameras = orbit(middle.cpu(), radius / math.sin(_FIELD_OF_VIEW / 2), shift)
     focal = size / 2 / math.tan(_FIELD_OF_VIEW / 2)
     images, views = [], []
     with shown_progress("Rendering the avatar") as progress:
@@ -168,15 +170,17 @@ def _neural_image(
     return torch.cat([outputs["rgb"], outputs["accumulation"]], dim=-1).clone()
 
 
-def orbit(middle: Float[Tensor, "3"], distance: float) -> Float[Tensor, "views 4 4"]:
+def orbit(middle: Float[Tensor, "3"], distance: float, shift: float = 0.0) -> Float[Tensor, "views 4 4"]:
     """Cameras all around a place that look at it from different heights: nerfstudio's camera-to-world matrices.
 
     Args:
         middle: The place, z up, metres.
         distance: To the cameras, metres.
+        shift: How far each is turned towards the next one, by the angle between the two.
     """
-    azimuths = 2 * math.pi * torch.arange(VIEWS) / VIEWS
+    azimuths = 2 * math.pi * (torch.arange(VIEWS) + shift) / VIEWS
     elevations = torch.deg2rad(torch.tensor(_ELEVATIONS)).repeat(VIEWS // len(_ELEVATIONS))
+    elevations = elevations.lerp(elevations.roll(-1), shift)
     level = elevations.cos()
     backwards = torch.stack([level * azimuths.cos(), level * azimuths.sin(), elevations.sin()], dim=1)
     right = torch.stack([-azimuths.sin(), azimuths.cos(), torch.zeros(VIEWS)], dim=1)

@@ -18,6 +18,10 @@ _RATES = {"log_scales": 0.01, "quaternions": 0.01, "opacity_logits": 0.03, "colo
 _RATE_OF_CENTERS = 0.03
 _LAST_RATE = 0.05  # by the first one
 _ALPHA_WEIGHT = 0.5
+# How strongly a splat keeps its first colour: as if each view showed this many more pixels, its own, in that colour.
+# Adam's steps are as long for a splat of which the views show a hundredth of a pixel as for others: without this the
+# noise in its gradients takes it to any colour, and from elsewhere it is a speck.
+_HELD_PIXELS = 0.1
 # Bounds of standard deviations, in seeds' widths: no splat covers the person, or is too small for the views to show.
 _NARROWEST, _WIDEST = 0.1, 3.0
 
@@ -28,7 +32,7 @@ def fit(
     """Make splats look like images, by Adam on the squared error of one view a step.
 
     Args:
-        splats: The start.
+        splats: The start. Splats that the views hardly show keep its colours.
         views: The cameras, in the splats' world.
         images: Colour on white, and opacity, on the splats' device.
         steps: How many.
@@ -54,6 +58,7 @@ def fit(
             color, alpha = rasterize(fitted, views[index])
             error = _on_white(color, alpha) - images[index, ..., :3]
             loss = error.square().mean() + _ALPHA_WEIGHT * (alpha - images[index, ..., 3]).square().mean()
+            loss = loss + _HELD_PIXELS * (fitted.colors - splats.colors).square().sum() / error.numel()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -60,7 +60,15 @@ def rasterize(splats: Splats, view: View) -> tuple[Float[Tensor, "height width 3
 def rasterize_torch(
     splats: Splats, view: View
 ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
-    """`rasterize` in PyTorch, on any device."""
+    """Rasterize splats in PyTorch, on any device.
+
+    Args:
+        splats: In the view's world, metres.
+        view: The camera.
+
+    Returns:
+        Colour in front of black, and opacity, both 0 to 1.
+    """
     places, covariances, depths = project(splats, view)
     order = depths.detach().argsort()
     determinants = covariances[:, 0] * covariances[:, 2] - covariances[:, 1].square()
@@ -87,7 +95,15 @@ def rasterize_torch(
 def rasterize_gsplat(
     splats: Splats, view: View
 ) -> tuple[Float[Tensor, "height width 3"], Float[Tensor, "height width"]]:
-    """`rasterize` by gsplat's kernels, on a GPU."""
+    """Rasterize splats by gsplat's kernels, on a GPU.
+
+    Args:
+        splats: In the view's world, metres.
+        view: The camera.
+
+    Returns:
+        Colour in front of black, and opacity, both 0 to 1.
+    """
     from gsplat import rasterization
 
     middle = [[view.focal, 0, view.width / 2], [0, view.focal, view.height / 2], [0, 0, 1]]
@@ -108,7 +124,7 @@ def rasterize_gsplat(
 
 
 def rasterizer_name(device: torch.device) -> str:
-    """What `rasterize` uses for splats on a device, in words for the user."""
+    """Name of the implementation that `rasterize` uses on a device, in words for the user."""
     if device.type != "cuda":
         return "PyTorch on the CPU"
     if has_gsplat_kernels():
@@ -118,7 +134,7 @@ def rasterizer_name(device: torch.device) -> str:
 
 @cache
 def has_gsplat_kernels() -> bool:
-    """Whether gsplat's kernels run on this GPU, as they were compiled with the package or by another program before.
+    """Return True if gsplat's kernels run on this GPU, as its package or another program compiled them before.
 
     Nothing is compiled: gsplat itself would do so at its first use without a library that fits, and silently again
     where a compiler's options, such as the GPU's architecture, or the age of its sources have changed since.
@@ -162,7 +178,7 @@ def _one_splat() -> Splats:
 
 
 def project(splats: Splats, view: View) -> tuple[Float[Tensor, "n 2"], Float[Tensor, "n 3"], Float[Tensor, "n"]]:
-    """Where splats are in the image.
+    """Project splats into the image.
 
     Args:
         splats: In the view's world.

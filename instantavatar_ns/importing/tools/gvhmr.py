@@ -20,7 +20,16 @@ def matches(content: Any) -> bool:
 
 
 def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read the poses in the camera."""
+    """Read the poses in the camera.
+
+    Args:
+        path: The result's file, for errors.
+        content: `smpl_params_incam`, radians and metres, with a row for each frame; `K_fullimg`, pixels, one camera
+            matrix or one for each frame.
+
+    Raises:
+        InputError: A key is missing, camera matrices have another shape or hold NaN, or see `make_track`.
+    """
     missing = [key for key in ("smpl_params_incam", "K_fullimg") if key not in content]
     if missing:
         message = f"expected {' and '.join(missing)}, found {', '.join(sorted(content))}"

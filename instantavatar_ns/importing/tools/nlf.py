@@ -34,7 +34,16 @@ def matches(content: Any) -> bool:
 
 
 def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read people, linked from image to image by their places."""
+    """Read people, linked from image to image by their places.
+
+    Args:
+        path: The result's file, for errors.
+        content: `pose`, `betas` and `trans`, with [people, size] arrays for each image; radians, and metres or
+            millimetres. For the camera `intrinsic_matrix`, or `joints3d` and `joints2d`, or neither.
+
+    Raises:
+        InputError: `betas` are missing, lists differ in length, there is no person in any image, or see `make_track`.
+    """
     if "betas" not in content:
         raise InputError(path, f"expected betas, found {', '.join(sorted(content))}", _ADVICE)
     count = len(content["pose"])
@@ -98,7 +107,12 @@ def _camera(path: Path, content: Mapping[str, Any]) -> tuple[Pinhole, str]:
 
 
 def solve_pinhole(space: Float[ndarray, "points 3"], image: Float[ndarray, "points 2"]) -> Float[ndarray, "3 3"]:
-    """Camera matrix that takes points in the camera to pixels, by least squares."""
+    """Camera matrix that takes points in the camera to pixels, by least squares.
+
+    Args:
+        space: Points in front of the camera, in its axes (x right, y down, z ahead), any unit.
+        image: The same points in the image, pixels.
+    """
     x, y = (space[:, :2] / space[:, 2:]).T
     ones, zeros = np.ones_like(x), np.zeros_like(x)
     rows = np.concatenate([np.stack([x, ones, zeros], axis=1), np.stack([y, zeros, ones], axis=1)])

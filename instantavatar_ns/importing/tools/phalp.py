@@ -30,7 +30,15 @@ def matches(content: Any) -> bool:
 
 
 def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read people who were seen, not those who were predicted."""
+    """Read people who were seen, not those who were predicted.
+
+    Args:
+        path: The result's file, for errors.
+        content: Frames by the paths of their images, as the module describes them.
+
+    Raises:
+        InputError: A person lacks an array, or see `make_track`.
+    """
     rows: dict[str, list[tuple[int, str, Mapping[str, Any], Any, Any]]] = defaultdict(list)
     for place, (name, frame) in enumerate(content.items()):
         tracks = np.asarray(frame["tid"]).reshape(-1)

@@ -29,7 +29,17 @@ def matches(content: Any) -> bool:
 
 
 def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read camera and people."""
+    """Read camera and people.
+
+    Args:
+        path: The result's file, for errors.
+        content: `camera`, with a rotation and position for each frame of the video, and `people` by their names;
+            radians, metres and pixels.
+
+    Raises:
+        InputError: A key is missing, or see `make_track` and `camera_to_world`. The result's `pinhole` raises it for a
+            video of another aspect ratio.
+    """
     camera = content["camera"]
     required(path, camera, ("pred_cam_R", "pred_cam_T", "img_focal", "img_center"))
     to_world = camera_to_world(path, camera["pred_cam_R"], camera["pred_cam_T"])

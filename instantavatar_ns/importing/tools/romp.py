@@ -38,7 +38,15 @@ def is_video(content: Any) -> bool:
 
 
 def read_video(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read `video_results.npz`."""
+    """Read `video_results.npz`.
+
+    Args:
+        path: The result's file, for errors.
+        content: `results`, the people of each image by its name, and `sequence_results`, where people were tracked.
+
+    Raises:
+        InputError: A person lacks frames or an array, an image's name has no number, or see `make_track`.
+    """
     names = list(content["results"])
     tracked = content.get("sequence_results")
     if not isinstance(tracked, Mapping) or not tracked:

@@ -34,12 +34,28 @@ def matches(content: Any) -> bool:
 
 
 def read(path: Path, content: Any) -> ToolResult:
-    """Read a file: one person's, or the people of images in order or by name."""
+    """Read a file: one person's, or the people of images in order or by name.
+
+    Args:
+        path: The result's file, for errors.
+        content: One person's dictionary, or the people of images as a list or by the images' names.
+
+    Raises:
+        InputError: An array is missing, has another shape or holds NaN, or an image's name has no number.
+    """
     return _read(path, {name: _people(people) for name, people in _images(content).items()})
 
 
 def read_folder(folder: Path, contents: Mapping[str, Any]) -> ToolResult:
-    """Read `.npz` files of people by their names."""
+    """Read `.npz` files of people by their names.
+
+    Args:
+        folder: For errors.
+        contents: Each file's person, by its name without the suffix: `<image>_subj00`.
+
+    Raises:
+        InputError: See `read`.
+    """
     images: dict[str, list[Any]] = defaultdict(list)
     for name, person in contents.items():
         images[name.rpartition("_subj")[0] or name].append(person)

@@ -27,7 +27,11 @@ def matches(folder: Path) -> bool:
 
 
 def read(folder: Path) -> ToolResult:
-    """Read people, linked from frame to frame by their places."""
+    """Read people, linked from frame to frame by their places.
+
+    Raises:
+        InputError: A file has another name, lacks an array or its camera, or see `make_track`.
+    """
     people: dict[int, list[tuple[dict[str, Any], np.ndarray, str]]] = defaultdict(list)
     for path in sorted((folder / "smplx").glob("*_*.npz")):
         frame, _, _ = path.stem.partition("_")

@@ -24,7 +24,15 @@ def matches(content: Any) -> bool:
 
 
 def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read the poses in the camera."""
+    """Read the poses in the camera.
+
+    Args:
+        path: The result's file, for errors.
+        content: `pose`, `trans`, `betas` and `frame_ids` of each person, by its name; radians and metres.
+
+    Raises:
+        InputError: An array is missing, or see `make_track`.
+    """
     tracks = {}
     for name, person in content.items():
         missing = [key for key in ("pose", "trans", "betas", "frame_ids") if key not in person]
