@@ -1,4 +1,4 @@
-"""Which way limbs and trunk run at each vertex of a body: garments end across it."""
+"""Directions in which limbs and trunk run at each vertex of a body: garments end across them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LONG_BONES = 2  # of an arm or a leg
 
 
 def lengthwise(body: BodyModel, betas: Float[Tensor, "10"]) -> Float[Tensor, "vertices 3 3"]:
-    """How far directions run along the part of the canonical body that a vertex belongs to.
+    """Tell how far directions run along the part of the canonical body that a vertex belongs to.
 
     The product u.T @ result @ u of a unit vector u is 1 along the part and 0 across it, and between them where skinning
     blends parts. Arms and legs run from joint to joint, hands and feet as the bone before them: a shoe ends above, like

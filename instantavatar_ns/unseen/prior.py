@@ -248,7 +248,7 @@ class UnseenPrior(nn.Module):
             self._distribute()
 
     def _is_loose(self, thickness: Float[Tensor, "vertices"]) -> Bool[Tensor, "vertices"]:
-        """Which thicknesses are those of seen clothes and hair far off the body, above no other part of it."""
+        """Tell which thicknesses are those of seen clothes and hair far off the body, above no other part of it."""
         top = self.vertices + thickness[:, None] * self.normals
         is_own = (top - self.vertices[self._vertex_at(top)]).norm(dim=-1) > _NEARER * thickness
         return (thickness > _THICKEST) & (self.unseen == 0) & is_own
@@ -366,7 +366,7 @@ class UnseenPrior(nn.Module):
 
 
 def _heights(like: Tensor) -> Float[Tensor, "heights"]:
-    """Where the surface is looked for along a vertex' normal, metres, from outside to inside."""
+    """Places at which the surface is looked for along a vertex' normal, metres, from outside to inside."""
     return torch.arange(_LADDER_TOP, _LADDER_BOTTOM - 1e-6, -_LADDER_STEP, device=like.device)
 
 
