@@ -11,6 +11,7 @@ import ctypes
 import os
 import shutil
 import struct
+import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Sequence
@@ -47,6 +48,34 @@ _C_FORMATS = {"i32": "i", "i64": "q", "fp32": "f"}
 _POINTER = "P"
 _ALIGNED = 16  # bytes, or what a number is a multiple of: lets the compiler join neighbouring accesses
 _DEFAULT_SHARED_MEMORY = 48 * 1024  # bytes that a block may take without asking
+
+
+def keep_modules_apart() -> None:
+    """Have each C module that Triton loads be a module of its own: those that launch kernels all have one name.
+
+    Python keeps such modules by name. Where one is loaded from a file for the second time, because two kernels have
+    arguments of the same kinds, it hands out the module that was loaded last under the name, with the functions of that
+    file put in. So threads that prepare kernels side by side may get each other's: a kernel is launched with the
+    arguments of another ("function takes exactly 19 arguments (31 given)").
+    """
+    from triton.runtime import build
+
+    load: Callable[[str, str], ModuleType] | None = getattr(build, "_load_module_from_path", None)
+    if load is None or getattr(load, "keeps_apart", False):  # the name is no promise of Triton's
+        return
+    lock = threading.Lock()
+
+    def load_apart(name: str, path: str) -> ModuleType:
+        with lock:
+            module = load(name, path)
+            sys.modules.pop(name, None)
+        return module
+
+    load_apart.keeps_apart = True  # pyright: ignore[reportFunctionMemberAccess]
+    build._load_module_from_path = load_apart  # pyright: ignore[reportAttributeAccessIssue]
+
+
+keep_modules_apart()
 
 # Triton declares that these might return constants of kernels, which is so only within kernels.
 _triton: Any = triton

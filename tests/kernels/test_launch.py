@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -103,3 +104,26 @@ def test_both_launchers_run_a_kernel(monkeypatch: pytest.MonkeyPatch, path: str)
     sizes = torch.zeros_like(labels)
     launch(count_kernel, (2,), occupied, labels, sizes, 100, BLOCK=64)
     assert sizes.tolist() == [2, 0] * 50
+
+
+_C_MODULE = """
+#include <Python.h>
+static PyObject *value(PyObject *self, PyObject *nothing) { return PyLong_FromLong(NUMBER); }
+static PyMethodDef methods[] = {{"value", value, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "same_name", NULL, -1, methods};
+PyMODINIT_FUNC PyInit_same_name(void) { return PyModule_Create(&definition); }
+"""
+
+
+def test_launchers_of_one_name_are_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels share launchers' files and all launchers their name: each must keep its own function."""
+    if launch_module.launcher() != "triton":
+        pytest.skip("needs a C compiler")
+    from triton.runtime import build
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    launch_module.keep_modules_apart()  # once more, which changes nothing
+    numbers = (1, 2, 1)
+    modules = [build.compile_module_from_src(_C_MODULE.replace("NUMBER", str(n)), "same_name") for n in numbers]
+    assert [module.value() for module in modules] == [1, 2, 1]
+    assert "same_name" not in sys.modules
