@@ -69,7 +69,7 @@ def _attempt(measure: Measure, job: tuple[Any, ...], end: float) -> dict[str, An
         return None
     try:
         return measure(*job)
-    except (OSError, ValueError, RuntimeError) as error:  # such as too little memory; a later call tries again
+    except Exception as error:  # one run shall not cost the others; a later call tries it again
         return {"failed": f"{type(error).__name__}: {error}"}
     finally:
         gc.collect()  # trainers are cycles, and hold all frames
