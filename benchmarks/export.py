@@ -118,8 +118,14 @@ def render(
     The extras of the file's node `avatar` hold the transform from the recording's world to the scene.
     """
     scene_to_world = np.linalg.inv(np.reshape(glb.json["nodes"][0]["extras"]["dataset_to_scene"], (4, 4)))
-    scene_to_camera = world_to_camera @ scene_to_world
-    vertices = glb.posed(CLIP, time) @ scene_to_camera[:3, :3].T + scene_to_camera[:3, 3]
+    return ray_cast(glb, glb.posed(CLIP, time), intrinsics, world_to_camera @ scene_to_world, size)
+
+
+def ray_cast(
+    glb: Glb, vertices: np.ndarray, intrinsics: np.ndarray, scene_to_camera: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Ray-cast posed vertices of a file on white from an OpenCV camera, 0 to 1 (height, width, 3)."""
+    vertices = vertices @ scene_to_camera[:3, :3].T + scene_to_camera[:3, 3]
     height, width = size
     rows, columns = np.mgrid[: height * SAMPLES, : width * SAMPLES]
     # The center of the top-left pixel is at (0, 0), as in the recording's files.

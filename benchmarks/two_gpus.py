@@ -2,7 +2,8 @@
 
     python -m benchmarks.two_gpus --subject path/to/dev-male --output benchmarks/results/instant.json
 
-A step of two processes sees twice as many rays, of two frames, so both see as many. Keys are merged into the file:
+A step of two processes sees twice as many rays, of two frames, so both see as many, and is twice as large: fewer steps
+that know more may be larger. Keys are merged into the file:
 
 ddp_psnr, ddp_one_psnr               PSNR of the novel motion by two processes and by one, decibels; likewise LPIPS,
                                      with AlexNet's weights, and `ddp_heldout_psnr`, of held-out frames in given poses
@@ -65,6 +66,8 @@ class TwoGpus:
         record.progress(f"training by {number}")
         options = ["--machine.num-devices", str(number), "--machine.device-type", self.device_type]
         options += training.scaled_schedules(METHODS[self.method], steps)
+        rate = METHODS[self.method].optimizers["field"]["optimizer"].lr
+        options += ["--optimizers.field.optimizer.lr", str(number * rate)]
         options += shlex.split(self.options)
         name = f"{self.subject.name}-{number}"
         arguments = training.arguments(self.method, self.subject, self.runs, name, steps, *options)
