@@ -22,7 +22,6 @@ from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import move_into_place
 from instantavatar_ns.utils.memory import lack_of_memory_explained
 
-
 _LARGE_RATE = 0.01  # learning rate of the field where there are few steps
 
 
@@ -60,8 +59,8 @@ class AvatarTrainerConfig(TrainerConfig):
 def few_steps(config: TrainerConfig, end: int) -> str:
     """Options for a training of a few hundred steps, in one line.
 
-    What happens at some steps keeps its share of them. Steps have to be large ones, of all rays from the first on: 600 such
-    steps of `instant-avatar` are 3 dB better than 800 small ones (docs/performance.md).
+    What happens at some steps keeps its share of them. Steps have to be large ones, of all rays from the first on: 600
+    such steps of `instant-avatar` are 3 dB better than 800 small ones (docs/performance.md).
 
     Args:
         config: That of the training.
