@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 # Without a GPU for the browser, by its own software renderer.
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 _WINDOW = (1120, 720)
-_MIDDLE_OF_SCENE, _TURNS_OF_WHEEL = (400, 400), 3
+_MIDDLE_OF_SCENE, _TURNS_OF_WHEEL = (400, 400), 9
 # Its address is nerfstudio's own site; without a network the browser shows a broken picture.
 _HIDE_BROKEN_LOGO = """() => document.querySelectorAll("img").forEach(
     e => { if (!e.naturalWidth) e.style.visibility = "hidden"; })"""

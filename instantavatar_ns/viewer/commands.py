@@ -83,7 +83,7 @@ class FilmCommands(Folder):
                 path = _save_view(self._control.viewer, client, height, shown.seconds, with_time=True)
                 output = run.parent / "renders" / f"{path.stem}.mp4"
                 options = {"load-config": run, "camera-path-filename": path, "output-path": output}
-                return _show(client, "Film", note, command("ns-render camera-path", options))
+                return _show(client, "Film", note, command("ns-render camera-path", options, run.parent))
             if camera == _VIEW:
                 path = _save_view(self._control.viewer, client, height, shown.seconds, with_time=False)
                 options: dict[str, object] = {"camera": path}
@@ -93,7 +93,7 @@ class FilmCommands(Folder):
             return _show(client, "Film", f"The view cannot be saved: {error}", "")
         output = run.parent / "animate" / f"{Path(shown.motion).stem}.mp4"
         options = {"load-config": run, "motion": shown.motion, "root": shown.root, **options, "output": output}
-        return _show(client, "Film", note, command("instant-avatar animate", options))
+        return _show(client, "Film", note, command("instant-avatar animate", options, run.parent))
 
 
 class ExportCommands(Folder):
@@ -117,7 +117,8 @@ class ExportCommands(Folder):
     def command(self) -> tuple[str, str]:
         """The command, and what to know of it."""
         shown, kind = self._shown(), self._format.value
-        options: dict[str, object] = {"load-config": _run(self._control.viewer), "format": kind}
+        run = _run(self._control.viewer)
+        options: dict[str, object] = {"load-config": run, "format": kind}
         if shown.motion is not None:
             options |= {"motion": shown.motion, "root": shown.root}
         if kind in _WITH_A_POSE:
@@ -131,18 +132,25 @@ class ExportCommands(Folder):
             note += " The run's motion is not part of it; give its file with --motion."
         if shown.is_bent:
             note += " Joints that you have bent are not part of it."
-        return command("instant-avatar export", options), note
+        return command("instant-avatar export", options, run.parent), note
 
 
-def command(program: str, options: dict[str, object]) -> str:
-    """Write a command line, an option a line.
+def command(program: str, options: dict[str, object], run: Path) -> str:
+    """Write a command line, an option a line, behind a line that sets RUN: whole paths would not fit the window.
 
     Args:
         program: The command, before its options.
         options: By their names without dashes; those that are None are left out.
+        run: The run's folder.
     """
-    given = [f"--{name} {shlex.quote(str(value))}" for name, value in options.items() if value is not None]
-    return " \\\n    ".join([program, *given])
+
+    def written(value: object) -> str:
+        if isinstance(value, Path) and value.is_relative_to(run):
+            return f'"$RUN"/{shlex.quote(str(value.relative_to(run)))}'
+        return shlex.quote(str(value))
+
+    given = [f"--{name} {written(value)}" for name, value in options.items() if value is not None]
+    return f"RUN={shlex.quote(str(run))}\n" + " \\\n    ".join([program, *given])
 
 
 def _run(viewer: Viewer) -> Path:

@@ -63,7 +63,10 @@ def press(model, scene, tmp_path):
         note, *code = browser.text.split("```\n")
         if not code:
             return None, note
-        words = shlex.split(code[0].removesuffix("\n```").replace("\\\n", ""))
+        run, line = code[0].removesuffix("\n```").split("\n", 1)
+        (setting,) = shlex.split(run)
+        assert setting == f"RUN={viewer.log_filename.parent}" and str(viewer.log_filename.parent) not in line
+        words = shlex.split(line.replace("\\\n", "").replace("$RUN", setting.removeprefix("RUN=")))
         words = [re.sub(r"^<(\w+)\|.*>$", r"\1", word) or "Ann Example" for word in words]  # as an author fills it in
         program = PROGRAMS[" ".join(words[:2])]
         return tyro.cli(program, args=words[2:]), note
