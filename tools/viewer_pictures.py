@@ -30,7 +30,6 @@ ROOT = Path(__file__).parents[1]
 # Without a GPU for the browser, by its own software renderer.
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 _WINDOW = (1120, 720)
-_MIDDLE_OF_SCENE, _TURNS_OF_WHEEL = (400, 400), 9
 # Its address is nerfstudio's own site; without a network the browser shows a broken picture.
 _HIDE_BROKEN_LOGO = """() => document.querySelectorAll("img").forEach(
     e => { if (!e.naturalWidth) e.style.visibility = "hidden"; })"""
@@ -118,11 +117,6 @@ class ViewerPictures:
         _fold(page, "Scene")
         for cells in ("Union box", "Pose cells"):
             _field(page, cells).check()
-        page.get_by_role("button", name="Side", exact=True).click()
-        page.mouse.move(*_MIDDLE_OF_SCENE)
-        for _ in range(_TURNS_OF_WHEEL):  # away, until the training cameras are in the picture
-            page.mouse.wheel(0, 240)
-            time.sleep(0.3)
         self._snap(page, "scene", at="Scene")
 
     def _snap(self, page: Page, name: str, at: str | None = None, renders: bool = True) -> None:
