@@ -28,6 +28,18 @@ def ancestor_table(parents: Int[Tensor, "joints"]) -> Int[Tensor, "rounds joints
     return torch.stack(rounds) if rounds else ancestor[None]
 
 
+def joint_angles(
+    global_orient: Float[Tensor, "batch 3"], body_pose: Float[Tensor, "batch angles"]
+) -> Float[Tensor, "batch joints 3"]:
+    """Axis-angle rotations of all joints relative to their parents, the root first, radians.
+
+    Args:
+        global_orient: Of the root.
+        body_pose: Of the other joints, one after the other.
+    """
+    return torch.cat([global_orient, body_pose], dim=1).unflatten(1, (-1, 3))
+
+
 def skinning_transforms(
     rotations: Float[Tensor, "batch joints 3 3"],
     transl: Float[Tensor, "batch 3"],

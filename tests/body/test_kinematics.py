@@ -1,4 +1,4 @@
-"""Blend skinning."""
+"""Blend skinning, and the order of the joints' rotations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from instantavatar_ns.body.kinematics import blended_transforms, skinned
+from instantavatar_ns.body.kinematics import blended_transforms, joint_angles, skinned
+from instantavatar_ns.body.poses import PoseSequence
 
 VERTICES, JOINTS, FRAMES = 7, 5, 3
 
@@ -36,3 +37,15 @@ def test_one_pose_needs_no_batch() -> None:
     points, weights, transforms = some(VERTICES, 3), some(VERTICES, JOINTS).softmax(dim=-1), some(JOINTS, 4, 4)
     assert torch.equal(skinned(points, weights, transforms), skinned(points, weights, transforms[None])[0])
     assert blended_transforms(weights, transforms).shape == (VERTICES, 3, 4)
+
+
+@pytest.mark.parametrize("frames", [FRAMES, 0])
+def test_root_comes_before_the_other_joints(frames: int) -> None:
+    """In poses of no frames too."""
+    root, others = some(frames, 3), some(frames, 3 * (JOINTS - 1))
+    angles = joint_angles(root, others)
+    assert angles.shape == (frames, JOINTS, 3)
+    assert torch.equal(angles[:, 0], root) and torch.equal(angles[:, 1:].flatten(1), others)
+    poses = PoseSequence(torch.zeros(10), torch.zeros_like(root), torch.zeros_like(others), some(frames, 3))
+    again = poses.with_pose(angles, poses.transl)
+    assert torch.equal(again.global_orient, root) and torch.equal(again.axis_angles, angles)
