@@ -69,6 +69,7 @@ class InstantAvatarModel(Model):
         self.step = 0
         self.opening_view = OpeningView()
         self.viewer_controls = ViewerControls(self.poses, self.unseen.shown)
+        # Whoever loads a state, a checkpoint or another process's, has all poses about the joints that came with it.
         self.register_load_state_dict_post_hook(lambda module, keys: self.take_joints())
 
     def take_joints(self) -> None:

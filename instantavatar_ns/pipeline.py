@@ -64,7 +64,15 @@ class AvatarPipeline(VanillaPipeline):
         local_rank: int = 0,
         grad_scaler: GradScaler | None = None,
     ) -> None:
-        """Read the frames, build the model and begin to check the data.
+        """Read the frames and build the model; for a training the check of the data begins as soon as frames are read.
+
+        Args:
+            config: Options of data, model and check.
+            device: Where to train or render.
+            test_mode: What nerfstudio calls it for: "val" by its trainer, the others by commands that look at a run.
+            world_size: Number of processes.
+            local_rank: Which of the machine's processes this is.
+            grad_scaler: That of mixed precision.
 
         Raises:
             InputError: The data cannot be used, or several processes are to train with mixed precision.
@@ -77,8 +85,11 @@ class AvatarPipeline(VanillaPipeline):
             device=device, test_mode=test_mode, world_size=world_size, local_rank=local_rank
         )
         self.datamanager.to(device)
-        is_checked = test_mode == "val" and config.check_data != "off"
-        self._diagnosis = begin(self._diagnose, device) if is_checked else None
+        # Begun here, since nobody else comes between frames and model. `prepare_training` asks for the result, or
+        # makes a check where none has begun: a wrong guess costs time alone.
+        is_for_training = test_mode == "val"
+        is_checked = is_for_training and config.check_data != "off"
+        self._begun_diagnosis = begin(self._diagnose, device) if is_checked else None
         dataset = self._data.train_dataset
         self._model = config.model.setup(
             scene_box=dataset.scene_box,
@@ -138,7 +149,7 @@ class AvatarPipeline(VanillaPipeline):
 
     def _check_data(self) -> None:
         if self.config.check_data != "off":
-            diagnosis = self._diagnosis.result() if self._diagnosis else self._diagnose()
+            diagnosis = self._begun_diagnosis.result() if self._begun_diagnosis else self._diagnose()
             way_on = "To train all the same, give --pipeline.check-data warn"
             judge(self._data.data_folder, diagnosis, self._data.train_dataset, self.config.check_data, way_on)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread
 
 import pytest
 import torch
@@ -93,6 +93,38 @@ def test_model_is_built_while_frames_are_read(demo_subject: Path, monkeypatch: p
         model=replace(TINY, _target=Model),
     )
     assert len(config.setup(device="cpu").datamanager.train_frames) == 8
+
+
+@pytest.mark.parametrize("test_mode", ["val", "test", "inference"])
+def test_data_is_checked_once_and_for_a_training_before_the_model_is_built(
+    demo_subject: Path, monkeypatch: pytest.MonkeyPatch, test_mode: str
+) -> None:
+    """Where the check came after the model, this would time out; commands that look at a run do without it."""
+    has_begun, checked, judged = Event(), [], []
+
+    def diagnose(*_: object) -> str:
+        has_begun.set()
+        checked.append(current_thread())
+        return "diagnosis"
+
+    class Model(InstantAvatarModel):
+        def populate_modules(self) -> None:
+            assert test_mode != "val" or has_begun.wait(60)
+            super().populate_modules()
+
+    monkeypatch.setattr(pipeline_module, "diagnose_frames", diagnose)
+    monkeypatch.setattr(pipeline_module, "judge", lambda folder, diagnosis, *_: judged.append(diagnosis))
+    config = AvatarPipelineConfig(
+        datamanager=AvatarDataManagerConfig(dataparser=InstantAvatarDataParserConfig(data=demo_subject)),
+        model=replace(TINY, _target=Model, align_poses=False),
+    )
+    pipeline = config.setup(device="cpu", test_mode=test_mode)
+    assert len(checked) == (test_mode == "val") and not judged
+    if test_mode == "inference":
+        return  # it has no frames to train on
+    pipeline.prepare_training(resumed=False)
+    assert len(checked) == 1 and judged == ["diagnosis"]
+    assert (checked[0] is current_thread()) == (test_mode == "test")
 
 
 def test_frame_that_cannot_be_read_ends_the_construction(demo_subject: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from instantavatar_ns.utils.linalg import matvec
+from instantavatar_ns.utils.linalg import transform_points
 
 
 def ancestor_table(parents: Int[Tensor, "joints"]) -> Int[Tensor, "rounds joints"]:
@@ -26,6 +26,18 @@ def ancestor_table(parents: Int[Tensor, "joints"]) -> Int[Tensor, "rounds joints
         rounds.append(ancestor)
         ancestor = torch.cat([ancestor, ancestor.new_tensor([none])])[ancestor]
     return torch.stack(rounds) if rounds else ancestor[None]
+
+
+def joint_angles(
+    global_orient: Float[Tensor, "batch 3"], body_pose: Float[Tensor, "batch angles"]
+) -> Float[Tensor, "batch joints 3"]:
+    """Axis-angle rotations of all joints relative to their parents, the root first, radians.
+
+    Args:
+        global_orient: Of the root.
+        body_pose: Of the other joints, one after the other.
+    """
+    return torch.cat([global_orient, body_pose], dim=1).unflatten(1, (-1, 3))
 
 
 def skinning_transforms(
@@ -54,17 +66,28 @@ def skinning_transforms(
     return torch.cat([torch.cat([rotation, place[..., None]], dim=-1), bottom], dim=-2)
 
 
+def blended_transforms(
+    skinning_weights: Float[Tensor, "*own vertices joints"], transforms: Float[Tensor, "*batch joints 4 4"]
+) -> Float[Tensor, "*batch vertices 3 4"]:
+    """Average the joints' transforms for each vertex; nearly rotations and shifts where the joints' are.
+
+    Args:
+        skinning_weights: Of the vertices, the same in the whole batch or each its own; rows sum to 1.
+        transforms: See `skinning_transforms`.
+    """
+    return torch.einsum("...vj,...jrc->...vrc", skinning_weights, transforms[..., :3, :])
+
+
 def skinned(
-    points: Float[Tensor, "*batch vertices 3"],
-    skinning_weights: Float[Tensor, "vertices joints"],
-    transforms: Float[Tensor, "batch joints 4 4"],
-) -> Float[Tensor, "batch vertices 3"]:
-    """Linear blend skinning.
+    points: Float[Tensor, "*broadcast vertices 3"],
+    skinning_weights: Float[Tensor, "*own vertices joints"],
+    transforms: Float[Tensor, "*batch joints 4 4"],
+) -> Float[Tensor, "*batch vertices 3"]:
+    """Linear blend skinning; differentiable.
 
     Args:
         points: In the rest pose, metres, the same in the whole batch or each its own.
-        skinning_weights: Of the points.
+        skinning_weights: Of the points, the same in the whole batch or each its own; rows sum to 1.
         transforms: See `skinning_transforms`.
     """
-    blended = torch.einsum("vj,bjrc->bvrc", skinning_weights, transforms[..., :3, :])
-    return matvec(blended[..., :3], points) + blended[..., 3]
+    return transform_points(blended_transforms(skinning_weights, transforms), points)

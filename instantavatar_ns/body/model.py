@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from smplx.utils import Struct
 from torch import Tensor, nn
 
-from instantavatar_ns.body.kinematics import ancestor_table, skinned, skinning_transforms
+from instantavatar_ns.body.kinematics import ancestor_table, joint_angles, skinned, skinning_transforms
 from instantavatar_ns.body.rig import Rig
 from instantavatar_ns.body.smpl import NUM_BETAS, SMPL
 
@@ -112,7 +112,7 @@ class BodyModel(nn.Module):
             body_pose: Axis-angle rotations of the other joints relative to their parents, radians.
             transl: Translation of the whole body, metres.
         """
-        rotations = rotation_matrices(torch.cat([global_orient, body_pose], dim=-1).view(-1, self.num_joints, 3))
+        rotations = rotation_matrices(joint_angles(global_orient, body_pose))
         return skinning_transforms(rotations, transl, self.rest(betas)[1], self.ancestors)
 
     def vertices(

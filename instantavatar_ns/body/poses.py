@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from instantavatar_ns.body.kinematics import joint_angles
 from instantavatar_ns.body.model import BodyModel
 
 T = TypeVar("T", bound="PoseSequence")
@@ -36,7 +37,7 @@ class PoseSequence:
     @property
     def axis_angles(self) -> Float[Tensor, "frames joints 3"]:
         """Axis-angle rotations of all joints relative to their parents, the root first, radians."""
-        return torch.cat([self.global_orient, self.body_pose], dim=1).view(len(self), -1, 3)
+        return joint_angles(self.global_orient, self.body_pose)
 
     def with_pose(self: T, axis_angles: Float[Tensor, "frames joints 3"], transl: Float[Tensor, "frames 3"]) -> T:
         """Replace the frames.

@@ -29,6 +29,7 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.poses import PoseSequence
+from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.data.cameras import check_cameras
 from instantavatar_ns.data.empty_frames import without_empty_frames
 from instantavatar_ns.data.prepared_frames import Picture, cache_folder, prepared_frames
@@ -157,8 +158,9 @@ def read_clip_poses(clip: Path) -> tuple[dict[str, Float[np.ndarray, "..."]], Fl
     arrays = {key: np.asarray(content[key], np.float64) for key in _KEYS}
     # MATLAB's arrays lose their last axis where it has one frame only.
     arrays = {key: values if key in ("zrot", "camLoc") else np.atleast_2d(values) for key, values in arrays.items()}
-    frames = arrays["pose"].size // 72
-    expected = {"pose": (72, frames), "shape": (10, frames), "joints3D": (3, 24, frames)}
+    angles = 3 * NUM_JOINTS
+    frames = arrays["pose"].size // angles
+    expected = {"pose": (angles, frames), "shape": (NUM_BETAS, frames), "joints3D": (3, NUM_JOINTS, frames)}
     for key, shape in expected.items():
         if arrays[key].size != np.prod(shape) or not np.isfinite(arrays[key]).all():
             message = f"expected {key} of shape {shape} in finite numbers, found {arrays[key].shape}"

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.deformer.candidates import find_bone_candidates, main_bones
 from instantavatar_ns.deformer.search import PosedSkinning, RootBuffer, Roots, SearchSettings
 from instantavatar_ns.deformer.search_torch import pack_roots, search_roots_torch, with_extra
@@ -96,8 +97,7 @@ class FastSnarfDeformer(nn.Module):
             bone_transforms: From the canonical pose to root space.
         """
         weights = interpolate(self.skinning_weights, canonical, self.box)
-        transforms = torch.einsum("nj,...jrc->...nrc", weights, bone_transforms[..., :3, :])
-        return matvec(transforms[..., :3], canonical) + transforms[..., 3]
+        return skinned(canonical, weights, bone_transforms)
 
     def forward(self, points: Float[Tensor, "n 3"], posed: PosedSkinning) -> Roots:
         """Find correspondences, in torch; differentiable with respect to the points and the bone transforms.

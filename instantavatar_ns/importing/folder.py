@@ -88,7 +88,7 @@ def write_arrays(folder: Path, recording: Recording, body_model: str, facts: dic
     height, width = recording.size
     np.savez(folder / "cameras.npz", **one_for_all, height=height, width=width)
     poses = recording.poses
-    thetas = torch.cat([poses.global_orient, poses.body_pose], dim=1).numpy()
+    thetas = poses.axis_angles.flatten(1).numpy()
     np.savez(folder / "poses.npz", betas=poses.betas[None].numpy(), thetas=thetas, transl=poses.transl.numpy())
     (folder / "subject.json").write_text(json.dumps({"source": SOURCE, **facts}, indent=1) + "\n", encoding="utf-8")
     body = FREE_BODY if body_model == "free" else Path(body_model)

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from instantavatar_ns.body.kinematics import skinned
 from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.body.smpl import NUM_BETAS
@@ -130,7 +131,6 @@ def _middles(
     betas: Float[Tensor, "10"],
 ) -> Float[Tensor, "points 3"]:
     """Middles of edges in some frames, with another shape; pose-dependent offsets are left out."""
-    transforms = body.transforms(betas, poses.global_orient, poses.body_pose, poses.transl)[frame, :, :3]
+    transforms = body.transforms(betas, poses.global_orient, poses.body_pose, poses.transl)[frame]
     rest = body.rest(betas)[0][ends]
-    blended = torch.einsum("nej,njrc->nerc", body.skinning_weights[ends], transforms)
-    return (torch.einsum("nerc,nec->ner", blended[..., :3], rest) + blended[..., 3]).mean(dim=1)
+    return skinned(rest, body.skinning_weights[ends], transforms).mean(dim=1)

@@ -120,8 +120,8 @@ def without_gaps(name: str, track: Track) -> Person:
     is_known = track.frames[before] == wanted
     kept = is_known | (np.append(gaps, 0)[before] <= _LONGEST_GAP)
     wanted, is_known = wanted[kept], is_known[kept]
-    joints = track.thetas.reshape(len(track), 24, 3)
-    turned = [Slerp(track.frames, Rotation.from_rotvec(joints[:, j]))(wanted).as_rotvec() for j in range(24)]
+    joints = track.thetas.reshape(len(track), -1, 3).swapaxes(0, 1)
+    turned = [Slerp(track.frames, Rotation.from_rotvec(joint))(wanted).as_rotvec() for joint in joints]
     filled = replace(
         track,
         frames=wanted,

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Shaped
 
 from instantavatar_ns.body.poses import PoseSequence
-from instantavatar_ns.body.smpl import NUM_BETAS
+from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.motion.pose_archives import read_arrays
 from instantavatar_ns.motion.smpl_arrays import (
     BETAS,
@@ -81,7 +81,7 @@ def poses_from_arrays(path: Path, arrays: Mapping[str, Any]) -> PoseSequence:
     in_camera = next((name for name in TRANSLATIONS if name in arrays), "") in CAMERA_TRANSLATIONS
     if in_camera:
         notice(path, "Its translation is in the camera, so the world is the camera's: extrinsic must be the identity.")
-    if joints != 24:
+    if joints != NUM_JOINTS:
         notice(
             path,
             f"Poses of {joints} joints are SMPL-H's or SMPL-X's. Root and body joints are used, with flat hands. Betas "

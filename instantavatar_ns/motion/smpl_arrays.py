@@ -15,6 +15,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.body.smpl import NUM_JOINTS
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
 
@@ -26,9 +27,11 @@ BETAS = ("betas", "smpl_betas", "shapes", "shape", "pred_shape")
 """SMPL's shape coefficients: smplx and most others, ROMP, EasyMocap, PromptHMR, TRAM."""
 _WHOLE = ("poses", "thetas", "smpl_poses", "smpl_thetas", "pose", "pred_rotmat", "rotmat")
 _PARTS = (("global_orient", "body_pose"), ("root_orient", "pose_body"))
-_JOINTS = {24: "SMPL", 22: "SMPL-H or SMPL-X without hands", 52: "SMPL-H", 55: "SMPL-X"}
+_JOINTS = {NUM_JOINTS: "SMPL", 22: "SMPL-H or SMPL-X without hands", 52: "SMPL-H", 55: "SMPL-X"}
 _BODY_JOINTS = 22
 """Root and body joints, which SMPL, SMPL-H and SMPL-X share."""
+_HANDS = NUM_JOINTS - _BODY_JOINTS
+"""SMPL's last joints, which turn whole hands."""
 _OTHER_ROTATIONS = {4: "quaternions", 6: "6D rotations"}
 _NOT_ORTHOGONAL = 0.02
 _SPREAD_BETAS = 0.5
@@ -90,10 +93,10 @@ def read_rotations(path: Path, arrays: Mapping[str, Any]) -> tuple[Float[ndarray
     first, second = next((parts for parts in _PARTS if all(part in arrays for part in parts)), ("", ""))
     whole = next((name for name in _WHOLE if name in arrays), None)
     if whole is not None and first != "global_orient":
-        rotations, name = _axis_angles(path, whole, arrays[whole], (24, 22, 52, 55)), whole
+        rotations, name = _axis_angles(path, whole, arrays[whole], tuple(_JOINTS)), whole
     elif first:
         root = _axis_angles(path, first, arrays[first], (1,))
-        body = _axis_angles(path, second, arrays[second], (23, 21))
+        body = _axis_angles(path, second, arrays[second], (NUM_JOINTS - 1, _BODY_JOINTS - 1))
         if len(root) != len(body):
             raise InputError(path, f"expected as many {first} as {second}, found {len(root)} and {len(body)}", ADVICE)
         rotations, name = np.concatenate([root, body], axis=1), f"{first} and {second}"
@@ -105,10 +108,10 @@ def read_rotations(path: Path, arrays: Mapping[str, Any]) -> tuple[Float[ndarray
         message = f"expected finite numbers, found NaN or infinity in the poses of frame {bad[0]}"
         raise InputError(path, message, "Estimate that frame's pose again or leave the frame out")
     _refuse_degrees(path, name, rotations)
-    if joints != 24:
-        flat_hands = np.zeros((len(rotations), 2, 3))
+    if joints != NUM_JOINTS:
+        flat_hands = np.zeros((len(rotations), _HANDS, 3))
         rotations = np.concatenate([rotations[:, :_BODY_JOINTS], flat_hands], axis=1)
-    return rotations.reshape(len(rotations), 72), joints
+    return rotations.reshape(len(rotations), 3 * NUM_JOINTS), joints
 
 
 def _axis_angles(path: Path, name: str, value: Any, counts: tuple[int, ...]) -> Float[ndarray, "frames joints 3"]:
@@ -135,13 +138,13 @@ def _from_matrices(
     path: Path, name: str, matrices: Float[ndarray, "frames joints 3 3"]
 ) -> Float[ndarray, "frames joints 3"]:
     count = matrices.shape[1]
-    if count > 24:
+    if count > NUM_JOINTS:
         matrices = matrices[:, :_BODY_JOINTS]
-    elif count >= 23:
+    elif count >= NUM_JOINTS - 1:  # with the root or without it
         # Zeros in place of the hands' rotations stand for flat hands.
-        hands = matrices[:, -2:]
+        hands = matrices[:, -_HANDS:]
         flat = (hands == 0).all(axis=(2, 3), keepdims=True)
-        matrices = np.concatenate([matrices[:, :-2], np.where(flat, np.eye(3), hands)], axis=1)
+        matrices = np.concatenate([matrices[:, :-_HANDS], np.where(flat, np.eye(3), hands)], axis=1)
     with np.errstate(invalid="ignore", over="ignore"):
         errors = np.abs(matrices @ matrices.swapaxes(-1, -2) - np.eye(3)).max(axis=(2, 3))
         right = (errors < _NOT_ORTHOGONAL) & (np.linalg.det(matrices) > 0)

@@ -84,8 +84,6 @@ class ClipOutlines:
         corners = self.edges[points.edge].flatten(1)
         smpl = self.body.smpl
         rest = smpl.v_template[corners] + smpl.shapedirs[corners] @ clip.betas
-        blended = self.body.skinning_weights[corners] @ clip.seen[..., :3, :].flatten(2)
-        blended = blended.unflatten(2, (3, 4))
-        posed = (blended[..., :3] @ rest[..., None])[..., 0] + blended[..., 3]
+        posed = skinned(rest, self.body.skinning_weights[corners], clip.seen)
         middle = posed.unflatten(1, (-1, 2)).mean(dim=2)
         return (middle * points.slope).sum(dim=-1) + points.offset

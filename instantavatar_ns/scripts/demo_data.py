@@ -21,7 +21,7 @@ from rich.progress import Progress
 from tyro.conf import Suppress
 
 from instantavatar_ns.body.files import FREE_BODY, load_body_model, read_body_file
-from instantavatar_ns.body.smpl import NUM_BETAS
+from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.demo.camera_path import carried_camera
 from instantavatar_ns.demo.motion import add_pose_noise, dance_poses, turn_poses
 from instantavatar_ns.demo.palette import Palette, make_palette
@@ -228,7 +228,7 @@ class DemoData:
 
     def _write_turn_poses(self, folder: Path, betas: ndarray, poses: ndarray, transl: ndarray) -> None:
         """Write exact, estimated and refined poses of the two turns."""
-        np.savez(folder / "truth.npz", betas=betas[None], poses=poses.reshape(-1, 72), transl=transl)
+        np.savez(folder / "truth.npz", betas=betas[None], poses=poses.reshape(len(poses), -1), transl=transl)
         correlation = max(_CORRELATION * self.train_frames, 0.5)
         estimated = add_pose_noise(poses, transl, **_ESTIMATED, correlation=correlation, rng=self._draws(2))
         _write_poses(folder / "poses.npz", betas, *_as_stored(*estimated))
@@ -241,7 +241,7 @@ class DemoData:
                 folder / "poses" / f"anim_nerf_{split}.npz",
                 betas=betas[None],
                 global_orient=refined_poses[rows, 0],
-                body_pose=refined_poses[rows, 1:].reshape(-1, 69),
+                body_pose=refined_poses[rows, 1:].reshape(-1, 3 * (NUM_JOINTS - 1)),
                 transl=refined_transl[rows],
             )
 
@@ -274,7 +274,7 @@ def _as_stored(poses: ndarray, transl: ndarray) -> tuple[Float[ndarray, "frames 
 
 def _write_poses(path: Path, betas: ndarray, poses: ndarray, transl: ndarray, fps: float | None = None) -> None:
     rate = {} if fps is None else {"fps": np.float64(fps)}
-    np.savez(path, betas=betas[None], thetas=poses.reshape(-1, 72), transl=transl, **rate)
+    np.savez(path, betas=betas[None], thetas=poses.reshape(len(poses), -1), transl=transl, **rate)
 
 
 def _write_camera(path: Path, size: int, world_to_camera: ndarray) -> None:

@@ -120,18 +120,14 @@ class RefinedPoses:
         data = dataparser.data
         count = len(list_images(data))
         given = read_split_poses(data, source.stem, None, range(count), count)
-        parts = {"global_orient": refined.global_orient, "body_pose": refined.body_pose, "transl": refined.transl}
-        trained, values = _trained_frames(dataparser), {"betas": given.betas.numpy()[None]}
-        for name, part in parts.items():
-            values[name] = getattr(given, name).numpy().copy()
-            values[name][trained] = part.numpy()
+        poses = _with_frames(given, _trained_frames(dataparser), refined)
         keys = read_npz(source, "SMPL poses", "Give an .npz") if source.suffix == ".npz" else {}
         whole = next((key for key in ("thetas", "poses", "smpl_poses", "pose") if key in keys), None)
         if whole is None or "global_orient" in keys:
-            return values
-        thetas = np.concatenate([values["global_orient"], values["body_pose"]], axis=1)
+            return _arrays(poses)
         transl = next((key for key in ("transl", "trans") if key in keys), "transl")
-        return {"betas": values["betas"], whole: thetas, transl: values["transl"]}
+        thetas = poses.axis_angles.flatten(1).numpy()
+        return {"betas": poses.betas.numpy()[None], whole: thetas, transl: poses.transl.numpy()}
 
 
 def _trained_frames(dataparser: DataParserConfig) -> list[int]:
@@ -154,10 +150,14 @@ def _with_skipped_frames(
     subject = _subject(whole)
     numbers, poses = subject.train_numbers.tolist(), subject.poses
     rows, count = [numbers.index(number) for number in trained], len(numbers)
-    given = poses.rows(slice(count))
-    for name in ("global_orient", "body_pose", "transl"):
-        getattr(given, name)[rows] = getattr(refined, name)
-    return given, poses.rows(slice(count, None))
+    return _with_frames(poses.rows(slice(count)), rows, refined), poses.rows(slice(count, None))
+
+
+def _with_frames(given: PoseSequence, rows: list[int], refined: PoseSequence) -> PoseSequence:
+    """Poses of which some rows are others', all of the given shape."""
+    angles, transl = given.axis_angles.clone(), given.transl.clone()
+    angles[rows], transl[rows] = refined.axis_angles, refined.transl
+    return given.with_pose(angles, transl)
 
 
 def load_refined(config_path: Path) -> tuple[PoseSequence, PoseSequence, PoseSequence]:
@@ -216,6 +216,6 @@ def print_errors(before: Errors, after: Errors) -> None:
 
 
 def _arrays(poses: PoseSequence) -> dict[str, np.ndarray]:
-    """InstantAvatar's layout of a split's poses."""
+    """InstantAvatar's layout of poses."""
     names = ("global_orient", "body_pose", "transl")
     return {"betas": poses.betas.numpy()[None], **{name: getattr(poses, name).numpy() for name in names}}

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from instantavatar_ns.body.kinematics import blended_transforms
+from instantavatar_ns.utils.linalg import matvec, transform_points
+
 _FLATTEST = 0.25  # cosine between a vertex' normal and its way to the camera, under which it is hardly seen
 _CELL = 0.02  # metres on the person that a cell of the depth buffer covers
 _BEHIND = 0.02  # metres by which a vertex may lie behind the nearest one around it: the body's own relief ...
@@ -97,10 +100,10 @@ def view_coverage(
     towards = torch.zeros_like(vertices)
     for start in range(0, len(views), _FRAMES_AT_ONCE):
         frames = slice(start, start + _FRAMES_AT_ONCE)
-        transforms = torch.einsum("vj,fjrc->fvrc", skinning_weights, bone_transforms[frames, :, :3])
+        transforms = blended_transforms(skinning_weights, bone_transforms[frames])
         rotations = transforms[..., :3]
-        posed = (rotations @ vertices[..., None])[..., 0] + transforms[..., 3]
-        posed_normals = F.normalize((rotations @ normals[..., None])[..., 0], dim=-1)
+        posed = transform_points(transforms, vertices)
+        posed_normals = F.normalize(matvec(rotations, normals), dim=-1)
         eyes = views.camera_to_root[frames, None, :3, 3]
         to_camera = F.normalize(eyes - posed, dim=-1)
         cosine = (to_camera * posed_normals).sum(dim=-1)

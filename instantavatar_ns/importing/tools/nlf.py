@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
+from instantavatar_ns.body.smpl import NUM_JOINTS
 from instantavatar_ns.importing.conventions import nlf_focal
 from instantavatar_ns.importing.linking import link_people
 from instantavatar_ns.importing.result import Pinhole, ToolResult, make_track, pinhole
@@ -75,7 +76,7 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
     for index, links in enumerate(link_people(frames, places)):
         rows = {key: np.stack([values[frames[image]][row] for image, row in links]) for key, values in arrays.items()}
         tracks[str(index)] = make_track(path, str(index), [frames[image] for image, _ in links], rows, _ADVICE)
-    return ToolResult("NLF", "SMPL" if width == 72 else "SMPL-X", tracks, camera, words, num_frames=count)
+    return ToolResult("NLF", "SMPL" if width == 3 * NUM_JOINTS else "SMPL-X", tracks, camera, words, num_frames=count)
 
 
 def _people(values: Any, width: int | None = None) -> Float[ndarray, "people width"]:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.importing.conventions import phalp_focal
 from instantavatar_ns.importing.result import ToolResult, make_track, pinhole
 from instantavatar_ns.importing.run_lengths import is_run_lengths
@@ -67,7 +68,7 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
     return ToolResult("4D-Humans", "SMPL", tracks, pinhole(phalp_focal), words, num_frames=len(content))
 
 
-_SHAPES = {"global_orient": (1, 3, 3), "body_pose": (23, 3, 3), "betas": (10,)}
+_SHAPES = {"global_orient": (1, 3, 3), "body_pose": (NUM_JOINTS - 1, 3, 3), "betas": (NUM_BETAS,)}
 
 
 def _plain(value: Any, shape: tuple[int, ...]) -> np.ndarray:

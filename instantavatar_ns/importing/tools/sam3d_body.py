@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
 from instantavatar_ns.importing.linking import link_people
 from instantavatar_ns.importing.result import ToolResult, Track
 from instantavatar_ns.utils.errors import InputError
@@ -90,9 +91,9 @@ def _read(path: Path, images: Mapping[str, list[Any]]) -> ToolResult:
         }
         tracks[str(index)] = Track(
             frames=frames,
-            thetas=np.zeros((len(found), 72)),
+            thetas=np.zeros((len(found), 3 * NUM_JOINTS)),
             transl=np.stack([person["pred_cam_t"] for person in found]),
-            betas=np.zeros((len(found), 10)),
+            betas=np.zeros((len(found), NUM_BETAS)),
             names=[numbered[image][1] for image, _ in links],
             intrinsics=np.stack([_matrix(person) for person in found]),
             masks=masks,
