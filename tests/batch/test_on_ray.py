@@ -27,6 +27,7 @@ def rows(folder):
         return {row["subject"]: row for row in csv.DictReader(file)}
 
 
+@pytest.mark.nightly
 def test_batch_trains_all_but_the_one_that_fails(demo_subject, tmp_path):
     """Two workers for three subjects, of which one has no masks; a second call has nothing left but that one."""
     pytest.importorskip("ray")

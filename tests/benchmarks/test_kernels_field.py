@@ -26,6 +26,7 @@ def stopwatch(run: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+@pytest.mark.nightly
 @pytest.mark.skipif(not triton_usable(), reason="needs triton, and a GPU or its interpreter")
 def test_every_implementation_is_timed_and_compared() -> None:
     figures = measure(HashGrid(4, 8, 4, 1.5), [70], DEVICE, stopwatch, sweep=True)

@@ -24,6 +24,7 @@ def stopwatch(run: Callable[[], Any]) -> float:
     return 1e3 * (time.perf_counter() - start)
 
 
+@pytest.mark.nightly
 def test_kernels_are_timed_and_compared() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     figures = json.loads(json.dumps(measure(300, device, stopwatch, (48, 48, 12))))

@@ -80,6 +80,7 @@ def test_everything_that_a_cpu_can_measure_is_written(tiny_speed: Speed, monkeyp
         assert picture.width > 500
 
 
+@pytest.mark.nightly
 def test_figures_are_those_of_the_evaluate_command(trained_run: Path) -> None:
     from nerfstudio.utils.eval_utils import eval_setup
 

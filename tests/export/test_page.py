@@ -165,6 +165,7 @@ def test_whole_person_is_in_the_picture_in_all_clips(calm, size):
     assert highest < 0.25, "no more room than the clips need"
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("height", [0.3, -0.3], ids=["too high", "too low"])
 def test_every_clip_stands_on_the_floor(calm, html, browser, tmp_path, height):
     """A page whose clips lie higher or lower than its rest pose, metres, shows them as that whose clips do not."""
@@ -239,6 +240,7 @@ def test_slider_bends_its_joint_only(calm, label, angle, rows, columns):
     assert difference(before, calm.picture()).sum() < 10
 
 
+@pytest.mark.nightly
 def test_splats_are_bent_as_the_mesh_is(calm, html, browser, tmp_path):
     """Splats as large as the mesh's triangles, in its skin, look like the mesh in a clip and with a bent arm."""
     (glb,) = re.findall(rb'id="glb">([^<]*)<', html.read_bytes())
@@ -267,6 +269,7 @@ def test_splats_are_bent_as_the_mesh_is(calm, html, browser, tmp_path):
     assert bare > 230 and (shadows[0] & shadows[1]).sum() > 0.7 * (shadows[0] | shadows[1]).sum() > 20
 
 
+@pytest.mark.nightly
 def test_shadow_falls_behind_splats(html, browser, tmp_path):
     """The shadow, which is stronger in dark windows, changes nothing of the shoes in front of it, from either side."""
     (glb,) = re.findall(rb'id="glb">([^<]*)<', html.read_bytes())
@@ -289,6 +292,7 @@ def test_shadow_falls_behind_splats(html, browser, tmp_path):
                 opened.page.locator("#view").press("ArrowRight")
 
 
+@pytest.mark.nightly
 def test_splats_take_the_place_of_the_mesh(trained_run, browser, tmp_path, monkeypatch):
     monkeypatch.setattr(Effort, "on", lambda device, splats: Effort(splats, 32, 20))
     output = tmp_path / "splats.html"

@@ -21,6 +21,8 @@ from PIL import Image
 
 from tests.commands import command, environment
 
+pytestmark = pytest.mark.nightly  # a minute of a browser, which has to wait for images of a CPU
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = """--no-sandbox --disable-gpu --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --disable-quic
     --no-first-run --disable-background-networking --disable-component-update --disable-sync""".split()
