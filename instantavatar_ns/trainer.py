@@ -59,8 +59,8 @@ class AvatarTrainerConfig(TrainerConfig):
 def few_steps(config: TrainerConfig, end: int) -> str:
     """Options for a training of a few hundred steps, in one line.
 
-    What happens at some steps keeps its share of them. So few steps have to be large ones, of all rays from the first on
-    (docs/performance.md).
+    What happens at some steps keeps its share of them. So few steps have to be large ones, of all rays from the first
+    on (docs/performance.md).
 
     Args:
         config: That of the training.

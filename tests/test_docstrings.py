@@ -89,7 +89,7 @@ def test_public_functions_that_raise_say_so(modules):
 
 
 def test_gradients_are_with_respect_to_something(modules):
-    """A gradient is of one thing with respect to another; "gradient to" leaves open which of both is meant."""
+    """Write "gradient with respect to": "gradient to" does not say what is differentiated by what."""
     found = []
     for path, module in modules.items():
         with io.StringIO(path.read_text(encoding="utf-8")) as text:
