@@ -8,6 +8,7 @@ outputs. Keys are merged into the file:
 batch_per_hour_1, batch_per_hour_2   avatars an hour on one GPU and on two (where there are two)
 batch_sharing_gain                   avatars an hour of several at once on one GPU, against one after another on it
 batch_first_s, batch_warm_s          seconds of the first training of a worker, and of its later ones, one at a time
+batch_start_s_1, batch_start_s_2     seconds from Enter to the beginning of the first training
 batch_psnr                           mean PSNR of the held-out frames, decibels
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import mkdtemp
-from time import monotonic
+from time import monotonic, time
 from typing import Any, Literal
 
 import tyro
@@ -46,11 +47,13 @@ class Measured:
     Attributes:
         seconds: From Enter to the end.
         rows: Of its summary.
+        start: Seconds from Enter to the beginning of the first training.
         trainings: Seconds of the training of each subject, in the order in which they began.
     """
 
     seconds: float
     rows: list[dict[str, str]]
+    start: float
     trainings: list[float]
 
     @property
@@ -109,7 +112,9 @@ def main(options: Options) -> dict[str, Any]:
                 continue
             shared = [] if options.per_gpu is None else ["--per-gpu", str(options.per_gpu)]
             several[gpus] = run(options, folder, f"gpus-{gpus}", options.count, names[:gpus], shared)
-            add({f"batch_per_hour_{max(gpus, 1)}": round(several[gpus].per_hour, 1)})
+            measured = several[gpus]
+            add({f"batch_per_hour_{max(gpus, 1)}": round(measured.per_hour, 1)})
+            add({f"batch_start_s_{max(gpus, 1)}": round(measured.start, 2)})
         one = ["--workers", "1"]
         serial = run(options, folder, "serial", max(options.serial, _LEAST_SERIAL), names[:1], one)
         add(comparison(several.get(1) or several.get(0), serial))
@@ -147,7 +152,7 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     # For a checkout that is not installed.
     environment["PYTHONPATH"] = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    start = monotonic()
+    start, began = monotonic(), time()
     ended = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     seconds = monotonic() - start
     if ended.returncode:
@@ -155,8 +160,9 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
     with (output / "summary.csv").open(encoding="utf8") as file:
         rows = list(csv.DictReader(file))
     markers = [json.loads(path.read_text(encoding="utf8")) for path in output.glob("*/stages/train.json")]
-    trainings = [marker["seconds"] for marker in sorted(markers, key=lambda marker: marker["began"])]
-    measured = Measured(seconds, rows, trainings)
+    markers.sort(key=lambda marker: marker["began"])
+    trainings = [marker["seconds"] for marker in markers]
+    measured = Measured(seconds, rows, markers[0]["began"] - began, trainings)
     progress(f"{name}: {count} avatars in {seconds:.1f} s, {measured.per_hour:.0f} an hour")
     return measured
 
