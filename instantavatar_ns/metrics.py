@@ -2,40 +2,69 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from nerfstudio.models.base_model import Model
 from nerfstudio.utils import colormaps
 from nerfstudio.utils.rich_utils import CONSOLE
+from PIL import Image
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import blend
 from instantavatar_ns.utils.perceptual import lpips
 from instantavatar_ns.utils.replaced import replaced
 
+_WRITERS, _MOST_WAITING = 4, 32  # threads that write images, and images that wait for them
+
 
 @contextmanager
-def noting_image_metrics(model: Model) -> Iterator[list[dict[str, float]]]:
+def noting_image_metrics(model: Model, folder: Path | None = None) -> Iterator[list[dict[str, float]]]:
     """Collect the metrics of each image that is evaluated meanwhile; nerfstudio gives their averages only.
 
     Args:
         model: Evaluates the images.
+        folder: Where to write the images under nerfstudio's names, in threads: it would wait for each of them.
     """
     noted: list[dict[str, float]] = []
+    writes: deque[Future[None]] = deque()
     evaluate = model.get_image_metrics_and_images
 
-    def evaluate_and_note(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[dict, dict]:
-        metrics, images = evaluate(outputs, batch)
-        noted.append(dict(metrics))  # a copy, as nerfstudio adds to it
-        return metrics, images
+    with ThreadPoolExecutor(_WRITERS) as pool:
 
-    with replaced(model, "get_image_metrics_and_images", evaluate_and_note):
-        yield noted
+        def evaluate_and_note(outputs: dict[str, Tensor], batch: dict[str, Tensor]) -> tuple[dict, dict]:
+            metrics, images = evaluate(outputs, batch)
+            if folder is not None:
+                for name, image in images.items():
+                    path = folder / f"eval_{name}_{len(noted):04d}.png"
+                    writes.append(pool.submit(_write_png, quantise_to_bytes(image), path))
+                while len(writes) > _MOST_WAITING:
+                    writes.popleft().result()
+            noted.append(dict(metrics))  # a copy, as nerfstudio adds to it
+            return metrics, images
+
+        with replaced(model, "get_image_metrics_and_images", evaluate_and_note):
+            yield noted
+        for write in writes:
+            write.result()  # raises what went wrong
+
+
+def _write_png(image: UInt8[np.ndarray, "height width channels"], path: Path) -> None:
+    """Write an image, quickly: files are a little larger than they might be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path, compress_level=1)
+
+
+def quantise_to_bytes(image: Float[Tensor, "height width channels"]) -> UInt8[np.ndarray, "height width channels"]:
+    """The image as an 8-bit file holds it, in host memory."""
+    return (quantise(image) * 255).round().byte().cpu().numpy()
 
 
 def quantise(image: Float[Tensor, "*image"]) -> Float[Tensor, "*image"]:

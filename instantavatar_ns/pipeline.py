@@ -235,8 +235,8 @@ class AvatarPipeline(VanillaPipeline):
 
     def _image_metrics(self, step: int | None, output_path: Path | None) -> tuple[dict[str, Any], list[dict]]:
         """nerfstudio's averages over the evaluation images and their deviations, and each image's metrics."""
-        with telling_seen_from_unseen(self._avatar), noting_image_metrics(self.model) as frames:
-            metrics = super().get_average_eval_image_metrics(step, output_path, get_std=True)
+        with telling_seen_from_unseen(self._avatar), noting_image_metrics(self.model, output_path) as frames:
+            metrics = super().get_average_eval_image_metrics(step, get_std=True)
         without_nan(metrics, frames)
         return metrics, frames
 

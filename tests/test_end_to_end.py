@@ -10,6 +10,7 @@ import tyro
 from nerfstudio.scripts.render import Commands, DatasetRender, RenderInterpolated
 from PIL import Image
 
+from instantavatar_ns.scripts.evaluate import Evaluate
 from instantavatar_ns.utils.hidden_warnings import HARMLESS
 from tests.commands import environment, run_command
 
@@ -74,6 +75,20 @@ def test_evaluation_lists_every_frame(demo_subject, evaluation):
     truth, rendering = shown[:, :96], shown[:, 96:]
     np.testing.assert_allclose(truth, on_white(demo_subject, "images", 9), atol=2 / 255)
     assert psnr(truth, rendering) == pytest.approx(frames[1]["psnr"], abs=0.1)
+
+
+def test_evaluate_measures_what_ns_eval_measures(trained_run, evaluation, tmp_path):
+    """Its own way to the figures, which imports less, gives the same ones, and the same images."""
+    command = Evaluate(load_config=trained_run / "config.yml", sets=("heldout",), output_dir=tmp_path)
+    command.main()
+    own, stock = (json.loads(path.read_text()) for path in (tmp_path / "heldout.json", evaluation / "results.json"))
+    assert own.keys() == stock.keys() and own["results"].keys() == stock["results"].keys()
+    for one, other in zip(own["results"]["frames"], stock["results"]["frames"], strict=True):
+        assert one["image"] == other["image"] and one["psnr"] == pytest.approx(other["psnr"], abs=1e-3)
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (tmp_path / "heldout", evaluation / "images")]
+    assert names[0] == names[1] and len(names[0]) == 9
+    for name in names[0]:
+        np.testing.assert_allclose(image(tmp_path / "heldout" / name), image(evaluation / "images" / name), atol=0.01)
 
 
 def test_camera_path_moves_the_person(trained_run, tmp_path, monkeypatch):

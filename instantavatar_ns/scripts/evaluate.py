@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
@@ -14,8 +14,9 @@ from rich.table import Table
 from instantavatar_ns.check.guard import CheckMode
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig
-from instantavatar_ns.scripts.run_folder import pipeline_of, write_variant
+from instantavatar_ns.scripts.run_folder import open_run, pipeline_of, write_variant
 from instantavatar_ns.training.run_config import load_run_config
+from instantavatar_ns.utils.files import written_whole
 
 EvalSet = Literal["heldout", "novel"]
 COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_published": "LPIPS as published", "fps": "images/s"}
@@ -23,9 +24,9 @@ COLUMNS = {"psnr": "PSNR", "ssim": "SSIM", "lpips": "LPIPS", "lpips_published": 
 
 @dataclass
 class Evaluate:
-    """Run nerfstudio's ns-eval on each set of frames and print one table.
+    """Evaluate a run on each set of frames, as ns-eval does on one, and print one table.
 
-    Metrics are those of the published tables: whole image on white, 8-bit. Each set's JSON holds ns-eval's averages
+    Metrics are those of the published tables: whole image on white, 8-bit. Each set's JSON is that of ns-eval: averages
     and, under `frames`, every image's values. With `fit`, poses are fitted to the evaluated images besides, and the
     figures that come of it stand in a row and under names of their own (`psnr_fitted`).
     """
@@ -48,15 +49,11 @@ class Evaluate:
 
     def main(self) -> dict[str, dict]:
         """Evaluate, and return each set's results."""
-        from nerfstudio.scripts.eval import ComputePSNR  # takes seconds: it lists all methods there are
-
         output_dir = self.output_dir or self.load_config.parent / "eval"
         results = {}
         for name in self.sets or self._sets_of_run():
             variant = write_variant(self.load_config, f"eval/{name}", partial(self._edit, name))
-            json_path = output_dir / f"{name}.json"
-            ComputePSNR(load_config=variant, output_path=json_path, render_output_path=output_dir / name).main()
-            results[name] = json.loads(json_path.read_text(encoding="utf8"))["results"]
+            results[name] = evaluate_run(variant, output_dir / f"{name}.json", output_dir / name)
         print_results(results)
         return results
 
@@ -75,6 +72,32 @@ class Evaluate:
         pipeline.check_data = self.check_data or pipeline.check_data
         if self.lpips_backbone is not None:
             pipeline.model.lpips_backbone = self.lpips_backbone.resolve()
+
+
+def evaluate_run(run_config: Path, output: Path, images: Path) -> dict[str, Any]:
+    """Do what ns-eval does, without its import of all methods there are, nor reading the training frames.
+
+    Args:
+        run_config: The run's `config.yml`, or a variant of it.
+        output: JSON file to write.
+        images: Folder for the images.
+
+    Returns:
+        The averages, and each image's values.
+
+    Raises:
+        InputError: The run or its data cannot be used.
+    """
+    pipeline, checkpoint = open_run(run_config)
+    pipeline.datamanager.setup_eval()
+    results = pipeline.get_average_eval_image_metrics(output_path=images, get_std=True)
+    config = load_run_config(run_config)
+    facts = {"experiment_name": config.experiment_name, "method_name": config.method_name}
+    facts |= {"checkpoint": str(checkpoint), "results": results}
+    with written_whole(output) as partial_file:
+        partial_file.write_text(json.dumps(facts, indent=2), encoding="utf8")
+    CONSOLE.print(f"Saved results to: {output}")
+    return results
 
 
 def print_results(results: dict[str, dict]) -> None:
