@@ -38,9 +38,6 @@ _NAMED = "import sys; sys.argv[0] = 'instant-avatar'; "
 INSTANT = (sys.executable, "-W", "ignore", "-c", _NAMED + "from instantavatar_ns.scripts.main import run; run()")
 _WATCHED = (*INSTANT[:-1], _NAMED + "from benchmarks.phases import run; run()")
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"  # some images of containers set it: then every start compiles all Python
-# A few hundred steps have to be large ones, of all the rays from the first on.
-SHORT = ("--optimizers.field.optimizer.lr", "0.01", "--pipeline.datamanager.late-rays-start", "0")
-SHORT += ("--pipeline.model.density-noise-steps", "400", "--pipeline.model.empty-steps", "200")
 CACHES = ("TRITON_CACHE_DIR", "TORCH_EXTENSIONS_DIR", "CUDA_CACHE_PATH")
 
 
@@ -51,7 +48,7 @@ class Start:
     subject: Path
     """Folder in InstantAvatar's layout, with novel/."""
     steps: int = 600
-    """Training steps, to which the schedules are scaled; `SHORT` is added."""
+    """Training steps, with the options that the trainer advises for so few."""
     method: str = "instant-avatar"
     """Method to train."""
     repeats: int = 3
@@ -89,8 +86,9 @@ class Start:
     def arguments(self, name: str) -> list[str]:
         """Flags of a run, the same for both commands."""
         from instantavatar_ns.scripts.train import METHODS
+        from instantavatar_ns.trainer import few_steps
 
-        options = *training.scaled_schedules(METHODS[self.method].config, self.steps), *SHORT, *self.options
+        options = *few_steps(METHODS[self.method].config, self.steps), *self.options
         flags = training.arguments(self.method, self.subject, self.runs, name, self.steps, *options)
         return ["none" if flag == "tensorboard" else flag for flag in flags]  # what `instant-avatar train` does
 

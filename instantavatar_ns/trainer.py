@@ -56,24 +56,25 @@ class AvatarTrainerConfig(TrainerConfig):
         super().save_config()
 
 
-def few_steps(config: TrainerConfig, end: int) -> str:
-    """Options for a training of a few hundred steps, in one line.
+def few_steps(config: TrainerConfig, end: int) -> list[str]:
+    """Options for a training of a few hundred steps.
 
-    What happens at some steps keeps its share of them. So few steps have to be large ones, of all rays from the first
-    on (docs/performance.md).
+    Few steps have to be large ones, of all rays from the first on, and densities may be noisy for most of them
+    (docs/performance.md).
 
     Args:
         config: That of the training.
         end: Step at which it ends.
     """
     model = "--pipeline.model."
-    noise, start = end // 3, end // 6
-    options = [f"{model}density-noise-steps {noise}", f"{model}empty-steps {start}", f"{model}pose-start {start}"]
+    options = [f"{model}density-noise-steps", str(2 * end // 3), f"{model}empty-steps", str(end // 3)]
+    options += [f"{model}pose-start", str(end // 6)]
+    options += [word for name in config.optimizers for word in (f"--optimizers.{name}.scheduler.max-steps", str(end))]
     if config.optimizers["field"]["optimizer"].lr < _LARGE_RATE:
-        options.append(f"--optimizers.field.optimizer.lr {_LARGE_RATE}")
+        options += ["--optimizers.field.optimizer.lr", str(_LARGE_RATE)]
     if getattr(config.pipeline.datamanager, "late_rays_mult", 1) > 1:
-        options.append("--pipeline.datamanager.late-rays-start 0")
-    return " ".join(options)
+        options += ["--pipeline.datamanager.late-rays-start", "0"]
+    return options
 
 
 class AvatarTrainer(Trainer):
@@ -113,9 +114,10 @@ class AvatarTrainer(Trainer):
         """Say so where training ends while densities are still noisy: nobody would be seen clearly."""
         end, model = self._start_step + self.config.max_num_iterations, self.config.pipeline.model
         if isinstance(model, InstantAvatarModelConfig) and end <= model.density_noise_steps:
+            options = " ".join(few_steps(self.config, end))
             CONSOLE.log(
                 f"[yellow]Training ends at step {end}, but densities are noisy until step {model.density_noise_steps}, "
-                f"so the avatar will be blurred. Train for more steps, or give {few_steps(self.config, end)}.[/yellow]"
+                f"so the avatar will be blurred. Train for more steps, or give {options}.[/yellow]"
             )
 
     def train(self) -> None:

@@ -93,7 +93,7 @@ def test_training_that_ends_in_the_noise_of_its_beginning_says_so(
     _, output, _ = trained
     said = " ".join(output.split())
     assert "Training ends at step 6, but densities are noisy until step 20" in said
-    assert "--pipeline.model.density-noise-steps 2" in said
+    assert "--pipeline.model.density-noise-steps 4" in said
 
 
 @pytest.mark.nightly
