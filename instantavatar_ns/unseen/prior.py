@@ -23,7 +23,7 @@ from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
-from instantavatar_ns.unseen.coverage import Coverage, surface_normals
+from instantavatar_ns.unseen.coverage import Coverage, surface_normals, without_folds
 from instantavatar_ns.unseen.limbs import lengthwise
 from instantavatar_ns.utils.errors import InputError
 
@@ -122,7 +122,7 @@ class UnseenPrior(nn.Module):
         self.box, cells = box, math.prod(box.resolution)
         constants = {
             "vertices": vertices,
-            "normals": surface_normals(vertices, faces),
+            "normals": without_folds(surface_normals(vertices, faces), faces),
             "faces": faces,
             "along": vertices.new_zeros(len(vertices), 3, 3) if along is None else along,
             "lower": box.lower,

@@ -1,4 +1,4 @@
-"""Fields around a ball."""
+"""Fields around a ball, and a ball with a fold."""
 
 from __future__ import annotations
 
@@ -23,3 +23,17 @@ class Shell(nn.Module):
         density = self.density_scale * torch.sigmoid((reach - points.norm(dim=-1)) / 1e-4)
         color = torch.where(front[:, None], torch.tensor([1.0, 0.0, 0.0]), self.back)
         return density, color
+
+
+def with_a_fold(vertices: Tensor, at: int) -> Tensor:
+    """A ball's vertices, one of them pulled along an edge over its nearest neighbour: these two are folded then.
+
+    Args:
+        vertices: Of the ball, metres.
+        at: Vertex to pull.
+    """
+    distance = (vertices - vertices[at]).norm(dim=-1)
+    distance[at] = torch.inf
+    folded = vertices.clone()
+    folded[at] += 1.6 * (vertices[distance.argmin()] - vertices[at])
+    return folded

@@ -11,7 +11,7 @@ from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.unseen.coverage import Coverage
 from instantavatar_ns.unseen.prior import UnseenPrior
 from instantavatar_ns.utils.errors import InputError
-from tests.unseen.shells import RADIUS, Shell
+from tests.unseen.shells import RADIUS, Shell, with_a_fold
 
 
 def test_thickness_and_color_of_the_front_go_on_to_the_back(prior: UnseenPrior) -> None:
@@ -31,6 +31,20 @@ def test_loss_is_small_for_what_is_expected_and_large_for_what_is_not(prior: Uns
     }
     assert losses["right"] < 1e-3
     assert all(loss > 10 * losses["right"] and loss > 0.01 for name, loss in losses.items() if name != "right"), losses
+
+
+def test_no_density_is_asked_for_before_a_fold_of_the_body(prior: UnseenPrior) -> None:
+    """What is right around a smooth body is right around the same one with a fold in its unseen side."""
+    vertices = with_a_fold(prior.vertices, int(prior.vertices[:, 2].argmin()))
+    folded = UnseenPrior(vertices, prior.faces, prior.box)
+    folded.observe(Coverage(prior.share, prior.agreement))
+    right = Shell(thickness=0.0, behind=0.0)
+    losses = []
+    for each in (prior, folded):
+        each.refresh(right, with_color=False)
+        torch.manual_seed(0)
+        losses.append(each.loss(right, 1 << 17))
+    torch.testing.assert_close(losses[1], losses[0], rtol=0.05, atol=1e-6)
 
 
 def test_gradient_leads_to_the_expected_color(prior: UnseenPrior) -> None:
