@@ -9,6 +9,7 @@ batch_per_hour_1, batch_per_hour_2   avatars an hour on one GPU and on two (wher
 batch_sharing_gain                   avatars an hour of several at once on one GPU, against one after another on it
 batch_first_s, batch_warm_s          seconds of the first training of a worker, and of its later ones, one at a time
 batch_start_s_1, batch_start_s_2     seconds from Enter to the beginning of the first training
+batch_stages_s_1, batch_stages_s_2   mean seconds of each stage, and batch_stages_s_serial one after another
 batch_psnr                           mean PSNR of the held-out frames, decibels
 """
 
@@ -48,18 +49,23 @@ class Measured:
         seconds: From Enter to the end.
         rows: Of its summary.
         start: Seconds from Enter to the beginning of the first training.
-        trainings: Seconds of the training of each subject, in the order in which they began.
+        stages: Seconds of each stage of the subjects, in the order in which they began.
     """
 
     seconds: float
     rows: list[dict[str, str]]
     start: float
-    trainings: list[float]
+    stages: dict[str, list[float]]
 
     @property
     def per_hour(self) -> float:
         """Avatars an hour."""
         return 3600 * len(self.rows) / self.seconds
+
+    @property
+    def mean_stages(self) -> dict[str, float]:
+        """Mean seconds of each stage."""
+        return {stage: round(fmean(seconds), 2) for stage, seconds in self.stages.items()}
 
 
 @dataclass
@@ -115,6 +121,7 @@ def main(options: Options) -> dict[str, Any]:
             measured = several[gpus]
             add({f"batch_per_hour_{max(gpus, 1)}": round(measured.per_hour, 1)})
             add({f"batch_start_s_{max(gpus, 1)}": round(measured.start, 2)})
+            add({f"batch_stages_s_{max(gpus, 1)}": measured.mean_stages})
         one = ["--workers", "1"]
         serial = run(options, folder, "serial", max(options.serial, _LEAST_SERIAL), names[:1], one)
         add(comparison(several.get(1) or several.get(0), serial))
@@ -159,10 +166,13 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
         raise RuntimeError(f"{name}: {ended.stdout[-3000:]}{ended.stderr[-3000:]}")
     with (output / "summary.csv").open(encoding="utf8") as file:
         rows = list(csv.DictReader(file))
-    markers = [json.loads(path.read_text(encoding="utf8")) for path in output.glob("*/stages/train.json")]
-    markers.sort(key=lambda marker: marker["began"])
-    trainings = [marker["seconds"] for marker in markers]
-    measured = Measured(seconds, rows, markers[0]["began"] - began, trainings)
+    markers: dict[str, list[dict[str, Any]]] = {}
+    for path in output.glob("*/stages/*.json"):
+        markers.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf8")))
+    for of_stage in markers.values():
+        of_stage.sort(key=lambda marker: marker["began"])
+    stages = {stage: [marker["seconds"] for marker in of_stage] for stage, of_stage in sorted(markers.items())}
+    measured = Measured(seconds, rows, markers["train"][0]["began"] - began, stages)
     progress(f"{name}: {count} avatars in {seconds:.1f} s, {measured.per_hour:.0f} an hour")
     return measured
 
@@ -175,9 +185,11 @@ def _schedules(options: Options) -> dict[str, int]:
     return {name.removeprefix("--"): int(value) for name, value in zip(flags[::2], flags[1::2], strict=True)}
 
 
-def comparison(several: Measured | None, serial: Measured) -> dict[str, float]:
+def comparison(several: Measured | None, serial: Measured) -> dict[str, Any]:
     """Return the figures that compare several at once with one after another."""
-    figures = {"batch_first_s": round(serial.trainings[0], 2), "batch_warm_s": round(fmean(serial.trainings[1:]), 2)}
+    first, *warm = serial.stages["train"]
+    figures: dict[str, Any] = {"batch_first_s": round(first, 2), "batch_warm_s": round(fmean(warm), 2)}
+    figures["batch_stages_s_serial"] = serial.mean_stages
     figures["batch_per_hour_serial"] = round(serial.per_hour, 1)
     if several is not None:
         figures["batch_sharing_gain"] = round(several.per_hour / serial.per_hour, 2)

@@ -8,7 +8,7 @@ from benchmarks.batch import Measured, comparison
 
 def measured(count, seconds, trainings):
     rows = [{"heldout psnr": "28.5"}, {"heldout psnr": ""}][:count] * (count // 2)
-    return Measured(seconds, rows, 5.0, trainings)
+    return Measured(seconds, rows, 5.0, {"train": trainings})
 
 
 def test_several_at_once_are_compared_with_one_after_another():
@@ -18,6 +18,7 @@ def test_several_at_once_are_compared_with_one_after_another():
     assert figures == {
         "batch_first_s": 20.0,
         "batch_warm_s": 9.0,
+        "batch_stages_s_serial": {"train": 10.83},
         "batch_per_hour_serial": 240.0,
         "batch_sharing_gain": 4.0,
         "batch_psnr": 28.5,
