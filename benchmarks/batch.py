@@ -168,7 +168,8 @@ def run(options: Options, folder: Path, name: str, count: int, gpus: list[str], 
         rows = list(csv.DictReader(file))
     markers: dict[str, list[dict[str, Any]]] = {}
     for path in output.glob("*/stages/*.json"):
-        markers.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf8")))
+        if "." not in path.stem:  # that of a stage which has ended
+            markers.setdefault(path.stem, []).append(json.loads(path.read_text(encoding="utf8")))
     for of_stage in markers.values():
         of_stage.sort(key=lambda marker: marker["began"])
     stages = {stage: [marker["seconds"] for marker in of_stage] for stage, of_stage in sorted(markers.items())}
