@@ -239,8 +239,9 @@ class UnseenPrior(nn.Module):
         thickness, color = self._surface(field)
         loose = self.completion.without_peaks(thickness[:, None])
         is_loose = self._is_loose(loose[:, 0])[:, None]
-        carried_on = torch.where(is_loose, loose, self.completion(thickness.clamp(max=_THICKEST)[:, None]))
-        self.thickness.copy_(torch.where(is_loose, loose, self.completion.smooth(carried_on))[:, 0])
+        # Not smoothed together: beside clothes that stand off, skin that nobody saw would be asked for in the air.
+        carried_on = self.completion.smooth(self.completion(thickness.clamp(max=_THICKEST)[:, None]))
+        self.thickness.copy_(torch.where(is_loose, loose, carried_on)[:, 0])
         self.color.copy_(self.completion(color))
         self.color_weight.fill_(float(with_color))
         if with_color:

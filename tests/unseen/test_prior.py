@@ -156,11 +156,12 @@ def test_much_fog_does_not_drown_the_images(prior: UnseenPrior) -> None:
 def test_loose_clothes_that_are_seen_stay_and_are_not_carried_on(prior: UnseenPrior) -> None:
     loose = Shell(thickness=0.09, behind=0.04)
     prior.refresh(loose, with_color=False)
-    front, back = prior.vertices[:, 2] > 0.05, prior.vertices[:, 2] < -0.05
+    front, unseen = prior.vertices[:, 2] > 0.05, prior.unseen > 0
     torch.testing.assert_close(
         prior.thickness[front], torch.full_like(prior.thickness[front], 0.09), atol=0.006, rtol=0
     )
-    assert prior.thickness[back].max() < 0.08 and prior.thickness[prior.vertices[:, 2] < -0.2].max() < 0.041
+    # Right beside what stands off, too: below the thickness the prior asks for skin, which is not in the air.
+    assert unseen.any() and prior.thickness[unseen].max() < 0.041
     assert prior.loss(loose, 1 << 15) < 0.3 * prior.loss(Shell(thickness=0.115, behind=0.04), 1 << 15)
 
 
