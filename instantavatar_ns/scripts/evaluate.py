@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, cast
 
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.table import Table
 
 from instantavatar_ns.check.guard import CheckMode
+from instantavatar_ns.data.datamanager import AvatarDataManager
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.pipeline import AvatarPipelineConfig
+from instantavatar_ns.pipeline import AvatarPipeline, AvatarPipelineConfig
 from instantavatar_ns.scripts.run_folder import open_run, pipeline_of, write_variant
 from instantavatar_ns.training.run_config import load_run_config
 from instantavatar_ns.utils.files import written_whole
@@ -48,12 +49,27 @@ class Evaluate:
     """File with AlexNet's convolutions for LPIPS; by default torchvision downloads them."""
 
     def main(self) -> dict[str, dict]:
-        """Evaluate, and return each set's results."""
+        """Evaluate, and return each set's results.
+
+        Raises:
+            InputError: The run or its data cannot be used.
+        """
         output_dir = self.output_dir or self.load_config.parent / "eval"
+        names = self.sets or self._sets_of_run()
+        opened = "novel" if "novel" in names else "heldout"  # beside the novel poses a model has the held-out ones
+        variant = write_variant(self.load_config, f"eval/{opened}", partial(self._edit, opened))
+        pipeline, checkpoint = open_run(variant)
+        config = load_run_config(variant)
+        facts = {"experiment_name": config.experiment_name, "method_name": config.method_name}
         results = {}
-        for name in self.sets or self._sets_of_run():
-            variant = write_variant(self.load_config, f"eval/{name}", partial(self._edit, name))
-            results[name] = evaluate_run(variant, output_dir / f"{name}.json", output_dir / name)
+        for name in names:
+            _show(pipeline, name)
+            results[name] = pipeline.get_average_eval_image_metrics(output_path=output_dir / name, get_std=True)
+            path = output_dir / f"{name}.json"
+            with written_whole(path) as partial_file:
+                whole = {**facts, "checkpoint": str(checkpoint), "results": results[name]}
+                partial_file.write_text(json.dumps(whole, indent=2), encoding="utf8")
+            CONSOLE.print(f"Saved results to: {path}")
         print_results(results)
         return results
 
@@ -74,30 +90,18 @@ class Evaluate:
             pipeline.model.lpips_backbone = self.lpips_backbone.resolve()
 
 
-def evaluate_run(run_config: Path, output: Path, images: Path) -> dict[str, Any]:
-    """Do what ns-eval does, without its import of all methods there are, nor reading the training frames.
+def _show(pipeline: AvatarPipeline, name: EvalSet) -> None:
+    """Let a pipeline for inference evaluate a set of frames, whose poses its model has.
 
     Args:
-        run_config: The run's `config.yml`, or a variant of it.
-        output: JSON file to write.
-        images: Folder for the images.
-
-    Returns:
-        The averages, and each image's values.
-
-    Raises:
-        InputError: The run or its data cannot be used.
+        pipeline: To change.
+        name: Of the set.
     """
-    pipeline, checkpoint = open_run(run_config)
+    config = cast(AvatarDataManager, pipeline.datamanager).config
+    if isinstance(config.dataparser, InstantAvatarDataParserConfig) and config.dataparser.eval_set != name:
+        other = replace(config, dataparser=replace(config.dataparser, eval_set=name))
+        pipeline.datamanager = other.setup(device=pipeline.device, test_mode="inference")
     pipeline.datamanager.setup_eval()
-    results = pipeline.get_average_eval_image_metrics(output_path=images, get_std=True)
-    config = load_run_config(run_config)
-    facts = {"experiment_name": config.experiment_name, "method_name": config.method_name}
-    facts |= {"checkpoint": str(checkpoint), "results": results}
-    with written_whole(output) as partial_file:
-        partial_file.write_text(json.dumps(facts, indent=2), encoding="utf8")
-    CONSOLE.print(f"Saved results to: {output}")
-    return results
 
 
 def print_results(results: dict[str, dict]) -> None:
