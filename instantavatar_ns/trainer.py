@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 import torch
 from nerfstudio.engine.trainer import Trainer, TrainerConfig
+from nerfstudio.utils import writer
 from nerfstudio.utils.decorators import check_main_thread
 from nerfstudio.utils.rich_utils import CONSOLE
 from torch import Tensor
@@ -18,9 +19,11 @@ from instantavatar_ns.pipeline import AvatarPipeline
 from instantavatar_ns.training.captured_step import ParameterUpdate
 from instantavatar_ns.training.checkpoints import check_options, checkpoint_to_resume
 from instantavatar_ns.training.run_config import load_run_config
+from instantavatar_ns.training.step_progress import write_out_storage
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import move_into_place
 from instantavatar_ns.utils.memory import lack_of_memory_explained
+from instantavatar_ns.utils.replaced import replaced
 
 _LARGE_RATE = 0.01  # learning rate of the field where there are few steps
 
@@ -126,7 +129,7 @@ class AvatarTrainer(Trainer):
         Raises:
             InputError: Memory does not suffice.
         """
-        with lack_of_memory_explained(self.device):
+        with lack_of_memory_explained(self.device), replaced(writer, "write_out_storage", write_out_storage):
             super().train()
 
     def train_iteration(self, step: int) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor]]:
