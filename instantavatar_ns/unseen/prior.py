@@ -239,7 +239,7 @@ class UnseenPrior(nn.Module):
         thickness, color = self._surface(field)
         loose = self.completion.without_peaks(thickness[:, None])
         is_loose = self._is_loose(loose[:, 0])[:, None]
-        # Not smoothed together: beside clothes that stand off, skin that nobody saw would be asked for in the air.
+        # Loose clothes are not smoothed with the rest: unseen vertices beside them would get skin far off the body.
         carried_on = self.completion.smooth(self.completion(thickness.clamp(max=_THICKEST)[:, None]))
         self.thickness.copy_(torch.where(is_loose, loose, carried_on)[:, 0])
         self.color.copy_(self.completion(color))
