@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from instantavatar_ns.body.kinematics import blended_transforms
@@ -17,8 +17,6 @@ _CELL = 0.02  # metres on the person that a cell of the depth buffer covers
 _BEHIND = 0.02  # metres by which a vertex may lie behind the nearest one around it: the body's own relief ...
 _AROUND = 1.5 * _CELL  # ... and so far off to the side, metres, those may lie: a slanted surface falls off meanwhile
 _FRAMES_AT_ONCE = 16
-_FOLD_ROUNDS = 8  # searches for folds; bodies with hundreds of folded vertices need four
-_CANCELLED = 1e-6  # length of a sum of unit normals under which they point nowhere together
 
 
 @dataclass(frozen=True)
@@ -77,53 +75,6 @@ def surface_normals(
     of_faces = F.normalize(torch.linalg.cross(along[:, 0], along[:, 1]), dim=-1)
     weighted = angles[..., None] * of_faces[:, None]
     return F.normalize(torch.zeros_like(vertices).index_add_(0, faces.flatten(), weighted.flatten(0, 1)), dim=-1)
-
-
-def without_folds(normals: Float[Tensor, "vertices 3"], faces: Int[Tensor, "faces 3"]) -> Float[Tensor, "vertices 3"]:
-    """Unit normals of a mesh's vertices, where folded vertices take theirs from around them.
-
-    A vertex is folded if its normal points against the mean normal of its neighbours, or has no length. Shrinking and
-    decimation leave such vertices on fitted bodies: some faces there lie upside down, and the space in front of the
-    body seems to be below its surface. The new normal is the mean one of the neighbours that are not folded; where all
-    of them are, it comes from farther off, a ring of neighbours at a time. The search is repeated, since a vertex may
-    turn out to be folded once its neighbours are right. All other normals are kept bit by bit.
-
-    Folds of one vertex or a few are found. A patch that lies upside down as a whole is not, but for its rim: within it
-    all agree. A folded vertex stays as it is if nothing that is connected to it has a direction to give. Blocks the
-    host.
-
-    Args:
-        normals: Unit vectors, as `surface_normals` gives them; 0 where a vertex has none.
-        faces: Of the mesh.
-    """
-    sides = torch.cat([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]).long()
-    # As one number each: `unique` of rows takes ten times as long.
-    pairs = torch.cat([sides[:, 0] * len(normals) + sides[:, 1], sides[:, 1] * len(normals) + sides[:, 0]]).unique()
-    vertex, neighbor = pairs // len(normals), pairs % len(normals)
-    for _ in range(_FOLD_ROUNDS):
-        around = torch.zeros_like(normals).index_add_(0, vertex, normals[neighbor])
-        right = (normals * around).sum(dim=-1) > 0
-        if right.all():
-            break
-        normals = _carried_inwards(normals, right, vertex, neighbor)
-    return normals
-
-
-def _carried_inwards(
-    normals: Float[Tensor, "vertices 3"],
-    right: Bool[Tensor, "vertices"],
-    vertex: Int[Tensor, "pairs"],
-    neighbor: Int[Tensor, "pairs"],
-) -> Float[Tensor, "vertices 3"]:
-    """Normals of which those that are not right are replaced from the rim inwards, by the mean of what is known."""
-    while True:
-        known = normals * right[:, None]
-        around = torch.zeros_like(normals).index_add_(0, vertex, known[neighbor])
-        reached = ~right & (around.norm(dim=-1) > _CANCELLED)
-        if not reached.any():
-            return normals
-        normals = torch.where(reached[:, None], F.normalize(around, dim=-1), normals)
-        right = right | reached
 
 
 @torch.no_grad()

@@ -23,7 +23,8 @@ from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.deformer.voxels import VoxelBox
 from instantavatar_ns.occupancy.canonical_grid import opacity
 from instantavatar_ns.unseen.completion import Completion
-from instantavatar_ns.unseen.coverage import Coverage, surface_normals, without_folds
+from instantavatar_ns.unseen.coverage import Coverage, surface_normals
+from instantavatar_ns.unseen.distance import signed_distance_of_cells
 from instantavatar_ns.unseen.limbs import lengthwise
 from instantavatar_ns.utils.errors import InputError
 
@@ -89,6 +90,7 @@ class UnseenPrior(nn.Module):
     faces: Int[Tensor, "faces 3"]
     along: Float[Tensor, "vertices 3 3"]
     nearest: Int[Tensor, "cells"]
+    distance: Float[Tensor, "cells"]  # of their middles from the body, metres, negative inside
     distribution: Float[Tensor, "cells"]
     mass: Float[Tensor, ""]
     near_cells: Int[Tensor, "near"]
@@ -122,12 +124,13 @@ class UnseenPrior(nn.Module):
         self.box, cells = box, math.prod(box.resolution)
         constants = {
             "vertices": vertices,
-            "normals": without_folds(surface_normals(vertices, faces), faces),
+            "normals": surface_normals(vertices, faces),
             "faces": faces,
             "along": vertices.new_zeros(len(vertices), 3, 3) if along is None else along,
             "lower": box.lower,
             "cell": (box.upper - box.lower) / torch.tensor(box.resolution).to(box.lower),
             "nearest": torch.zeros(cells, dtype=torch.long),
+            "distance": torch.zeros(cells),
             "distribution": torch.zeros(cells, dtype=torch.float64),
             "mass": torch.zeros(()),
             "near_cells": torch.zeros(0, dtype=torch.long),
@@ -275,12 +278,19 @@ class UnseenPrior(nn.Module):
         everywhere = torch.arange(len(self.nearest), device=self.nearest.device)
         cells = torch.cat([everywhere, self.near_cells.repeat(_STRAY_PROBES - 1)])
         points = self._within(cells)
-        outside = opacity(field(points)[0]) * (self._height(points, self.nearest[cells]) > _STRAY_MARGIN)
+        outside = opacity(field(points)[0]) * (self._height(points, cells) > _STRAY_MARGIN)
         self.stray.mul_(_STRAY_DECAY).scatter_reduce_(0, cells, outside.to(self.stray), "amax")
 
-    def _height(self, points: Float[Tensor, "n 3"], vertex: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
-        """Of points over clothes or hair of the vertices next to them, metres."""
-        return ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1) - self.thickness[vertex]
+    def _height(self, points: Float[Tensor, "n 3"], cells: Int[Tensor, "n"]) -> Float[Tensor, "n"]:
+        """Of points in some cells over clothes or hair of the vertices next to them, metres.
+
+        It is taken along a vertex' normal. Vertices of fitted bodies have normals that point anywhere; where they
+        contradict the distance of the cell from the body, that counts.
+        """
+        vertex, distance = self.nearest[cells], self.distance[cells]
+        height = ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1)
+        least = (distance.abs() - self.cell.max()).clamp(min=0)  # of all points in the cell
+        return torch.where(distance.sign() * height < least, distance, height) - self.thickness[vertex]
 
     def loss(self, field: Field, count: int, with_pictures: bool = False) -> Float[Tensor, ""]:
         """Penalize opacity away from the body, holes in unseen skin, and unseen colours that differ from their targets.
@@ -298,7 +308,7 @@ class UnseenPrior(nn.Module):
     def _loss_of_body(self, field: Field, count: int) -> Float[Tensor, ""]:
         points, cell = self._draw(count)
         vertex = self.nearest[cell]
-        height = self._height(points, vertex)
+        height = self._height(points, cell)
         density, color = field(points)
         opaque, unseen = opacity(density), self.unseen[vertex]
         outside = opaque * (height > _MARGIN)
@@ -346,10 +356,14 @@ class UnseenPrior(nn.Module):
         return self.unseen[vertex] == 0, self.one_sided[vertex]
 
     def _vertex_at(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
-        """The vertex next to the cell of each point; points outside the box take the nearest cell."""
+        """The vertex next to the cell of each point."""
+        return self.nearest[self._cell_of(points)]
+
+    def _cell_of(self, points: Float[Tensor, "n 3"]) -> Int[Tensor, "n"]:
+        """The cell of each point; points outside the box take the nearest one."""
         index = ((points - self.lower) / self.cell).long()
         x, y, z = (index[:, axis].clamp(0, self.resolution[axis] - 1) for axis in range(3))
-        return self.nearest[(x * self.resolution[1] + y) * self.resolution[2] + z]
+        return (x * self.resolution[1] + y) * self.resolution[2] + z
 
     def _locate(self) -> None:
         """Find each cell's nearest vertex, which cells are near the body, and what lies above a vertex; once."""
@@ -357,13 +371,15 @@ class UnseenPrior(nn.Module):
             return
         nearest, near = _nearest_vertices(self.vertices, self.box)
         self.nearest.copy_(nearest)
+        self.distance.copy_(signed_distance_of_cells(self.vertices, self.faces, self.box))
         self.near_cells = near.nonzero()[:, 0].to(self.nearest)
         heights = _heights(self.vertices)
         points = self.vertices[:, None] + heights[:, None] * self.normals[:, None]
-        vertex = self._vertex_at(points.reshape(-1, 3)).view(len(points), -1)
+        cell = self._cell_of(points.reshape(-1, 3)).view(len(points), -1)
+        vertex, is_inside = self.nearest[cell], self.distance[cell] < 0
         is_nearer = (points - self.vertices[vertex]).norm(dim=-1) < _NEARER * heights
         is_facing = (self.normals[vertex] * self.normals[:, None]).sum(dim=-1) < _FACING
-        self.owned.copy_(~(is_nearer & is_facing))
+        self.owned.copy_(~(is_nearer & is_facing) & ~(is_inside & (heights > 0)))
 
 
 def _heights(like: Tensor) -> Float[Tensor, "heights"]:

@@ -6,12 +6,10 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 import trimesh
 from torch import Tensor
 
-from instantavatar_ns.unseen.coverage import Views, surface_normals, view_coverage, without_folds
-from tests.unseen.shells import with_a_fold
+from instantavatar_ns.unseen.coverage import Views, surface_normals, view_coverage
 
 DISTANCE, FOCAL, SIZE = 4.0, 500.0, 200
 
@@ -46,37 +44,6 @@ def ball() -> tuple[Tensor, Tensor]:
 def test_normals_of_a_ball_point_outwards(ball: tuple[Tensor, Tensor]) -> None:
     vertices, faces = ball
     torch.testing.assert_close(surface_normals(vertices, faces), vertices / 0.4, atol=0.01, rtol=0)
-
-
-def test_normals_without_folds_stay_bit_by_bit(ball: tuple[Tensor, Tensor]) -> None:
-    normals = surface_normals(*ball)
-    assert torch.equal(without_folds(normals, ball[1]), normals)
-
-
-def test_folded_vertices_take_the_normals_around_them_and_others_keep_theirs(ball: tuple[Tensor, Tensor]) -> None:
-    vertices = with_a_fold(ball[0], int(ball[0][:, 2].argmax()))
-    normals, outwards = surface_normals(vertices, ball[1]), F.normalize(vertices, dim=-1)
-    assert (normals * outwards).sum(dim=-1).min() < 0
-    smooth = without_folds(normals, ball[1])
-    assert (smooth * outwards).sum(dim=-1).min() > 0.99
-    assert int((smooth != normals).any(dim=-1).sum()) == 2
-
-
-def test_vertices_amid_folded_ones_take_normals_from_farther_off(ball: tuple[Tensor, Tensor]) -> None:
-    """A patch without normals, four rings of neighbours wide."""
-    vertices, faces = ball
-    normals = surface_normals(vertices, faces)
-    patch = vertices[:, 2] > 0.37
-    smooth = without_folds(normals.masked_fill(patch[:, None], 0.0), faces)
-    assert torch.equal(smooth[~patch], normals[~patch])
-    assert (smooth * normals).sum(dim=-1).min() > 0.9
-
-
-def test_part_without_any_normal_stays_as_it_is(ball: tuple[Tensor, Tensor]) -> None:
-    vertices, faces = ball
-    both = torch.cat([faces, faces + len(vertices)])
-    normals = torch.cat([surface_normals(vertices, faces), torch.zeros_like(vertices)])
-    assert torch.equal(without_folds(normals, both), normals)
 
 
 def test_front_is_seen_and_the_back_is_not(ball: tuple[Tensor, Tensor]) -> None:
