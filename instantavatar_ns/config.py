@@ -19,7 +19,7 @@ def _trainer_config(
     steps: int,
     datamanager: AvatarDataManagerConfig,
     model: InstantAvatarModelConfig,
-    learning_rate: float = 5e-3,
+    learning_rate: float = 6e-3,
     poses: RowAdamConfig | None = None,
 ):
     if poses is None:
