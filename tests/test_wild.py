@@ -55,9 +55,9 @@ def gradient(model: torch.nn.Module) -> Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def test_rate_is_a_fifth() -> None:
+def test_rate_is_a_sixth() -> None:
     rates = [method.config.optimizers["field"]["optimizer"].lr for method in (instant_avatar, instant_avatar_wild)]
-    assert rates == [5e-3, 1e-3]
+    assert rates == [6e-3, 1e-3]
 
 
 def test_step_has_the_terms_on_patches_from_the_start(demo_subject: Path, vgg: Path) -> None:

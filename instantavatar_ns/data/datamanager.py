@@ -34,6 +34,7 @@ from instantavatar_ns.data.pixel_sampling import (
 from instantavatar_ns.kernels.usable import triton_usable
 from instantavatar_ns.utils.background import begin
 from instantavatar_ns.utils.cuda_graph import CudaGraph
+from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.options import Advanced
 from instantavatar_ns.utils.pinhole_rays import pixel_directions
 
@@ -61,6 +62,8 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
     mask_dilation: float = 0.0
     """Distance from the person within which patches are centered too, as part of the image's larger side."""
+    surroundings: Advanced[float] = 1 / 16
+    """Share of the patches that are centered farther off, where nothing else tells that the space is empty."""
     pixel_shares: Advanced[tuple[float, float, float]] = (0.6, 0.3, 0.1)
     """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
     seed: Advanced[int] = 0
@@ -95,19 +98,22 @@ class FrameStore:
         rank: Which of several processes this is; each draws its own frames.
 
     Raises:
-        InputError: See `read_frames`.
+        InputError: See `read_frames`; or no patches would lie on the person.
     """
 
     def __init__(
         self, dataset: AvatarDataset, device: torch.device | str, config: AvatarDataManagerConfig, rank: int
     ) -> None:
+        if not 0 <= config.surroundings < 1:
+            message = f"expected a share from 0 to less than 1, found {config.surroundings:g}"
+            raise InputError("--pipeline.datamanager.surroundings", message, "Give 0 for patches on the person only")
         self.config, self.rank = config, rank
         device = torch.device(device)
         self.images = images = read_frames(dataset, device)
         self.cameras: Cameras = dataset.cameras.to(device)
         masks = (images.mask(frame).float() / 255 for frame in range(len(images)))
         if config.sampling == "patches":
-            lists = (person_pixels(masks, device, config.mask_dilation, images.in_host_memory),)
+            lists = (person_pixels(masks, device, config.mask_dilation, config.surroundings, images.in_host_memory),)
         else:
             lists = pixel_classes(masks, device, images.in_host_memory)
         self.pixels: tuple[PixelLists, ...] = lists  # that are drawn from, in this order

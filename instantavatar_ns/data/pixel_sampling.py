@@ -13,6 +13,7 @@ from torch import Tensor
 from instantavatar_ns.utils.memory import join
 
 _EDGE_WIDTH = 1 / 64  # of the image's larger side, to either side of the silhouette
+_SURROUNDINGS_WIDTH = 1 / 16  # of the image's larger side; patches reach half their size farther
 
 
 class PixelLists(NamedTuple):
@@ -70,18 +71,31 @@ def person_pixels(
     masks: Iterable[Float[Tensor, "height width"]],
     device: torch.device,
     dilation: float = 0.0,
+    surroundings: float = 0.0,
     in_host_memory: bool = False,
 ) -> PixelLists:
     """List the pixels on the person, once, so that a training step draws from them without looking at the mask.
+
+    Some of those beside the person come along, spread evenly: rays that are drawn around the person only never pass
+    the space a hand's breadth off, and fog stays in it.
 
     Args:
         masks: Of each frame, 1 on the person, 0 elsewhere; one is held at a time.
         device: Where the masks are, and where pixels are drawn.
         dilation: How far around the person pixels count as on it; of the image's larger side.
+        surroundings: Share of the listed pixels that lie beside the person.
         in_host_memory: See `join`.
     """
-    grown = (_grow(mask > 0.5, round(dilation * max(mask.shape))) for mask in masks)
-    return PixelLists.of_frames([_listed(mask, in_host_memory) for mask in grown], device, in_host_memory)
+    lists = []
+    for mask in masks:
+        larger = max(mask.shape)
+        on_person = _grow(mask > 0.5, round(dilation * larger))
+        person = _listed(on_person, in_host_memory)
+        beside = _listed(_grow(on_person, round(_SURROUNDINGS_WIDTH * larger)) & ~on_person, in_host_memory)
+        count = min(round(surroundings / (1 - surroundings) * len(person)), len(beside))
+        evenly = torch.arange(count, device=beside.device) * len(beside) // max(count, 1)
+        lists.append(torch.cat([person, beside[evenly]]))
+    return PixelLists.of_frames(lists, device, in_host_memory)
 
 
 class PixelClasses(NamedTuple):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from time import monotonic
 from typing import Any, Literal
 
@@ -22,6 +24,8 @@ from instantavatar_ns.batch.summary import CSV_FILE, write_summary
 from instantavatar_ns.batch.view import counts_text, shown
 from instantavatar_ns.batch.workers import WorkerPlan, plan_workers
 from instantavatar_ns.utils.errors import InputError
+
+_STAGES = "instantavatar_ns.scripts.batch_stages"
 
 
 @dataclass
@@ -105,12 +109,16 @@ class Batch:
         return "instant-avatar" if self.address or torch.cuda.is_available() else "instant-avatar-lite"
 
     def _run(self, state: BatchState) -> None:
-        from instantavatar_ns.scripts.batch_stages import do_stage, prepare
-
+        # Ray's processes take seconds to start: what workers are told to do is imported meanwhile.
+        importing = Thread(target=import_module, args=(_STAGES,), name="imports")
+        importing.start()
         try:
             with connected(self.address, self.dashboard) as cluster:
                 plan = self._plan(cluster, state)
                 _print_cluster(cluster, plan)
+                importing.join()
+                from instantavatar_ns.scripts.batch_stages import do_stage, prepare
+
                 pool = Pool(state, plan, do_stage, prepare)
                 _check([subject.job for subject in state.subjects.values()])  # while the workers start
                 with shown(state) as view:

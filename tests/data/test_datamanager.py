@@ -176,9 +176,10 @@ def test_rays_are_nerfstudios(manager: AvatarDataManager) -> None:
 
 def test_patches_are_centered_on_the_person(manager: AvatarDataManager) -> None:
     size = manager.config.patch_size
+    frames = store(manager, surroundings=0.0)
     centered = total = 0
     for step in range(30):
-        _, batch = manager.next_train(step)
+        _, batch = frames.draw_rays(frames.frame_of_step(step, 1), RAYS, step)
         indices = batch["indices"].view(-1, size, size, 3)
         assert len(indices) == RAYS // size**2 == 2
         rows, columns = indices[..., 1], indices[..., 2]
@@ -193,12 +194,28 @@ def test_patches_are_centered_on_the_person(manager: AvatarDataManager) -> None:
 
 
 def test_size_of_patches_comes_along_and_dilation_moves_their_centers(manager: AvatarDataManager) -> None:
-    drawn = [store(manager, patch_size=2, mask_dilation=grown).draw_rays(1, 4 * RAYS, 5)[1] for grown in (0.0, 0.125)]
+    stores = [store(manager, patch_size=2, mask_dilation=grown, surroundings=0.0) for grown in (0.0, 0.125)]
+    drawn = [frames.draw_rays(1, 4 * RAYS, 5)[1] for frames in stores]
     assert [batch["patch_size"] for batch in drawn] == [2, 2]
     # The lower right pixel of a patch of two is its centre.
     near, far = (mask_at(manager, batch["indices"].view(-1, 4, 3)[:, 3]) for batch in drawn)
     assert (near > 0.5).all() and 0.2 < (far > 0.5).float().mean() < 0.9
     assert "patch_size" not in store(manager, sampling="pixels").draw_rays(1, RAYS, 5)[1]
+
+
+def test_some_patches_are_centered_beside_the_person(manager: AvatarDataManager) -> None:
+    frames = store(manager, patch_size=2)
+    middles = torch.cat([frames.draw_rays(1, 64 * RAYS, step)[1]["indices"].view(-1, 4, 3)[:, 3] for step in range(4)])
+    beside = mask_at(manager, middles) < 0.5
+    assert 0.03 < beside.float().mean() < 0.1
+    rows = middles[beside][:, 1]
+    assert len(rows.unique()) > 20  # all around
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])
+def test_share_of_patches_beside_the_person_must_be_one(manager: AvatarDataManager, share: float) -> None:
+    with pytest.raises(InputError, match=r"--pipeline.datamanager.surroundings: expected a share"):
+        store(manager, surroundings=share)
 
 
 def test_single_pixels_come_in_their_shares(manager: AvatarDataManager) -> None:

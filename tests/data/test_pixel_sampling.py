@@ -52,6 +52,27 @@ def test_dilation_adds_surroundings_to_the_person() -> None:
     assert torch.equal(marked(dilated.of(0)), grown)
 
 
+def test_surroundings_are_a_share_of_the_list_and_lie_all_around() -> None:
+    mask = box_mask()
+    listed = person_pixels(mask[None], CPU, surroundings=0.2).of(0)
+    on_person = mask.flatten()[listed.long()] > 0.5
+    assert int(on_person.sum()) == int(mask.sum())
+    assert abs(1 - on_person.float().mean() - 0.2) < 0.01
+    near = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    reach = round(HEIGHT / 16)
+    near[20 - reach : 40 + reach, max(10 - reach, 0) : 30 + reach] = True
+    beside = marked(listed[~on_person])
+    assert (beside & ~near).sum() == 0
+    for part in (beside[:20], beside[40:], beside[:, :10], beside[:, 30:]):
+        assert part.any()
+
+
+def test_surroundings_end_where_there_are_no_more() -> None:
+    mask = torch.ones(HEIGHT, WIDTH)
+    mask[0, 0] = 0
+    assert len(person_pixels(mask[None], CPU, surroundings=0.5).of(0)) == HEIGHT * WIDTH
+
+
 def test_patches_are_centered_where_there_is_room() -> None:
     pixels = patches(torch.tensor([30 * WIDTH + 20]), 8, HEIGHT, WIDTH).view(8, 8)
     rows, columns = pixels // WIDTH, pixels % WIDTH
