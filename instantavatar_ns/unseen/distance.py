@@ -1,4 +1,4 @@
-"""How far the cells of the canonical box lie inside or outside the body, told without normals."""
+"""Distances of the canonical box' cells from the body's surface, negative inside, told without normals."""
 
 from __future__ import annotations
 
