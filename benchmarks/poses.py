@@ -4,7 +4,9 @@
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/poses.json
 
 Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` with poses.npz, `exact` with truth.npz, and
-`exact_fixed` with truth.npz and no correction, to see what correcting exact poses costs. Figures, all on white, 8-bit:
+`exact_fixed` with truth.npz and no correction, to see what correcting exact poses costs. `drift`, if it is asked for, is
+`exact_fixed` with the mean error of `refined`'s poses (`benchmarks/drift.py`): what of their loss no training image
+shows. Figures, all on white, 8-bit:
 
 - `novel_psnr`, `novel_ssim`, `novel_lpips`: the novel motion, whose poses are exact
 - `heldout_exact_psnr`, `ssim`, `lpips`: held-out frames in their exact poses
@@ -39,6 +41,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks import record, training
+from benchmarks.drift import folder_with_drift
 from benchmarks.in_process import heldout_set, mean_metrics, poses_of
 from benchmarks.speed import EvalFrames, load_frames, psnr
 from benchmarks.workers import run_jobs
@@ -46,13 +49,14 @@ from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.scripts.refined_poses import Errors, RefinedPoses
 from instantavatar_ns.training.fitting import RECIPES, Recipe, fit_poses
 
-Case = Literal["refined", "raw", "exact", "exact_fixed"]
+Case = Literal["refined", "raw", "exact", "exact_fixed", "drift"]
 # Poses to train with, and options of the model.
 CASES: dict[Case, tuple[str, list[str]]] = {
     "raw": ("poses", []),
     "refined": ("anim_nerf", []),
     "exact": ("truth", []),
     "exact_fixed": ("truth", ["--pipeline.model.refine-poses", "False"]),
+    "drift": ("drift", ["--pipeline.model.refine-poses", "False"]),
 }
 
 
@@ -118,11 +122,14 @@ class Poses:
     def measure(self, subject: Path, case: Case, seed: int) -> dict[str, float]:
         """Train and evaluate one subject with poses of one quality and one seed."""
         poses, options = CASES[case]
+        name = f"{subject.name}.{case}.{seed}"
+        if case == "drift":
+            subject = folder_with_drift(subject, self.runs / f"{name}-data")
         arguments = training.arguments(
             self.method,
             subject,
             self.runs,
-            f"{subject.name}.{case}.{seed}",
+            name,
             self.steps,
             *("--machine.seed", str(seed), "--pipeline.datamanager.seed", str(seed)),
             *options,
@@ -172,7 +179,7 @@ class Poses:
             figures["heldout_fitted_psnr"], figures["fit_seconds"] = fitted_psnr("fast")
             if self.published_fit:
                 figures["heldout_published_fit_psnr"], _ = fitted_psnr("published")
-        if case != "exact_fixed":
+        if case not in ("exact_fixed", "drift"):
             errors = RefinedPoses(load_config=trainer.base_dir / "config.yml").errors("truth")
             for when, error in zip(("before", "after"), errors, strict=True):
                 figures.update(self._error_figures(when, error))
