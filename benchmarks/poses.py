@@ -4,9 +4,9 @@
         --lpips-backbone path/to/alex_features.pth --output benchmarks/results/poses.json
 
 Per subject: `refined` trains with the folder's poses/anim_nerf_*.npz, `raw` with poses.npz, `exact` with truth.npz, and
-`exact_fixed` with truth.npz and no correction, to see what correcting exact poses costs. `drift`, if it is asked for, is
-`exact_fixed` with the mean error of `refined`'s poses (`benchmarks/drift.py`): what of their loss no training image
-shows. Figures, all on white, 8-bit:
+`exact_fixed` with truth.npz and no correction, to see what correcting exact poses costs. `drift`, where asked
+for, is `exact_fixed` with the mean error of `refined`'s poses (`benchmarks/drift.py`): what of their loss no training
+image shows. Figures, all on white, 8-bit:
 
 - `novel_psnr`, `novel_ssim`, `novel_lpips`: the novel motion, whose poses are exact
 - `heldout_exact_psnr`, `ssim`, `lpips`: held-out frames in their exact poses
