@@ -98,7 +98,7 @@ class FrameStore:
         rank: Which of several processes this is; each draws its own frames.
 
     Raises:
-        InputError: See `read_frames`; or no patches would lie on the person.
+        InputError: See `read_frames`; or `config.surroundings` is not a share, or all.
     """
 
     def __init__(

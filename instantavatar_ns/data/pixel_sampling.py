@@ -76,8 +76,8 @@ def person_pixels(
 ) -> PixelLists:
     """List the pixels on the person, once, so that a training step draws from them without looking at the mask.
 
-    Some of those beside the person come along, spread evenly: rays that are drawn around the person only never pass
-    the space a hand's breadth off, and fog stays in it.
+    Some pixels beside the person are listed too, spread evenly. Otherwise no ray would ever pass the space a hand's
+    breadth beside the person, and fog would stay there.
 
     Args:
         masks: Of each frame, 1 on the person, 0 elsewhere; one is held at a time.

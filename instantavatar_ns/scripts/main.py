@@ -53,7 +53,7 @@ def commands() -> Any:
 
 
 def run() -> None:
-    """Be the program `instant-avatar`: what loads an avatar ends without Python's tidying up, which takes a second."""
+    """Be the program `instant-avatar`; some commands end without Python's tidying up, which takes a second."""
     entrypoint()
     if "".join(sys.argv[1:2]) in ("train", "batch", "evaluate", *OF_A_RUN):
         atexit._run_exitfuncs()  # loggers send their last lines

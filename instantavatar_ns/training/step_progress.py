@@ -21,8 +21,8 @@ _TIMES |= {writer.EventName.ETA, writer.EventName.ETA.value}  # nerfstudio names
 def write_out_storage() -> None:
     """Write nerfstudio's events to all its writers, as its own function does, but times at logged steps only.
 
-    It notes three times at each step, all of them means over several steps. TensorBoard takes the host some 0.2 ms for
-    one, and a step on a GPU lasts 1.6.
+    It notes three times at each step, all of them means over several steps. On a GPU the host would spend a good part
+    of a step on writing them to TensorBoard.
     """
     events = writer.EVENT_STORAGE
     if not events:

@@ -23,7 +23,8 @@ def signed_distance_of_cells(
     Normals of a body's vertices tell the side of what is next to them only. Fitted and decimated bodies have vertices,
     above all in soles, fingers and faces, whose normals point anywhere, and by these a point in the air below a foot is
     under its skin. Here outside is what can be reached from the rim of the box without passing the surface, whichever
-    way its faces look; openings smaller than a cell do not matter.
+    way its faces look; openings smaller than a cell do not matter. trimesh's voxels are not used, since a training
+    would wait a second for its import.
 
     Args:
         vertices: Of the mesh, metres.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from nerfstudio.utils.rich_utils import CONSOLE
 from scipy import ndimage
 from scipy.spatial import KDTree
 from torch import Tensor, nn
@@ -289,7 +290,7 @@ class UnseenPrior(nn.Module):
         """
         vertex, distance = self.nearest[cells], self.distance[cells]
         height = ((points - self.vertices[vertex]) * self.normals[vertex]).sum(dim=-1)
-        least = (distance.abs() - self.cell.max()).clamp(min=0)  # of all points in the cell
+        least = (distance.abs() - self.cell.max()).clamp(min=0)  # distance of any point in the cell
         return torch.where(distance.sign() * height < least, distance, height) - self.thickness[vertex]
 
     def loss(self, field: Field, count: int, with_pictures: bool = False) -> Float[Tensor, ""]:
@@ -372,6 +373,11 @@ class UnseenPrior(nn.Module):
         nearest, near = _nearest_vertices(self.vertices, self.box)
         self.nearest.copy_(nearest)
         self.distance.copy_(signed_distance_of_cells(self.vertices, self.faces, self.box))
+        if not self.distance.any():
+            CONSOLE.print(
+                "[yellow]The body's surface has large openings: what is inside is taken from its normals, and unseen "
+                "parts may be wrong.[/yellow]"
+            )
         self.near_cells = near.nonzero()[:, 0].to(self.nearest)
         heights = _heights(self.vertices)
         points = self.vertices[:, None] + heights[:, None] * self.normals[:, None]

@@ -55,6 +55,15 @@ def test_no_density_is_asked_for_in_the_air(prior: UnseenPrior, kind: str, most:
     assert losses[0][0] == 0 and losses[1][0] < most
 
 
+def test_body_with_large_openings_is_told(prior: UnseenPrior, capsys: pytest.CaptureFixture[str]) -> None:
+    upper = prior.vertices[prior.faces].mean(dim=1)[:, 1] > 0.2
+    told = []
+    for faces in (prior.faces, prior.faces[~upper]):
+        UnseenPrior(prior.vertices, faces, prior.box).observe(Coverage(prior.share, prior.agreement))
+        told.append("large openings" in capsys.readouterr().out)
+    assert told == [False, True]
+
+
 def test_gradient_leads_to_the_expected_color(prior: UnseenPrior) -> None:
     field = Shell(back=(0, 0, 1))
     prior.refresh(field, with_color=True)
