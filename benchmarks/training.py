@@ -66,7 +66,10 @@ def scaled_schedules(config: Any, steps: int) -> list[str]:
         steps: Of the training.
     """
     options = []
-    schedules = {"model": ("pose_start", "density_noise_steps", "empty_steps"), "datamanager": ("late_rays_start",)}
+    schedules = {
+        "model": ("pose_start", "density_noise_steps", "empty_steps"),
+        "datamanager": ("late_rays_start", "surroundings_end"),
+    }
     for owner, names in schedules.items():
         for name in names:
             value = getattr(getattr(config.pipeline, owner), name) * steps / config.max_num_iterations

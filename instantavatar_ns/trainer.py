@@ -77,6 +77,8 @@ def few_steps(config: TrainerConfig, end: int) -> list[str]:
         options += ["--optimizers.field.optimizer.lr", str(_LARGE_RATE)]
     if getattr(config.pipeline.datamanager, "late_rays_mult", 1) > 1:
         options += ["--pipeline.datamanager.late-rays-start", "0"]
+    if hasattr(config.pipeline.datamanager, "surroundings_end"):
+        options += ["--pipeline.datamanager.surroundings-end", str(end // 2)]
     return options
 
 

@@ -24,6 +24,8 @@ from instantavatar_ns.data.cropped_frames import read_frames
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.data.pixel_sampling import (
+    PersonPixels,
+    PixelClasses,
     PixelLists,
     patches,
     person_pixels,
@@ -62,8 +64,10 @@ class AvatarDataManagerConfig(VanillaDataManagerConfig):
     """Edge of a patch, pixels; the number of patches follows from the number of rays."""
     mask_dilation: float = 0.0
     """Distance from the person within which patches are centered too, as part of the image's larger side."""
-    surroundings: Advanced[float] = 1 / 16
+    surroundings: Advanced[float] = 1 / 8
     """Share of the patches that are centered farther off, where nothing else tells that the space is empty."""
+    surroundings_end: Advanced[int] = 1500
+    """Step from which on none is: fog is of early steps, and late ones learn detail."""
     pixel_shares: Advanced[tuple[float, float, float]] = (0.6, 0.3, 0.1)
     """Shares of pixels within the person, near the silhouette and anywhere, where sampling is "pixels"."""
     seed: Advanced[int] = 0
@@ -113,15 +117,17 @@ class FrameStore:
         self.cameras: Cameras = dataset.cameras.to(device)
         masks = (images.mask(frame).float() / 255 for frame in range(len(images)))
         if config.sampling == "patches":
-            lists = (person_pixels(masks, device, config.mask_dilation, config.surroundings, images.in_host_memory),)
+            lists = person_pixels(masks, device, config.mask_dilation, config.surroundings, images.in_host_memory)
+            listed = lists.with_surroundings.pixels.nbytes
         else:
             lists = pixel_classes(masks, device, images.in_host_memory)
-        self.pixels: tuple[PixelLists, ...] = lists  # that are drawn from, in this order
-        CONSOLE.print(images.describe(sum(pixels.pixels.nbytes for pixels in lists)))
+            listed = sum(pixels.pixels.nbytes for pixels in lists)
+        self.pixels: PersonPixels | PixelClasses = lists
+        CONSOLE.print(images.describe(listed))
         self.generator = torch.Generator(device=device)
         self._frame = torch.zeros(1, dtype=torch.long, device=device)
         self._order: tuple[int, list[int]] = -1, []  # of the frames in a pass: its number, and the permutation
-        self._draws: dict[int, CudaGraph[tuple[RayBundle, dict[str, Any]]]] = {}
+        self._draws: dict[tuple[int, bool], CudaGraph[tuple[RayBundle, dict[str, Any]]]] = {}
 
     def __len__(self) -> int:
         return len(self.images)
@@ -140,7 +146,9 @@ class FrameStore:
             self._order = epoch, order.tolist()
         return self._order[1][place]
 
-    def draw_rays(self, frame: int, num_rays: int, step: int) -> tuple[RayBundle, dict[str, Any]]:
+    def draw_rays(
+        self, frame: int, num_rays: int, step: int, with_surroundings: bool = False
+    ) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of one frame; the same for the same seed, step and rank. Of patches the size comes along.
 
         On a GPU what is returned is overwritten by the next draw of as many rays: the kernels are captured once and
@@ -150,54 +158,60 @@ class FrameStore:
             frame: Index of the frame.
             num_rays: Number of rays; of patches, that of whole ones within it.
             step: Number of the step.
+            with_surroundings: Center a share of the patches beside the person.
 
         Returns:
             Rays, and what their pixels show: `image` [rays, RGBA], 0 to 1, and `indices` [rays, (frame, row, column)].
         """
-        if num_rays not in self._draws:
-            self._draws[num_rays] = CudaGraph(partial(self._draw, num_rays), self.images.device, self.generator)
+        kind = num_rays, with_surroundings
+        if kind not in self._draws:
+            self._draws[kind] = CudaGraph(partial(self._draw, *kind), self.images.device, self.generator)
         self.generator.manual_seed(hash((self.config.seed, self.rank, step)))
         self._frame.fill_(frame)
-        return self._draws[num_rays]()
+        return self._draws[kind]()
 
-    def _draw(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
+    def _draw(self, num_rays: int, with_surroundings: bool) -> tuple[RayBundle, dict[str, Any]]:
         """Draw rays of the frame that `_frame` names, on the device alone."""
-        if self.config.sampling == "patches" and self._frame.is_cuda and triton_usable():
-            return self._draw_by_kernel(num_rays)
-        return self._draw_by_torch(num_rays)
+        if isinstance(self.pixels, PixelClasses):
+            return self._draw_single(self.pixels, num_rays)
+        listed = self.pixels.with_surroundings if with_surroundings else self.pixels.person
+        draw = self._draw_by_kernel if self._frame.is_cuda and triton_usable() else self._draw_by_torch
+        return draw(listed, num_rays)
 
-    def _draw_by_torch(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
-        height, width = self.images.height, self.images.width
+    def _draw_single(self, classes: PixelClasses, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Draw single pixels in their shares."""
+        *counts, anywhere = proportions(num_rays, self.config.pixel_shares)
         frame, generator = self._frame, self.generator
-        if self.config.sampling == "patches":
-            size = self.config.patch_size
-            centers = self.pixels[0].draw(frame, self._num_patches(num_rays), generator)
-            pixels = patches(centers, size, height, width)
-        else:
-            *counts, anywhere = proportions(num_rays, self.config.pixel_shares)
-            classes = zip(self.pixels, counts, strict=True)
-            drawn = [pixels.draw(frame, count, generator) for pixels, count in classes]
-            drawn.append(torch.randint(height * width, (anywhere,), device=frame.device, generator=generator))
-            pixels = torch.cat(drawn)
+        drawn = [pixels.draw(frame, count, generator) for pixels, count in zip(classes, counts, strict=True)]
+        num_pixels = self.images.height * self.images.width
+        drawn.append(torch.randint(num_pixels, (anywhere,), device=frame.device, generator=generator))
+        return self._shown(torch.cat(drawn))
+
+    def _draw_by_torch(self, listed: PixelLists, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Draw patches around some of the listed pixels."""
+        size = self.config.patch_size
+        centers = listed.draw(self._frame, self._num_patches(num_rays), self.generator)
+        rays, batch = self._shown(patches(centers, size, self.images.height, self.images.width))
+        return rays, batch | {"patch_size": size}
+
+    def _shown(self, pixels: Int[Tensor, "rays"]) -> tuple[RayBundle, dict[str, Any]]:
+        """Rays through pixels, given by their flat indices, and what these show."""
+        frame, width = self._frame, self.images.width
         row, column = pixels // width, pixels % width
-        image = self.images.at(frame, row, column).float() / 255
         indices = torch.stack([frame.expand_as(pixels), row, column], dim=-1)
-        batch: dict[str, Any] = {"image": image, "indices": indices}
-        if self.config.sampling == "patches":
-            batch["patch_size"] = self.config.patch_size
-        return self.rays(frame, pixels), batch
+        return self.rays(frame, pixels), {"image": self.images.at(frame, row, column).float() / 255, "indices": indices}
 
     def _num_patches(self, num_rays: int) -> int:
         return max(1, num_rays // self.config.patch_size**2)
 
-    def _draw_by_kernel(self, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
-        """Draw patches in one launch, besides that of the random numbers, which are the same."""
+    def _draw_by_kernel(self, listed: PixelLists, num_rays: int) -> tuple[RayBundle, dict[str, Any]]:
+        """Do the same in one launch, besides that of the random numbers, which are the same."""
         # Triton is imported where it is used: it is no part of PyTorch on every platform.
         from instantavatar_ns.data.patch_rays_triton import draw_patches_triton
 
         frame, cameras, size = self._frame, self.cameras, self.config.patch_size
         shares = random_shares(self._num_patches(num_rays), frame.device, self.generator)
-        drawn = draw_patches_triton(frame, self.pixels[0], self.images, cameras, size, shares)
+        drawn = draw_patches_triton(frame, listed, self.images, cameras, size, shares)
         bundle = self._bundle(frame, drawn.origins, drawn.directions, drawn.lengths, drawn.areas)
         return bundle, {"image": drawn.image, "indices": drawn.indices, "patch_size": size}
 
@@ -293,7 +307,8 @@ class AvatarDataManager(VanillaDataManager[AvatarDataset]):
         self.train_count += 1
         config, frame = self.config, self.train_frames.frame_of_step(step, self.world_size)
         multiple = config.late_rays_mult if step >= config.late_rays_start else 1
-        return self.train_frames.draw_rays(frame, multiple * config.train_num_rays_per_batch, step)
+        is_early = step < config.surroundings_end
+        return self.train_frames.draw_rays(frame, multiple * config.train_num_rays_per_batch, step, is_early)
 
     def next_eval(self, step: int) -> tuple[RayBundle, dict]:
         """Rays of one evaluation frame and their colours."""

@@ -70,6 +70,7 @@ def draw_patches_triton(
         shares,
         centers.pixels,
         centers.first,
+        centers.end,
         images.layout,
         images.pixels.view(torch.int32),
         *intrinsics,

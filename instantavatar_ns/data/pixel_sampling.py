@@ -21,11 +21,13 @@ class PixelLists(NamedTuple):
 
     Attributes:
         pixels: Of all frames.
-        first: Place of each frame's first; the last number is how many there are.
+        first: Place of each frame's first.
+        end: Place behind each frame's last.
     """
 
     pixels: Int[Tensor, "pixels"]
-    first: Int[Tensor, "frames+1"]
+    first: Int[Tensor, "frames"]
+    end: Int[Tensor, "frames"]
 
     @classmethod
     def of_frames(cls, pixels: list[Int[Tensor, "_"]], device: torch.device, in_host_memory: bool) -> PixelLists:
@@ -36,12 +38,12 @@ class PixelLists(NamedTuple):
             device: Where they are drawn from.
             in_host_memory: See `join`.
         """
-        counts = torch.tensor([0, *map(len, pixels)], device=device)
-        return cls(join(pixels, device, in_host_memory), counts.cumsum(dim=0))
+        places = torch.tensor([0, *map(len, pixels)], device=device).cumsum(dim=0)
+        return cls(join(pixels, device, in_host_memory), places[:-1].contiguous(), places[1:].contiguous())
 
     def of(self, frame: int) -> Int[Tensor, "pixels"]:
         """Those of one frame."""
-        return self.pixels[int(self.first[frame]) : int(self.first[frame + 1])]
+        return self.pixels[int(self.first[frame]) : int(self.end[frame])]
 
     def draw(self, frame: Int[Tensor, "1"], count: int, generator: torch.Generator) -> Int[Tensor, "count"]:
         """Draw pixels of a frame, with repetition.
@@ -51,7 +53,7 @@ class PixelLists(NamedTuple):
             count: Number of pixels.
             generator: Random numbers, on the device of the pixels.
         """
-        first, end = self.first[frame], self.first[frame + 1]
+        first, end = self.first[frame], self.end[frame]
         share = random_shares(count, self.pixels.device, generator)
         return self.pixels[first + (share * (end - first)).long()].long()
 
@@ -67,26 +69,35 @@ def random_shares(count: int, device: torch.device, generator: torch.Generator) 
     return torch.rand(count, device=device, dtype=torch.float64, generator=generator)
 
 
+class PersonPixels(NamedTuple):
+    """Pixels that patches are centered on.
+
+    Attributes:
+        person: On the person.
+        with_surroundings: These, and some beside the person, spread evenly; the same memory.
+    """
+
+    person: PixelLists
+    with_surroundings: PixelLists
+
+
 def person_pixels(
     masks: Iterable[Float[Tensor, "height width"]],
     device: torch.device,
     dilation: float = 0.0,
     surroundings: float = 0.0,
     in_host_memory: bool = False,
-) -> PixelLists:
+) -> PersonPixels:
     """List the pixels on the person, once, so that a training step draws from them without looking at the mask.
-
-    Some pixels beside the person are listed too, spread evenly. Otherwise no ray would ever pass the space a hand's
-    breadth beside the person, and fog would stay there.
 
     Args:
         masks: Of each frame, 1 on the person, 0 elsewhere; one is held at a time.
         device: Where the masks are, and where pixels are drawn.
         dilation: How far around the person pixels count as on it; of the image's larger side.
-        surroundings: Share of the listed pixels that lie beside the person.
+        surroundings: Share of the pixels of `with_surroundings` that lie beside the person.
         in_host_memory: See `join`.
     """
-    lists = []
+    lists, counts = [], []
     for mask in masks:
         larger = max(mask.shape)
         on_person = _grow(mask > 0.5, round(dilation * larger))
@@ -95,7 +106,9 @@ def person_pixels(
         count = min(round(surroundings / (1 - surroundings) * len(person)), len(beside))
         evenly = torch.arange(count, device=beside.device) * len(beside) // max(count, 1)
         lists.append(torch.cat([person, beside[evenly]]))
-    return PixelLists.of_frames(lists, device, in_host_memory)
+        counts.append(len(person))
+    listed = PixelLists.of_frames(lists, device, in_host_memory)
+    return PersonPixels(listed._replace(end=listed.first + torch.tensor(counts, device=device)), listed)
 
 
 class PixelClasses(NamedTuple):

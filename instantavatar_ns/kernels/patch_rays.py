@@ -9,7 +9,8 @@ def patch_rays_kernel(
     frame_ptr,  # [1] int64
     shares,  # [patches] float64: place in the frame's list of pixels, 0 to 1, of each patch's center
     listed,  # [pixels] int32: flat pixels that may be centers, frame by frame
-    first,  # [frames + 1] int64: place of each frame's first
+    first,  # [frames] int64: place of each frame's first
+    end,  # [frames] int64: place behind each frame's last
     layout,  # [frames, 6] int64: see `CroppedFrames`
     colors,  # [pixels of crops] int32: RGBA of a byte each
     fx_ptr,  # [frames] float32, pixels
@@ -35,7 +36,7 @@ def patch_rays_kernel(
     frame = tl.load(frame_ptr)
     patch, within = ray // (size * size), ray % (size * size)
     begin = tl.load(first + frame)
-    count = (tl.load(first + frame + 1) - begin).to(tl.float64)
+    count = (tl.load(end + frame) - begin).to(tl.float64)
     place = begin + (tl.load(shares + patch, mask=valid, other=0.0) * count).to(tl.int64)
     center = tl.load(listed + place, mask=valid, other=0)
     row = tl.minimum(tl.maximum(center // width - size // 2, 0), tl.maximum(height - size, 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,8 @@ def test_a_frame_that_cannot_be_read_ends_it(manager: AvatarDataManager, monkeyp
 
 
 def test_same_seed_and_step_give_the_same_rays(manager: AvatarDataManager) -> None:
-    assert_same(manager.next_train(17), store(manager).draw_rays(store(manager).frame_of_step(17, 1), RAYS, 17))
+    frames = store(manager)
+    assert_same(manager.next_train(17), frames.draw_rays(frames.frame_of_step(17, 1), RAYS, 17, with_surroundings=True))
     before = manager.next_train(17)
     manager.next_train(3)
     assert_same(before, manager.next_train(17))
@@ -84,12 +86,12 @@ def test_patches_by_the_kernel_are_those_of_torch(manager: AvatarDataManager, si
     frames = FrameStore(
         manager.train_dataset, DEVICE, replace(manager.config, patch_size=size, mask_dilation=dilation), 0
     )
-    for frame in (0, TRAIN - 1):
+    for frame, listed in product((0, TRAIN - 1), frames.pixels):
         drawn = []
         for draw in (frames._draw_by_kernel, frames._draw_by_torch):
             frames.generator.manual_seed(frame)
             frames._frame.fill_(frame)
-            drawn.append(draw(RAYS))
+            drawn.append(draw(listed, RAYS))
         (ours, batch), (theirs, expected) = drawn
         assert batch.keys() == expected.keys() and batch["patch_size"] == expected["patch_size"]
         assert torch.equal(batch["indices"], expected["indices"])
@@ -106,7 +108,7 @@ def test_late_steps_have_more_rays(manager: AvatarDataManager, monkeypatch: pyte
     monkeypatch.setattr(manager.config, "late_rays_start", 7)
     early, late = (manager.next_train(step) for step in (6, 7))
     frame = store(manager).frame_of_step(7, 1)
-    assert_same(late, store(manager).draw_rays(frame, 2 * RAYS, 7))
+    assert_same(late, store(manager).draw_rays(frame, 2 * RAYS, 7, with_surroundings=True))
     assert 0 < len(early[0]) < len(late[0]) == len(late[1]["image"])
 
 
@@ -176,7 +178,7 @@ def test_rays_are_nerfstudios(manager: AvatarDataManager) -> None:
 
 def test_patches_are_centered_on_the_person(manager: AvatarDataManager) -> None:
     size = manager.config.patch_size
-    frames = store(manager, surroundings=0.0)
+    frames = store(manager)
     centered = total = 0
     for step in range(30):
         _, batch = frames.draw_rays(frames.frame_of_step(step, 1), RAYS, step)
@@ -194,7 +196,7 @@ def test_patches_are_centered_on_the_person(manager: AvatarDataManager) -> None:
 
 
 def test_size_of_patches_comes_along_and_dilation_moves_their_centers(manager: AvatarDataManager) -> None:
-    stores = [store(manager, patch_size=2, mask_dilation=grown, surroundings=0.0) for grown in (0.0, 0.125)]
+    stores = [store(manager, patch_size=2, mask_dilation=grown) for grown in (0.0, 0.125)]
     drawn = [frames.draw_rays(1, 4 * RAYS, 5)[1] for frames in stores]
     assert [batch["patch_size"] for batch in drawn] == [2, 2]
     # The lower right pixel of a patch of two is its centre.
@@ -203,13 +205,21 @@ def test_size_of_patches_comes_along_and_dilation_moves_their_centers(manager: A
     assert "patch_size" not in store(manager, sampling="pixels").draw_rays(1, RAYS, 5)[1]
 
 
-def test_some_patches_are_centered_beside_the_person(manager: AvatarDataManager) -> None:
+def test_some_patches_of_early_steps_are_centered_beside_the_person(
+    manager: AvatarDataManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = store(manager, patch_size=2)
-    middles = torch.cat([frames.draw_rays(1, 64 * RAYS, step)[1]["indices"].view(-1, 4, 3)[:, 3] for step in range(4)])
+    drawn = [frames.draw_rays(1, 64 * RAYS, step, with_surroundings=True)[1]["indices"] for step in range(4)]
+    middles = torch.cat([indices.view(-1, 4, 3)[:, 3] for indices in drawn])
     beside = mask_at(manager, middles) < 0.5
-    assert 0.03 < beside.float().mean() < 0.1
+    assert 0.09 < beside.float().mean() < 0.16
     rows = middles[beside][:, 1]
     assert len(rows.unique()) > 20  # all around
+    monkeypatch.setattr(manager.config, "surroundings_end", 7)
+    early, late = (manager.next_train(step) for step in (6, 7))
+    for step, drawn_at, is_early in ((6, early, True), (7, late, False)):
+        frame = store(manager).frame_of_step(step, 1)
+        assert_same(drawn_at, store(manager).draw_rays(frame, RAYS, step, with_surroundings=is_early))
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, float("nan")])

@@ -25,7 +25,7 @@ def marked(pixels: torch.Tensor) -> torch.Tensor:
 
 def test_classes_are_the_person_a_band_around_it_what_is_within_and_all() -> None:
     masks = torch.stack([box_mask(), 1 - box_mask()])
-    person, classes = person_pixels(masks, CPU), pixel_classes(masks, CPU)
+    person, classes = person_pixels(masks, CPU).person, pixel_classes(masks, CPU)
     assert torch.equal(marked(person.of(0)), box_mask() > 0.5)
     assert torch.equal(marked(person.of(1)), box_mask() < 0.5)
     # A 64th of the larger side is one pixel: the band takes a pixel to either side of the silhouette.
@@ -42,11 +42,11 @@ def test_person_thinner_than_the_band_is_drawn_from_as_a_whole() -> None:
     mask = torch.zeros(HEIGHT, WIDTH)
     mask[20:40, 10:12] = 1.0
     interior = pixel_classes(mask[None], CPU).interior.of(0)
-    assert torch.equal(interior, person_pixels(mask[None], CPU).of(0)) and len(interior) == 40
+    assert torch.equal(interior, person_pixels(mask[None], CPU).person.of(0)) and len(interior) == 40
 
 
 def test_dilation_adds_surroundings_to_the_person() -> None:
-    dilated = person_pixels(box_mask()[None], CPU, dilation=3 / HEIGHT)
+    dilated = person_pixels(box_mask()[None], CPU, dilation=3 / HEIGHT).person
     grown = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
     grown[17:43, 7:33] = True
     assert torch.equal(marked(dilated.of(0)), grown)
@@ -54,7 +54,11 @@ def test_dilation_adds_surroundings_to_the_person() -> None:
 
 def test_surroundings_are_a_share_of_the_list_and_lie_all_around() -> None:
     mask = box_mask()
-    listed = person_pixels(mask[None], CPU, surroundings=0.2).of(0)
+    both = person_pixels(torch.stack([mask, mask]), CPU, surroundings=0.2)
+    listed = both.with_surroundings.of(0)
+    assert torch.equal(both.with_surroundings.of(1), listed)
+    for frame in (0, 1):
+        assert torch.equal(marked(both.person.of(frame)), mask > 0.5)
     on_person = mask.flatten()[listed.long()] > 0.5
     assert int(on_person.sum()) == int(mask.sum())
     assert abs(1 - on_person.float().mean() - 0.2) < 0.01
@@ -70,7 +74,7 @@ def test_surroundings_are_a_share_of_the_list_and_lie_all_around() -> None:
 def test_surroundings_end_where_there_are_no_more() -> None:
     mask = torch.ones(HEIGHT, WIDTH)
     mask[0, 0] = 0
-    assert len(person_pixels(mask[None], CPU, surroundings=0.5).of(0)) == HEIGHT * WIDTH
+    assert len(person_pixels(mask[None], CPU, surroundings=0.5).with_surroundings.of(0)) == HEIGHT * WIDTH
 
 
 def test_patches_are_centered_where_there_is_room() -> None:
@@ -99,7 +103,7 @@ def test_proportions_lose_no_ray(total: int, expected: list[int]) -> None:
 
 
 def test_draws_repeat_with_the_generator_and_reach_every_pixel_of_their_frame_alone() -> None:
-    lists = PixelLists(torch.tensor([0, 1, 3, 5, 8, 13, 2, 4]), torch.tensor([0, 2, 6, 8]))
+    lists = PixelLists(torch.tensor([0, 1, 3, 5, 8, 13, 2, 4]), torch.tensor([0, 2, 6]), torch.tensor([2, 6, 8]))
     first, second = (lists.draw(torch.tensor([1]), 200, torch.Generator().manual_seed(4)) for _ in range(2))
     assert torch.equal(first, second)
     assert set(first.tolist()) == {3, 5, 8, 13}

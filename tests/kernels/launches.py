@@ -156,7 +156,7 @@ def launch_draws() -> None:
     for height, width, num_patches in ((540, 540, 4), (1080, 1081, 8)):
         crops = [Crop(torch.zeros(32, 32, 4, dtype=torch.uint8), 8, 9)]
         images = CroppedFrames(crops, (height, width), torch.device("cpu"))
-        lists = PixelLists(torch.zeros(10, dtype=torch.int32), torch.tensor([0, 10]))
+        lists = PixelLists(torch.zeros(10, dtype=torch.int32), torch.tensor([0]), torch.tensor([10]))
         number = torch.ones(1, 1)
         cameras: Any = SimpleNamespace(
             fx=number, fy=number, cx=number, cy=number, camera_to_worlds=torch.eye(4)[None, :3]
