@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from instantavatar_ns.backgrounds import blend
+from instantavatar_ns.utils.later_imports import torchmetrics_of_images
 from instantavatar_ns.utils.perceptual import lpips
 from instantavatar_ns.utils.replaced import replaced
 
@@ -108,12 +109,11 @@ def image_metrics(
         lpips_backbone: File with AlexNet's convolutions; None for torchvision's download.
     """
     # Imported where it is used: it takes a second, which training need not wait for.
-    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
-
+    functions = torchmetrics_of_images()
     images = [quantise(image).moveaxis(-1, 0)[None] for image in (rendered, truth)]
     metrics = {
-        "psnr": float(peak_signal_noise_ratio(*images, data_range=1.0)),
-        "ssim": float(structural_similarity_index_measure(*images)),  # pyright: ignore[reportArgumentType]
+        "psnr": float(functions.peak_signal_noise_ratio(*images, data_range=1.0)),
+        "ssim": float(functions.structural_similarity_index_measure(*images)),
     }
     network = lpips_alex(lpips_backbone, str(images[0].device))
     if network is not None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import reduce, wraps
+from functools import cache, reduce, wraps
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -49,6 +49,8 @@ MODULES = (
 # Where stand-ins are replaced. Elsewhere they go on as stand-ins, which are as good, but slower.
 _USERS = ("nerfstudio", "instantavatar_ns")
 _COMPILER = "torch._dynamo"
+# What torchmetrics imports for its functions of sound and text, where it is installed: up to half of its seconds.
+_SOUND_AND_TEXT = ("scipy.signal", "transformers")
 
 
 @contextmanager
@@ -236,6 +238,13 @@ class _NoCompiler(ModuleType):
         if sys.modules.get(_COMPILER) is self:
             del sys.modules[_COMPILER]
         return getattr(import_module(_COMPILER), name)
+
+
+@cache
+def torchmetrics_of_images() -> Any:
+    """Return torchmetrics' functions of images, imported without what only its functions of sound and text need."""
+    with imported_later(_SOUND_AND_TEXT):
+        return import_module("torchmetrics.functional.image")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.later_imports import torchmetrics_of_images
 
 if TYPE_CHECKING:
     from torchvision.models import WeightsEnum
@@ -44,11 +45,9 @@ def lpips(net: Literal["alex", "vgg"], file: Path | None, device: str) -> nn.Mod
         InputError: The file is missing or holds something else.
         OSError: The download failed.
     """
-    from torchmetrics.functional.image.lpips import _LPIPS
-
     layers = iter(_convolutions(_BACKBONES[net], file))
     # The linear heads come with torchmetrics; only the backbone is a download, so it is put in by hand.
-    network = _LPIPS(pretrained=True, net=net, pnet_rand=True)
+    network = torchmetrics_of_images().lpips._LPIPS(pretrained=True, net=net, pnet_rand=True)
     for module in network.net.modules():
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             module.weight.data.copy_(next(layers))
