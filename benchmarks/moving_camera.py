@@ -1,29 +1,30 @@
-"""Train on a demo person filmed by a still camera and by a carried one, and compare.
+"""Train on a demo person filmed by a still camera, a handheld one and a carried one, and compare.
 
     python -m benchmarks.moving_camera --output benchmarks/results/data_in.json --seeds 0 1 2 --workers 8
     python -m benchmarks.moving_camera --method instant-avatar-lite --size 64 --train-frames 24 --steps 200  # on a CPU
     python -m benchmarks.moving_camera --only-make --data subjects  # where there is embreex; then train elsewhere
 
-Both have the same person, poses and split (`instant-avatar demo-data --camera carried`). Each is made twice, in the
-demo's `fixed` light and in `even` light from all sides.
+All have the same person, poses and split (`instant-avatar demo-data --camera handheld`, `--camera carried`). Each is
+made twice, in the demo's `fixed` light and in `even` light from all sides.
 
-Fixed light costs the carried camera something whatever is done with cameras: colours of the avatar do not depend on the
+Fixed light costs a moving camera something whatever is done with cameras: colours of the avatar do not depend on the
 view, and a part of the person has more shades in the pictures of a camera that moves.
 
 Directions of view count, too. Seen from the person, all views of the still camera lie on one circle, those of the
-held-out turn and of the dance as well; the carried one's lie above and below it, farther from each other. So an avatar
-is favoured by test frames of the camera that it was trained with, and each light has the dance twice, in the same
-poses: filmed by the still camera (`novel`) and by the carried one (`novel_carried`, a later part of its path). Both
-avatars are evaluated on both films. How far test frames are from what was trained on is told in degrees.
+held-out turn and of the dance as well, the handheld one's near it, and the carried one's above and below it, farther
+from each other. So an avatar is favoured by test frames of the camera that it was trained with, and each light has the
+dance twice, in the same poses: filmed by the still camera (`novel`) and by the carried one (`novel_carried`, a later
+part of its path). All avatars are evaluated on both films. How far test frames are from what was trained on is told in
+degrees.
 
-Figures, under `moving_camera`, of each light: of each of `still` and `carried` those of `benchmarks/poses.py`, means
-over the seeds, and
+Figures, under `moving_camera`, of each light: of each of `still`, `handheld` and `carried` those of
+`benchmarks/poses.py`, means over the seeds, and
 
 - `novel_carried_psnr`, `novel_carried_ssim`, `novel_carried_lpips`: the dance filmed by the carried camera
 - `heldout_view_deg`, `novel_view_deg`, `novel_carried_view_deg`: angle between the view of a test frame and the nearest
   training view, directions from the person to the camera in the root joint's axes; mean over the frames
 
-and, PSNR with the still camera less that with the carried one:
+and of each moving camera, PSNR with the still one less that with it:
 
 - `heldout_loss_db`: of held-out frames in their exact poses, each avatar's filmed by the camera it was trained with
 - `novel_loss_db`, `novel_carried_loss_db`: of the dance filmed by the still camera, and by the carried one
@@ -62,7 +63,7 @@ from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataPars
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.utils.files import written_whole
 
-Camera = Literal["still", "carried"]
+Camera = Literal["still", "handheld", "carried"]
 Light = Literal["fixed", "even"]
 CAMERAS: tuple[Camera, ...] = get_args(Camera)
 LOSSES = {
@@ -143,8 +144,9 @@ class MovingCamera:
             figures = {light: compare(runs[light], angles[light]) for light in self.lights}
             record.write(self.output, known | {"moving_camera": head | figures}, quiet=True)
         for light in self.lights:
-            losses = {key: value for key, value in compare(runs[light], angles[light]).items() if key.endswith("_db")}
-            record.progress(f"{light} {json.dumps(losses)}")
+            for camera, found in compare(runs[light], angles[light]).items():
+                losses = {name: value for name, value in found.items() if name.endswith("_db")}
+                record.progress(f"{light} {camera} {json.dumps(losses)}")
         if missing:
             raise SystemExit("\n".join(["Without these runs:", *missing]))
 
@@ -266,7 +268,7 @@ def nearest_degrees(
 def compare(
     runs: Mapping[Camera, Sequence[dict[str, float]]], angles: Mapping[Camera, dict[str, float]]
 ) -> dict[str, Any]:
-    """Figures of both cameras in one light, and what the carried one loses, where both have runs.
+    """Figures of the cameras in one light, and what a moving one loses where the still one has runs.
 
     Args:
         runs: Figures of each run.
@@ -277,11 +279,11 @@ def compare(
         for camera, several in runs.items()
         if several
     }
-    if len(figures) < len(CAMERAS):
-        return figures
-    losses = {name: figures["still"][key] - figures["carried"][key] for name, key in LOSSES.items()}
-    losses["novel_mean_loss_db"] = fmean([losses["novel_loss_db"], losses["novel_carried_loss_db"]])
-    return figures | {name: round(loss, 3) for name, loss in losses.items()}
+    for camera in [camera for camera in figures if "still" in figures and camera != "still"]:
+        losses = {name: figures["still"][key] - figures[camera][key] for name, key in LOSSES.items()}
+        losses["novel_mean_loss_db"] = fmean([losses["novel_loss_db"], losses["novel_carried_loss_db"]])
+        figures[camera] |= {name: round(loss, 3) for name, loss in losses.items()}
+    return figures
 
 
 def _pack_images(folder: Path) -> None:

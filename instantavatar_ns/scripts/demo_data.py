@@ -22,7 +22,7 @@ from tyro.conf import Suppress
 
 from instantavatar_ns.body.files import FREE_BODY, load_body_model, read_body_file
 from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
-from instantavatar_ns.demo.camera_path import carried_camera
+from instantavatar_ns.demo.camera_path import PATHS, moving_camera
 from instantavatar_ns.demo.motion import add_pose_noise, dance_poses, turn_poses
 from instantavatar_ns.demo.palette import Palette, make_palette
 from instantavatar_ns.demo.render import LIGHT, camera_intrinsics, interpolate, render_frame
@@ -63,9 +63,10 @@ class DemoData:
     """Frames of a second turn, to test with."""
     novel_frames: int = 15
     """Frames of the dance."""
-    camera: Literal["still", "carried"] = "still"
-    """"still": one camera for all frames. "carried": one that is carried about the turning person, 25 degrees to both
-    sides, up and down, nearer and farther; cameras.npz has one for each frame then. The still one films the dance."""
+    camera: Literal["still", "handheld", "carried"] = "still"
+    """"still": one camera for all frames. "handheld": that of somebody who stands with a phone. "carried": of somebody
+    who walks 25 degrees to both sides, lifts it and lowers it. cameras.npz has one for each frame then. The still one
+    films the dance."""
     light: Suppress[Literal["fixed", "even"]] = "fixed"
     """"fixed": one light that stands still in the world. "even": from all sides, so that no part of the person changes
     its brightness with the turn; for benchmarks."""
@@ -99,7 +100,7 @@ class DemoData:
     def film_dance(self) -> None:
         """Write the dance alone, filmed by `camera`, as a folder like `novel/` that appears when it is complete.
 
-        The carried camera goes on to where its path leads after both turns; `train_frames` and `heldout_frames` do not
+        A moving camera goes on to where its path leads after both turns; `train_frames` and `heldout_frames` do not
         matter.
 
         Raises:
@@ -150,7 +151,7 @@ class DemoData:
 
     def _cameras(self, phases: Float[ndarray, " frames"], subject: DemoSubject) -> Float[ndarray, "*frames 4 4"]:
         """Transforms from the world to the camera: one for all frames of the still camera, else one a frame."""
-        return carried_camera(phases, _place(subject)) if self.camera == "carried" else np.eye(4)
+        return np.eye(4) if self.camera == "still" else moving_camera(PATHS[self.camera], phases, _place(subject))
 
     def _film(
         self,

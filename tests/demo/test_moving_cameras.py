@@ -1,4 +1,4 @@
-"""A demo person filmed by a camera that is carried about them, and what a camera for each frame goes through."""
+"""A demo person filmed by cameras that move, and what a camera for each frame goes through."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from instantavatar_ns.correction.silhouettes import pinhole_silhouettes
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.subject import subject_of
 from instantavatar_ns.data.world_poses import move_rigidly
-from instantavatar_ns.demo.camera_path import carried_camera
+from instantavatar_ns.demo.camera_path import PATHS, MovingCamera, moving_camera
 from instantavatar_ns.demo.render import LIGHT, camera_intrinsics, render_frame
 from instantavatar_ns.scripts.demo_data import DemoData
 from instantavatar_ns.training.coverage import observe_coverage
@@ -27,25 +27,28 @@ from tests.tiny import build, build_body, frame_store, parse
 TRAIN, HELDOUT, NOVEL, SIZE = 6, 2, 2, 64
 
 
-def test_the_pivot_keeps_its_place_in_the_picture() -> None:
-    pivot = np.array([0.1, -0.2, 5.0])
-    phase = np.linspace(0, 2, 40)
-    cameras = carried_camera(phase, pivot)
+@pytest.mark.parametrize("name", PATHS)
+def test_a_moving_camera_goes_about_the_pivot_and_looks_at_it(name: MovingCamera) -> None:
+    pivot, path = np.array([0.1, -0.2, 5.0]), PATHS[name]
+    phase = np.linspace(0, 2, 80)
+    cameras = moving_camera(path, phase, pivot)
     np.testing.assert_allclose(cameras[0], np.eye(4), atol=1e-12)
     seen = cameras[:, :3, :3] @ pivot + cameras[:, :3, 3]
-    np.testing.assert_allclose(seen[:, :2] / seen[:, 2:], np.tile(pivot[:2] / pivot[2], (40, 1)), atol=1e-9)
+    wandering = np.degrees(np.abs(seen[:, :2] / seen[:, 2:] - pivot[:2] / pivot[2])).max()
+    assert wandering == pytest.approx(path.aim, abs=0.1)
     centers = -np.einsum("fji,fj->fi", cameras[:, :3, :3], cameras[:, :3, 3])
     around = np.degrees(np.arctan2(centers[:, 0] - pivot[0], pivot[2] - centers[:, 2]))
-    assert np.ptp(around) > 40
+    assert np.ptp(around) == pytest.approx(2 * path.around, rel=0.1)
 
 
-def test_it_comes_nearer_as_much_as_it_goes_away() -> None:
+@pytest.mark.parametrize("name", PATHS)
+def test_it_comes_nearer_as_much_as_it_goes_away(name: MovingCamera) -> None:
     """Or the person would be smaller in its pictures than in the still camera's, and learned with less detail."""
     pivot = np.array([0.1, -0.2, 5.0])
-    cameras = carried_camera(np.arange(100) / 100, pivot)
+    cameras = moving_camera(PATHS[name], np.arange(100) / 100, pivot)
     centers = -np.einsum("fji,fj->fi", cameras[:, :3, :3], cameras[:, :3, 3])
     distance = np.linalg.norm(centers - pivot, axis=1) / np.linalg.norm(pivot)
-    assert distance.min() < 0.95 and distance.max() > 1.05
+    assert np.ptp(distance) == pytest.approx(2 * PATHS[name].away, rel=0.05)
     assert distance.mean() == pytest.approx(1.0, abs=2e-3)
 
 
@@ -104,8 +107,10 @@ def test_a_film_of_the_dance_shows_the_same_poses_from_elsewhere(carried: Path, 
     assert sorted(path.name for path in film.iterdir()) == ["cameras.npz", "images", "masks", "poses.npz"]
 
 
-def test_the_whole_person_is_in_each_picture(carried: Path, film: Path) -> None:
-    for path in [*(carried / "masks").glob("*.png"), *(film / "masks").glob("*.png")]:
+def test_the_whole_person_is_in_each_picture(carried: Path, film: Path, tmp_path: Path) -> None:
+    DemoData(tmp_path / "handheld", size=SIZE, train_frames=12, heldout_frames=6, camera="handheld").main()
+    masks = [path for folder in (carried, film, tmp_path / "handheld") for path in (folder / "masks").glob("*.png")]
+    for path in masks:
         mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         assert not mask[[0, -1]].any() and not mask[:, [0, -1]].any(), path.name
 
