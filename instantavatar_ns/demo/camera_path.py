@@ -13,7 +13,7 @@ MovingCamera = Literal["handheld", "carried"]
 
 
 class CameraPath(NamedTuple):
-    """How far a camera moves to both sides of where a still one would be.
+    """Extents of a motion to both sides of where a still camera would be.
 
     Attributes:
         around: About the person, degrees.
