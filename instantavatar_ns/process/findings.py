@@ -139,6 +139,11 @@ def _moving_camera(facts: dict[str, Any]) -> list[Finding]:
     motion = facts["motion"]
     by = "by more than can be measured" if motion is None else f"by {motion:.0f} pixels"
     words = f"The camera moves: the background is shifted {by} during the clip."
+    if facts.get("followed", False):
+        words += " Masks follow it; poses put it down to the person."
+        return [
+            Finding(words, "A phone that sways in the hand does little harm. If it goes farther, lean it on something.")
+        ]
     advice = (
         "Put the phone on a tripod or lean it on something. Here the camera is taken to stand still, and its motion is "
         "put down to the person."

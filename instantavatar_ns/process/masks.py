@@ -3,40 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 from instantavatar_ns.data.folder import list_images, list_pictures
 from instantavatar_ns.data.images import read_rgb
 from instantavatar_ns.data.masks import find_encoding, read_mask
 from instantavatar_ns.process.frames import ChosenFrames
 from instantavatar_ns.process.landmarks import network_mask, pick_rows
-from instantavatar_ns.process.plate import STILL, Plate, camera_motion, make_plate
+from instantavatar_ns.process.plate import STILL, Plate, camera_motion, follow_background, make_plate
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
 
 _MAYBE = -3.0  # log-odds from which on a pixel may be of the person, for the background
 _CERTAIN = 8.0
 _PLATE_FRAMES, _MOTION_FRAMES = 48, 16
+_FOLLOWED_HEIGHT = 540  # of the pictures in which a moving camera's background is followed, at most
 # Differences from the background, in units of the noise, that say nothing; what one more says; the most that they say.
 _EVEN, _SLOPE, _MOST = 8.0, 0.5, 3.0
 _EDGE_REACH, _EDGE_EPS = 1 / 140, 1e-3  # of the person's height; variance of brightness that is an edge
 _LARGE_PART = 0.05  # of the person: smaller parts apart from the largest are no limbs
 
 
-def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float | None, bool]:
+class CameraFacts(NamedTuple):
+    """Motion of a clip's camera.
+
+    Attributes:
+        motion: How far the background moves in the clip, pixels; None where that cannot be measured.
+        is_still: The camera stands still, and the background was used.
+        is_followed: It moves, and the background was used all the same, as its motion could be followed.
+    """
+
+    motion: float | None
+    is_still: bool
+    is_followed: bool
+
+
+def make_masks(folder: Path, progress: Callable[[float], None]) -> CameraFacts:
     """Write `masks/`, which appears whole.
 
     Args:
         folder: With `images/` and the network's results.
         progress: Called with the share that is done.
-
-    Returns:
-        How far the background moves in the clip, pixels, None where that cannot be measured; and whether the camera
-        stands still, so that the background was used.
     """
     clip = ChosenFrames.read(folder)
     paths, size = list_images(folder), (clip.height, clip.width)
@@ -45,14 +58,53 @@ def make_masks(folder: Path, progress: Callable[[float], None]) -> tuple[float |
     people = [network_mask(folder, int(index), size) > _MAYBE for index in spread]
     every = max(len(spread) // _MOTION_FRAMES, 1)
     motion = camera_motion(images[::every], people[::every])
-    plate = make_plate(images, people) if motion * 540 / clip.height <= STILL else None
-    with written_whole(folder / "masks") as partial:
-        partial.mkdir()
+    is_still = motion * 540 / clip.height <= STILL
+    to_plate = None if is_still else _follow(folder, paths, size)
+    plate = None
+    if is_still:
+        plate = make_plate(images, people)
+    elif to_plate is not None:
+        views = [to_plate[index] for index in spread]
+        plate = make_plate(*zip(*map(partial(_seen_by_middle, size), images, people, views), strict=True))
+    del images, people
+    with written_whole(folder / "masks") as folder_of_masks:
+        folder_of_masks.mkdir()
         for index, path in enumerate(paths):
-            mask = refine(read_rgb(path, size), network_mask(folder, index, size), plate)
-            cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask, np.uint8(255), np.uint8(0)))
+            seen = plate if plate is None or to_plate is None else plate.seen_from(to_plate[index])
+            mask = refine(read_rgb(path, size), network_mask(folder, index, size), seen)
+            cv2.imwrite(str(folder_of_masks / f"{index:05d}.png"), np.where(mask, np.uint8(255), np.uint8(0)))
             progress((index + 1) / len(paths))
-    return motion if np.isfinite(motion) else None, plate is not None
+    return CameraFacts(motion if np.isfinite(motion) else None, is_still, to_plate is not None)
+
+
+def _follow(folder: Path, paths: list[Path], size: tuple[int, int]) -> Float[np.ndarray, "frames 3 3"] | None:
+    """Homographies from each frame's pixels to the middle one's; None where the background does not follow them."""
+    scale = min(_FOLLOWED_HEIGHT / size[0], 1.0)
+    small = round(size[0] * scale), round(size[1] * scale)
+    greys, people = [], []
+    for index, path in enumerate(paths):
+        grey = cv2.cvtColor(read_rgb(path, size), cv2.COLOR_RGB2GRAY)
+        greys.append(np.asarray(cv2.resize(grey, small[::-1], interpolation=cv2.INTER_AREA)))
+        people.append(network_mask(folder, index, small) > _MAYBE)
+    to_middle, left = follow_background(greys, people)
+    if left * 540 / small[0] > STILL:
+        return None
+    rows, columns = (few / many for few, many in zip(small, size, strict=True))
+    # Of pixels whose centers are at whole numbers.
+    reduced = np.array([[columns, 0, (columns - 1) / 2], [0, rows, (rows - 1) / 2], [0, 0, 1]])
+    return np.linalg.inv(reduced) @ to_middle @ reduced
+
+
+def _seen_by_middle(
+    size: tuple[int, int],
+    image: UInt8[np.ndarray, "height width 3"],
+    person: Bool[np.ndarray, "height width"],
+    to_middle: Float[np.ndarray, "3 3"],
+) -> tuple[UInt8[np.ndarray, "height width 3"], Bool[np.ndarray, "height width"]]:
+    """Frame as the middle one would see it, and what of it is the person or lies outside."""
+    shown = np.asarray(cv2.warpPerspective(image, to_middle, size[::-1]))
+    hidden = cv2.warpPerspective(person.astype(np.uint8), to_middle, size[::-1], borderValue=1)  # pyright: ignore
+    return shown, np.asarray(hidden) > 0
 
 
 def take_masks(folder: Path, given: Path, progress: Callable[[float], None]) -> None:
@@ -70,8 +122,8 @@ def take_masks(folder: Path, given: Path, progress: Callable[[float], None]) -> 
     paths = list_pictures(given)
     rows = pick_rows(given, "masks", len(paths), [list(range(len(clip.frames))), clip.frames])
     encoding = find_encoding(paths)
-    with written_whole(folder / "masks") as partial:
-        partial.mkdir()
+    with written_whole(folder / "masks") as folder_of_masks:
+        folder_of_masks.mkdir()
         for index, row in enumerate(rows):
             mask = read_mask(paths[row], encoding)
             if abs(mask.shape[1] / mask.shape[0] - clip.width / clip.height) > 0.02:
@@ -79,7 +131,7 @@ def take_masks(folder: Path, given: Path, progress: Callable[[float], None]) -> 
                 message = f"expected a mask of the shape of the frames {shape}, found {mask.shape}"
                 raise InputError(paths[row], message, "Make the masks of the upright frames of this clip")
             mask = cv2.resize(mask, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
-            cv2.imwrite(str(partial / f"{index:05d}.png"), np.where(mask > 0.5, np.uint8(255), np.uint8(0)))
+            cv2.imwrite(str(folder_of_masks / f"{index:05d}.png"), np.where(mask > 0.5, np.uint8(255), np.uint8(0)))
             progress((index + 1) / len(rows))
 
 

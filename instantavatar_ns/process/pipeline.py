@@ -78,8 +78,8 @@ def stages_of(clip: Clip, folder: Path, options: ClipOptions) -> list[Stage]:
         if options.masks is not None:
             take_masks(folder, options.masks, progress)
             return {}
-        motion, still = make_masks(folder, progress)
-        return {"motion": motion, "plate": still}
+        camera = make_masks(folder, progress)
+        return {"motion": camera.motion, "plate": camera.is_still, "followed": camera.is_followed}
 
     def fit(progress: Progress) -> dict[str, Any]:
         chosen = ChosenFrames.read(folder)

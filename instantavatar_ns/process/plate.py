@@ -1,4 +1,8 @@
-"""The background of a clip whose camera stands still: what each pixel shows when the person is elsewhere."""
+"""The background of a clip: what each pixel shows when the person is elsewhere.
+
+A camera that is held in the hand turns and sways. Pictures of what is far off then differ by homographies, so the
+background is that of the middle frame, and is seen from the others through these.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,17 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from jaxtyping import Bool, Float32, UInt8
+from jaxtyping import Bool, Float, Float32, UInt8
 
 STILL = 1.0
-"""Pixels by which the background may move in a clip for its camera to stand still, at an image height of 540."""
+"""Pixels by which the background may move in a clip for its camera to stand still, at an image height of 540.
+
+As many may be left of its motion where the camera moves."""
 _FEWEST_POINTS = 12
+_OUTLIER = 1.5  # pixels from where a homography takes the others: a point of something else that moves
+_WINDOW = 21  # pixels, that are compared around a point: OpenCV's default
+_DETAIL = 8.0  # pixels: larger changes of brightness are the light's
+_MOST_POINTS = 80  # per cent of the points, which have to follow a homography: what is near moves otherwise
 _LEAST_OFTEN = 0.05  # share of the frames that have to show a pixel's background
 _NEAR = 0.01  # of the image's longer side: pixels nearer to the person do not count as background
 _HIDDEN = 256  # in place of a color that is the person's; sorts behind all colors
@@ -29,6 +39,16 @@ class Plate:
 
     colors: Float32[np.ndarray, "height width 3"]
     known: Bool[np.ndarray, "height width"]
+
+    def seen_from(self, to_plate: Float[np.ndarray, "3 3"]) -> Plate:
+        """Return the background as another frame sees it.
+
+        Args:
+            to_plate: Homography from the frame's pixels to the plate's.
+        """
+        size, away = self.known.shape[::-1], np.linalg.inv(to_plate)
+        known = cv2.warpPerspective(self.known.astype(np.uint8), away, size, flags=cv2.INTER_NEAREST) > 0
+        return Plate(np.asarray(cv2.warpPerspective(self.colors, away, size)), known)
 
     def difference(
         self, image: UInt8[np.ndarray, "height width 3"], person: Bool[np.ndarray, "height width"]
@@ -93,24 +113,87 @@ def camera_motion(
     """
     middle = len(images) // 2
     greys = _equally_bright([cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images], people, middle)
-    free = (~people[middle]).astype(np.uint8)
-    points = cv2.goodFeaturesToTrack(greys[middle], 300, 0.01, 8, mask=free)
-    if points is None or len(points) < _FEWEST_POINTS:
-        return float("inf")
+    points = _background_points(greys[middle], people[middle])
     moved = []
-    for index, grey in enumerate(greys):
-        if index == middle:
-            continue
-        there, good, _ = cv2.calcOpticalFlowPyrLK(greys[middle], grey, points, np.empty_like(points))
-        back, good_back, _ = cv2.calcOpticalFlowPyrLK(grey, greys[middle], there, np.empty_like(points))
-        kept = (good[:, 0] > 0) & (good_back[:, 0] > 0) & (np.abs(back - points).max(axis=(1, 2)) < 0.5)
-        at = np.round(there[:, 0]).astype(int)
-        inside = (at >= 0).all(axis=1) & (at < np.array(grey.shape[::-1])).all(axis=1)
-        kept &= inside
-        kept[kept] &= ~people[index][at[kept, 1], at[kept, 0]]
-        shift = np.linalg.norm(there[kept] - points[kept], axis=-1)
+    for index in [index for index in range(len(greys)) if index != middle]:
+        there, kept = _followed(greys[middle], greys[index], points, points, people[index])
+        shift = np.linalg.norm(there[kept] - points[kept], axis=1)
         moved.append(float(np.median(shift)) if kept.sum() >= _FEWEST_POINTS else float("inf"))
     return float(np.percentile(moved, 90, method="lower")) if moved else 0.0
+
+
+def follow_background(
+    greys: Sequence[UInt8[np.ndarray, "height width"]], people: Sequence[Bool[np.ndarray, "height width"]]
+) -> tuple[Float[np.ndarray, "frames 3 3"], float]:
+    """Find the homography of each frame's background to that of the middle frame.
+
+    Points of the middle frame are searched for where the neighbour's homography takes them: from frame to frame a
+    camera moves little.
+
+    Args:
+        greys: All frames.
+        people: Where the person may be in each of them.
+
+    Returns:
+        From each frame's pixels to the middle one's; and how many pixels points are off then, at most, in four fifths
+        of them and nine tenths of the frames: infinity where the background cannot be followed.
+    """
+    middle = len(greys) // 2
+    around = np.ones((_WINDOW, _WINDOW), np.uint8)  # what moves in a point's window takes the point along
+    people = [cv2.dilate(person.astype(np.uint8), around) > 0 for person in people]
+    greys = [_details(grey) for grey in greys]
+    points = _background_points(greys[middle], people[middle])
+    to_middle, left = np.tile(np.eye(3), (len(greys), 1, 1)), []
+    if len(points) < _FEWEST_POINTS:
+        return to_middle, float("inf")
+    for step in (1, -1):
+        for index in range(middle + step, len(greys) if step > 0 else -1, step):
+            away = np.linalg.inv(to_middle[index - step])
+            guess = cv2.perspectiveTransform(points[:, None], away)[:, 0].astype(np.float32)
+            there, kept = _followed(greys[middle], greys[index], points, guess, people[index])
+            if kept.sum() < _FEWEST_POINTS:
+                return to_middle, float("inf")
+            found, _ = cv2.findHomography(there[kept], points[kept], cv2.RANSAC, _OUTLIER)
+            if found is None:
+                return to_middle, float("inf")
+            to_middle[index] = found
+            off = cv2.perspectiveTransform(there[kept][:, None], found)[:, 0] - points[kept]
+            left.append(float(np.percentile(np.linalg.norm(off, axis=1), _MOST_POINTS)))
+    return to_middle, float(np.percentile(left, 90, method="lower")) if left else 0.0
+
+
+def _details(grey: UInt8[np.ndarray, "height width"]) -> UInt8[np.ndarray, "height width"]:
+    """Return an image without its brightness, whose changes would pass for motion, on a grey of 128."""
+    values = grey.astype(np.float32)
+    return (values - cv2.GaussianBlur(values, (0, 0), _DETAIL) + 128).round().clip(0, 255).astype(np.uint8)
+
+
+def _background_points(
+    grey: UInt8[np.ndarray, "height width"], person: Bool[np.ndarray, "height width"]
+) -> Float32[np.ndarray, "points 2"]:
+    """Points of the background that can be found again."""
+    points = cv2.goodFeaturesToTrack(grey, 300, 0.01, 8, mask=(~person).astype(np.uint8))
+    return np.zeros((0, 2), np.float32) if points is None else points[:, 0]
+
+
+def _followed(
+    first: UInt8[np.ndarray, "height width"],
+    second: UInt8[np.ndarray, "height width"],
+    points: Float32[np.ndarray, "points 2"],
+    guess: Float32[np.ndarray, "points 2"],
+    person: Bool[np.ndarray, "height width"],
+) -> tuple[Float32[np.ndarray, "points 2"], Bool[np.ndarray, " points"]]:
+    """Places of points of the first image in the second, and which were found: there and back again, off the person."""
+    if not len(points):
+        return points, np.zeros(0, bool)
+    start = cv2.OPTFLOW_USE_INITIAL_FLOW
+    there, good, _ = cv2.calcOpticalFlowPyrLK(first, second, points, guess.copy(), flags=start)
+    back, good_back, _ = cv2.calcOpticalFlowPyrLK(second, first, there, points.copy(), flags=start)
+    kept = (good[:, 0] > 0) & (good_back[:, 0] > 0) & (np.abs(back - points).max(axis=1) < 0.5)
+    at = np.round(there).astype(int)
+    kept &= (at >= 0).all(axis=1) & (at < np.array(second.shape[::-1])).all(axis=1)
+    kept[kept] &= ~person[at[kept, 1], at[kept, 0]]
+    return there, kept
 
 
 def _equally_bright(

@@ -107,3 +107,9 @@ def test_body_beside_the_mask_is_told() -> None:
     assert poor_overlap(iou) == []
     iou[10:16] = 0.5
     assert poor_overlap(iou)[0].frames == tuple(range(10, 16))
+
+
+def test_motion_that_masks_follow_is_told_as_such() -> None:
+    (followed,) = _words(facts=GOOD_FACTS | {"motion": 9.0, "plate": False, "followed": True})
+    (lost,) = _words(facts=GOOD_FACTS | {"motion": 9.0, "plate": False, "followed": False})
+    assert "Masks follow it" in followed and "Masks" not in lost

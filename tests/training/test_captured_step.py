@@ -173,7 +173,10 @@ def test_step_is_few_kernels(frames_and_model) -> None:
     model.update_to_step(model.config.pose_start)
     step = TrainingStep(model)
     counts = {}
-    for name, work in (("draw", lambda: frames._draw(128, False)), ("step", lambda: step._forward_backward(rays, batch))):
+    for name, work in (
+        ("draw", lambda: frames._draw(128, False)),
+        ("step", lambda: step._forward_backward(rays, batch)),
+    ):
         work()
         torch.cuda.synchronize()
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
