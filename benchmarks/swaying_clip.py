@@ -8,7 +8,7 @@ subjects' masks, are shifted, rolled and enlarged as a phone in the hand would, 
 each clip under its name, in `swaying`, where others that the file holds are kept:
 
 - `motion_px`: how far the background moves in the clip, as `process` measures it
-- `mask_iou`, `mask_iou_min`: intersection over union of the masks that `process` makes with the true ones, mean and least
+- `mask_iou`, `mask_iou_min`: overlap (IoU) of the masks that `process` makes with the true ones, mean and least
 - `mask_iou_alone`, `mask_iou_alone_min`: the same without the background, as where it cannot be followed
 """
 
@@ -34,7 +34,7 @@ from instantavatar_ns.data.images import read_rgb
 from instantavatar_ns.process.frames import ChosenFrames
 from instantavatar_ns.process.landmarks import network_mask
 from instantavatar_ns.process.masks import read_masks, refine
-from instantavatar_ns.process.stages import Stages
+from instantavatar_ns.process.stages import StagedFolder
 from instantavatar_ns.scripts.process import Process
 from tests.process.clips import write_video
 
@@ -88,7 +88,7 @@ def measure(clip: Path, masks: Bool[ndarray, "frames height width"], folder: Pat
     truth, size = [swayed[frame] for frame in chosen.frames], (chosen.height, chosen.width)
     paths = list_images(output)
     alone = [refine(read_rgb(path, size), network_mask(output, row, size), None) for row, path in enumerate(paths)]
-    figures: dict[str, Any] = {"motion_px": round(Stages(output, overwrite=False).facts("masks")["motion"], 1)}
+    figures: dict[str, Any] = {"motion_px": round(StagedFolder(output, overwrite=False).facts("masks")["motion"], 1)}
     for name, found in (("mask_iou", read_masks(output)), ("mask_iou_alone", alone)):
         overlaps = [float((a & b).sum() / (a | b).sum()) for a, b in zip(found, truth, strict=True)]
         figures |= {name: round(float(np.mean(overlaps)), 4), f"{name}_min": round(min(overlaps), 4)}
