@@ -137,9 +137,9 @@ def fit_keypoints(
         bend = unknown["bend"].view(frames, -1, 3).square().sum(dim=-1) * precision
         prior = unknown["place"].square().sum(dim=-1) / spread**2
         total = squares.sum() + bend.sum() + prior.sum() / shared
-        return (
-            total + (unknown["betas"].square().sum() / BETA_DEVIATION**2 / shared if betas is None else 0.0)
-        ) / frames
+        if betas is None:
+            total = total + unknown["betas"].square().sum() / BETA_DEVIATION**2 / shared
+        return total / frames
 
     optimizer = torch.optim.LBFGS(
         list(unknown.values()), max_iter=_STEPS_AT_ONCE, history_size=30, line_search_fn="strong_wolfe"
