@@ -83,7 +83,10 @@ BETA_DEVIATION = 2.0
 """Deviation of a coefficient: the person's proportions rather than another place of the keypoints."""
 EFFECTIVE_FRAMES = 3.0
 """As many as which all frames count together for what they share."""
-_ITERATIONS, _STEPS_AT_ONCE = 200, 20
+_ITERATIONS, _STEPS_AT_ONCE = 1200, 20
+"""Steps at most, and those between two looks at the loss. Many frames of a dance take more than a thousand."""
+_ENOUGH = 0.005
+"""Share of the loss by which it must fall from look to look."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,13 @@ def fit_keypoints(
         return value
 
     with shown_progress("Fitting the body to keypoints") as done:
+        value = float("inf")
         for count in range(0, _ITERATIONS, _STEPS_AT_ONCE):
             optimizer.step(closure)  # pyright: ignore[reportArgumentType]
             done((count + _STEPS_AT_ONCE) / _ITERATIONS)
+            before, value = value, float(loss().detach())
+            if before - value < _ENOUGH * value:
+                break
     found = {name: value.detach() for name, value in unknown.items()}
     with torch.no_grad():
         distance = float(residuals().norm(dim=-1).mean())
