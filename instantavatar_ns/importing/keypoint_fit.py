@@ -83,8 +83,10 @@ BETA_DEVIATION = 2.0
 """Deviation of a coefficient: the person's proportions rather than another place of the keypoints."""
 EFFECTIVE_FRAMES = 3.0
 """As many as which all frames count together for what they share."""
-_ITERATIONS, _STEPS_AT_ONCE = 1200, 20
-"""Steps at most, and those between two looks at the loss. Many frames of a dance take more than a thousand."""
+STEPS, ROUGH_STEPS = 1200, 200
+"""Steps at most: many frames of a dance take more than a thousand. The rough ones are a start for a finer fit."""
+_STEPS_AT_ONCE = 20
+"""Steps between two looks at the loss."""
 _ENOUGH = 0.005
 """Share of the loss by which it must fall from look to look."""
 
@@ -103,7 +105,10 @@ class KeypointFit:
 
 
 def fit_keypoints(
-    body: BodyModel, keypoints: Float[ndarray, "frames 70 3"], betas: Float[Tensor, "10"] | None = None
+    body: BodyModel,
+    keypoints: Float[ndarray, "frames 70 3"],
+    betas: Float[Tensor, "10"] | None = None,
+    steps: int = STEPS,
 ) -> KeypointFit:
     """Fit poses, and betas where they are not given.
 
@@ -111,6 +116,7 @@ def fit_keypoints(
         body: The body.
         keypoints: MHR's, metres, in any world.
         betas: The person's shape, where it is known.
+        steps: Steps at most.
     """
     targets = landmark_targets(keypoints)
     frames = len(targets)
@@ -156,9 +162,9 @@ def fit_keypoints(
 
     with shown_progress("Fitting the body to keypoints") as done:
         value = float("inf")
-        for count in range(0, _ITERATIONS, _STEPS_AT_ONCE):
+        for count in range(0, steps, _STEPS_AT_ONCE):
             optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-            done((count + _STEPS_AT_ONCE) / _ITERATIONS)
+            done((count + _STEPS_AT_ONCE) / steps)
             before, value = value, float(loss().detach())
             if before - value < _ENOUGH * value:
                 break

@@ -27,7 +27,7 @@ from instantavatar_ns.importing.folder import (
     write_arrays,
     write_images,
 )
-from instantavatar_ns.importing.keypoint_fit import fit_keypoints
+from instantavatar_ns.importing.keypoint_fit import ROUGH_STEPS, fit_keypoints
 from instantavatar_ns.importing.masks import Masks, masks_of_result, masks_of_user
 from instantavatar_ns.importing.placement import in_world, poses_as_given, poses_on_body, small_silhouettes
 from instantavatar_ns.importing.reading import read_result
@@ -245,9 +245,9 @@ class ImportResults:
         intrinsics: np.ndarray,
     ) -> tuple[PoseSequence, PoseSequence, str]:
         """Poses before a shape is fitted to the masks, those that are wanted, and `ShapeFit.oddity`."""
-        estimated = fit_keypoints(body, keypoints).poses
         if vertices is not None:
-            on_surface = fit_surface(body, estimated, keypoints, vertices)
+            rough = fit_keypoints(body, keypoints, steps=ROUGH_STEPS).poses
+            on_surface = fit_surface(body, rough, keypoints, vertices)
             if on_surface.covered < _COVERED:
                 message = (
                     f"expected MHR's vertices all over the person, found some at {on_surface.covered:.0%} of the body"
@@ -259,6 +259,7 @@ class ImportResults:
                 f"{1000 * on_surface.distance:.0f} mm from these in the median."
             )
             return on_surface.poses, on_surface.poses, ""
+        estimated = fit_keypoints(body, keypoints).poses
         fit = _fit_to_masks(folder, body, estimated, intrinsics)
         fitted = fit_keypoints(body, keypoints, fit.betas)
         CONSOLE.print(

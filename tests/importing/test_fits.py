@@ -77,14 +77,12 @@ def test_body_is_fitted_to_vertices_and_keypoints_of_sam_3d_body(tmp_path, capsy
     np.testing.assert_allclose(cameras["intrinsic"], np.broadcast_to(truth.intrinsics[0], (FRAMES, 3, 3)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("without", [range(FRAMES), [2]])
-def test_keypoints_of_sam_3d_body_do_where_an_image_has_no_vertices(tmp_path, capsys, without):
+def test_keypoints_of_sam_3d_body_do_where_an_image_has_no_vertices(tmp_path, capsys):
     truth = make_truth("wham")
     content = tool_files.sam3d_content(truth)
-    for number in without:
-        del content[number]["pred_vertices"]
+    del content[2]["pred_vertices"]
     poses = imported(tmp_path, truth, write_pickle(tmp_path / "outputs.pkl", content))
-    assert joint_errors(truth, poses).mean() < 20
+    assert joint_errors(truth, poses).mean() < 15
     text = " ".join(capsys.readouterr().out.split())
     assert "fitted to MHR's keypoints only, as not all images have pred_vertices" in text
     assert "Its shape is fitted to the masks" in text and "Poses and masks fit" in text

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 from instantavatar_ns.body.files import FREE_BODY
 from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.body.smpl import JOINT_NAMES
-from instantavatar_ns.importing.keypoint_fit import fit_keypoints
+from instantavatar_ns.importing.keypoint_fit import ROUGH_STEPS, fit_keypoints
 from instantavatar_ns.importing.surface_fit import fit_surface
 from instantavatar_ns.importing.tracks import Track, without_gaps
 from tests.importing.tool_files import FRAMES, MHR_INNER, Truth, make_truth, read_body, sam3d_content
@@ -74,7 +74,7 @@ def twist_errors(truth, poses, bone, beyond):
 def fits(truth):
     """Poses of the keypoints alone, and of the vertices too."""
     keypoints, vertices = in_camera(truth)
-    alone = fit_keypoints(read_body(FREE_BODY), keypoints).poses
+    alone = fit_keypoints(read_body(FREE_BODY), keypoints, steps=ROUGH_STEPS).poses
     return alone, fit_surface(read_body(FREE_BODY), alone, keypoints, vertices)
 
 
@@ -119,7 +119,7 @@ def test_eyes_teeth_and_fingers_spoil_nothing():
     truth = make_truth("wham")
     keypoints, vertices = in_camera(truth)
     body = read_body(FREE_BODY)
-    alone = fit_keypoints(body, keypoints).poses
+    alone = fit_keypoints(body, keypoints, steps=ROUGH_STEPS).poses
     without = fit_surface(body, alone, keypoints, vertices[:, :-MHR_INNER]).poses
     hands = body.skinning_weights[:, [JOINT_NAMES.index("left_hand"), JOINT_NAMES.index("right_hand")]].sum(dim=1)
     fingers = posed(true_poses(truth))[:, hands > 0.5].numpy()
@@ -134,7 +134,7 @@ def test_one_frame_is_enough():
     truth = make_truth("wham")
     keypoints, vertices = in_camera(truth)
     body = read_body(FREE_BODY)
-    alone = fit_keypoints(body, keypoints[:1]).poses
+    alone = fit_keypoints(body, keypoints[:1], steps=ROUGH_STEPS).poses
     fit = fit_surface(body, alone, keypoints[:1], vertices[:1])
     before, after = ((posed(poses) - posed(true_poses(truth))[:1]).norm(dim=-1).mean() for poses in (alone, fit.poses))
     assert after < 0.010 and after < 0.5 * before
