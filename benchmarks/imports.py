@@ -13,32 +13,41 @@ Figures, for each tool, under its name:
 - `seconds`: of the import, most of them for images
 
 `fitted` are the same with the free body, whose shape is fitted to the masks (of GVHMR's file), and `sam3d` with the
-free body fitted to MHR's keypoints, which lie on the subject's own joints: `joints_mm` is the mean error of the joints,
-`joints_aligned_mm` that after a rigid alignment and one scale of all frames.
+free body fitted to MHR's keypoints, which lie on the subject's own joints, and to its vertices, points all over the
+subject's own body; `sam3d_keypoints` is that of a file without the vertices.
+
+- `joints_mm`: mean error of the joints; `joints_aligned_mm`: that after a rigid alignment and one scale of all frames
+- `turned_degrees`: mean error of the bones' rotations, apart from what is the same in all frames, as bodies differ
+- `surface_mm`: mean distance between the vertices of either body and the closest ones of the other
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import NamedTuple
 
 import cv2
+import joblib
 import numpy as np
 import torch
+from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
 from benchmarks import record
 from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.poses import PoseSequence, posed_joints
 from instantavatar_ns.check.overlap import measure
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.importing.placement import _PELVIS
 from instantavatar_ns.scripts.import_results import ImportResults
-from tests.importing.tool_files import SMPLX_TOOLS, WRITERS, Truth, seen_by, write_masks, write_sam3d
+from tests.importing.tool_files import SMPLX_TOOLS, WRITERS, Truth, sam3d_content, seen_by, write_masks
 
 _OWN_MASKS = [WRITERS[tool][1] for tool in ("phalp", "tram", "prompthmr")]
 
@@ -56,8 +65,8 @@ def main() -> None:
     for tool in WRITERS:
         figures[tool] = of_tool(tool, truth, images)
         record.progress(f"{tool}: {figures[tool]}")
-    for name, writer in (("fitted", "gvhmr"), ("sam3d", "sam3d")):
-        figures[name] = of_fit(writer, truth, images)
+    for name, write in (("fitted", write_smplx), ("sam3d", write_sam3d), ("sam3d_keypoints", write_keypoints)):
+        figures[name] = of_fit(write, truth, images)
         record.progress(f"{name}: {figures[name]}")
     record.write(args.output, figures)
 
@@ -105,23 +114,41 @@ def of_tool(tool: str, truth: Truth, images: list[Path]) -> dict[str, float]:
         }
 
 
-def of_fit(tool: str, truth: Truth, images: list[Path]) -> dict[str, float]:
-    """Errors of joints where the free body takes the place of the subject's."""
-    own = truth
-    if tool == "gvhmr":
-        pelvis = load_body_model(truth.body).rest(torch.from_numpy(truth.betas).float())[1][0].numpy()
-        own = replace(truth, transl=truth.transl + pelvis - np.array(_PELVIS["SMPL-X"]))
+def write_smplx(folder: Path, truth: Truth) -> Path:
+    """GVHMR's file, whose body has its pelvis elsewhere."""
+    pelvis = load_body_model(truth.body).rest(torch.from_numpy(truth.betas).float())[1][0].numpy()
+    moved = replace(truth, transl=truth.transl + pelvis - np.array(_PELVIS["SMPL-X"]))
+    return WRITERS["gvhmr"][0](folder / "hmr4d_results.pt", moved)
+
+
+def write_sam3d(folder: Path, truth: Truth) -> Path:
+    """SAM 3D Body's people in one pickle."""
+    joblib.dump([[person] for person in sam3d_content(truth)], folder / "outputs.pkl")
+    return folder / "outputs.pkl"
+
+
+def write_keypoints(folder: Path, truth: Truth) -> Path:
+    """The same without vertices."""
+    people = [{key: person[key] for key in person if key != "pred_vertices"} for person in sam3d_content(truth)]
+    joblib.dump([[person] for person in people], folder / "outputs.pkl")
+    return folder / "outputs.pkl"
+
+
+def of_fit(write: Callable[[Path, Truth], Path], truth: Truth, images: list[Path]) -> dict[str, float]:
+    """Errors of joints, bones and surface where the free body takes the place of the subject's."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write = write_sam3d if tool == "sam3d" else WRITERS[tool][0]
-        result, seconds = run(folder, write(folder / f"{tool}.pt", own), truth, images)
+        result, seconds = run(Path(name), write(Path(name), truth), truth, images)
         poses = {key: torch.from_numpy(value).float() for key, value in np.load(result / "poses.npz").items()}
-        found = joints("free", poses["betas"][0], poses["thetas"], poses["transl"])
         values = (torch.from_numpy(value).float() for value in (truth.betas, truth.thetas, truth.transl))
-        true = joints(str(truth.body), *values)
+        found = posed("free", poses["betas"][0], poses["thetas"], poses["transl"])
+        true = posed(str(truth.body), *values)
         return {
-            "joints_mm": float(1000 * np.linalg.norm(found - true, axis=-1).mean()),
-            "joints_aligned_mm": float(1000 * np.linalg.norm(aligned(found, true) - true, axis=-1).mean()),
+            "joints_mm": float(1000 * np.linalg.norm(found.joints - true.joints, axis=-1).mean()),
+            "joints_aligned_mm": float(
+                1000 * np.linalg.norm(aligned(found.joints, true.joints) - true.joints, axis=-1).mean()
+            ),
+            "turned_degrees": turned(found.bones, true.bones),
+            "surface_mm": float(np.mean([apart(*pair) for pair in zip(found.vertices, true.vertices, strict=True)])),
             **overlap(result),
             "seconds": seconds,
         }
@@ -147,11 +174,35 @@ def overlap(folder: Path) -> dict[str, float]:
     return {"coverage": float(measured.coverage.mean()), "iou": float(measured.iou.mean())}
 
 
-def joints(body: str, betas: torch.Tensor, thetas: torch.Tensor, transl: torch.Tensor) -> np.ndarray:
-    """Joints in the camera, metres."""
-    model = load_body_model(body)
-    transforms = model.transforms(betas, thetas[:, :3], thetas[:, 3:], transl)
-    return ((transforms[..., :3, :3] @ model.rest(betas)[1][..., None])[..., 0] + transforms[..., :3, 3]).numpy()
+class Posed(NamedTuple):
+    """Joints and vertices in the camera, metres, and the bones' rotations."""
+
+    joints: np.ndarray
+    vertices: np.ndarray
+    bones: np.ndarray
+
+
+def posed(name: str, betas: torch.Tensor, thetas: torch.Tensor, transl: torch.Tensor) -> Posed:
+    """A body in the poses of all frames."""
+    body = load_body_model(name)
+    poses = PoseSequence(betas, thetas[:, :3], thetas[:, 3:], transl)
+    values = betas, poses.global_orient, poses.body_pose, transl
+    bones = body.transforms(*values)[..., :3, :3]
+    return Posed(posed_joints(body, poses).numpy(), body.vertices(*values).numpy(), bones.numpy())
+
+
+def turned(found: np.ndarray, true: np.ndarray) -> float:
+    """Mean angle, degrees, between found bones and true ones, less each bone's mean rotation of all frames."""
+    angles = []
+    for bone in range(found.shape[1]):
+        error = Rotation.from_matrix(true[:, bone].swapaxes(1, 2) @ found[:, bone])
+        angles.append((error.mean().inv() * error).magnitude())
+    return float(np.degrees(np.mean(angles)))
+
+
+def apart(found: np.ndarray, true: np.ndarray) -> float:
+    """Mean distance, millimetres, of points of either surface from the closest ones of the other."""
+    return 500 * float(KDTree(true).query(found)[0].mean() + KDTree(found).query(true)[0].mean())
 
 
 def aligned(found: np.ndarray, true: np.ndarray) -> np.ndarray:

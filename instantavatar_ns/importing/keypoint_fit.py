@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
@@ -80,11 +79,16 @@ _BEND = {
 }
 """Deviation of joints' turns, radians; of all others `_FREE`."""
 _FREE = 1.0
-_BETA = 2.0
+BETA_DEVIATION = 2.0
 """Deviation of a coefficient: the person's proportions rather than another place of the keypoints."""
-_EFFECTIVE_FRAMES = 3.0
+EFFECTIVE_FRAMES = 3.0
 """As many as which all frames count together for what they share."""
-_ITERATIONS, _STEPS_AT_ONCE = 200, 20
+STEPS, ROUGH_STEPS = 1200, 200
+"""Steps at most: many frames of a dance take more than a thousand. The rough ones are a start for a finer fit."""
+_STEPS_AT_ONCE = 20
+"""Steps between two looks at the loss."""
+_ENOUGH = 0.005
+"""Share of the loss by which it must fall from look to look."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,10 @@ class KeypointFit:
 
 
 def fit_keypoints(
-    body: BodyModel, keypoints: Float[ndarray, "frames 70 3"], betas: Float[Tensor, "10"] | None = None
+    body: BodyModel,
+    keypoints: Float[ndarray, "frames 70 3"],
+    betas: Float[Tensor, "10"] | None = None,
+    steps: int = STEPS,
 ) -> KeypointFit:
     """Fit poses, and betas where they are not given.
 
@@ -109,8 +116,9 @@ def fit_keypoints(
         body: The body.
         keypoints: MHR's, metres, in any world.
         betas: The person's shape, where it is known.
+        steps: Steps at most.
     """
-    targets = torch.from_numpy(np.stack([keypoints[:, index] for index in _columns()], axis=1)).float()
+    targets = landmark_targets(keypoints)
     frames = len(targets)
     skeleton = _Skeleton.of(body)
     turned, at = _first_guess(skeleton, targets)
@@ -124,9 +132,9 @@ def fit_keypoints(
         unknown["betas"] = torch.zeros(NUM_BETAS)
     for value in unknown.values():
         value.requires_grad_(True)
-    precision = torch.tensor([1 / _BEND.get(name, _FREE) ** 2 for name in JOINT_NAMES[1:]])
+    precision = bend_precision()
     spread = torch.tensor([landmark.spread for landmark in LANDMARKS])
-    shared = _EFFECTIVE_FRAMES / frames
+    shared = EFFECTIVE_FRAMES / frames
 
     def residuals() -> Tensor:
         shape = unknown["betas"] if betas is None else betas
@@ -138,7 +146,9 @@ def fit_keypoints(
         bend = unknown["bend"].view(frames, -1, 3).square().sum(dim=-1) * precision
         prior = unknown["place"].square().sum(dim=-1) / spread**2
         total = squares.sum() + bend.sum() + prior.sum() / shared
-        return (total + (unknown["betas"].square().sum() / _BETA**2 / shared if betas is None else 0.0)) / frames
+        if betas is None:
+            total = total + unknown["betas"].square().sum() / BETA_DEVIATION**2 / shared
+        return total / frames
 
     optimizer = torch.optim.LBFGS(
         list(unknown.values()), max_iter=_STEPS_AT_ONCE, history_size=30, line_search_fn="strong_wolfe"
@@ -151,9 +161,13 @@ def fit_keypoints(
         return value
 
     with shown_progress("Fitting the body to keypoints") as done:
-        for count in range(0, _ITERATIONS, _STEPS_AT_ONCE):
+        value = float("inf")
+        for count in range(0, steps, _STEPS_AT_ONCE):
             optimizer.step(closure)  # pyright: ignore[reportArgumentType]
-            done((count + _STEPS_AT_ONCE) / _ITERATIONS)
+            done((count + _STEPS_AT_ONCE) / steps)
+            before, value = value, float(loss().detach())
+            if before - value < _ENOUGH * value:
+                break
     found = {name: value.detach() for name, value in unknown.items()}
     with torch.no_grad():
         distance = float(residuals().norm(dim=-1).mean())
@@ -189,9 +203,39 @@ class _Skeleton(NamedTuple):
         return self.mean + torch.tensordot(betas, self.slopes, dims=1)
 
 
-def _columns() -> list[int]:
-    """Numbers of the keypoints that are used: the left side's and the middle's, then the right side's."""
-    return [landmark.left for landmark in LANDMARKS] + [landmark.right for landmark in LANDMARKS]
+def landmark_targets(keypoints: Float[ndarray, "frames 70 3"]) -> Float[Tensor, "frames points 3"]:
+    """Keypoints of the left side and of the middle, then those of the right side, where the middle's come again."""
+    columns = [landmark.left for landmark in LANDMARKS] + [landmark.right for landmark in LANDMARKS]
+    return torch.from_numpy(keypoints[:, columns]).float()
+
+
+def landmark_bones() -> list[int]:
+    """Number of the joint that each landmark of `landmark_targets` turns with."""
+    numbers = {str(name): index for index, name in enumerate(JOINT_NAMES)}
+    bones = [landmark.bone for landmark in LANDMARKS]
+    return [numbers[bone] for bone in bones] + [numbers[bone.replace("left", "right")] for bone in bones]
+
+
+def landmark_places(moved: Float[Tensor, "landmarks 3"]) -> Float[Tensor, "points 3"]:
+    """Places from the bones' joints in the T-pose, metres, in the order of `landmark_targets`.
+
+    Args:
+        moved: What is added to `Landmark.place`, of the left side; in the middle nothing is added along x.
+    """
+    places = torch.tensor([landmark.place for landmark in LANDMARKS]) + moved
+    middle = torch.tensor([landmark.left == landmark.right for landmark in LANDMARKS])
+    left = torch.where(middle[:, None], places * torch.tensor([0.0, 1.0, 1.0]), places)
+    return torch.cat([left, left * torch.tensor([-1.0, 1.0, 1.0])])
+
+
+def landmark_weights(away: Float[Tensor, "*shape 3"]) -> Float[Tensor, "*shape"]:
+    """Inverse variance of landmarks that lie some metres from their keypoints: those that lie far away count less."""
+    return 1 / _NOISE**2 / (1 + away.square().sum(dim=-1) / _NOISE**2 / 9)
+
+
+def bend_precision() -> Float[Tensor, "23"]:
+    """Inverse variance that is expected of the turns of each joint but the root, per square radian."""
+    return torch.tensor([1 / _BEND.get(name, _FREE) ** 2 for name in JOINT_NAMES[1:]])
 
 
 def _landmarks(
@@ -201,17 +245,10 @@ def _landmarks(
     transl: Float[Tensor, "frames 3"],
     moved: Float[Tensor, "landmarks 3"],
 ) -> Float[Tensor, "frames points 3"]:
-    """Posed landmarks of both sides, in the order of `_columns`."""
-    joints = skeleton.at(betas)
-    places = torch.tensor([landmark.place for landmark in LANDMARKS]) + moved
-    middle = torch.tensor([landmark.left == landmark.right for landmark in LANDMARKS])
-    flip = torch.tensor([-1.0, 1.0, 1.0])
-    left = torch.where(middle[:, None], places * torch.tensor([0.0, 1.0, 1.0]), places)
-    numbers = {str(name): index for index, name in enumerate(JOINT_NAMES)}
-    bones = [numbers[landmark.bone] for landmark in LANDMARKS]
-    others = [numbers[landmark.bone.replace("left", "right")] for landmark in LANDMARKS]
-    points = torch.cat([joints[bones] + left, joints[others] + left * flip])
-    transforms = skinning_transforms(rotations, transl, joints, skeleton.ancestors)[:, [*bones, *others]]
+    """Posed landmarks in the order of `landmark_targets`."""
+    joints, bones = skeleton.at(betas), landmark_bones()
+    points = joints[bones] + landmark_places(moved)
+    transforms = skinning_transforms(rotations, transl, joints, skeleton.ancestors)[:, bones]
     return (transforms[..., :3, :3] @ points[:, :, None])[..., 0] + transforms[..., :3, 3]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float32, Int
 from numpy import ndarray
 
 from instantavatar_ns.motion.smpl_arrays import BETAS, TRANSLATIONS, numbers, read_rotations
@@ -33,6 +33,7 @@ class Track:
         intrinsics: Camera matrix of each frame; None where one camera of the whole result tells it.
         masks: Masks of some frames, by their numbers: arrays, or COCO's run lengths.
         keypoints: MHR's 70 keypoints in the camera, metres, in place of poses; None where the tool estimates poses.
+        vertices: MHR's vertices in the camera, metres, beside the keypoints; None where the file lacks them.
     """
 
     frames: Int[ndarray, "frames"]
@@ -43,6 +44,7 @@ class Track:
     intrinsics: Float[ndarray, "frames 3 3"] | None = None
     masks: Mapping[int, Any] = field(default_factory=dict)
     keypoints: Float[ndarray, "frames 70 3"] | None = None
+    vertices: Float32[ndarray, "frames points 3"] | None = None
 
     def __len__(self) -> int:
         return len(self.frames)

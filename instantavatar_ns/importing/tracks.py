@@ -131,6 +131,7 @@ def without_gaps(name: str, track: Track) -> Person:
         names=None,
         intrinsics=None if track.intrinsics is None else _between(track.frames, track.intrinsics, wanted),
         keypoints=None if track.keypoints is None else _between(track.frames, track.keypoints, wanted),
+        vertices=None if track.vertices is None else _between(track.frames, track.vertices, wanted),
     )
     # What is known stays as it was, to the last digit.
     for key in ("thetas", "transl", "betas"):
@@ -141,9 +142,11 @@ def without_gaps(name: str, track: Track) -> Person:
 def _between(
     frames: Int[ndarray, "known"], values: Float[ndarray, "known *shape"], wanted: Int[ndarray, "wanted"]
 ) -> Float[ndarray, "wanted *shape"]:
-    flat = values.reshape(len(values), -1)
-    columns = [np.interp(wanted, frames, flat[:, column]) for column in range(flat.shape[1])]
-    return np.stack(columns, axis=1).reshape(len(wanted), *values.shape[1:])
+    before = np.searchsorted(frames, wanted, side="right") - 1
+    after = np.minimum(before + 1, len(frames) - 1)
+    share = (wanted - frames[before]) / np.maximum(frames[after] - frames[before], 1)
+    share = share.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+    return values[before] + share * (values[after] - values[before])
 
 
 def select(track: Track, rows: Int[ndarray, "rows"]) -> Track:
@@ -162,4 +165,5 @@ def select(track: Track, rows: Int[ndarray, "rows"]) -> Track:
         None if track.intrinsics is None else track.intrinsics[rows],
         track.masks,
         None if track.keypoints is None else track.keypoints[rows],
+        None if track.vertices is None else track.vertices[rows],
     )

@@ -27,12 +27,13 @@ from instantavatar_ns.importing.folder import (
     write_arrays,
     write_images,
 )
-from instantavatar_ns.importing.keypoint_fit import fit_keypoints
+from instantavatar_ns.importing.keypoint_fit import ROUGH_STEPS, fit_keypoints
 from instantavatar_ns.importing.masks import Masks, masks_of_result, masks_of_user
 from instantavatar_ns.importing.placement import in_world, poses_as_given, poses_on_body, small_silhouettes
 from instantavatar_ns.importing.reading import read_result
 from instantavatar_ns.importing.result import ToolResult, Track, pinhole
 from instantavatar_ns.importing.shape import ShapeFit, fit_shape
+from instantavatar_ns.importing.surface_fit import fit_surface
 from instantavatar_ns.importing.tracks import Person, choose_track, in_video, without_gaps
 from instantavatar_ns.importing.verdict import judge
 from instantavatar_ns.importing.video import Video, open_video
@@ -43,6 +44,8 @@ from instantavatar_ns.utils.progress import shown_progress
 
 _FITTED_FRAMES = 20
 _NAMED_FRAMES = 8
+_COVERED = 0.6
+"""Share of the body's surface that MHR's vertices lie at, at least; of a body of other proportions it is nearly all."""
 
 
 @dataclass
@@ -70,7 +73,8 @@ class ImportResults:
     """Body model: a path to an SMPL-format .pkl or .npz, or "free" for the body that comes with this package."""
     shape: Literal["auto", "given", "fitted"] = "auto"
     """"given": the tool's betas, which are right with the body that it used. "fitted": betas and a shift of all frames
-    are fitted to the masks. "auto": given where the poses are SMPL's and body_model is a file, else fitted."""
+    are fitted to the masks (of SAM 3D Body: betas to its vertices). "auto": given where the poses are SMPL's and
+    body_model is a file, else fitted."""
     focal_length: float | None = None
     """Focal length in pixels of the video, in place of the tool's."""
     check_data: Literal["stop", "warn"] = "stop"
@@ -223,14 +227,7 @@ class ImportResults:
             poses, oddity = fit.applied(estimated), fit.oddity(body)
             _say_shape(fit, result.skeleton)
         else:
-            estimated = fit_keypoints(body, track.keypoints).poses
-            fit = _fit_to_masks(folder, body, estimated, intrinsics)
-            fitted = fit_keypoints(body, track.keypoints, fit.betas)
-            poses, oddity = fitted.poses, fit.oddity(body)
-            CONSOLE.print(
-                f"The body is fitted to MHR's keypoints, {1000 * fitted.distance:.0f} mm off in the mean, its shape to "
-                f"the masks: {_outlines(fit)}."
-            )
+            estimated, poses, oddity = self._fit_to_points(folder, body, track.keypoints, track.vertices, intrinsics)
         world_to_camera = np.tile(np.eye(4), (len(track), 1, 1))
         if result.camera_to_world is not None:
             camera_to_world = result.camera_to_world[track.frames]
@@ -238,6 +235,38 @@ class ImportResults:
             poses, world_to_camera = in_world(poses, body, camera_to_world)
         check_cameras(self.result, intrinsics, world_to_camera, video.size)
         return Recording(track.frames.tolist(), poses, estimated, intrinsics, world_to_camera, video.size), oddity
+
+    def _fit_to_points(
+        self,
+        folder: Path,
+        body: BodyModel,
+        keypoints: np.ndarray,
+        vertices: np.ndarray | None,
+        intrinsics: np.ndarray,
+    ) -> tuple[PoseSequence, PoseSequence, str]:
+        """Poses before a shape is fitted to the masks, those that are wanted, and `ShapeFit.oddity`."""
+        if vertices is not None:
+            rough = fit_keypoints(body, keypoints, steps=ROUGH_STEPS).poses
+            on_surface = fit_surface(body, rough, keypoints, vertices)
+            if on_surface.covered < _COVERED:
+                message = (
+                    f"expected MHR's vertices all over the person, found some at {on_surface.covered:.0%} of the body"
+                )
+                advice = "Save pred_vertices as process_one_image returned them, in metres, or leave them out"
+                raise InputError(self.result, message, advice)
+            CONSOLE.print(
+                "The body, its shape too, is fitted to MHR's keypoints and vertices: its surface lies "
+                f"{1000 * on_surface.distance:.0f} mm from these in the median."
+            )
+            return on_surface.poses, on_surface.poses, ""
+        estimated = fit_keypoints(body, keypoints).poses
+        fit = _fit_to_masks(folder, body, estimated, intrinsics)
+        fitted = fit_keypoints(body, keypoints, fit.betas)
+        CONSOLE.print(
+            f"The body is fitted to MHR's keypoints only, as not all images have pred_vertices: it lies "
+            f"{1000 * fitted.distance:.0f} mm off in the mean. Its shape is fitted to the masks: {_outlines(fit)}."
+        )
+        return estimated, fitted.poses, fit.oddity(body)
 
     def _print_summary(self, recording: Recording) -> None:
         height, width = recording.size

@@ -59,14 +59,33 @@ def test_shape_of_another_body_is_fitted(tmp_path, capsys):
     assert find_body_model(tmp_path / "out", "auto") == str(tmp_path / "out" / "body" / "free_body.npz")
 
 
-def test_body_is_fitted_to_keypoints_of_sam_3d_body(tmp_path, capsys):
+def write_pickle(path, content):
+    """SAM 3D Body's people, one an image, in one file."""
+    tool_files.joblib.dump([[person] for person in content], path)
+    return path
+
+
+def test_body_is_fitted_to_vertices_and_keypoints_of_sam_3d_body(tmp_path, capsys):
     truth = make_truth("wham")
     poses = imported(tmp_path, truth, tool_files.write_sam3d(tmp_path / "sam3d", truth))
     errors = joint_errors(truth, poses)
-    assert errors.mean() < 20 and len(errors) == FRAMES
-    assert "Poses and masks fit" in capsys.readouterr().out
+    assert errors.mean() < 5 and len(errors) == FRAMES
+    text = " ".join(capsys.readouterr().out.split())
+    assert "The body, its shape too, is fitted to MHR's keypoints and vertices" in text
+    assert "Poses and masks fit" in text
     cameras = np.load(tmp_path / "out" / "cameras.npz")
     np.testing.assert_allclose(cameras["intrinsic"], np.broadcast_to(truth.intrinsics[0], (FRAMES, 3, 3)), rtol=1e-4)
+
+
+def test_keypoints_of_sam_3d_body_do_where_an_image_has_no_vertices(tmp_path, capsys):
+    truth = make_truth("wham")
+    content = tool_files.sam3d_content(truth)
+    del content[2]["pred_vertices"]
+    poses = imported(tmp_path, truth, write_pickle(tmp_path / "outputs.pkl", content))
+    assert joint_errors(truth, poses).mean() < 15
+    text = " ".join(capsys.readouterr().out.split())
+    assert "fitted to MHR's keypoints only, as not all images have pred_vertices" in text
+    assert "Its shape is fitted to the masks" in text and "Poses and masks fit" in text
 
 
 def test_sam_3d_body_has_no_betas_to_keep(tmp_path):
@@ -75,17 +94,36 @@ def test_sam_3d_body_has_no_betas_to_keep(tmp_path):
         imported(tmp_path, truth, tool_files.write_sam3d(tmp_path / "sam3d", truth), shape="given")
 
 
-@pytest.mark.parametrize("spoil", ["pred_cam_t", "nan"])
-def test_sam_3d_body_with_missing_parts(tmp_path, spoil):
+@pytest.mark.parametrize("turned", [[0, 0, 0], [1, -1, -1], [1000, 1000, 1000]])
+def test_vertices_of_sam_3d_body_that_lie_elsewhere(tmp_path, turned):
+    """None, those of a world whose axes are others, and millimetres."""
     truth = make_truth("wham")
     content = tool_files.sam3d_content(truth)
-    if spoil == "nan":
-        content[3]["pred_keypoints_3d"][5, 1] = np.nan
-    else:
-        del content[3][spoil]
-    tool_files.joblib.dump([[person] for person in content], tmp_path / "outputs.pkl")
-    with pytest.raises(InputError, match=r"outputs\.pkl: expected (pred_cam_t in 3|finite numbers)"):
-        imported(tmp_path, truth, tmp_path / "outputs.pkl")
+    for person in content:
+        person["pred_vertices"] *= np.array(turned, np.float32)
+    with pytest.raises(InputError, match="expected MHR's vertices all over the person"):
+        imported(tmp_path, truth, write_pickle(tmp_path / "outputs.pkl", content))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda person: person.pop("pred_cam_t"), r"expected pred_cam_t in 3"),
+        (lambda person: person["pred_keypoints_3d"].fill(np.nan), r"expected finite numbers.* pred_keypoints_3d of 3"),
+        (lambda person: person["pred_vertices"][7:8].fill(np.nan), r"expected finite numbers.* pred_vertices of 3"),
+        (
+            lambda person: person.update(pred_vertices=np.zeros((6890, 3))),
+            r"expected pred_vertices of shape \(18439, 3\) in 3, found \(6890, 3\)",
+        ),
+    ],
+)
+def test_sam_3d_body_with_missing_or_wrong_parts(tmp_path, spoil, message):
+    truth = make_truth("wham")
+    content = tool_files.sam3d_content(truth)
+    spoil(content[3])
+    with pytest.raises(InputError, match=rf"outputs\.pkl: {message}"):
+        imported(tmp_path, truth, write_pickle(tmp_path / "outputs.pkl", content))
 
 
 def test_camera_of_another_tool_is_named(tmp_path):

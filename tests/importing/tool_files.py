@@ -372,21 +372,24 @@ WRITERS: dict[str, tuple[Callable[[Path, Truth], Path], str]] = {
 }
 """Writer of each tool's result, and the usual name of the result."""
 SMPLX_TOOLS = ("gvhmr", "prompthmr", "smplerx")
+MHR_VERTICES, MHR_INNER = 18439, 439
+"""Vertices of SAM 3D Body's mesh, and how many of them are eyes and teeth here."""
 
 
 def sam3d_content(truth: Truth) -> list[dict[str, Any]]:
-    """MHR's keypoints, at the joints of the free body and at points of its surface."""
+    """MHR's keypoints, at the joints of the body and at points of its surface, and vertices, all over that surface."""
     body = read_body(truth.body)
     betas = torch.from_numpy(truth.betas).float()
     rest, joints = (values.numpy() for values in body.rest(betas))
     places = mhr_places(rest, joints)
     values = (truth.thetas[:, :3], truth.thetas[:, 3:], truth.transl)
-    transforms = body.transforms(betas, *(torch.from_numpy(value).float() for value in values)).numpy()
+    transforms = body.transforms(betas, *(torch.from_numpy(value).float() for value in values))
+    cloud = mhr_vertices(truth, transforms)
     content = []
     for number in range(len(truth)):
         points = np.zeros((70, 3))
         for index, (bone, place) in places.items():
-            matrix = transforms[number, JOINT_NAMES.index(bone)]
+            matrix = transforms[number, JOINT_NAMES.index(bone)].numpy()
             points[index] = matrix[:3, :3] @ place + matrix[:3, 3]
         points[[index for index in range(70) if index not in places]] = points[41]  # fingers
         matrix = truth.intrinsics[number]
@@ -398,13 +401,31 @@ def sam3d_content(truth: Truth) -> list[dict[str, Any]]:
                 "pred_cam_t": truth.transl[number].astype(np.float32),
                 "focal_length": np.float32(matrix[0, 0]),
                 "bbox": np.zeros(4, np.float32),
-                "pred_vertices": np.zeros((18439, 3), np.float32),
+                "pred_vertices": (cloud[number] - truth.transl[number]).astype(np.float32),
                 "mhr_model_params": np.zeros(204, np.float32),
                 "shape_params": np.zeros(45, np.float32),
                 "mask": (truth.masks[number] // 255)[..., None],
             }
         )
     return content
+
+
+def mhr_vertices(truth: Truth, transforms: torch.Tensor) -> np.ndarray:
+    """Points on the surface, the same places in all frames; the last ones are eyes and teeth, within the head."""
+    random = np.random.default_rng(0)
+    posed, faces = truth.vertices(), read_body(truth.body).faces.numpy()
+    corners = posed[0][faces].astype(np.float64)
+    areas = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    chosen = random.choice(len(faces), MHR_VERTICES - MHR_INNER, p=areas / areas.sum())
+    shares = random.dirichlet(np.ones(3), len(chosen))
+    surface = np.einsum("pc,fpcr->fpr", shares, posed[:, faces[chosen]])
+    head = read_body(truth.body).rest(torch.from_numpy(truth.betas).float())[1][JOINT_NAMES.index("head")].numpy()
+    balls = np.array([[-0.03, 0.08, 0.08], [0.03, 0.08, 0.08], [0.0, 0.02, 0.07]])[random.integers(3, size=MHR_INNER)]
+    directions = random.normal(size=(MHR_INNER, 3))
+    inner = head + balls + 0.012 * directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    matrices = transforms[:, JOINT_NAMES.index("head")].numpy()
+    inner = np.einsum("frc,pc->fpr", matrices[:, :3, :3], inner) + matrices[:, None, :3, 3]
+    return np.concatenate([surface, inner], axis=1)
 
 
 def mhr_places(rest: np.ndarray, joints: np.ndarray) -> dict[int, tuple[str, np.ndarray]]:

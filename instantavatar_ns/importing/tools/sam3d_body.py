@@ -1,7 +1,7 @@
 """SAM 3D Body: an `.npz` for each image and person (`<image>_subj00.npz`), or a pickle of the lists that it returned.
 
-The body is MHR's, not SMPL's: read are 70 keypoints in space, to which a body is fitted. Each image has a focal length
-of its own.
+The body is MHR's, not SMPL's: read are 70 keypoints in space and, where all images have them, the vertices of its mesh.
+To these a body is fitted. Each image has a focal length of its own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from instantavatar_ns.utils.errors import InputError
 
 _SHAPES = {"pred_keypoints_3d": (70, 3), "pred_keypoints_2d": (70, 2), "pred_cam_t": (3,)}
 _KEYS = (*_SHAPES, "focal_length")
+_VERTICES, _VERTICES_SHAPE = "pred_vertices", (18439, 3)
 _ADVICE = "Save what process_one_image returned, such as numpy.savez(f'{image}_subj{person:02d}.npz', **output)"
 _HIPS = [9, 10]
 
@@ -98,6 +99,7 @@ def _read(path: Path, images: Mapping[str, list[Any]]) -> ToolResult:
             intrinsics=np.stack([_matrix(person) for person in found]),
             masks=masks,
             keypoints=np.stack([person["pred_keypoints_3d"] + person["pred_cam_t"] for person in found]),
+            vertices=_vertices(found),
         )
     return ToolResult("SAM 3D Body", "MHR", tracks, None, "focal_length of each image")
 
@@ -114,8 +116,12 @@ def _checked(path: Path, name: str, person: Mapping[str, Any]) -> dict[str, Any]
     if missing:
         message = f"expected {', '.join(missing)} in {name}, found {', '.join(sorted(person))}"
         raise InputError(path, message, _ADVICE)
-    arrays = {key: np.asarray(person[key], np.float64) for key in _KEYS}
-    for key, shape in _SHAPES.items():
+    arrays: dict[str, np.ndarray] = {key: np.asarray(person[key], np.float64) for key in _KEYS}
+    shapes: dict[str, tuple[int, ...]] = dict(_SHAPES)
+    if person.get(_VERTICES) is not None:
+        arrays[_VERTICES] = np.asarray(person[_VERTICES], np.float32)
+        shapes[_VERTICES] = _VERTICES_SHAPE
+    for key, shape in shapes.items():
         if arrays[key].size != np.prod(shape):
             raise InputError(path, f"expected {key} of shape {shape} in {name}, found {arrays[key].shape}", _ADVICE)
         arrays[key] = arrays[key].reshape(shape)
@@ -123,6 +129,13 @@ def _checked(path: Path, name: str, person: Mapping[str, Any]) -> dict[str, Any]
         if not np.isfinite(values).all():
             raise InputError(path, f"expected finite numbers, found NaN or infinity in {key} of {name}", _ADVICE)
     return {**arrays, "mask": person.get("mask")}
+
+
+def _vertices(people: list[dict[str, Any]]) -> np.ndarray | None:
+    """MHR's vertices in the camera; None unless all images have them."""
+    if not all(_VERTICES in person for person in people):
+        return None
+    return np.stack([person[_VERTICES] + person["pred_cam_t"].astype(np.float32) for person in people])
 
 
 def _matrix(person: Mapping[str, Any]) -> np.ndarray:
