@@ -46,8 +46,8 @@ def find_faults(
         clip: The chosen frames.
         landmarks: Of the person.
         masks: Of the person.
-        facts: Of the stages: `people`, `motion` (pixels, None where it cannot be measured), `plate`, `focal_given`;
-            absent where a user's result took a stage's place.
+        facts: Of the stages: `people`, `motion` (pixels, None where it cannot be measured), `plate`, `followed`,
+            `focal_given`; absent where a user's result took a stage's place.
     """
     found = [
         *_missing(landmarks),

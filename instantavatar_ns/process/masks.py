@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,12 +59,10 @@ def make_masks(folder: Path, progress: Callable[[float], None]) -> CameraFacts:
     motion = camera_motion(images[::every], people[::every])
     is_still = motion * 540 / clip.height <= STILL
     to_plate = None if is_still else _follow(folder, paths, size)
-    plate = None
-    if is_still:
-        plate = make_plate(images, people)
-    elif to_plate is not None:
-        views = [to_plate[index] for index in spread]
-        plate = make_plate(*zip(*map(partial(_seen_by_middle, size), images, people, views), strict=True))
+    if to_plate is not None:
+        for row, index in enumerate(spread):  # in their places: all images twice would fill the memory
+            images[row], people[row] = _seen_by_middle(size, images[row], people[row], to_plate[index])
+    plate = make_plate(images, people) if is_still or to_plate is not None else None
     del images, people
     with written_whole(folder / "masks") as folder_of_masks:
         folder_of_masks.mkdir()

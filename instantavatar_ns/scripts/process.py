@@ -209,7 +209,8 @@ def _summary(clip: ChosenFrames, facts: dict[str, Any], iou: np.ndarray, seconds
             lines["landmarks"] += f"; left and right put right in {len(facts['swaps'])}"
     lines["masks"] = "your own"
     if "plate" in facts:
-        lines["masks"] = "with the background, the camera stands still" if facts["plate"] else "the camera moves"
+        followed = "with the background, the camera moves" if facts.get("followed", False) else "the camera moves"
+        lines["masks"] = "with the background, the camera stands still" if facts["plate"] else followed
     if np.isfinite(iou).any():
         lines["overlap of body and mask"] = f"{np.nanmean(iou):.3f}, least {np.nanmin(iou):.3f}"
     lines["frames"] = f"{facts['train']} train, {facts['held_out']} held out"
