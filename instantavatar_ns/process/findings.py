@@ -105,7 +105,7 @@ def _several_people(facts: dict[str, Any]) -> list[Finding]:
     if facts.get("people", 1) < 2:
         return []
     advice = "Film one person alone; or make the masks of the one with another tool and give them with --masks."
-    return [Finding("More than one person is seen; the largest is followed.", advice)]
+    return [Finding("More than one person is seen; the largest of the first frame is followed.", advice)]
 
 
 def _cropped(masks: Bool[np.ndarray, "frames height width"]) -> list[Finding]:

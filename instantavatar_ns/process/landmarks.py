@@ -13,7 +13,7 @@ from instantavatar_ns.data.folder import list_images
 from instantavatar_ns.data.images import read_rgb
 from instantavatar_ns.process.frames import ChosenFrames
 from instantavatar_ns.process.network import NUM_LANDMARKS, PoseNetwork, Prediction, Square
-from instantavatar_ns.process.people import find_people, follow
+from instantavatar_ns.process.people import Follower
 from instantavatar_ns.process.swaps import swap, swapped_frames
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
@@ -23,6 +23,7 @@ LANDMARKS_FILE = "landmarks.npz"
 NETWORK_FOLDER = "network"
 _LOGIT_SCALE = 8.0  # steps of a stored mask, per unit of log-odds
 _FEWEST_FOUND = 0.5  # share of the frames in which somebody has to be found
+_COUNTED = 9  # frames in which people are counted: each takes as long as ten others
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def network_mask(folder: Path, frame: int, size: tuple[int, int]) -> Float32[np.
 
 
 def run_network(folder: Path, network: PoseNetwork, progress: Callable[[float], None]) -> None:
-    """Follow the largest person through all frames, one file a frame; frames that have their file are left out.
+    """Follow the first frame's largest person through all frames, one file a frame; finished frames are left out.
 
     Args:
         folder: With `images/`.
@@ -134,21 +135,16 @@ def run_network(folder: Path, network: PoseNetwork, progress: Callable[[float], 
     images = list_images(folder)
     clip = ChosenFrames.read(folder)
     results = folder / "process" / NETWORK_FOLDER
-    square: Square | None = None
+    person, counted = Follower(network), _frames_to_count_people(len(images))
     for index, path in enumerate(images):
         result = results / f"{index:05d}.npz"
         if result.is_file():
-            prediction, _ = read_prediction(result)
+            prediction, people = read_prediction(result)
         else:
             image = read_rgb(path, (clip.height, clip.width))
-            people = 1
-            if index in _frames_to_count_people(len(images)):
-                found = find_people(network, image, most=2)
-                people = len(found)
-                square = found[0].prediction.next_square if found and square is None else square
-            prediction = follow(network, image, square)
+            prediction, people = person.look(image, count=index in counted)
             _write_prediction(result, prediction, people)
-        square = None if prediction is None else prediction.next_square
+        person.take(prediction, people)
         progress((index + 1) / len(images))
 
 
@@ -185,18 +181,19 @@ def collect_landmarks(folder: Path) -> tuple[Landmarks, dict[str, list[int]]]:
 
 
 def most_people(folder: Path) -> int:
-    """Return how many people were seen in one of the frames in which they were counted."""
+    """Return the most people that were seen in a frame; they are counted in some, and where the person is lost."""
     paths = (folder / "process" / NETWORK_FOLDER).glob("*.npz")
     return max((read_prediction(path)[1] for path in paths), default=0)
 
 
 def _frames_to_count_people(count: int) -> set[int]:
-    return {0, count // 2}
+    """Choose frames all over the clip, for passers-by."""
+    return set(np.linspace(0, count - 1, min(_COUNTED, count)).round().astype(int).tolist())
 
 
 def _write_prediction(path: Path, prediction: Prediction | None, people: int) -> None:
     if prediction is None:
-        write_npz(path, people=np.array(0))
+        write_npz(path, people=np.array(people))
         return
     squares = [[*square.center, square.side, square.angle] for square in (prediction.square, prediction.next_square)]
     write_npz(
@@ -212,11 +209,11 @@ def _write_prediction(path: Path, prediction: Prediction | None, people: int) ->
 
 
 def read_prediction(path: Path) -> tuple[Prediction | None, int]:
-    """Read what the network saw in a frame, and how many people were counted there; None and 0 of an empty frame."""
+    """Read what the network saw of the person in a frame, None where they were not found; and how many were counted."""
     with np.load(path) as file:
         people = int(file["people"])
-        if people == 0:
-            return None, 0
+        if "squares" not in file:
+            return None, people
         square, following = (Square((x, y), side, angle) for x, y, side, angle in file["squares"].tolist())
         mask = file["mask"].astype(np.float32) / np.float32(_LOGIT_SCALE)
         prediction = Prediction(

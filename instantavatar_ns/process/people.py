@@ -18,6 +18,9 @@ _LOOKS = 4  # for a square to settle on a person
 _SAME = 0.35  # of a square's side: nearer than that to each other, two squares show the same person
 _SMALLEST_SHARE = 0.25  # of the largest person's size, for another one to be told of
 _FEWEST_SEEN, _SEEN = 12, 0.5  # landmarks inside the picture and visible, for something to be a person
+# How far from where a person was lost somebody may be to be the same, of the square's side: in the next frame, for each
+# one more, at most; and how much larger or smaller their square may be.
+_NEAR, _FARTHER, _FARTHEST, _OTHER_SIZE = 0.25, 0.03, 0.6, 1.6
 
 
 @dataclass(frozen=True)
@@ -95,25 +98,75 @@ def _painted_over(image: UInt8[np.ndarray, "height width 3"], person: Person) ->
     return np.where(hidden[..., None] > 0, fill.clip(0, 255).astype(np.uint8), image)
 
 
-def follow(
-    network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], square: Square | None
-) -> Prediction | None:
-    """Look at a person again in the next frame; who is lost is searched for in the whole picture.
+class Follower:
+    """One person, followed from frame to frame: the largest of the first frame in which somebody is found.
+
+    Who is lost is searched for in the whole picture. Of several people only somebody near the place where the person
+    was lost is taken for them; somebody who is elsewhere is another one.
 
     Args:
         network: The pose network.
-        image: The frame.
-        square: Where the last frame says the person is; None to search.
-
-    Returns:
-        The network's view of the person, None where nobody is found.
     """
-    if square is not None:
-        prediction = network(image, square)
-        if _is_person(prediction, image.shape[:2]):
-            return prediction
-    people = find_people(network, image, most=1)
-    return people[0].prediction if people else None
+
+    def __init__(self, network: PoseNetwork) -> None:
+        self._network = network
+        self._last: Square | None = None  # where the person is expected, of the last frame in which they were seen
+        self._frames_lost = 0
+        self._people = 0  # the most that were seen in a frame
+
+    def look(self, image: UInt8[np.ndarray, "height width 3"], count: bool = False) -> tuple[Prediction | None, int]:
+        """Look at the next frame; `take` must be told of what is found.
+
+        Args:
+            image: The frame.
+            count: Look for others than the person, too.
+
+        Returns:
+            The network's view of the person, None where they are not found; and how many people were seen, as far as
+            they were looked for.
+        """
+        prediction = None
+        if self._last is not None and not self._frames_lost:
+            prediction = self._seen_in(image, self._last)
+            if prediction is not None and not count:
+                return prediction, 1
+        people = find_people(self._network, image, _MOST_PEOPLE if prediction is None else 2)
+        self._people = max(self._people, len(people))
+        if prediction is None:
+            person = next(iter(people), None) if self._last is None else self._same(people)
+            if person is not None:  # the search looked quickly
+                prediction = self._seen_in(image, person.prediction.next_square) or person.prediction
+        return prediction, max(len(people), int(prediction is not None))
+
+    def _seen_in(self, image: UInt8[np.ndarray, "height width 3"], square: Square) -> Prediction | None:
+        prediction = self._network(image, square)
+        return prediction if _is_person(prediction, image.shape[:2]) else None
+
+    def take(self, prediction: Prediction | None, people: int) -> None:
+        """Go on from what a frame showed, now or in a run that was interrupted.
+
+        Args:
+            prediction: The network's view of the person, None where they were not found.
+            people: How many were seen.
+        """
+        self._people = max(self._people, people)
+        self._frames_lost = 0 if prediction is not None else self._frames_lost + 1
+        self._last = self._last if prediction is None else prediction.next_square
+
+    def _same(self, people: list[Person]) -> Person | None:
+        """Of the people of a frame the one that was lost."""
+        last = self._last
+        assert last is not None
+        reach = last.side * min(_NEAR + _FARTHER * self._frames_lost, _FARTHEST)
+        near = [
+            (distance, index)
+            for index, person in enumerate(people)
+            if (distance := _distance(person.prediction.next_square, last)) < reach
+            and max(person.size / last.side, last.side / person.size) < _OTHER_SIZE
+        ]
+        if near:
+            return people[min(near)[1]]
+        return people[0] if len(people) == 1 and self._people == 1 else None
 
 
 def _settle(network: PoseNetwork, image: UInt8[np.ndarray, "height width 3"], square: Square) -> Person | None:
@@ -138,8 +191,12 @@ def _is_person(prediction: Prediction, size: tuple[int, ...]) -> bool:
 
 def _is_same(person: Person, other: Person) -> bool:
     a, b = (one.prediction.next_square for one in (person, other))
-    distance = np.hypot(a.center[0] - b.center[0], a.center[1] - b.center[1])
-    return bool(distance < _SAME * min(a.side, b.side))
+    return _distance(a, b) < _SAME * min(a.side, b.side)
+
+
+def _distance(square: Square, other: Square) -> float:
+    """Distance between the middles, pixels."""
+    return float(np.hypot(square.center[0] - other.center[0], square.center[1] - other.center[1]))
 
 
 def _starts(height: int, width: int, scale: float) -> Iterator[Square]:

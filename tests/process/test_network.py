@@ -1,5 +1,6 @@
 """The pose network on a demo person: landmarks and mask where the person is, whatever the square."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -9,8 +10,9 @@ import pytest
 from instantavatar_ns.body.files import load_body_model
 from instantavatar_ns.body.smpl import JOINT_NAMES
 from instantavatar_ns.data.folder import list_images, list_masks
+from instantavatar_ns.process.landmarks import most_people, read_prediction, run_network
 from instantavatar_ns.process.network import LANDMARK_NAMES, MIRRORED, PoseNetwork, Square
-from instantavatar_ns.process.people import find_people, follow
+from instantavatar_ns.process.people import Follower, find_people
 from instantavatar_ns.utils.errors import InputError
 from tests.process.clips import person_images
 
@@ -94,12 +96,49 @@ def test_mirrored_picture_has_mirrored_landmarks(network: PoseNetwork, person: n
     np.testing.assert_allclose(mirrored.pixels[sides, 1], there.pixels[:, 1], atol=1.5)
 
 
-def test_person_who_is_lost_is_found_again(network: PoseNetwork, person: np.ndarray) -> None:
-    wide = np.full((192, 384, 3), 128, np.uint8)
-    wide[:, 180:372] = person
-    prediction = follow(network, wide, Square((40.0, 96.0), 60.0))
-    assert prediction is not None
-    assert abs(prediction.next_square.center[0] - (180 + 96)) < 20
+def _beside(*people: tuple[np.ndarray, int], width: int = 384) -> np.ndarray:
+    """People beside each other in an empty room, each with the left edge of their picture."""
+    room = np.full((192, width, 3), 128, np.uint8)
+    for picture, left in people:
+        height, across = picture.shape[:2]
+        room[192 - height :, left : left + across] = picture
+    return room
+
+
+def _followed(network: PoseNetwork, images: list[np.ndarray]) -> tuple[list[float | None], int]:
+    """Where the person is found in each picture, column; and the most people that were seen."""
+    follower, columns, most = Follower(network), [], 0
+    for image in images:
+        prediction, people = follower.look(image)
+        follower.take(prediction, people)
+        columns.append(None if prediction is None else prediction.next_square.center[0])
+        most = max(most, people)
+    return columns, most
+
+
+def test_a_person_alone_is_found_again_wherever_they_are(network: PoseNetwork, person: np.ndarray) -> None:
+    (first, lost, again), most = _followed(network, [_beside((person, 0)), _beside(), _beside((person, 180))])
+    assert first == pytest.approx(96, abs=20) and lost is None and again == pytest.approx(276, abs=20)
+    assert most == 1
+
+
+def test_another_person_is_not_taken_for_one_who_is_lost(network: PoseNetwork, person: np.ndarray) -> None:
+    small = cv2.resize(person, (160, 160), interpolation=cv2.INTER_AREA)
+    both, other = _beside((person, 0), (small, 220)), _beside((small, 220))
+    (first, *gone, again), most = _followed(network, [both, other, other, other, both])
+    assert first == pytest.approx(96, abs=20) and gone == [None] * 3 and again == pytest.approx(96, abs=20)
+    assert most == 2
+
+
+def test_a_run_that_was_interrupted_goes_on_with_the_same_person(network: PoseNetwork, person: np.ndarray) -> None:
+    small = cv2.resize(person, (160, 160), interpolation=cv2.INTER_AREA)
+    follower = Follower(network)
+    seen = follower.look(_beside((person, 0), (small, 220)), count=True)
+    resumed = Follower(network)
+    resumed.take(*seen)
+    resumed.take(None, 1)
+    assert resumed.look(_beside((small, 220)))[0] is None
+    assert seen[1] == 2
 
 
 def test_second_person_is_told_of(network: PoseNetwork, person: np.ndarray) -> None:
@@ -125,3 +164,19 @@ def test_other_files_are_no_network(tmp_path: Path) -> None:
     (tmp_path / "pose.tflite").write_bytes(b"no network" * 100)
     with pytest.raises(InputError, match="pose network"):
         PoseNetwork(tmp_path / "pose.tflite")
+
+
+def test_passers_by_are_told_of(network: PoseNetwork, person: np.ndarray, tmp_path: Path) -> None:
+    small = cv2.resize(person, (160, 160), interpolation=cv2.INTER_AREA)
+    alone, both = _beside((person, 0)), _beside((person, 0), (small, 220))
+    (tmp_path / "images").mkdir()
+    for index, image in enumerate([alone, both, alone, alone]):
+        cv2.imwrite(str(tmp_path / "images" / f"{index:05d}.png"), image[..., ::-1])
+    frames = {"frames": [0, 1, 2, 3], "times": [0.0, 0.1, 0.2, 0.3], "sharpness": [1.0] * 4, "source_frames": 4}
+    size = {"width": 384, "height": 192, "fps": 10.0, "rotation": 0, "focal": None, "source": "clip.mp4"}
+    (tmp_path / "process").mkdir()
+    (tmp_path / "process" / "clip.json").write_text(json.dumps(frames | size))
+    run_network(tmp_path, network, lambda share: None)
+    assert most_people(tmp_path) == 2
+    columns = [read_prediction(path)[0] for path in sorted((tmp_path / "process" / "network").glob("*.npz"))]
+    assert all(seen is not None and seen.next_square.center[0] < 192 for seen in columns)
