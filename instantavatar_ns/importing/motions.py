@@ -51,7 +51,7 @@ def read_tool_motion(path: Path, content: Any) -> PoseSequence | None:
     else:
         return None
     if result.skeleton == "MHR":
-        message = f"expected SMPL poses, found {result.tool}'s result, which has none before a body is fitted to it"
+        message = f"expected SMPL poses, found a result of {result.tool}, which has none before a body is fitted to it"
         advice = "Run instant-avatar import on it and its video, and give the poses.npz of the folder that this writes"
         raise InputError(path, message, advice)
     name, _ = choose_track(path, result, None)
@@ -93,7 +93,7 @@ def _in_world(path: Path, track: Track, result: ToolResult) -> Track:
 
 def _people(result: ToolResult, name: str) -> str:
     lengths = {other: len(track) for other, track in result.tracks.items()}
-    said = f"{result.tool}'s result: track {name}, found in {lengths.pop(name)} frames"
+    said = f"Result of {result.tool}: track {name}, found in {lengths.pop(name)} frames"
     if not lengths:
         return f"{said}."
     others = sorted(lengths, key=lambda other: -lengths[other])

@@ -1,5 +1,8 @@
 """What pose estimators write, given as a motion."""
 
+import subprocess
+import sys
+
 import joblib
 import numpy as np
 import pytest
@@ -204,3 +207,17 @@ def test_phalp_predictions_are_not_played(tmp_path):
         frame["tracked_time"] = [1, 5]
     joblib.dump(content, tmp_path / "m.pkl")
     assert len(load_motion(tmp_path / "m.pkl")) == 6
+
+
+@pytest.mark.parametrize("module", ["config", "scripts.animate", "scripts.export"])
+def test_commands_read_them_and_start_without_what_that_needs(module):
+    """Nerfstudio's commands load the first, ours the others; each is a process of its own."""
+    code = f"""
+import sys
+import instantavatar_ns.{module}
+from instantavatar_ns.motion import readers
+print([reader.__name__ for reader in readers._motion_readers])
+print([name for name in sys.modules if name.startswith("instantavatar_ns.importing.")])
+"""
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines()[-2:] == ["['read_tool_motion']", "['instantavatar_ns.importing.motions']"]
