@@ -45,7 +45,7 @@ from instantavatar_ns.check.overlap import measure
 from instantavatar_ns.check.recording import read_recording
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
-from instantavatar_ns.importing.placement import _PELVIS
+from instantavatar_ns.importing.placement import PELVIS
 from instantavatar_ns.scripts.import_results import ImportResults
 from tests.importing.tool_files import SMPLX_TOOLS, WRITERS, Truth, sam3d_content, seen_by, write_masks
 
@@ -117,7 +117,7 @@ def of_tool(tool: str, truth: Truth, images: list[Path]) -> dict[str, float]:
 def write_smplx(folder: Path, truth: Truth) -> Path:
     """GVHMR's file, whose body has its pelvis elsewhere."""
     pelvis = load_body_model(truth.body).rest(torch.from_numpy(truth.betas).float())[1][0].numpy()
-    moved = replace(truth, transl=truth.transl + pelvis - np.array(_PELVIS["SMPL-X"]))
+    moved = replace(truth, transl=truth.transl + pelvis - np.array(PELVIS["SMPL-X"]))
     return WRITERS["gvhmr"][0](folder / "hmr4d_results.pt", moved)
 
 

@@ -18,7 +18,7 @@ from instantavatar_ns.data.pixel_centers import nerfstudio_principal_points, res
 from instantavatar_ns.data.world_poses import move_rigidly
 from instantavatar_ns.importing.result import Skeleton, Track
 
-_PELVIS = {"SMPL": (-0.0018, -0.2233, 0.0282), "SMPL-X": (0.0031, -0.3514, 0.0120)}
+PELVIS = {"SMPL": (-0.0018, -0.2233, 0.0282), "SMPL-X": (0.0031, -0.3514, 0.0120)}
 """Pelvis of the mean person in the rest pose of each neutral body, metres."""
 _LONGEST_SIDE = 480
 """Pixels of the masks to which a shape is fitted."""
@@ -43,7 +43,7 @@ def poses_on_body(track: Track, skeleton: Skeleton, body: BodyModel) -> PoseSequ
     """
     betas = torch.zeros(NUM_BETAS)
     pelvis = body.rest(betas)[1][0].numpy()
-    return _sequence(betas.numpy(), track.thetas, track.transl + np.array(_PELVIS[skeleton]) - pelvis)
+    return _sequence(betas.numpy(), track.thetas, track.transl + np.array(PELVIS[skeleton]) - pelvis)
 
 
 def _sequence(betas: ndarray, thetas: ndarray, transl: ndarray) -> PoseSequence:

@@ -15,6 +15,7 @@ from instantavatar_ns.motion.smpl_arrays import BETAS, TRANSLATIONS, numbers, re
 from instantavatar_ns.utils.errors import InputError
 
 Skeleton = Literal["SMPL", "SMPL-X", "MHR"]
+Space = Literal["camera", "world"]
 Pinhole = Callable[[tuple[int, int]], Float[ndarray, "3 3"]]
 """Camera matrix of a video's images by their height and width, pixel centers as OpenCV counts them."""
 _ADVICE = "Run the tool again, and give its files as it wrote them"
@@ -63,6 +64,7 @@ class ToolResult:
         num_frames: Frames of the video that the tool saw, None where its file does not say.
         first_frame: Number that the tool gives to the video's first frame.
         camera_to_world: Of each frame of the video, where the tool tracked a moving camera.
+        space: Where the poses of all tracks are: in the camera, or in the tool's own world.
     """
 
     tool: str
@@ -73,6 +75,7 @@ class ToolResult:
     num_frames: int | None = None
     first_frame: int = 0
     camera_to_world: Float[ndarray, "video_frames 4 4"] | None = None
+    space: Space = "camera"
 
 
 def make_track(

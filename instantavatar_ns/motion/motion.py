@@ -54,7 +54,8 @@ def load_motion(path: Path, fps: float | None = None, up: UpAxis | None = None) 
     What the file does not say is assumed, with a notice.
 
     Args:
-        path: A `.npz`, `.npy`, `.pkl`, `.pt` or `.bvh` file, or the name of a motion of the `library`.
+        path: A `.npz`, `.npy`, `.pkl`, `.pt` or `.bvh` file, the name of a motion of the `library`, or, once
+            `importing.motions` is imported, the file or folder that a pose estimator wrote.
         fps: Frames per second; by default the file's, 60 for AIST++, else 30.
         up: The vertical axis; by default see `choose_up`.
 
@@ -62,14 +63,15 @@ def load_motion(path: Path, fps: float | None = None, up: UpAxis | None = None) 
         InputError: The file is missing, unreadable, empty, of another skeleton, or holds NaN.
     """
     path = find_motion(path)
-    if not path.is_file():
+    if not (path.is_file() or path.is_dir()):
         advice = (
             f"Give a .npz, .pkl or .bvh file, or the name of a motion that comes along: {', '.join(library_names())}"
         )
         raise InputError(path, "expected a motion, found no such file", advice)
     if fps is not None and not (np.isfinite(fps) and fps > 0):
         raise InputError("--source-fps", f"expected a positive number, found {fps}", "Give frames per second")
-    poses, facts = read_bvh_poses(path) if path.suffix.lower() == ".bvh" else read_motion_file(path, fps)
+    is_bvh = path.suffix.lower() == ".bvh" and path.is_file()
+    poses, facts = read_bvh_poses(path) if is_bvh else read_motion_file(path, fps)
     rate = fps or facts.fps
     if rate is None:
         rate = DEFAULT_FPS

@@ -47,7 +47,20 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     Raises:
         InputError: The file is missing or damaged, or has no SMPL poses or several sets of them.
     """
-    content = read_content(path)
+    return arrays_of_content(path, read_content(path), space)
+
+
+def arrays_of_content(path: Path, content: Any, space: Literal["camera", "world"]) -> dict[str, Any]:
+    """Choose the arrays of the one set of SMPL poses in what `read_content` read.
+
+    Args:
+        path: The file, for messages only.
+        content: What it holds.
+        space: As of `read_arrays`.
+
+    Raises:
+        InputError: It has no SMPL poses or several sets of them.
+    """
     if isinstance(content, np.ndarray):
         content = {"poses": content}
     found = list(_pose_sets(content, ""))

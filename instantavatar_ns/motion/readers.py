@@ -6,7 +6,7 @@ shape is kept, and without translation it plays on the spot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.body.smpl import NUM_BETAS, NUM_JOINTS
-from instantavatar_ns.motion.pose_archives import read_arrays
+from instantavatar_ns.motion.pose_archives import arrays_of_content, read_arrays, read_content
 from instantavatar_ns.motion.smpl_arrays import (
     BETAS,
     CAMERA_TRANSLATIONS,
@@ -36,6 +36,8 @@ _AMASS_RATES = ("mocap_framerate", "mocap_frame_rate")
 _RATES = ("fps", "framerate", "frame_rate", "mocap_fps")
 _Y, _Z = (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)
 Axis = tuple[float, float, float]
+MotionReader = Callable[[Path, Any], PoseSequence | None]
+_motion_readers: list[MotionReader] = []
 
 
 class FileFacts(NamedTuple):
@@ -124,11 +126,26 @@ def _missing(path: Path, arrays: Mapping[str, Any], what: str, names: tuple[str,
     return InputError(path, message, advice)
 
 
+def read_motions_with(reader: MotionReader) -> MotionReader:
+    """Register a function that reads motions of more kinds, which is asked first.
+
+    Args:
+        reader: Takes a path and the content of the file (`read_content`; None of a folder), and returns poses, or None
+            for what it does not know.
+
+    Returns:
+        The function itself, so that this serves as a decorator.
+    """
+    if reader not in _motion_readers:
+        _motion_readers.append(reader)
+    return reader
+
+
 def read_motion_file(path: Path, fps: float | None = None) -> tuple[PoseSequence, FileFacts]:
     """Read a motion; the names of the arrays tell its format.
 
     Args:
-        path: As of `read_arrays`.
+        path: As of `read_arrays`, or what a function of `read_motions_with` knows.
         fps: Frames per second, in place of what the file says.
 
     Returns:
@@ -138,7 +155,21 @@ def read_motion_file(path: Path, fps: float | None = None) -> tuple[PoseSequence
     Raises:
         InputError: The file is missing, unreadable, empty, of another skeleton, holds NaN, or a rate that is none.
     """
-    arrays = read_arrays(path, "world")
+    content = None if path.is_dir() else read_content(path)
+    for reader in _motion_readers:
+        known = reader(path, content)
+        if known is not None:
+            named = content if isinstance(content, Mapping) else {}
+            return known, FileFacts(_frame_rate(path, named) if fps is None else fps)
+    if content is None and path.is_dir():
+        raise InputError(path, "expected a motion's file, found a folder", "Give a file in it")
+    arrays = arrays_of_content(path, content, "world")
+    if {"pred_rotmat", "pred_trans"} <= set(arrays):
+        notice(
+            path,
+            "As TRAM's hps, its poses are the camera's: if it moved, that is part of the motion. Give the folder with "
+            "camera.npy and hps/, which tells how.",
+        )
     if "pose_world" in arrays and "trans_world" in arrays:
         # WHAM keeps each pose in the camera and in the world.
         arrays = {"pose": arrays["pose_world"], "trans": arrays["trans_world"]}

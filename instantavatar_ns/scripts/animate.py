@@ -20,6 +20,7 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+import instantavatar_ns.importing.motions  # noqa: F401  # lets --motion be a pose estimator's result
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
@@ -44,14 +45,15 @@ from instantavatar_ns.utils.errors import InputError
 class Animate:
     """Film the avatar in a motion, and print nerfstudio's own command that gives the same frames.
 
-    Motions: SMPL, AIST++, AMASS and BVH files, and those that come along: walk, dance, stretch. A rendering that was
-    stopped goes on where it was when it is started again with the same options.
+    Motions: SMPL, AIST++, AMASS and BVH files, results of pose estimators, and those that come along: walk, dance,
+    stretch. A rendering that was stopped goes on where it was when it is started again with the same options.
     """
 
     load_config: Path
     """The run's config.yml."""
     motion: Path
-    """Motion: a .npz, .pkl or .bvh file, or walk, dance or stretch."""
+    """Motion: a .npz, .npy, .pkl, .pt or .bvh file; the file or folder that ROMP, 4D-Humans, WHAM, GVHMR, TRAM,
+    PromptHMR, SMPLer-X or NLF wrote; or walk, dance or stretch."""
     output: Path | None = None
     """Output: a video .mp4 or .gif on white, a video .webm with a transparent background, or, for a name without
     ending, a new folder of PNG images with a transparent background. By default animate/<motion>.mp4 in the run's

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, cast
 import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
+import instantavatar_ns.importing.motions  # noqa: F401  # lets --motion be a pose estimator's result
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
@@ -76,7 +77,7 @@ class Export:
     avatar_splats.glb and .ply for splats."""
     motion: tuple[Path, ...] = ()
     """Motions: the clips of a GLB or a page, which has all that come along where none is named; the files beside a VRM;
-    the one clip of a USDZ; for PLY and OBJ the one that --frame counts in."""
+    the one clip of a USDZ; for PLY and OBJ the one that --frame counts in. Files and folders as of animate --motion."""
     frame: int | None = None
     """For PLY, of splats too, and OBJ: the frame to show, of the motion or else of the training sequence; by default
     the A-pose."""

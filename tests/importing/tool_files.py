@@ -20,6 +20,7 @@ from scipy.spatial.transform import Rotation
 from instantavatar_ns.body.files import FREE_BODY, load_body_model
 from instantavatar_ns.body.model import BodyModel
 from instantavatar_ns.body.smpl import JOINT_NAMES
+from instantavatar_ns.importing.placement import PELVIS
 
 SIZE = (128, 96)
 FRAMES = 9
@@ -31,6 +32,9 @@ FOCALS: dict[str, Callable[[tuple[int, int]], float]] = {
 }
 """Focal length in pixels that a tool assumes of images of a height and width; others have it in their files."""
 _OTHER_FOCAL = 190.0
+SMPL_VERTICES = 6890
+UPRIGHT = Rotation.from_rotvec([np.pi, 0, 0])
+"""From a camera's axes, y down, to a world's with y up."""
 
 
 @dataclass(frozen=True)
@@ -204,14 +208,16 @@ def write_phalp(path: Path, truth: Truth) -> Path:
 def wham_content(truth: Truth) -> dict[int, dict[str, np.ndarray]]:
     """The person as subject 0, and a shorter one as subject 3."""
     turned = truth.thetas.copy()
-    up = Rotation.from_rotvec([np.pi, 0, 0])
-    turned[:, :3] = (up * Rotation.from_rotvec(turned[:, :3])).as_rotvec()
+    turned[:, :3] = (UPRIGHT * Rotation.from_rotvec(turned[:, :3])).as_rotvec()
+    vertices = truth.vertices()
+    chosen = np.linspace(0, vertices.shape[1] - 1, SMPL_VERTICES).round().astype(int)
     person = {
         "pose": truth.thetas.astype(np.float32),
         "trans": truth.transl.astype(np.float32),
         "pose_world": turned.astype(np.float32),
-        "trans_world": (truth.transl @ up.as_matrix().T).astype(np.float32),
+        "trans_world": (truth.transl @ UPRIGHT.as_matrix().T).astype(np.float32),
         "betas": np.tile(truth.betas, (len(truth), 1)).astype(np.float32),
+        "verts": vertices[:, chosen].astype(np.float32),
         "frame_ids": np.arange(len(truth)),
     }
     return {0: person, 3: {key: value[:2] for key, value in person.items()}}
@@ -279,8 +285,10 @@ def write_tram(folder: Path, truth: Truth) -> Path:
 
 
 def prompthmr_content(truth: Truth) -> dict[str, Any]:
-    """Frames were halved, with their pixels' edges where they were."""
+    """Frames were halved, with their pixels' edges where they were; the world is the cameras', turned to have y up."""
     to_world = camera_path(len(truth))
+    upright = Rotation.from_matrix(UPRIGHT.as_matrix() @ to_world[:, :3, :3])
+    places, pelvis = to_world[:, :3, 3] @ UPRIGHT.as_matrix().T, np.array(PELVIS["SMPL-X"])
     matrix = truth.intrinsics[0]
     center = (matrix[:2, 2] + 0.5) / 2 - 0.5
     rotations = np.zeros((len(truth), 55, 3, 3))
@@ -288,6 +296,11 @@ def prompthmr_content(truth: Truth) -> dict[str, Any]:
     half = truth.size[1] // 2, truth.size[0] // 2
     masks = np.stack([cv2.resize(mask, half, interpolation=cv2.INTER_AREA) for mask in truth.masks])
     pose = {"rotmat": rotations, "shape": np.tile(truth.betas, (len(truth), 1)), "trans": truth.transl}
+    whole = np.zeros((len(truth), 165))
+    whole[:, :66] = truth.thetas[:, :66]
+    whole[:, :3] = (upright * Rotation.from_rotvec(truth.thetas[:, :3])).as_rotvec()
+    in_world = {**pose, "pose": whole, "trans": upright.apply(truth.transl + pelvis) - pelvis + places}
+    del in_world["rotmat"]
     return {
         "camera": {
             "pred_cam_R": to_world[:, :3, :3],
@@ -295,9 +308,9 @@ def prompthmr_content(truth: Truth) -> dict[str, Any]:
             "img_focal": np.float64(matrix[0, 0] / 2),
             "img_center": center,
         },
-        "camera_world": {"Rwc": to_world[:, :3, :3]},
+        "camera_world": {"Rwc": upright.as_matrix(), "Twc": places},
         "masks": masks > 127,
-        "people": {1: {"frames": np.arange(len(truth)), "smplx_cam": pose, "track_id": 1}},
+        "people": {1: {"frames": np.arange(len(truth)), "smplx_cam": pose, "smplx_world": in_world, "track_id": 1}},
         "timings": {},
         "has_tracks": True,
     }

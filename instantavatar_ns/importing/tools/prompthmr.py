@@ -15,7 +15,7 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from instantavatar_ns.data.pixel_centers import resize_intrinsics
-from instantavatar_ns.importing.result import ToolResult, camera_to_world, make_track, required
+from instantavatar_ns.importing.result import Space, ToolResult, camera_to_world, make_track, required
 from instantavatar_ns.utils.errors import InputError
 
 _ADVICE = "Give results.pkl as PromptHMR's video pipeline wrote it"
@@ -28,13 +28,14 @@ def matches(content: Any) -> bool:
     return isinstance(content, Mapping) and isinstance(content.get("people"), Mapping) and "camera" in content
 
 
-def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read camera and people.
+def read(path: Path, content: Mapping[str, Any], space: Space = "camera") -> ToolResult:
+    """Read camera and people, whose poses are in the camera, or in the world where wanted and all people have them.
 
     Args:
         path: The result's file, for errors.
         content: `camera`, with a rotation and position for each frame of the video, and `people` by their names;
             radians, metres and pixels.
+        space: Which poses to prefer.
 
     Raises:
         InputError: A key is missing, or see `make_track` and `camera_to_world`. The result's `pinhole` raises it for a
@@ -45,10 +46,13 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
     to_world = camera_to_world(path, camera["pred_cam_R"], camera["pred_cam_T"])
     people = content["people"]
     of_all = _masks(content) if len(people) == 1 else None
+    if not all(isinstance(person, Mapping) and "smplx_world" in person for person in people.values()):
+        space = "camera"
+    key = {"camera": "smplx_cam", "world": "smplx_world"}[space]
     tracks, size = {}, None if of_all is None else of_all.shape[1:]
     for name, person in people.items():
-        required(path, person, ("frames", "smplx_cam"))
-        poses = person["smplx_cam"]
+        required(path, person, ("frames", key))
+        poses = person[key]
         required(path, poses, ("shape", "trans"))
         rotations = "rotmat" if "rotmat" in poses else "pose"
         required(path, poses, (rotations,))
@@ -74,7 +78,9 @@ def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
         return resize_intrinsics(torch.from_numpy(matrix), scale_x, scale_y).numpy()
 
     words = f"img_focal, in pixels of the {resized[1]} x {resized[0]} frames that it saw"
-    return ToolResult("PromptHMR", "SMPL-X", tracks, of_video, words, len(to_world), 0, to_world)
+    # Poses in the world are in one that the file tells apart from the camera's.
+    moving = to_world if space == "camera" else None
+    return ToolResult("PromptHMR", "SMPL-X", tracks, of_video, words, len(to_world), 0, moving, space)
 
 
 def _masks(content: Mapping[str, Any]) -> Shaped[ndarray, "frames height width"] | None:

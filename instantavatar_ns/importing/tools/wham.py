@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from instantavatar_ns.importing.conventions import diagonal_focal
-from instantavatar_ns.importing.result import ToolResult, make_track, pinhole
+from instantavatar_ns.importing.result import Space, ToolResult, make_track, pinhole
 from instantavatar_ns.utils.errors import InputError
 
 _ADVICE = "Give wham_output.pkl as WHAM's demo wrote it (--save_pkl)"
@@ -23,22 +23,30 @@ def matches(content: Any) -> bool:
     )
 
 
-def read(path: Path, content: Mapping[str, Any]) -> ToolResult:
-    """Read the poses in the camera.
+def read(path: Path, content: Mapping[str, Any], space: Space = "camera") -> ToolResult:
+    """Read the poses in the camera, or in the world where they are wanted and all people have them.
 
     Args:
         path: The result's file, for errors.
-        content: `pose`, `trans`, `betas` and `frame_ids` of each person, by its name; radians and metres.
+        content: `pose`, `trans`, `betas` and `frame_ids` of each person, by its name; radians and metres. In the world
+            `pose_world` and `trans_world` stand for the first two, and rows without `frame_ids` follow each other.
+        space: Which poses to prefer.
 
     Raises:
         InputError: An array is missing, or see `make_track`.
     """
+    if not all({"pose_world", "trans_world"} <= set(person) for person in content.values()):
+        space = "camera"
     tracks = {}
     for name, person in content.items():
+        if space == "world":
+            rows = range(len(person["pose_world"]))
+            person = {"frame_ids": rows, **person, "pose": person["pose_world"], "trans": person["trans_world"]}
         missing = [key for key in ("pose", "trans", "betas", "frame_ids") if key not in person]
         if missing:
             message = f"expected {', '.join(missing)} of person {name}, found {', '.join(sorted(person))}"
             raise InputError(path, message, _ADVICE)
         arrays = {key: person[key] for key in ("pose", "trans", "betas")}
         tracks[name] = make_track(path, name, person["frame_ids"], arrays, _ADVICE)
-    return ToolResult("WHAM", "SMPL", tracks, pinhole(diagonal_focal), "the image's diagonal in pixels")
+    words = "the image's diagonal in pixels"
+    return ToolResult("WHAM", "SMPL", tracks, pinhole(diagonal_focal), words, space=space)
