@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 import tyro
+from jaxtyping import Bool
 from nerfstudio.utils.rich_utils import CONSOLE
 from rich.markup import escape
 from rich.table import Table
@@ -76,7 +77,7 @@ class Process:
         """Run all stages, check the result and write the page.
 
         Raises:
-            InputError: The clip or an option cannot be used.
+            InputError: The clip or an option cannot be used, or no body fits it; of the latter the page tells more.
             SystemExit: The check found that training would stop, or the user stopped the command.
         """
         self._check_options()
@@ -92,10 +93,18 @@ class Process:
             self._print_plan(clip, folder, stages)
             return
         try:
-            folder.run(stages)
+            self._run(folder, stages)
         except KeyboardInterrupt:
             CONSOLE.print("\nStopped. What is finished is kept; the same command goes on from there.")
             raise SystemExit(130) from None
+
+    def _run(self, folder: StagedFolder, stages: list[Stage]) -> None:
+        try:
+            folder.run(stages)
+        except InputError as error:
+            if next(stage.name for stage in stages if not folder.is_finished(stage)) == "fit":
+                self._explain(folder, stages, error)
+            raise
         self._finish(folder, stages)
 
     def _check_options(self) -> None:
@@ -139,22 +148,40 @@ class Process:
             f"{clip.seconds:.3g} seconds; at most {self.frames} images of {width} x {height}",
             highlight=False,
         )
+        for stage, state in zip(stages, folder.plan(stages), strict=True):
+            CONSOLE.print(f"  {stage.words:<26} {state:<17} {', '.join(stage.results)}", highlight=False)
+
+    def _explain(self, folder: StagedFolder, stages: list[Stage], error: InputError) -> None:
+        """Write the page of a clip that no body was fitted to, and print what looks wrong with it."""
+        clip, landmarks, masks, facts = self._read(folder, stages)
+        findings = find_faults(clip, landmarks, masks, facts) if landmarks is not None else []
+        no_body = np.full(len(clip.frames), np.nan)
+        summary = _summary(clip, facts, no_body, _seconds(folder, stages))
+        shown = [Finding("No body was fitted to this clip.", str(error)), *findings]
+        title = f"{Path(clip.source).name}, processed up to the masks"
+        page = write_report(self.output, Report(title, summary, shown, None, []), landmarks, masks)
+        _print_summary(summary, findings)
+        CONSOLE.print(f"Pictures and charts: {escape(str(page))}", soft_wrap=True)
+
+    def _read(
+        self, folder: StagedFolder, stages: list[Stage]
+    ) -> tuple[ChosenFrames, Landmarks | None, Bool[np.ndarray, "frames height width"], dict[str, Any]]:
+        """Frames, landmarks, masks, and the facts of the stages that are finished."""
+        clip = ChosenFrames.read(self.output)
+        landmarks = None
+        if any(stage.name == "landmarks" for stage in stages):
+            landmarks = Landmarks.read(self.output / "process" / LANDMARKS_FILE, [list(range(len(clip.frames)))])
+        facts: dict[str, Any] = {"focal_given": self.focal is not None}
         for stage in stages:
-            state = "finished" if folder.is_finished(stage) else "to do"
-            CONSOLE.print(f"  {stage.words:<26} {state:<9} {', '.join(stage.results)}", highlight=False)
+            if folder.is_finished(stage):
+                facts |= folder.facts(stage.name)
+        return clip, landmarks, read_masks(self.output), facts
 
     def _finish(self, folder: StagedFolder, stages: list[Stage]) -> None:
         """Check the folder, write the page and print the summary."""
-        clip = ChosenFrames.read(self.output)
         sections, errors = _check(self.output)
-        facts = {key: value for stage in stages for key, value in folder.facts(stage.name).items()}
-        masks = read_masks(self.output)
-        names = {stage.name for stage in stages}
-        count = len(clip.frames)
-        landmarks = None
-        if "landmarks" in names:
-            landmarks = Landmarks.read(self.output / "process" / LANDMARKS_FILE, [list(range(count))])
-        iou = overlap_of_frames([f"{index:05d}.png" for index in range(count)], sections)
+        clip, landmarks, masks, facts = self._read(folder, stages)
+        iou = overlap_of_frames([f"{index:05d}.png" for index in range(len(clip.frames))], sections)
         findings = [
             *(Finding(section.description, "") for section in sections if section.diagnosis.verdict != "good"),
             *(Finding(f"The {name} frames cannot be read: {error}", "") for name, error in errors.items()),
@@ -162,8 +189,7 @@ class Process:
             *(find_faults(clip, landmarks, masks, facts) if landmarks is not None else []),
         ]
         command = f"ns-train {_method()} --data {self.output}"
-        seconds = sum(folder.seconds(stage.name) for stage in stages)
-        summary = _summary(clip, facts, iou, seconds)
+        summary = _summary(clip, facts, iou, _seconds(folder, stages))
         title = f"{Path(clip.source).name}, processed"
         report = Report(title, summary, findings, command, sections, _reprojection(self.output))
         page = write_report(self.output, report, landmarks, masks)
@@ -173,6 +199,10 @@ class Process:
             CONSOLE.print("[red]Training would stop: the body does not lie where the masks are.")
             raise SystemExit(1)
         CONSOLE.print(f"Next: {escape(command)}", soft_wrap=True, highlight=False)
+
+
+def _seconds(folder: StagedFolder, stages: list[Stage]) -> float:
+    return sum(folder.seconds(stage.name) for stage in stages if folder.is_finished(stage))
 
 
 def _method() -> str:
@@ -213,7 +243,8 @@ def _summary(clip: ChosenFrames, facts: dict[str, Any], iou: np.ndarray, seconds
         lines["masks"] = "with the background, the camera stands still" if facts["plate"] else followed
     if np.isfinite(iou).any():
         lines["overlap of body and mask"] = f"{np.nanmean(iou):.3f}, least {np.nanmin(iou):.3f}"
-    lines["frames"] = f"{facts['train']} train, {facts['held_out']} held out"
+    if "train" in facts:
+        lines["frames"] = f"{facts['train']} train, {facts['held_out']} held out"
     lines["took"] = f"{seconds:.0f} s, {seconds / len(clip.frames):.2f} s a frame"
     return lines
 

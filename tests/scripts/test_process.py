@@ -176,3 +176,37 @@ def test_frames_without_the_person_are_in_neither_set(clip: dict, tmp_path: Path
     parser = InstantAvatarDataParserConfig(data=output).setup()
     frames = {path.stem for split in ("train", "test") for path in parser.get_dataparser_outputs(split).image_filenames}
     assert frames == {f"{index:05d}" for index in range(11)} - {"00002", "00003"}
+
+
+def test_page_says_what_is_wrong_where_no_body_fits(
+    processed: Path, clip: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Landmarks in a single frame: no body can be fitted to them."""
+    with np.load(processed / "process" / "landmarks.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    found = np.arange(len(arrays["found"])) == 4
+    np.savez(tmp_path / "lost.npz", **(arrays | {"found": found}))
+    output = tmp_path / "out"
+    command = Process(clip["source"], output, masks=clip["masks"], landmarks=tmp_path / "lost.npz")
+    with pytest.raises(InputError, match="found them in 1 of 11"):
+        command.main()
+    shown = " ".join(capsys.readouterr().out.split())
+    page = (output / "process" / "report.html").read_text()
+    assert "Nobody is found in 10 of 11 frames." in shown
+    assert "report.html" in shown
+    for words in ("No body was fitted", "found them in 1 of 11", "Nobody is found in 10 of 11 frames."):
+        assert words in page
+    assert page.count("<img ") >= 6
+    assert "the fitted body" not in page
+    assert "ns-train" not in page
+
+
+def test_dry_run_tells_what_overwriting_replaces(processed: Path, clip: dict, capsys: pytest.CaptureFixture) -> None:
+    options = {"poses": clip["poses"], "focal": clip["focal"], "dry_run": True}
+    Process(clip["source"], processed, **options).main()
+    assert capsys.readouterr().out.count("finished") == 6
+    Process(clip["source"], processed, **(options | {"frames": 9}), overwrite=True).main()
+    assert capsys.readouterr().out.count("to do, replaced") == 6
+    Process(clip["source"], processed, **(options | {"focal": 2 * clip["focal"]}), overwrite=True).main()
+    shown = capsys.readouterr().out
+    assert (shown.count("finished"), shown.count("to do, replaced")) == (4, 2)
