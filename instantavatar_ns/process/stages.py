@@ -72,7 +72,7 @@ class StagedFolder:
         return self._has_facts(stage) and not self._changes(stage)
 
     def plan(self, stages: list[Stage]) -> list[str]:
-        """Say of each stage what `run` would do: "finished", "to do", or "to do, replaced" of one that is made again."""
+        """Say of each stage what `run` does: it is "finished", "to do", or "to do, replaced" if made again."""
         first = next((index for index, stage in enumerate(stages) if not self.is_finished(stage)), len(stages))
         again = ["to do, replaced" if self._has_facts(stage) else "to do" for stage in stages[first:]]
         return ["finished"] * first + again
