@@ -27,7 +27,9 @@ from instantavatar_ns.process.report import Report, overlap_of_frames, write_rep
 from instantavatar_ns.process.stages import Stage, StagedFolder
 from instantavatar_ns.process.video import Clip, open_clip
 from instantavatar_ns.scripts.check import check_set, frame_sets
+from instantavatar_ns.scripts.next_commands import training
 from instantavatar_ns.utils.errors import InputError
+from instantavatar_ns.utils.interrupts import STOPPED
 
 _MOST_FRAMES = 200
 _FIT_FILE, _REPROJECTION = "fit.npz", "reprojection"
@@ -96,7 +98,7 @@ class Process:
             self._run(folder, stages)
         except KeyboardInterrupt:
             CONSOLE.print("\nStopped. What is finished is kept; the same command goes on from there.")
-            raise SystemExit(130) from None
+            raise SystemExit(STOPPED) from None
 
     def _run(self, folder: StagedFolder, stages: list[Stage]) -> None:
         try:
@@ -188,7 +190,7 @@ class Process:
             *poor_overlap(np.nan_to_num(iou, nan=1.0)),
             *(find_faults(clip, landmarks, masks, facts) if landmarks is not None else []),
         ]
-        command = f"ns-train {_method()} --data {self.output}"
+        command = training(self.output)
         summary = _summary(clip, facts, iou, _seconds(folder, stages))
         title = f"{Path(clip.source).name}, processed"
         report = Report(title, summary, findings, command, sections, _reprojection(self.output))
@@ -203,10 +205,6 @@ class Process:
 
 def _seconds(folder: StagedFolder, stages: list[Stage]) -> float:
     return sum(folder.seconds(stage.name) for stage in stages if folder.is_finished(stage))
-
-
-def _method() -> str:
-    return "instant-avatar" if torch.cuda.is_available() else "instant-avatar-lite --machine.device-type cpu"
 
 
 def _check(folder: Path) -> tuple[list[Section], dict[str, str]]:

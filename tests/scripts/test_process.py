@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -210,3 +212,21 @@ def test_dry_run_tells_what_overwriting_replaces(processed: Path, clip: dict, ca
     Process(clip["source"], processed, **(options | {"focal": 2 * clip["focal"]}), overwrite=True).main()
     shown = capsys.readouterr().out
     assert (shown.count("finished"), shown.count("to do, replaced")) == (4, 2)
+
+
+@pytest.mark.parametrize("step", ["_check", "write_report"])
+def test_stopped_after_the_last_stage(
+    processed: Path, clip: dict, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(f"instantavatar_ns.scripts.process.{step}", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit) as stopped:
+        Process(clip["source"], processed, poses=clip["poses"], focal=clip["focal"]).main()
+    assert stopped.value.code == 130
+    assert "goes on from there" in capsys.readouterr().out
+
+
+def test_next_command_can_be_pasted(clip: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "my [first] clip"
+    Process(clip["source"], output, masks=clip["masks"], poses=clip["poses"], focal=clip["focal"]).main()
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
+    assert shlex.split(line)[-1] == str(output)
