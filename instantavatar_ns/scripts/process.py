@@ -15,17 +15,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from instantavatar_ns.check.report import Section
+from instantavatar_ns.data.folder import list_pictures
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+from instantavatar_ns.motion.readers import read_pose_file
+from instantavatar_ns.process.camera import choose_camera
 from instantavatar_ns.process.clip_folder import FREE
 from instantavatar_ns.process.findings import Finding, find_faults, poor_overlap
-from instantavatar_ns.process.frames import FEWEST_FRAMES, ChosenFrames, image_size
-from instantavatar_ns.process.landmarks import LANDMARKS_FILE, Landmarks
+from instantavatar_ns.process.frames import FEWEST_FRAMES, ChosenFrames, check_count, image_size, rows_needed
+from instantavatar_ns.process.landmarks import LANDMARKS_FILE, Landmarks, pick_rows
 from instantavatar_ns.process.masks import read_masks
 from instantavatar_ns.process.network import NETWORK
 from instantavatar_ns.process.pipeline import ClipOptions, stages_of
 from instantavatar_ns.process.report import Report, overlap_of_frames, write_report
 from instantavatar_ns.process.stages import Stage, StagedFolder
-from instantavatar_ns.process.video import Clip, open_clip
+from instantavatar_ns.process.video import Clip, open_clip, picture_times
 from instantavatar_ns.scripts.check import check_set, frame_sets
 from instantavatar_ns.scripts.next_commands import training
 from instantavatar_ns.utils.errors import InputError
@@ -63,7 +66,7 @@ class Process:
     """File of your own SMPL poses in the camera, for each frame of the clip or each chosen frame; needs the focal
     length."""
     focal: float | None = None
-    """Focal length, pixels of the clip's pictures; None for that of the clip's tags, else a likely one."""
+    """Focal length, pixels of the clip's pictures; None for that of the clip's tags, else it is fitted, too."""
     body: str = "free"
     """Body model to fit, or that your poses were fitted with: an SMPL file, or "free" for the body of this package."""
     landmark_model: Path | None = None
@@ -84,12 +87,9 @@ class Process:
         """
         self._check_options()
         clip = open_clip(self.source)
-        options = self._options()
-        if self.poses is not None and self.focal is None and clip.focal is None:
-            message = "expected the focal length that the poses were estimated with, found none in the clip's tags"
-            raise InputError("--poses", message, "Give it with --focal, in pixels of the clip's pictures")
+        self._check_clip(clip)
         folder = StagedFolder(self.output, self.overwrite)
-        stages = stages_of(clip, self.output, options)
+        stages = stages_of(clip, self.output, self._options())
         folder.check(stages)
         if self.dry_run:
             self._print_plan(clip, folder, stages)
@@ -113,7 +113,10 @@ class Process:
         if not FEWEST_FRAMES <= self.frames <= _MOST_FRAMES:
             message = f"expected {FEWEST_FRAMES} to {_MOST_FRAMES} frames, found {self.frames}"
             raise InputError("--frames", message, "A hundred show a person who turns around once")
-        if self.end is not None and self.end <= self.start:
+        if not 0 <= self.start < np.inf:
+            message = f"expected seconds from the clip's beginning, found {self.start:g}"
+            raise InputError("--start", message, "Give 0 or more")
+        if self.end is not None and not self.end > self.start:
             message = f"expected an end after the start, found {self.start:g} to {self.end:g} seconds"
             raise InputError("--end", message, "Give seconds from the clip's beginning")
         if self.longest_side < 64:
@@ -124,6 +127,28 @@ class Process:
         for path in (self.masks, self.landmarks, self.poses, self.landmark_model, body):
             if path is not None and not path.exists():
                 raise InputError(path, "expected a file or folder of yours, found nothing there", "Check the name")
+
+    def _check_clip(self, clip: Clip) -> None:
+        """Refuse what does not fit the clip before the stages take minutes."""
+        if self.focal is not None:
+            choose_camera(clip.width, clip.height, self.focal, None)
+        elif self.poses is not None and clip.focal is None:
+            message = "expected the focal length that the poses were estimated with, found none in the clip's tags"
+            raise InputError("--poses", message, "Give it with --focal, in pixels of the clip's pictures")
+        is_trimmed = self.start > 0 or self.end is not None
+        if not is_trimmed and not any((self.masks, self.landmarks, self.poses)):
+            return
+        end = np.inf if self.end is None else self.end
+        times = np.array(picture_times(clip))
+        numbers = np.flatnonzero((times >= self.start) & (times <= end))
+        check_count(clip, len(numbers), self.start, end)
+        rows = rows_needed(numbers, times[numbers], self.frames)
+        if self.masks is not None:
+            pick_rows(self.masks, "masks", len(list_pictures(self.masks)), rows)
+        if self.landmarks is not None:
+            Landmarks.read(self.landmarks, rows)
+        if self.poses is not None:
+            pick_rows(self.poses, "poses", len(read_pose_file(self.poses)), rows)
 
     def _options(self) -> ClipOptions:
         device = self.device

@@ -148,6 +148,11 @@ def test_dry_run_writes_nothing(clip: dict, tmp_path: Path, capsys: pytest.Captu
     [
         ({"frames": 500}, "8 to 200 frames"),
         ({"start": 3.0, "end": 2.0}, "an end after the start"),
+        ({"start": -3.0}, "--start: expected seconds from the clip's beginning, found -3"),
+        ({"start": float("nan")}, "--start: expected seconds"),
+        ({"end": float("nan")}, "an end after the start, found 0 to nan seconds"),
+        ({"start": 50.0}, r"at least 8 frames after 50 seconds, found 0 in a clip of 1\.1 seconds"),
+        ({"focal": 9.0}, "--focal: expected a focal length in pixels of images of 96x96, found 9"),
         ({"focal": -1.0}, "expected pixels"),
         ({"frames": 3}, "8 to 200 frames"),
         ({"poses": Path(__file__)}, "the focal length that the poses were estimated with"),
@@ -230,3 +235,42 @@ def test_next_command_can_be_pasted(clip: dict, tmp_path: Path, capsys: pytest.C
     Process(clip["source"], output, masks=clip["masks"], poses=clip["poses"], focal=clip["focal"]).main()
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
     assert shlex.split(line)[-1] == str(output)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("masks", "expected masks of the 11 chosen frames, or of all 11 or more of the source, found 3"),
+        ("poses", "expected poses of the 11 chosen frames, or of all 11 or more of the source, found 3"),
+        ("landmarks", "landmarks"),
+        ("unreadable", "damaged.npz: expected"),
+    ],
+)
+def test_results_that_do_not_fit_are_told_at_once(
+    clip: dict, tmp_path: Path, option: str, message: str, dry_run: bool
+) -> None:
+    options: dict = {"poses": clip["poses"], "focal": clip["focal"]}
+    if option == "masks":
+        options["masks"] = tmp_path / "masks"
+        options["masks"].mkdir()
+        for path in sorted(clip["masks"].iterdir())[:3]:
+            (options["masks"] / path.name).write_bytes(path.read_bytes())
+    elif option == "poses":
+        with np.load(clip["poses"]) as file:
+            few = {name: file[name][:3] if name != "betas" else file[name] for name in file.files}
+        options["poses"] = tmp_path / "few.npz"
+        np.savez(options["poses"], **few)
+    else:
+        name = "landmarks" if option == "landmarks" else "poses"
+        options[name] = tmp_path / "damaged.npz"
+        options[name].write_bytes(b"damaged")
+    with pytest.raises(InputError, match=message):
+        Process(clip["source"], tmp_path / "out", **options, dry_run=dry_run).main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_folder_is_told_with_what_belongs_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"expected pictures .*found none\. Check the name: the pictures"):
+        Process(tmp_path / "empty", tmp_path / "out").main()
