@@ -7,7 +7,10 @@ import os
 import sys
 from typing import Any
 
-from instantavatar_ns.utils import early_gpu
+from instantavatar_ns.utils import early_gpu, interrupts
+
+if interrupts.is_ours(sys.argv):
+    interrupts.hide_traceback()  # the imports that follow take seconds
 
 # PyTorch's threads shall sleep while they wait for each other: where other work has the processors, too, busy waiting
 # multiplies the time of small operations. This has an effect where PyTorch is not loaded yet, as in `instant-avatar`.

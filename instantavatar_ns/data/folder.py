@@ -12,6 +12,8 @@ from instantavatar_ns.utils.notices import notice
 _IMAGES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 _MASKS = (*_IMAGES, ".npy", ".npz")
 _BODIES = (".npz", ".pkl")
+_ADVICE = "Check the option data: it is the folder that holds images/ and masks/"
+_OF_ANY_NAME = "Check the name: the {} must lie in this folder itself"
 # SMPL's files in smplx's layout, and under the names that they are downloaded with.
 _SMPL_NAMES = re.compile(r"smpl_(neutral|male|female)|basic_?model_.*", re.IGNORECASE)
 
@@ -27,7 +29,7 @@ def list_images(data: Path) -> list[Path]:
 
 def list_pictures(folder: Path) -> list[Path]:
     """Pictures in a folder of any name, in order of their names, numbers by value; errors as of `list_images`."""
-    return _list_files(folder.parent, folder.name, _IMAGES)
+    return _list_files(folder.parent, folder.name, _IMAGES, "pictures", _OF_ANY_NAME.format("pictures"))
 
 
 def list_masks(data: Path, images: list[Path]) -> list[Path]:
@@ -57,12 +59,12 @@ def list_masks(data: Path, images: list[Path]) -> list[Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """Images of a folder of any name, as `list_images`."""
-    return _list_files(folder.parent, folder.name, _IMAGES)
+    return _list_files(folder.parent, folder.name, _IMAGES, "images", _OF_ANY_NAME.format("images"))
 
 
 def masks_in(folder: Path) -> list[Path]:
     """Masks of a folder of any name, in order of their names, numbers by value."""
-    return _list_files(folder.parent, folder.name, _MASKS)
+    return _list_files(folder.parent, folder.name, _MASKS, "masks", _OF_ANY_NAME.format("masks"))
 
 
 def find_body_file(data: Path) -> Path | None:
@@ -90,17 +92,20 @@ def find_body_file(data: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
-    folder = data / name
+def _list_files(
+    data: Path, name: str, suffixes: tuple[str, ...], what: str | None = None, advice: str = _ADVICE
+) -> list[Path]:
+    """List files; `what` they are where the folder's name does not tell, and `advice` where there are none."""
+    folder, what = data / name, what or name
     if not data.is_dir():
         message = "expected a recording's folder, found no such folder"
-        raise InputError(data, message, "Check the option data: it is the folder that holds images/ and masks/")
+        raise InputError(data, message, advice)
     shown = sorted(path for path in folder.glob("*") if not _is_hidden(path.relative_to(folder)))
     files = [path for path in shown if path.is_file()]
     wanted = [path for path in files if path.suffix.lower() in suffixes]
     broken = [path for path in shown if path.suffix.lower() in suffixes and not path.exists()]
     if broken:
-        message = f"expected {name}, found a link to a file that is not there ({os.readlink(broken[0])})"
+        message = f"expected {what}, found a link to a file that is not there ({os.readlink(broken[0])})"
         raise InputError(broken[0], message, "Copy the files in place of links, or restore what they point to")
     if not wanted:
         others = sorted({path.suffix.lower() or path.name for path in files})
@@ -108,14 +113,12 @@ def _list_files(data: Path, name: str, suffixes: tuple[str, ...]) -> list[Path]:
         found = f"only {', '.join(others[:5])} files" if others else "none" if folder.is_dir() else "no such folder"
         if folders and not others:
             found = f"only the folder{'s' if len(folders) > 1 else ''} {', '.join(folders[:5])}"
-            advice = f"Put the {name} of one camera into {name}/ itself"
+            advice = f"Put the {what} of one camera into {name}/ itself"
         elif others:
             advice = f"Convert them to one of these formats, such as {suffixes[0]}"
         elif (data / "camera.pkl").is_file():
             advice = "This is a subject of PeopleSnapshot: ns-train instant-avatar people-snapshot-data --data FOLDER"
-        else:
-            advice = "Check the option data: it is the folder that holds images/ and masks/"
-        raise InputError(folder, f"expected {name} ({', '.join(suffixes)}), found {found}", advice)
+        raise InputError(folder, f"expected {what} ({', '.join(suffixes)}), found {found}", advice)
     ordered = sorted(wanted, key=_by_value)
     by_stem: dict[str, Path] = {}
     for path in ordered:

@@ -1,4 +1,7 @@
-"""Frames of a video file or of a folder of images."""
+"""Frames of a video file or of a folder of images.
+
+A video's frames are numbered as they are decoded, whatever their times, and as the tools read them.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +14,10 @@ import cv2
 from PIL import Image, ImageOps
 
 from instantavatar_ns.data.folder import images_in
+from instantavatar_ns.process.video import Clip, count_pictures, open_clip, read_pictures
 from instantavatar_ns.utils.errors import InputError
 
-_ADVICE = "Give a video that OpenCV can play, or a folder of its frames as images"
+_ADVICE = "Give a video that ffmpeg can play, or a folder of its frames as images"
 
 
 @dataclass(frozen=True)
@@ -23,14 +27,14 @@ class Video:
     Attributes:
         path: The file or the folder.
         size: Height and width, upright, pixels.
-        fps: Frames per second; None for a folder of images.
+        clip: The file's facts; None for a folder of images.
         images: Its images in order; None for a file.
         num_frames: Number of frames.
     """
 
     path: Path
     size: tuple[int, int]
-    fps: float | None
+    clip: Clip | None
     images: tuple[Path, ...] | None
     num_frames: int
 
@@ -43,7 +47,7 @@ class Video:
         return None if self.images is None else [path.stem for path in self.images]
 
     def write_frames(self, numbers: Sequence[int], folder: Path, done: Callable[[float], None]) -> None:
-        """Write frames as images that are named by their numbers.
+        """Write frames as images that are named by their numbers; those of a video upright, in a screen's colors.
 
         Args:
             numbers: Of the frames, ascending.
@@ -53,26 +57,25 @@ class Video:
         Raises:
             InputError: A frame cannot be read.
         """
-        if self.images is not None:
+        if self.clip is None:
+            assert self.images is not None
             for place, number in enumerate(numbers):
                 source = self.images[number]
                 shutil.copyfile(source, folder / f"{number:05d}{source.suffix.lower()}")
                 done((place + 1) / len(numbers))
             return
-        capture, position = cv2.VideoCapture(str(self.path)), 0
-        try:
-            for place, number in enumerate(numbers):
-                while position < number and capture.grab():
-                    position += 1
-                read, image = capture.read()
-                if not read:
-                    message = f"expected a video of {len(self)} frames, could not read frame {position}"
-                    raise InputError(self.path, message, _ADVICE)
-                position += 1
-                (folder / f"{number:05d}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
-                done((place + 1) / len(numbers))
-        finally:
-            capture.release()
+        written = 0
+        for picture in read_pictures(self.clip):
+            if written == len(numbers):
+                return
+            if picture.number == numbers[written]:
+                image = picture.rgb(self.size)[..., ::-1]
+                (folder / f"{picture.number:05d}.png").write_bytes(cv2.imencode(".png", image)[1].tobytes())
+                written += 1
+                done(written / len(numbers))
+        if written < len(numbers):
+            message = f"expected a video of {len(self)} frames, could not read frame {numbers[written]}"
+            raise InputError(self.path, message, _ADVICE)
 
 
 def open_video(path: Path) -> Video:
@@ -94,12 +97,5 @@ def open_video(path: Path) -> Video:
             raise InputError(images[0], f"expected an image ({error})", "Extract the frames again") from error
     if not path.is_file():
         raise InputError(path, "expected a video or a folder of images, found no such file or folder", _ADVICE)
-    capture = cv2.VideoCapture(str(path))
-    try:
-        read, image = capture.read()
-        if not read:
-            raise InputError(path, "expected a video, found no frame that can be read", _ADVICE)
-        fps, count = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-    finally:
-        capture.release()
-    return Video(path, (image.shape[0], image.shape[1]), fps if fps > 0 else None, None, max(count, 1))
+    clip = open_clip(path)
+    return Video(path, (clip.height, clip.width), clip, None, count_pictures(clip))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,7 +142,13 @@ def _read_npz(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> Any:
     try:
         return _as_arrays(torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except pickle.UnpicklingError as error:
+        # PyTorch's own words advise to run what the file asks for.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        found = f"but it asks for {asked[1]}" if asked else "but it holds something else"
+        message = f"expected a PyTorch file of tensors only, {found}; nothing of it was run"
+        raise InputError(path, message, _CHOOSE) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         message = f"expected a PyTorch file of tensors only ({str(error).splitlines()[0] if str(error) else error!r})"
         raise InputError(path, f"{message}; nothing of it was run", _CHOOSE) from error
 

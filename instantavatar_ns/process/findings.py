@@ -184,7 +184,7 @@ def _focal(clip: ChosenFrames, facts: dict[str, Any]) -> list[Finding]:
         "Pictures of the avatar hardly depend on it, the distance of the camera does. If you know it, give it with "
         "--focal, in pixels."
     )
-    return [Finding("The clip does not tell its focal length, so a likely one is taken.", advice)]
+    return [Finding("The clip does not tell its focal length, so it is fitted with the body.", advice)]
 
 
 def _some(frames: np.ndarray) -> tuple[int, ...]:

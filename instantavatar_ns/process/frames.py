@@ -87,12 +87,48 @@ def survey(
         grey = picture.grey(_SHARPNESS_HEIGHT)
         rows.append((picture.number, picture.time, float(cv2.Laplacian(grey, cv2.CV_32F).var())))
         progress(min((picture.time - start) / max(min(end, clip.seconds) - start, 1e-6), 1.0))
-    if len(rows) < FEWEST_FRAMES:
-        within = "" if start <= 0 and end == np.inf else f" between {start:g} and {end:g} seconds"
-        message = f"expected at least {FEWEST_FRAMES} frames{within}, found {len(rows)}"
-        raise InputError(clip.path, message, "Give a longer clip, or other --start and --end")
+    check_count(clip, len(rows), start, end)
     numbers, times, sharpness = zip(*rows, strict=True)
     return np.array(numbers), np.array(times), np.array(sharpness)
+
+
+def check_count(clip: Clip, count: int, start: float, end: float) -> None:
+    """Refuse too few frames.
+
+    Args:
+        clip: The clip.
+        count: Its frames from `start` to `end`.
+        start: Seconds.
+        end: Seconds, may be infinite.
+
+    Raises:
+        InputError: There are too few.
+    """
+    if count >= FEWEST_FRAMES:
+        return
+    within = f" between {start:g} and {end:g} seconds" if end < np.inf else f" after {start:g} seconds" if start else ""
+    message = f"expected at least {FEWEST_FRAMES} frames{within}, found {count}"
+    if within and clip.seconds > 0:
+        message += f" in a clip of {clip.seconds:.3g} seconds"
+    raise InputError(clip.path, message, "Give a longer clip, or other --start and --end")
+
+
+def rows_needed(numbers: Int[np.ndarray, "frames"], times: Float[np.ndarray, "frames"], count: int) -> list[list[int]]:
+    """Tell, before frames are chosen, which rows a user's results need; for `pick_rows`.
+
+    Args:
+        numbers: Of the frames that can be chosen.
+        times: Of the same, seconds, ascending.
+        count: Most frames wanted.
+
+    Returns:
+        Rows of results of the chosen frames, and the fewest that results of all frames of the clip can have.
+    """
+    chosen = len(choose(times, np.ones(len(times)), count))  # a part of the time without a frame gives none
+    last = len(times) - 1
+    if count < len(times):  # of the last part any frame may be chosen
+        last = int(np.searchsorted(times, times[-1] - (times[-1] - times[0]) / count - 1e-9))
+    return [list(range(chosen)), list(range(int(numbers[last]) + 1))]
 
 
 def choose(

@@ -43,7 +43,7 @@ class Report:
         title: Its heading.
         facts: Lines of a table.
         findings: Faults, the gravest first.
-        command: The next command to type.
+        command: The next command to type; None where there is none, as nothing was fitted.
         sections: The check's results for sets of frames; their frame names tell which images they are of.
         reprojection: Pixels from each frame's landmarks to those of the fitted body; None where nothing was fitted.
     """
@@ -51,7 +51,7 @@ class Report:
     title: str
     facts: dict[str, str]
     findings: Sequence[Finding]
-    command: str
+    command: str | None
     sections: Sequence[Section]
     reprojection: Float[np.ndarray, "frames"] | None = None
 
@@ -101,12 +101,12 @@ def write_report(
             f'<figure><img alt="{escape(caption)}" src="data:image/jpeg;base64,{b64encode(jpeg).decode()}">'
             f"<figcaption>{escape(caption)}</figcaption></figure>"
         )
+    fitted = ", <b style='color:#e63c28'>red</b> the fitted body" if report.sections else ""
     page = (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(report.title)}</title>'
         f"<style>{_STYLE}</style></head><body><h1>{escape(report.title)}</h1>{_facts(report.facts)}"
         f"<h2>What to look at</h2>{_findings(report.findings)}"
-        f"<p>Next: <code>{escape(report.command)}</code></p><h2>Frames</h2>"
-        "<p>Outlines: <b>white</b> the mask, <b style='color:#e63c28'>red</b> the fitted body; "
+        f"{_next(report.command)}<h2>Frames</h2><p>Outlines: <b>white</b> the mask{fitted}; "
         "<b style='color:#28a050'>green</b> the landmarks.</p>"
         f"<div>{''.join(figures)}</div>{_charts(clip, report, landmarks, masks, iou)}</body></html>\n"
     )
@@ -167,6 +167,10 @@ def _body_in(name: str, sections: Sequence[Section]) -> Section | None:
             row = list(section.frame_names).index(name)
             return Section(section.name, [name], section.recording.at([row]), section.diagnosis, {}, "")
     return None
+
+
+def _next(command: str | None) -> str:
+    return "" if command is None else f"<p>Next: <code>{escape(command)}</code></p>"
 
 
 def _facts(facts: dict[str, str]) -> str:

@@ -71,6 +71,12 @@ class StagedFolder:
         """Return True if a stage was finished with these settings."""
         return self._has_facts(stage) and not self._changes(stage)
 
+    def plan(self, stages: list[Stage]) -> list[str]:
+        """Say of each stage what `run` does: it is "finished", "to do", or "to do, replaced" if made again."""
+        first = next((index for index, stage in enumerate(stages) if not self.is_finished(stage)), len(stages))
+        again = ["to do, replaced" if self._has_facts(stage) else "to do" for stage in stages[first:]]
+        return ["finished"] * first + again
+
     def run(self, stages: list[Stage]) -> None:
         """Finish the stages, in order; those that are finished are left as they are.
 

@@ -147,6 +147,36 @@ def read_pictures(clip: Clip, start: float = 0.0, end: float = np.inf) -> Iterat
             number += 1
 
 
+def count_pictures(clip: Clip) -> int:
+    """Return how many pictures a clip has: as its header says, else as many as are stored.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if clip.pictures:
+        return len(clip.pictures)
+    with _opened(clip.path) as container:
+        told = container.streams.video[0].frames
+    return told or len(picture_times(clip))
+
+
+def picture_times(clip: Clip) -> list[float]:
+    """Return the times of a clip's pictures, ascending, seconds since the first; nothing is decoded.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if clip.pictures:
+        return [number / clip.fps for number in range(len(clip.pictures))]
+    with _opened(clip.path) as container:
+        stream = container.streams.video[0]
+        packets = [packet for packet in container.demux(stream) if packet.size and not packet.is_discard]
+        stored = [packet.pts for packet in packets if packet.pts is not None]
+        if len(stored) < len(packets) or stream.time_base is None:  # evenly spaced, as where they are decoded
+            return [number / clip.fps for number in range(len(packets))]
+        return [float((pts - min(stored)) * stream.time_base) for pts in sorted(stored)]
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[InputContainer]:
     if not path.is_file():

@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from nerfstudio.utils.rich_utils import CONSOLE
 from PIL import Image
+from rich.markup import escape
 
 from instantavatar_ns.motion.editing import MotionOptions
 from instantavatar_ns.scripts.animate import Animate
 from instantavatar_ns.scripts.evaluate import Evaluate, print_results
 from instantavatar_ns.scripts.export import Export
+from instantavatar_ns.scripts.next_commands import of_run
 from instantavatar_ns.utils import hidden_warnings
 from instantavatar_ns.utils.files import move_into_place
 
@@ -66,7 +68,7 @@ class Demo:
         print_results(results)
         CONSOLE.print(f"Truth beside renderings: {picture}\nA motion not trained on: {video}")
         CONSOLE.print(f"A page to open and to send: {page}", soft_wrap=True)
-        CONSOLE.print(f"Look at it live:          ns-viewer --load-config {config}", soft_wrap=True)
+        CONSOLE.print(f"Look at it live:          {escape(of_run(config)['view'])}", soft_wrap=True, highlight=False)
 
     def _make_data(self, data: Path) -> None:
         """Make what an earlier run has not made."""

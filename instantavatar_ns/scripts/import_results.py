@@ -38,6 +38,7 @@ from instantavatar_ns.importing.tracks import Person, choose_track, in_video, wi
 from instantavatar_ns.importing.verdict import judge
 from instantavatar_ns.importing.video import Video, open_video
 from instantavatar_ns.process.masks_of_frames import masks_of_frames
+from instantavatar_ns.scripts.next_commands import training
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import written_whole
 from instantavatar_ns.utils.progress import shown_progress
@@ -273,7 +274,7 @@ class ImportResults:
         CONSOLE.print(
             f"Wrote {len(recording.numbers)} frames of {width} x {height} pixels to {escape(str(self.output))}."
         )
-        CONSOLE.print(f"ns-train instant-avatar --data {escape(str(self.output))}", soft_wrap=True)
+        CONSOLE.print(f"Next: {escape(training(self.output))}", soft_wrap=True, highlight=False)
 
 
 def _fit_to_masks(folder: Path, body: BodyModel, poses: PoseSequence, intrinsics: np.ndarray) -> ShapeFit:

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from instantavatar_ns.utils.interrupts import STOPPED, say_stopped
 from instantavatar_ns.utils.later_imports import imported_later, without_compiler, without_symbolic_shapes
 
 COMMANDS = {
@@ -54,7 +55,11 @@ def commands() -> Any:
 
 def run() -> None:
     """Be the program `instant-avatar`; some commands end without Python's tidying up, which takes a second."""
-    entrypoint()
+    try:
+        entrypoint()
+    except KeyboardInterrupt:
+        say_stopped()
+        sys.exit(STOPPED)
     if "".join(sys.argv[1:2]) in ("train", "batch", "evaluate", *OF_A_RUN):
         atexit._run_exitfuncs()  # loggers send their last lines
         sys.stdout.flush()

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
+from rich.markup import escape
 
+from instantavatar_ns.scripts.next_commands import of_run
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.later_imports import imported_later, without_compiler, without_symbolic_shapes
 
@@ -117,9 +119,9 @@ def entrypoint(arguments: Sequence[str]) -> None:
         complete(config)
         with without_symbolic_shapes(), nothing_left_of_a_refusal(config.get_base_dir()):
             run = train(config)
-    CONSOLE.print(f"The run is in {run}", soft_wrap=True, highlight=False)
-    for what, command in next_commands(f"{run / 'config.yml'}").items():
-        CONSOLE.print(f"  {what:<9} {command}", soft_wrap=True, highlight=False)
+    CONSOLE.print(f"The run is in {escape(str(run))}", soft_wrap=True, highlight=False)
+    for what, command in of_run(run / "config.yml").items():
+        CONSOLE.print(f"  {what:<9} {escape(command)}", soft_wrap=True, highlight=False)
 
 
 @contextmanager
@@ -141,17 +143,3 @@ def nothing_left_of_a_refusal(run: Path) -> Iterator[None]:
                 with suppress(OSError):  # another run has come into it
                     folder.rmdir()
         raise
-
-
-def next_commands(config_path: str) -> dict[str, str]:
-    """Commands that use a trained avatar, by their purpose: view, animate, evaluate, export.
-
-    Args:
-        config_path: The run's config.yml.
-    """
-    return {
-        "view": f"ns-viewer --load-config {config_path}",
-        "animate": f"instant-avatar animate --load-config {config_path} --motion dance",
-        "evaluate": f"instant-avatar evaluate --load-config {config_path}",
-        "export": f"instant-avatar export --load-config {config_path}",
-    }

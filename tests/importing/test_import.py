@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 
 import cv2
 import joblib
@@ -299,8 +300,10 @@ def write_commands(folder, canary):
 def test_nothing_is_run(wham, name, tmp_path):
     canary = tmp_path / "ran"
     write_commands(tmp_path, canary)
-    with pytest.raises(InputError, match=r"nothing of it was run"):
+    with pytest.raises(InputError, match=r"nothing of it was run") as error:
         run(with_result(wham, tmp_path / name), tmp_path / "out")
+    assert "posix.system" in str(error.value)
+    assert "weights_only" not in str(error.value)
     assert not canary.exists()
     pickle.loads((tmp_path / "plain.pkl").read_bytes())
     assert canary.exists(), "the pickle of this test does not call what it should"
@@ -417,3 +420,11 @@ def test_masks_of_frames_that_were_chosen(wham, tmp_path):
     (tmp_path / "clip" / "process" / "clip.json").write_text(json.dumps({"frames": [1, 4]}))
     with pytest.raises(InputError, match=r"clip\.json: expected 3 frames"):
         run((truth, result, video, tmp_path / "clip"), tmp_path / "second")
+
+
+def test_next_command_can_be_pasted(wham, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    output = run(wham, tmp_path / "my [first] import")
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
+    method = ["instant-avatar-lite", "--machine.device-type", "cpu"]
+    assert shlex.split(line) == ["Next:", "ns-train", *method, "--data", str(output)]

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from instantavatar_ns.process.frames import ChosenFrames, choose, relative_sharpness, write_frames
+from instantavatar_ns.process.frames import ChosenFrames, choose, relative_sharpness, rows_needed, write_frames
 from instantavatar_ns.process.video import open_clip
 from instantavatar_ns.utils.errors import InputError
 from tests.process.clips import write_video
@@ -32,6 +32,19 @@ def test_sharper_neighbor_is_taken() -> None:
 
 def test_all_are_taken_of_a_short_clip() -> None:
     assert choose(np.arange(12) / 30, np.ones(12), 100).tolist() == list(range(12))
+
+
+@pytest.mark.parametrize("count", [8, 20, 300])
+def test_rows_that_results_need_are_known_before_the_choice(count: int) -> None:
+    times = np.concatenate([np.arange(60) / 30, 5 + np.arange(40) / 30])  # parts of the time have no frame
+    numbers = np.arange(100) + 7
+    of_chosen, of_all = rows_needed(numbers, times, count)
+    for seed in range(20):
+        chosen = choose(times, np.random.default_rng(seed).uniform(1, 100, 100), count)
+        assert len(of_chosen) == len(chosen)
+        assert len(of_all) <= numbers[chosen[-1]] + 1
+    sharp = np.where(numbers == of_all[-1], 1e6, 1.0)
+    assert numbers[choose(times, sharp, count)[-1]] == of_all[-1]  # no more rows are asked for than may be needed
 
 
 def test_sharpness_is_relative_to_the_frames_around() -> None:

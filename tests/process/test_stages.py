@@ -106,3 +106,19 @@ def test_folder_of_others_is_never_written_to(work: Work, overwrite: bool) -> No
     with pytest.raises(InputError, match="found other files"):
         StagedFolder(work.folder, overwrite=overwrite)
     assert [path.name for path in work.folder.iterdir()] == ["notes.txt"]
+
+
+def test_plan_tells_what_will_be_made_again(work: Work) -> None:
+    assert StagedFolder(work.folder, overwrite=False).plan(work.stages()) == ["to do", "to do"]
+    work.stop_second = True
+    with pytest.raises(KeyboardInterrupt):
+        StagedFolder(work.folder, overwrite=False).run(work.stages())
+    assert StagedFolder(work.folder, overwrite=False).plan(work.stages()) == ["finished", "to do"]
+    work.stop_second = False
+    StagedFolder(work.folder, overwrite=False).run(work.stages())
+    assert StagedFolder(work.folder, overwrite=False).plan(work.stages()) == ["finished", "finished"]
+    work.text = "b"
+    again = StagedFolder(work.folder, overwrite=True)
+    assert again.plan(work.stages()) == ["to do, replaced", "to do, replaced"]
+    again.run(work.stages())
+    assert work.runs == {"first": 2, "second": 3}

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from instantavatar_ns.process import hdr
-from instantavatar_ns.process.video import open_clip, read_pictures
+from instantavatar_ns.process.video import count_pictures, open_clip, picture_times, read_pictures
 from instantavatar_ns.utils.errors import InputError
 from tests.process.clips import write_video
 
@@ -129,3 +129,10 @@ def test_file_without_pictures_is_told(tmp_path: Path) -> None:
     subprocess.run([*command, str(path)], check=True)
     with pytest.raises(InputError, match="without pictures"):
         open_clip(path)
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_times_are_known_before_anything_is_decoded(tmp_path: Path, name: str) -> None:
+    clip = open_clip(write_video(tmp_path / name, _corner_images(), [0.0, 0.1, 0.2, 0.7, 0.8, 1.5]))
+    np.testing.assert_allclose(picture_times(clip), [picture.time for picture in read_pictures(clip)], atol=1e-6)
+    assert count_pictures(clip) == 6

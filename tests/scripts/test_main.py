@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from instantavatar_ns.scripts import main
+from instantavatar_ns.utils import interrupts
 from tests.commands import run_here
 
 # All methods, their viewer and PyTorch's compiler: seconds of imports each.
@@ -40,3 +43,26 @@ def test_an_unknown_command_is_told_with_those_there_are(monkeypatch: pytest.Mon
     said = "".join(capsys.readouterr())
     assert "exprot" in said
     assert "export" in said
+
+
+def test_a_stopped_command_ends_with_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr("sys.argv", ["instant-avatar", "check", "folder"])
+    monkeypatch.setattr(main, "command", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "\nStopped.\n"
+
+
+def test_imports_that_are_stopped_end_with_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    shown = Mock()
+    monkeypatch.setattr("sys.excepthook", shown)
+    interrupts.hide_traceback()
+    sys.excepthook(KeyboardInterrupt, KeyboardInterrupt(), None)
+    sys.excepthook(ValueError, ValueError(), None)
+    assert [call.args[0] for call in shown.call_args_list] == [ValueError]
+    assert capsys.readouterr().err == "\nStopped.\n"
+    assert interrupts.is_ours(["bin/instant-avatar", "import"])
+    assert not interrupts.is_ours(["bin/ns-train", "instant-avatar"])

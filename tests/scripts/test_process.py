@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -146,6 +148,11 @@ def test_dry_run_writes_nothing(clip: dict, tmp_path: Path, capsys: pytest.Captu
     [
         ({"frames": 500}, "8 to 200 frames"),
         ({"start": 3.0, "end": 2.0}, "an end after the start"),
+        ({"start": -3.0}, "--start: expected seconds from the clip's beginning, found -3"),
+        ({"start": float("nan")}, "--start: expected seconds"),
+        ({"end": float("nan")}, "an end after the start, found 0 to nan seconds"),
+        ({"start": 50.0}, r"at least 8 frames after 50 seconds, found 0 in a clip of 1\.1 seconds"),
+        ({"focal": 9.0}, "--focal: expected a focal length in pixels of images of 96x96, found 9"),
         ({"focal": -1.0}, "expected pixels"),
         ({"frames": 3}, "8 to 200 frames"),
         ({"poses": Path(__file__)}, "the focal length that the poses were estimated with"),
@@ -176,3 +183,94 @@ def test_frames_without_the_person_are_in_neither_set(clip: dict, tmp_path: Path
     parser = InstantAvatarDataParserConfig(data=output).setup()
     frames = {path.stem for split in ("train", "test") for path in parser.get_dataparser_outputs(split).image_filenames}
     assert frames == {f"{index:05d}" for index in range(11)} - {"00002", "00003"}
+
+
+def test_page_says_what_is_wrong_where_no_body_fits(
+    processed: Path, clip: dict, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Landmarks in a single frame: no body can be fitted to them."""
+    with np.load(processed / "process" / "landmarks.npz") as file:
+        arrays = {name: file[name] for name in file.files}
+    found = np.arange(len(arrays["found"])) == 4
+    np.savez(tmp_path / "lost.npz", **(arrays | {"found": found}))
+    output = tmp_path / "out"
+    command = Process(clip["source"], output, masks=clip["masks"], landmarks=tmp_path / "lost.npz")
+    with pytest.raises(InputError, match="found them in 1 of 11"):
+        command.main()
+    shown = " ".join(capsys.readouterr().out.split())
+    page = (output / "process" / "report.html").read_text()
+    assert "Nobody is found in 10 of 11 frames." in shown
+    assert "report.html" in shown
+    for words in ("No body was fitted", "found them in 1 of 11", "Nobody is found in 10 of 11 frames."):
+        assert words in page
+    assert page.count("<img ") >= 6
+    assert "the fitted body" not in page
+    assert "ns-train" not in page
+
+
+def test_dry_run_tells_what_overwriting_replaces(processed: Path, clip: dict, capsys: pytest.CaptureFixture) -> None:
+    options = {"poses": clip["poses"], "focal": clip["focal"], "dry_run": True}
+    Process(clip["source"], processed, **options).main()
+    assert capsys.readouterr().out.count("finished") == 6
+    Process(clip["source"], processed, **(options | {"frames": 9}), overwrite=True).main()
+    assert capsys.readouterr().out.count("to do, replaced") == 6
+    Process(clip["source"], processed, **(options | {"focal": 2 * clip["focal"]}), overwrite=True).main()
+    shown = capsys.readouterr().out
+    assert (shown.count("finished"), shown.count("to do, replaced")) == (4, 2)
+
+
+@pytest.mark.parametrize("step", ["_check", "write_report"])
+def test_stopped_after_the_last_stage(
+    processed: Path, clip: dict, step: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(f"instantavatar_ns.scripts.process.{step}", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(SystemExit) as stopped:
+        Process(clip["source"], processed, poses=clip["poses"], focal=clip["focal"]).main()
+    assert stopped.value.code == 130
+    assert "goes on from there" in capsys.readouterr().out
+
+
+def test_next_command_can_be_pasted(clip: dict, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    output = tmp_path / "my [first] clip"
+    Process(clip["source"], output, masks=clip["masks"], poses=clip["poses"], focal=clip["focal"]).main()
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
+    assert shlex.split(line)[-1] == str(output)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("masks", "expected masks of the 11 chosen frames, or of all 11 or more of the source, found 3"),
+        ("poses", "expected poses of the 11 chosen frames, or of all 11 or more of the source, found 3"),
+        ("landmarks", "landmarks"),
+        ("unreadable", "damaged.npz: expected"),
+    ],
+)
+def test_results_that_do_not_fit_are_told_at_once(
+    clip: dict, tmp_path: Path, option: str, message: str, dry_run: bool
+) -> None:
+    options: dict = {"poses": clip["poses"], "focal": clip["focal"]}
+    if option == "masks":
+        options["masks"] = tmp_path / "masks"
+        options["masks"].mkdir()
+        for path in sorted(clip["masks"].iterdir())[:3]:
+            (options["masks"] / path.name).write_bytes(path.read_bytes())
+    elif option == "poses":
+        with np.load(clip["poses"]) as file:
+            few = {name: file[name][:3] if name != "betas" else file[name] for name in file.files}
+        options["poses"] = tmp_path / "few.npz"
+        np.savez(options["poses"], **few)
+    else:
+        name = "landmarks" if option == "landmarks" else "poses"
+        options[name] = tmp_path / "damaged.npz"
+        options[name].write_bytes(b"damaged")
+    with pytest.raises(InputError, match=message):
+        Process(clip["source"], tmp_path / "out", **options, dry_run=dry_run).main()
+    assert not (tmp_path / "out").exists()
+
+
+def test_empty_folder_is_told_with_what_belongs_there(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"expected pictures .*found none\. Check the name: the pictures"):
+        Process(tmp_path / "empty", tmp_path / "out").main()
