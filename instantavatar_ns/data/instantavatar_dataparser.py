@@ -19,7 +19,7 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from instantavatar_ns.data.cameras import read_cameras
 from instantavatar_ns.data.empty_frames import without_empty_frames
-from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
+from instantavatar_ns.data.folder import find_body_file, has_body, list_images, list_masks
 from instantavatar_ns.data.images import check_image_size
 from instantavatar_ns.data.masks import find_encoding
 from instantavatar_ns.data.pose_files import read_split_poses
@@ -137,12 +137,12 @@ def find_body_model(data: Path, body_model: str) -> str:
         body_model: See `InstantAvatarDataParserConfig.body_model`.
 
     Raises:
-        InputError: The folder has several bodies, so that one must be chosen.
+        InputError: The folder has several bodies, so that one must be chosen, or something else in their place.
     """
     if body_model != "auto":
         return body_model
     # A recording of a novel motion shares the body of the subject it belongs to.
-    folder = data.parent if data.name == "novel" and not (data / "body").is_dir() else data
+    folder = data.parent if data.name == "novel" and not has_body(data) else data
     found = find_body_file(folder)
     if found is None:
         text = "No body model is here; the free body is used. Poses fitted with SMPL need SMPL (--body-model)."
