@@ -9,9 +9,26 @@ from instantavatar_ns.data.scene import Frames
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
 
+_SEGMENT = "Segment these frames again, or, if nobody is in them,"
+_OTHER_TEST_FRAMES = (
+    f"{_SEGMENT} hold out frames that show the person: --test-frames START END STEP behind the data format's name, the "
+    "end not included"
+)
+_OTHER_FRAMES = {
+    "train": (
+        f"{_SEGMENT} train on other frames: --train-frames START END STEP behind the data format's name, "
+        "the end not included"
+    ),
+    "novel": f"{_SEGMENT} evaluate on another recording",
+}
 
-def without_empty_frames(frames: Frames) -> Frames:
+
+def without_empty_frames(name: str, frames: Frames) -> Frames:
     """Leave out frames whose masks show no person; cameras and poses of the others stay theirs.
+
+    Args:
+        name: "train", "novel" for another recording, or another name for held-out frames.
+        frames: The frames of that name.
 
     Raises:
         InputError: A mask is unreadable, or no frame shows the person.
@@ -19,8 +36,10 @@ def without_empty_frames(frames: Frames) -> Frames:
     empty = empty_masks(frames.mask_filenames, frames.mask_encoding)
     kept = [index for index, is_empty in enumerate(empty) if not is_empty]
     if not kept:
-        message = f"expected the person in some of the {len(empty)} frames, found all their masks black"
-        raise InputError(frames.mask_filenames[0].parent, message, "Segment the frames again")
+        kind = {"train": "training frames", "novel": "frames of the other recording"}.get(name, "held-out frames")
+        places = f"number {frames.numbers[0]} to {frames.numbers[-1]}"
+        message = f"expected the person in some of the {len(empty)} {kind} ({places}), found all their masks black"
+        raise InputError(frames.mask_filenames[0].parent, message, _OTHER_FRAMES.get(name, _OTHER_TEST_FRAMES))
     if len(kept) == len(empty):
         return frames
     names = [path.name for path, is_empty in zip(frames.mask_filenames, empty, strict=True) if is_empty]

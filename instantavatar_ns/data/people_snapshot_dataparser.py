@@ -111,7 +111,7 @@ class PeopleSnapshotDataParser(DataParser):
             for name, wanted in names.items()
         }
         if config.skip_frames_without_person:
-            parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
+            parts = {name: without_empty_frames(name, frames) for name, frames in parts.items()}
         return assemble_outputs(parts, "train" if split == "train" else "test", body_model, downscale=1)
 
     def _read_poses(self, split: Literal["train", "test"], numbers: Sequence[int], num_frames: int) -> PoseSequence:

@@ -58,8 +58,7 @@ def _named(content: Mapping[str, Any], prefix: str) -> list[str]:
             parts += _named(value, f"{prefix}{name}/")
         else:
             shape = getattr(value, "shape", None)
-            kind = f"({type(value).__name__})" if shape is None else tuple(shape)
-            parts.append(f"{prefix}{name} {kind}")
+            parts.append(f"objects in {prefix}{name}" if shape is None else f"{prefix}{name} {tuple(shape)}")
     return parts
 
 
@@ -76,8 +75,13 @@ def missing_part(content: Any) -> str | None:
 
 def has_poses(arrays: Mapping[str, Any]) -> bool:
     """Find out if there are rotations of all body joints under a known name."""
-    whole = any(isinstance(arrays.get(name), (ndarray, list)) for name in _WHOLE)
+    whole = any(isinstance(arrays.get(name), ndarray) or _is_ragged(arrays.get(name)) for name in _WHOLE)
     return whole or any(all(name in arrays for name in parts) for parts in _PARTS)
+
+
+def _is_ragged(value: Any) -> bool:
+    """Find out if something is a list of arrays, which are of several shapes, or it were one array."""
+    return isinstance(value, list) and any(isinstance(item, ndarray) for item in value)
 
 
 def read_rotations(path: Path, arrays: Mapping[str, Any]) -> tuple[Float[ndarray, "frames 72"], int]:
@@ -252,10 +256,20 @@ def numbers(path: Path, name: str, value: Any) -> Float[ndarray, "..."]:
     kinds = {"U": "text", "S": "text", "b": "booleans", "c": "complex numbers", "O": "objects"}
     if values.dtype.kind not in "fiu":
         kind = kinds.get(values.dtype.kind, str(values.dtype))
+        if kind == "objects":
+            message = f"expected numbers in {name}, found objects in {name}{_first_shapes(values)}"
+            raise InputError(path, message, f"Save {name} as one array of numbers, with rows of one length")
         raise InputError(path, f"expected numbers in {name}, found {kind} {values.shape}", f"Save {name} as numbers")
     if values.size == 0:
         raise InputError(path, f"expected numbers in {name}, found an empty array {values.shape}", ADVICE)
     return values.astype(np.float64)
+
+
+def _first_shapes(objects: ndarray) -> str:
+    """Two different shapes among the arrays of an object array, for an error; empty where there are none."""
+    shapes = [item.shape for item in objects.flat if isinstance(item, ndarray)]
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    return f", arrays of shape {shapes[0]} and {other}" if other is not None else ""
 
 
 def as_array(value: Any) -> ndarray:

@@ -198,7 +198,7 @@ REFUSED = {
     "several candidates": (array_writer(lambda k: np.stack([binary(k)] * 5)), "several masks of one image"),
     "no pixels": (array_writer(lambda k: np.zeros(0)), r"found \(0,\)"),
     "NaN": (array_writer(lambda k: np.full((3, 4), np.nan)), "NaN"),
-    "objects": (array_writer(lambda k: np.array([{}])), "readable mask"),
+    "objects": (array_writer(lambda k: np.array([{}])), "of numbers, found objects"),
     "text": (array_writer(lambda k: np.array([["a", "b"]])), "of numbers"),
     "32 bits": (array_writer(lambda k: binary(k) * 100000), "at most 16 bits"),
 }
