@@ -79,6 +79,6 @@ def _advice_for_turned_mask(image_path: Path, mask_path: Path, size: tuple[int, 
         return f"Turn the mask; its image is turned as its EXIF orientation ({orientation}) says"
     return (
         f"The image is not turned as its EXIF orientation ({orientation}) says, because height and width in "
-        "cameras.npz are those of its stored pixels: if the masks are upright, give cameras.npz height, width and intrinsic of the "
-        "upright images; otherwise turn the mask as the pixels are stored"
+        "cameras.npz are those of its stored pixels: if the masks are upright, give cameras.npz height, width and "
+        "intrinsic of the upright images; otherwise turn the mask as the pixels are stored"
     )

@@ -104,6 +104,8 @@ WRITERS = {
     "npy of one channel": (array_writer(lambda k: shifted(SOFT, k)[..., None].astype(np.float32)), SOFT),
     "npy of four channels": (array_writer(lambda k: stacked(255, 255, 255, soft(k))), SOFT),
     "npz": (array_writer(lambda k: shifted(SOFT, k), ".npz"), SOFT),
+    "npy of numbers as objects": (array_writer(lambda k: shifted(SOFT, k).astype(object)), SOFT),
+    "npz of numbers as objects": (array_writer(lambda k: shifted(SOFT, k).astype(object), ".npz"), SOFT),
     # Binary masks and labels
     "1 bit": (image_writer(binary), BINARY),
     "0 and 1": (image_writer(lambda k: binary(k).astype(np.uint8)), BINARY),

@@ -256,6 +256,13 @@ def zeroed(joint):
     [
         ({"poses": np.zeros((5, 144))}, r"found 6D rotations \(5, 144\)"),
         ({"poses": np.zeros((5, 24, 4))}, r"found quaternions \(5, 24, 4\)"),
+        ({"poses": np.zeros((5, 2, 72))}, r"\(5, 2, 72\), as of several people\. Save those .*poses\[:, 0\]"),
+        ({"poses": np.zeros((5, 2, 24, 3))}, r"\(5, 2, 24, 3\), as of several people"),
+        ({"poses": np.zeros((5, 24, 6))}, r"found 6D rotations \(5, 24, 6\)"),
+        (
+            {"global_orient": np.zeros((5, 2, 3)), "body_pose": np.zeros((5, 2, 69))},
+            r"global_orient of one person, .*\(5, 2, 3\), as of several people",
+        ),
         ({"poses": np.zeros((5, 69))}, r"poses of 72 \(SMPL\), 66 .*, 156 .*, 165 .* found an array \(5, 69\)"),
         ({"poses": np.zeros((5, 63))}, r"found an array \(5, 63\)"),
         ({"poses": np.zeros((0, 72)), "trans": np.zeros((0, 3))}, r"numbers in poses, found an empty array \(0, 72\)"),
@@ -294,6 +301,17 @@ def test_unusable_files(tmp_path, arrays, message):
     for read in (read_motion_file, read_pose_file):
         with pytest.raises(InputError, match=rf"m\.npz: .*{message}"):
             read(path)
+
+
+def test_advice_fits_the_use(tmp_path):
+    """No .bvh and no AMASS can be trained on; a motion needs no betas."""
+    path = save(tmp_path / "m.npz", joints=TRANSL)
+    with pytest.raises(InputError, match=r"Give an \.npz .* transl \(T, 3\), and the person's betas \(10,\)\.$"):
+        read_pose_file(path)
+    with pytest.raises(InputError, match=r"Give an \.npz .* transl \(T, 3\); an AMASS .*; or a \.bvh\.$"):
+        read_motion_file(path)
+    with pytest.raises(InputError, match=r"betas \(10,\)\.$"):
+        read_pose_file(tmp_path / "none.npz")
 
 
 def test_root_may_turn_many_times(tmp_path):
