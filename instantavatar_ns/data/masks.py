@@ -20,7 +20,7 @@ from rich.progress import track
 
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
-from instantavatar_ns.utils.npz import numbers_of_objects
+from instantavatar_ns.utils.npz import entry_content, numbers_of_objects
 
 _ADVICE = "Write the mask as a grey .png, white where the person is, or as a .npy (height, width)"
 _LOSSY = (".jpg", ".jpeg")
@@ -256,7 +256,7 @@ def _read_array(path: Path) -> np.ndarray:
         if len(keys) != 1:
             raise InputError(path, f"expected one array or one named mask, found {', '.join(keys) or 'none'}", _ADVICE)
         name = keys[0]
-        return _numbers(path, lambda: loaded[name], lambda: loaded.zip.read(f"{name}.npy"))
+        return _numbers(path, lambda: loaded[name], lambda: entry_content(loaded, name))
 
 
 def _numbers(path: Path, read: Callable[[], np.ndarray], content: Callable[[], bytes]) -> np.ndarray:

@@ -164,10 +164,13 @@ def read_motion_file(path: Path, fps: float | None = None) -> tuple[PoseSequence
 def _frame_rate(path: Path, arrays: Mapping[str, Any]) -> float | None:
     """Frames per second, None where the file does not say; as a number, text of one, or an array of one number.
 
+    Names are known in upper and lower case.
+
     Raises:
         InputError: It is no positive number, or differs from name to name.
     """
-    name = one_of(path, arrays, (*_AMASS_RATES, *_RATES))
+    named = [key for known in (*_AMASS_RATES, *_RATES) for key in arrays if key.lower() == known]
+    name = one_of(path, arrays, tuple(named))
     if name is None:
         return None
     value = as_array(arrays[name])

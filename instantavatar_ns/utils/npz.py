@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -42,7 +43,7 @@ def read_npz_entries(path: Path, content: str, advice: str) -> tuple[dict[str, n
                     if "allow_pickle" not in str(error):
                         raise
                     # A pickle: of numbers that NumPy took for objects, or of something else, as AMASS's gender is.
-                    numbers = numbers_of_objects(archive.zip.read(f"{key}.npy"), path)
+                    numbers = numbers_of_objects(entry_content(archive, key), path)
                     if numbers is None:
                         objects.append(key)
                     else:
@@ -52,6 +53,12 @@ def read_npz_entries(path: Path, content: str, advice: str) -> tuple[dict[str, n
         reason = "it is no NumPy file" if "allow_pickle" in str(error) else str(error)
         raise InputError(path, f"expected {content} in a NumPy .npz archive ({reason})", advice) from error
     return arrays, objects
+
+
+def entry_content(archive: Any, name: str) -> bytes:
+    """Bytes of the `.npy` in an archive that NumPy has opened, by the name that NumPy gives it."""
+    file = f"{name}.npy"
+    return archive.zip.read(file if file in archive.zip.namelist() else name)
 
 
 def numbers_of_objects(data: bytes, path: Path) -> np.ndarray | None:

@@ -381,7 +381,7 @@ def test_subject_json_of_an_editor_that_marks_the_byte_order(folder):
 )
 def test_broken_subject_json(folder, text):
     (folder / "subject.json").write_text(text)
-    with pytest.raises(InputError, match=r"subject\.json: expected JSON"):
+    with pytest.raises(InputError, match=r"subject\.json: expected .*train and test frame ranges"):
         parse(folder)
 
 

@@ -210,7 +210,9 @@ def test_edge_is_not_aist(tmp_path, capsys):
     assert read_motion_file(save(tmp_path / "n.npz", smpl_poses=POSES))[1] == (None, None)
 
 
-@pytest.mark.parametrize("name", ["fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate", "mocap_fps"])
+@pytest.mark.parametrize(
+    "name", ["fps", "FPS", "Frame_Rate", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate", "mocap_fps"]
+)
 @pytest.mark.parametrize("rate", [25, 25.0, np.array([25.0]), "25", np.array(["25.0"])], ids=repr)
 def test_rate_beside_the_data(tmp_path, name, rate):
     path = save(tmp_path / "m.npz", poses=POSES, trans=TRANSL, **{name: rate})
