@@ -56,7 +56,7 @@ class AvatarDataset(InputDataset):
                 "Segment the frame again or, if nobody is in the picture, leave such frames out with the data format's "
                 "option --skip-frames-without-person True"
             )
-            raise InputError(mask_path, message, advice)
+            raise InputError(subject.mask_places[image_idx] if subject.mask_places else mask_path, message, advice)
         alpha = np.rint(mask * 255).astype(np.uint8)
         rgba = np.concatenate([image, alpha[..., None]], axis=2)
         camera_size = (int(self.cameras.width[image_idx]), int(self.cameras.height[image_idx]))

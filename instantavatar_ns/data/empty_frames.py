@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from instantavatar_ns.data.masks import empty_masks
 from instantavatar_ns.data.scene import Frames
@@ -35,17 +36,21 @@ def without_empty_frames(name: str, frames: Frames) -> Frames:
     """
     empty = empty_masks(frames.mask_filenames, frames.mask_encoding)
     kept = [index for index, is_empty in enumerate(empty) if not is_empty]
+    places = frames.mask_places
+    # The folder, or the file of all masks, whose frames are told apart by their numbers.
+    source = frames.mask_filenames[0].parent if places is None else Path(places[0].rpartition(", frame")[0])
     if not kept:
         kind = {"train": "training frames", "novel": "frames of the other recording"}.get(name, "held-out frames")
-        places = f"number {frames.numbers[0]} to {frames.numbers[-1]}"
-        message = f"expected the person in some of the {len(empty)} {kind} ({places}), found all their masks black"
-        raise InputError(frames.mask_filenames[0].parent, message, _OTHER_FRAMES.get(name, _OTHER_TEST_FRAMES))
+        numbers = f"number {frames.numbers[0]} to {frames.numbers[-1]}"
+        message = f"expected the person in some of the {len(empty)} {kind} ({numbers}), found all their masks black"
+        raise InputError(source, message, _OTHER_FRAMES.get(name, _OTHER_TEST_FRAMES))
     if len(kept) == len(empty):
         return frames
-    names = [path.name for path, is_empty in zip(frames.mask_filenames, empty, strict=True) if is_empty]
+    names = [path.name for path in frames.mask_filenames] if places is None else [f"frame {n}" for n in frames.numbers]
+    names = [name for name, is_empty in zip(names, empty, strict=True) if is_empty]
     listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     text = f"{len(names)} of {len(empty)} frames are left out, because their masks show no person: {listed}"
-    notice(frames.mask_filenames[0].parent, text)
+    notice(source, text)
     return replace(
         frames,
         numbers=[frames.numbers[index] for index in kept],
@@ -54,4 +59,5 @@ def without_empty_frames(name: str, frames: Frames) -> Frames:
         intrinsics=frames.intrinsics[kept],
         world_to_camera=frames.world_to_camera[kept],
         poses=frames.poses.rows(kept),
+        mask_places=places and [places[index] for index in kept],
     )

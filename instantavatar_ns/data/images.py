@@ -89,17 +89,17 @@ def tell_orientations(paths: Sequence[Path], size: tuple[int, int]) -> None:
         }
         if not rows:
             continue
-        which = "Images are" if len(rows) == len(paths) else f"{len(rows)} of {len(paths)} images are"
-        values = f"EXIF orientation ({', '.join(map(str, sorted(set(rows.values()))))})"
-        text = f"{which} turned as their {values} says"
-        if not turned:
-            text = (
-                f"{which} not turned as their {values} says, because height and width in cameras.npz are those of the "
-                "stored pixels"
-            )
+        which = "Images"
         if len(rows) < len(paths):
             names = ", ".join(paths[index].name for index in list(rows)[:3]) + (", ..." if len(rows) > 3 else "")
-            text += f": {names}. The others lie as they are stored"
+            which = f"{len(rows)} of {len(paths)} images ({names})"
+        values = f"EXIF orientation ({', '.join(map(str, sorted(set(rows.values()))))})"
+        text = f"{which} are turned as their {values} says"
+        if not turned:
+            text = (
+                f"{which} are not turned as their {values} says, because height and width in cameras.npz are those of the "
+                "stored pixels"
+            )
         notice(paths[0].parent, f"{text}.")
 
 

@@ -117,7 +117,7 @@ def read_frames(data: Path, numbers: Sequence[int], pose_split: Literal["train",
     masks = list_masks(data, images)
     height, width, intrinsics, extrinsics = read_cameras(data / "cameras.npz", len(images))
     check_image_size(images[numbers[0]], (height, width))
-    tell_orientations([images[number] for number in numbers], (height, width))
+    tell_orientations(images, (height, width))
     return Frames(
         numbers=list(numbers),
         image_filenames=[images[number] for number in numbers],

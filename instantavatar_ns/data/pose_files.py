@@ -67,7 +67,7 @@ def find_pose_file(data: Path, name: str, split: Literal["train", "test"] | None
 
 
 def select_poses(
-    path: Path, poses: PoseSequence, covers_split: bool, numbers: Sequence[int], num_images: int, surplus: int = 1
+    path: Path, poses: PoseSequence, covers_split: bool, numbers: Sequence[int], num_images: int
 ) -> PoseSequence:
     """Select the poses of some frames out of those of a file; see `read_split_poses`.
 
@@ -77,16 +77,15 @@ def select_poses(
         covers_split: Whether they are those of the split only, else those of all images.
         numbers: The frames wanted.
         num_images: Number of images.
-        surplus: Poses beyond the last image that may be left over. PeopleSnapshot has one more after InstantAvatar's
-            preprocessing; many more would rather belong to other images.
 
     Raises:
         InputError: There are not as many poses as frames.
     """
     rows = list(range(len(numbers)) if covers_split else numbers)
     expected = len(numbers) if covers_split else num_images
-    if not covers_split and 0 < len(poses) - expected <= surplus:
-        notice(path, f"It has {len(poses)} poses for {expected} images: those beyond the last image are left over.")
+    # PeopleSnapshot has one more, also after InstantAvatar's preprocessing; many more rather belong to other images.
+    if not covers_split and len(poses) == expected + 1:
+        notice(path, f"It has {len(poses)} poses for {expected} images: the one beyond the last image is left over.")
     elif len(poses) != expected:
         what = "frames of the split" if covers_split else "images"
         message = f"expected {expected} poses, one for each of the {what}, found {len(poses)}"

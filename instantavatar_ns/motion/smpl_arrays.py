@@ -279,7 +279,11 @@ def numbers(path: Path, name: str, value: Any) -> Float[ndarray, "..."]:
             raise InputError(path, message, f"Save {name} as one array of numbers, with rows of one length")
         raise InputError(path, f"expected numbers in {name}, found {kind} {values.shape}", f"Save {name} as numbers")
     if values.size == 0:
-        raise InputError(path, f"expected numbers in {name}, found an empty array {values.shape}", f"Save {name} anew")
+        raise InputError(
+            path,
+            f"expected numbers in {name}, found an empty array {values.shape}",
+            f"Save {name} with a row for each frame",
+        )
     return values.astype(np.float64)
 
 

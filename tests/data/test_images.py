@@ -61,7 +61,7 @@ def test_orientations_of_some_images_are_told(tmp_path, notices_given):
     (tmp_path / "4.png").write_bytes(b"damaged")
     tell_orientations([*paths, tmp_path / "4.png"], (HEIGHT, WIDTH))
     assert len(notices_given) == 1
-    assert "2 of 5 images are turned as their EXIF orientation (3, 6) says: 1.png, 2.png." in notices_given[0]
+    assert "2 of 5 images (1.png, 2.png) are turned as their EXIF orientation (3, 6) says." in notices_given[0]
 
 
 def test_image_on_its_side(tmp_path):
