@@ -97,8 +97,8 @@ def tell_orientations(paths: Sequence[Path], size: tuple[int, int]) -> None:
         text = f"{which} are turned as their {values} says"
         if not turned:
             text = (
-                f"{which} are not turned as their {values} says, because height and width in cameras.npz are those of the "
-                "stored pixels"
+                f"{which} are not turned as their {values} says, because height and width in cameras.npz are those of "
+                "the stored pixels"
             )
         notice(paths[0].parent, f"{text}.")
 

@@ -26,7 +26,16 @@ def read_npz(path: Path, content: str, advice: str) -> dict[str, np.ndarray]:
 
 
 def read_npz_entries(path: Path, content: str, advice: str) -> tuple[dict[str, np.ndarray], list[str]]:
-    """As `read_npz`, and the names of the entries that are left out."""
+    """Read the arrays of a `.npz` file, and the names of the entries that `read_npz` leaves out.
+
+    Args:
+        path: As of `read_npz`.
+        content: As of `read_npz`.
+        advice: As of `read_npz`.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
     if not path.is_file():
         raise InputError(path, f"expected {content}, found no such file", advice)
     arrays: dict[str, np.ndarray] = {}
@@ -56,7 +65,12 @@ def read_npz_entries(path: Path, content: str, advice: str) -> tuple[dict[str, n
 
 
 def entry_content(archive: Any, name: str) -> bytes:
-    """Bytes of the `.npy` in an archive that NumPy has opened, by the name that NumPy gives it."""
+    """Return the bytes of a `.npy` in an archive.
+
+    Args:
+        archive: What NumPy has opened.
+        name: The name that NumPy gives the array.
+    """
     file = f"{name}.npy"
     return archive.zip.read(file if file in archive.zip.namelist() else name)
 
