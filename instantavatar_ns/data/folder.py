@@ -106,7 +106,7 @@ def has_body(data: Path) -> bool:
 
 
 def _body_places(data: Path) -> list[Path]:
-    """What is named `body`, in upper or lower case, but for empty folders."""
+    """Files, links and folders named `body`, in upper or lower case, but for empty folders."""
     named = sorted(path for path in data.glob("*") if path.name.lower() == "body")
     return [
         path for path in named if not path.is_dir() or any(not item.name.startswith(".") for item in path.iterdir())

@@ -98,7 +98,7 @@ def _subject_split(path: Path) -> FrameSplit | None:
 
 
 class _NoRangeError(Exception):
-    """What was found in place of a range of frames, as the end of a sentence."""
+    """Words for what was found in place of a range of frames, as the end of a sentence."""
 
 
 def _frame_range(name: str, entry: dict[str, Any]) -> Sequence[int]:
