@@ -25,6 +25,10 @@ from instantavatar_ns.utils.files import move_into_place
 from instantavatar_ns.utils.memory import lack_of_memory_explained
 from instantavatar_ns.utils.replaced import replaced
 
+_OTHER_CONFIG = (
+    "Put the run's config.yml back as ns-train wrote it, or take it away: then options are not compared with "
+    "those of the checkpoint's run"
+)
 _LARGE_RATE = 0.01  # learning rate of the field where there are few steps
 
 
@@ -48,14 +52,24 @@ class AvatarTrainerConfig(TrainerConfig):
     """Where training is shown and logged; "none": nowhere but on the terminal."""
 
     def save_config(self) -> None:
-        """Save to the run's folder, unless training cannot go on from the checkpoint: then nothing is written."""
+        """Save to the run's folder, unless training cannot go on from the checkpoint: then nothing is written.
+
+        Raises:
+            InputError: There is no such checkpoint, or it is of a run of other sizes, or no step is asked for.
+        """
         found = checkpoint_to_resume(self)
+        if self.max_num_iterations < 1:
+            message = f"expected at least one step, found {self.max_num_iterations}"
+            if found is not None:
+                message += f", to go on from the checkpoint of step {found[1]['step']}"
+            advice = "Give the number of steps still to go; those of earlier runs do not count"
+            raise InputError("--max-num-iterations", message, advice)
         if found is not None:
             path, _ = found
             of_run = path.absolute().parent.parent / "config.yml"
             # Checkpoints may have been copied elsewhere, without it.
             if path.absolute().parent.name == self.relative_model_dir.name and of_run.is_file():
-                check_options(path, load_run_config(of_run).pipeline.model, self.pipeline.model)
+                check_options(path, load_run_config(of_run, _OTHER_CONFIG).pipeline.model, self.pipeline.model)
         super().save_config()
 
 

@@ -44,7 +44,7 @@ class PoseRefinement(nn.Module):
         knot_spacing: Frames of the recording between two knots of the spline.
 
     Raises:
-        InputError: `knot_spacing` is not positive.
+        InputError: `knot_spacing` is not positive and finite.
     """
 
     given_rotations: Float[Tensor, "frames joints 3 3"]
@@ -227,10 +227,10 @@ def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor
         spacing: Wanted distance of the knots, frames; it is stretched to divide the whole range evenly.
 
     Raises:
-        InputError: The spacing is not positive.
+        InputError: The spacing is not positive and finite.
     """
-    if not spacing > 0:
-        message = f"expected a number of frames above 0, found {spacing}"
+    if not 0 < spacing < float("inf"):
+        message = f"expected a finite number of frames above 0, found {spacing}"
         raise InputError("--pipeline.model.pose-knot-spacing", message, "Leave the option out for the default of 8")
     span = float(times[-1] - times[0])
     pieces = max(round(span / spacing), 1)

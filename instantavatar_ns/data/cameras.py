@@ -15,7 +15,7 @@ from torch import Tensor
 
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
-from instantavatar_ns.utils.npz import read_npz
+from instantavatar_ns.utils.npz import read_npz_entries
 
 _ADVICE = "Write an .npz with intrinsic (3, 3), extrinsic (4, 4) world-to-camera (OpenCV axes), height and width"
 _RIGID = 5e-3
@@ -41,8 +41,12 @@ def read_cameras(
     Raises:
         InputError: The file is missing, unreadable or incomplete, or its cameras cannot be right; see `check_cameras`.
     """
-    arrays = read_npz(path, "the cameras", _ADVICE)
+    arrays, objects = read_npz_entries(path, "the cameras", _ADVICE)
     missing = [key for key in ("intrinsic", "extrinsic", "height", "width") if key not in arrays]
+    wrong = [key for key in missing if key in objects]
+    if wrong:
+        message = f"expected the cameras as numbers, found objects in {', '.join(wrong)}"
+        raise InputError(path, message, f"{_ADVICE}, all of them plain numbers")
     if missing:
         found = f" beside {', '.join(sorted(arrays))}" if arrays else ""
         raise InputError(path, f"expected the cameras, found no {', '.join(missing)}{found}", _ADVICE)

@@ -16,6 +16,12 @@ _ADVICE = "Check the option data: it is the folder that holds images/ and masks/
 _OF_ANY_NAME = "Check the name: the {} must lie in this folder itself"
 # SMPL's files in smplx's layout, and under the names that they are downloaded with.
 _SMPL_NAMES = re.compile(r"smpl_(neutral|male|female)|basic_?model_.*", re.IGNORECASE)
+_BODY_LEVELS = 6
+"""Levels of folders searched for a body model; SMPL's download has its files in the fourth."""
+_BODY_ADVICE = (
+    "Put SMPL's file there as it was downloaded (basicmodel_*.pkl or SMPL_*.pkl), or choose with --body-model FILE, or "
+    "--body-model free for the body of this package"
+)
 
 
 def list_images(data: Path) -> list[Path]:
@@ -70,26 +76,58 @@ def masks_in(folder: Path) -> list[Path]:
 def find_body_file(data: Path) -> Path | None:
     """The body model in `<data>/body` or its subfolders, None where that folder is missing or empty.
 
+    The folder's name may be in upper case, links are followed, and hidden files do not count.
+
     Raises:
-        InputError: There are several, so that one must be chosen, or only files that are no body models.
+        InputError: There are several, so that one must be chosen, or something is there, but no body model.
     """
-    folder = data / "body"
-    # Unlike rglob, these patterns follow links to folders.
-    paths = [path for pattern in ("*", "*/*", "*/*/*") for path in folder.glob(pattern)]
-    files = sorted(path for path in paths if path.is_file() and not _is_hidden(path.relative_to(folder)))
+    places = _body_places(data)
+    if not places:
+        return None
+    folder = places[0] if len(places) == 1 else data
+    for place in places:
+        if not place.is_dir():
+            kind = "file" if place.is_file() else "link to something that is not there"
+            raise InputError(place, f"expected a folder with the body model, found a {kind}", _BODY_ADVICE)
+    files = sorted(path for place in places for path in _files_within(place))
     models = [path for path in files if path.suffix.lower() in _BODIES]
     # Beside SMPL's model may lie the arrays of other programs, or SMPL-H and SMPL-X.
     found = [path for path in models if _SMPL_NAMES.fullmatch(path.stem)] or models
     names = ", ".join(str(path.relative_to(folder)) for path in (found or files)[:8])
     if len(found) > 1:
         raise InputError(folder, f"expected one body model, found {names}", "Choose one with --body-model FILE")
-    if files and not found:
-        advice = (
-            "Put SMPL's file there as it was downloaded (basicmodel_*.pkl or SMPL_*.pkl), or choose with --body-model "
-            "FILE, or --body-model free for the body of this package"
-        )
-        raise InputError(folder, f"expected a body model (.pkl or .npz), found {names}", advice)
-    return found[0] if found else None
+    if not found:
+        missing = f"found {names}" if files else f"found folders without files, {_BODY_LEVELS} levels deep"
+        raise InputError(folder, f"expected a body model (.pkl or .npz), {missing}", _BODY_ADVICE)
+    return found[0]
+
+
+def has_body(data: Path) -> bool:
+    """Find out if a folder has a `body` of its own that is not empty, be it right or wrong."""
+    return bool(_body_places(data))
+
+
+def _body_places(data: Path) -> list[Path]:
+    """Files, links and folders named `body`, in upper or lower case, but for empty folders."""
+    named = sorted(path for path in data.glob("*") if path.name.lower() == "body")
+    return [
+        path for path in named if not path.is_dir() or any(not item.name.startswith(".") for item in path.iterdir())
+    ]
+
+
+def _files_within(folder: Path) -> list[Path]:
+    """Files in a folder and its subfolders, `_BODY_LEVELS` deep, links followed; a folder behind several links once."""
+    files: list[Path] = []
+    level, seen = [folder], {folder.resolve()}
+    for _ in range(_BODY_LEVELS):
+        shown = sorted(path for parent in level for path in parent.iterdir() if not path.name.startswith("."))
+        files += [path for path in shown if path.is_file()]
+        level = []
+        for path in shown:
+            if path.is_dir() and path.resolve() not in seen:
+                seen.add(path.resolve())
+                level.append(path)
+    return files
 
 
 def _list_files(

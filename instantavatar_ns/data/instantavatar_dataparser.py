@@ -19,8 +19,8 @@ from nerfstudio.plugins.registry_dataparser import DataParserSpecification
 
 from instantavatar_ns.data.cameras import read_cameras
 from instantavatar_ns.data.empty_frames import without_empty_frames
-from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
-from instantavatar_ns.data.images import check_image_size
+from instantavatar_ns.data.folder import find_body_file, has_body, list_images, list_masks
+from instantavatar_ns.data.images import check_image_size, tell_orientations
 from instantavatar_ns.data.masks import find_encoding
 from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.data.scene import Frames, assemble_outputs
@@ -85,7 +85,7 @@ class InstantAvatarDataParser(DataParser):
         for name in parts.keys() - {"train"}:
             _compare_betas(config.data / "novel" if name == "novel" else config.data, parts[name], parts["train"])
         if config.skip_frames_without_person:
-            parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
+            parts = {name: without_empty_frames(name, frames) for name, frames in parts.items()}
         chosen = "train" if split == "train" else config.eval_set
         return assemble_outputs(parts, chosen, find_body_model(config.data, config.body_model), config.downscale)
 
@@ -117,6 +117,7 @@ def read_frames(data: Path, numbers: Sequence[int], pose_split: Literal["train",
     masks = list_masks(data, images)
     height, width, intrinsics, extrinsics = read_cameras(data / "cameras.npz", len(images))
     check_image_size(images[numbers[0]], (height, width))
+    tell_orientations(images, (height, width))
     return Frames(
         numbers=list(numbers),
         image_filenames=[images[number] for number in numbers],
@@ -137,12 +138,12 @@ def find_body_model(data: Path, body_model: str) -> str:
         body_model: See `InstantAvatarDataParserConfig.body_model`.
 
     Raises:
-        InputError: The folder has several bodies, so that one must be chosen.
+        InputError: The folder has several bodies, so that one must be chosen, or something else in their place.
     """
     if body_model != "auto":
         return body_model
     # A recording of a novel motion shares the body of the subject it belongs to.
-    folder = data.parent if data.name == "novel" and not (data / "body").is_dir() else data
+    folder = data.parent if data.name == "novel" and not has_body(data) else data
     found = find_body_file(folder)
     if found is None:
         text = "No body model is here; the free body is used. Poses fitted with SMPL need SMPL (--body-model)."

@@ -6,7 +6,7 @@ folder of masks from 0 to 255.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,6 +20,7 @@ from rich.progress import track
 
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.notices import notice
+from instantavatar_ns.utils.npz import entry_content, numbers_of_objects
 
 _ADVICE = "Write the mask as a grey .png, white where the person is, or as a .npy (height, width)"
 _LOSSY = (".jpg", ".jpeg")
@@ -245,14 +246,30 @@ def _read_channels(path: Path) -> Shaped[np.ndarray, "..."]:
 
 
 def _read_array(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        is_array = file.read(6) == b"\x93NUMPY"
+    if is_array:
+        return _numbers(path, lambda: np.load(path, allow_pickle=False), path.read_bytes)
     loaded = np.load(path, allow_pickle=False)
-    if isinstance(loaded, np.ndarray):
-        return loaded
     with loaded:
         keys = [key for key in ("mask", "masks") if key in loaded.files] or loaded.files
         if len(keys) != 1:
             raise InputError(path, f"expected one array or one named mask, found {', '.join(keys) or 'none'}", _ADVICE)
-        return loaded[keys[0]]
+        name = keys[0]
+        return _numbers(path, lambda: loaded[name], lambda: entry_content(loaded, name))
+
+
+def _numbers(path: Path, read: Callable[[], np.ndarray], content: Callable[[], bytes]) -> np.ndarray:
+    """An array that NumPy can `read`, or that of the numbers that its `content` holds as objects."""
+    try:
+        return read()
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+    values = numbers_of_objects(content(), path)
+    if values is None:
+        raise InputError(path, "expected a mask of numbers, found objects", f"{_ADVICE} of plain numbers")
+    return values
 
 
 def _without_unit_axes(values: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ from instantavatar_ns.data.prepared_frames import cache_folder
 from instantavatar_ns.data.scene import Frames, assemble_outputs, reduced_size
 from instantavatar_ns.data.smpl_file import find_smpl
 from instantavatar_ns.data.splits import choose_split
-from instantavatar_ns.data.undistorted_video import VideoSource, open_hdf5, undistorted_frames
+from instantavatar_ns.data.undistorted_video import FEW_FRAMES, VideoSource, check_counts, open_hdf5, undistorted_frames
 from instantavatar_ns.motion.readers import poses_from_arrays
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.unpickle import load_plain_pickle
@@ -87,6 +87,7 @@ class PeopleSnapshotDataParser(DataParser):
             message = f"expected masks of shape (frames, height, width), found {shape}"
             raise InputError(source.masks, message, _ADVICE)
         num_frames = shape[0]
+        check_counts(source, num_frames)
         frame_split = choose_split(config.data, num_frames, config.train_frames, config.test_frames)
         body_model = find_smpl(config.data, config.body_model, "PeopleSnapshot", "SMPL_MALE or SMPL_FEMALE")
         names: dict[Literal["train", "test"], Sequence[int]] = {"train": frame_split.train, "test": frame_split.test}
@@ -107,11 +108,12 @@ class PeopleSnapshotDataParser(DataParser):
                 intrinsics=intrinsics.expand(len(wanted), 3, 3),
                 world_to_camera=world_to_camera.expand(len(wanted), 4, 4),
                 poses=poses[name],
+                mask_places=[f"{source.masks}, frame {number}" for number in wanted],
             )
             for name, wanted in names.items()
         }
         if config.skip_frames_without_person:
-            parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
+            parts = {name: without_empty_frames(name, frames) for name, frames in parts.items()}
         return assemble_outputs(parts, "train" if split == "train" else "test", body_model, downscale=1)
 
     def _read_poses(self, split: Literal["train", "test"], numbers: Sequence[int], num_frames: int) -> PoseSequence:
@@ -122,8 +124,8 @@ class PeopleSnapshotDataParser(DataParser):
             return read_split_poses(data, choice, split, numbers, num_frames)
         path = data / "reconstructed_poses.hdf5"
         poses = read_reconstructed_poses(path)
-        # Poses of all subjects count from the video's first frame, so those beyond the last mask do no harm.
-        return select_poses(path, poses, False, numbers, num_frames, surplus=len(poses))
+        # Published subjects have a pose more than frames; both count from the video's first frame.
+        return select_poses(path, poses, False, numbers, num_frames, surplus=FEW_FRAMES)
 
 
 def read_recording(data: Path) -> tuple[VideoSource, torch.Tensor]:

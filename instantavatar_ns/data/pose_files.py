@@ -77,8 +77,8 @@ def select_poses(
         covers_split: Whether they are those of the split only, else those of all images.
         numbers: The frames wanted.
         num_images: Number of images.
-        surplus: Poses beyond the last image that may be left over. PeopleSnapshot has one more after InstantAvatar's
-            preprocessing; many more would rather belong to other images.
+        surplus: Poses beyond the last image that may be left over. PeopleSnapshot has one more, also after
+            InstantAvatar's preprocessing; many more rather belong to other images.
 
     Raises:
         InputError: There are not as many poses as frames.

@@ -47,6 +47,7 @@ class Frames:
         world_to_camera: From the dataset's world to OpenCV cameras (x right, y down, z ahead).
         poses: The person's pose in each frame.
         mask_encoding: Meaning of the values in the masks' files.
+        mask_places: Where the masks were given, if their files were made from others; for errors only.
     """
 
     numbers: list[int]
@@ -57,6 +58,7 @@ class Frames:
     world_to_camera: Float[Tensor, "frames 4 4"]
     poses: PoseSequence
     mask_encoding: MaskEncoding = WHITE_ON_BLACK
+    mask_places: list[str] | None = None
 
 
 def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, downscale: int) -> DataparserOutputs:
@@ -94,6 +96,7 @@ def assemble_outputs(parts: dict[str, Frames], chosen: str, body_model: str, dow
             recording_numbers=torch.tensor(recording_numbers),
             mask_filenames=frames.mask_filenames,
             mask_encoding=frames.mask_encoding,
+            mask_places=frames.mask_places,
             image_size=frames.image_size,
         ).metadata(),
     )

@@ -15,6 +15,8 @@ from instantavatar_ns.utils.notices import notice
 FrameRange = tuple[int, int, int]
 """Start, end (not included) and step, as Python's `range`."""
 
+_SPLIT_ADVICE = 'Write {"train": [0, 100], "test": [100, 130]}, ends not included'
+
 PUBLISHED_SPLITS = Path(__file__).with_name("people_snapshot_splits.json")
 
 
@@ -81,22 +83,46 @@ def _subject_split(path: Path) -> FrameSplit | None:
     try:
         entry = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
         if not isinstance(entry, dict):
-            raise TypeError(f"it holds a {type(entry).__name__}")
+            raise _NoRangeError(f"found {_kind(entry)} in place of an object with train and test")
         if "train" not in entry and "test" not in entry:
             return None
-        train, test = (_frame_range(key, entry[key]) for key in ("train", "test"))
-    except (ValueError, TypeError, KeyError) as error:
-        message = f"expected JSON with train and test frame ranges ({type(error).__name__}: {error})"
-        raise InputError(path, message, 'Write {"train": [0, 100], "test": [100, 130]}, ends not included') from error
+        train, test = (_frame_range(key, entry) for key in ("train", "test"))
+    except _NoRangeError as error:
+        raise InputError(path, f"expected train and test frame ranges, {error}", _SPLIT_ADVICE) from error
+    except json.JSONDecodeError as error:
+        message = f"expected JSON with train and test frame ranges, cannot read line {error.lineno} ({error.msg})"
+        raise InputError(path, message, _SPLIT_ADVICE) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(path, "expected JSON with train and test frame ranges, found none", _SPLIT_ADVICE) from error
     return FrameSplit(train, test)
 
 
-def _frame_range(name: str, numbers: Any) -> Sequence[int]:
+class _NoRangeError(Exception):
+    """Words for what was found in place of a range of frames, as the end of a sentence."""
+
+
+def _frame_range(name: str, entry: dict[str, Any]) -> Sequence[int]:
+    if name not in entry:
+        raise _NoRangeError(f"found no {name}")
+    numbers = entry[name]
     if isinstance(numbers, dict):
-        numbers = numbers["frames"]
+        numbers = numbers.get("frames")
         if not isinstance(numbers, list) or not all(type(n) is int for n in numbers):
-            raise ValueError(f"the frames of {name} are {numbers}, not a list of whole numbers")
+            raise _NoRangeError(f"found frames of {name} that are {_kind(numbers)}, not a list of whole numbers")
         return numbers
-    if not isinstance(numbers, list) or len(numbers) not in (2, 3) or not all(type(n) is int for n in numbers):
-        raise ValueError(f"{name} is {numbers}, not [start, end] or [start, end, step] in whole numbers")
+    if not isinstance(numbers, list):
+        raise _NoRangeError(f"found {name} that is {_kind(numbers)}, not [start, end] or [start, end, step]")
+    if len(numbers) not in (2, 3) or not all(type(n) is int for n in numbers):
+        raise _NoRangeError(f"found {name} {numbers}, not [start, end] or [start, end, step] in whole numbers")
+    if numbers[2:] == [0]:
+        raise _NoRangeError(f"found {name} {numbers}, whose step is 0")
     return range(*numbers)
+
+
+def _kind(value: Any) -> str:
+    """A value of a JSON file in words; a list of anything but whole numbers as it is."""
+    if value is None:
+        return "null"
+    if isinstance(value, (list, dict)):
+        return f"{'the list' if isinstance(value, list) else 'the object'} {str(value)[:60]}"
+    return f"the {'text' if isinstance(value, str) else 'value'} {str(value)[:60]}"

@@ -36,6 +36,7 @@ class Subject:
         mask_filenames: The person's mask in each frame of the split.
         mask_encoding: Meaning of the values in the masks' files.
         image_size: Height and width of the files, pixels.
+        mask_places: Where the masks were given, if their files were made from others; for errors only.
     """
 
     body_model: str
@@ -49,6 +50,7 @@ class Subject:
     mask_filenames: list[Path]
     mask_encoding: MaskEncoding
     image_size: tuple[int, int]
+    mask_places: list[str] | None = None
 
     def load_body(self) -> BodyModel:
         """Load the person's body, on the CPU.

@@ -93,7 +93,7 @@ class SurrealDataParser(DataParser):
             # A recording of its own: its frames do not continue the clip's.
             parts["novel"] = self._read(other, numbers, body_model)
         if config.skip_frames_without_person:
-            parts = {name: without_empty_frames(frames) for name, frames in parts.items()}
+            parts = {name: without_empty_frames(name, frames) for name, frames in parts.items()}
         chosen = "train" if split == "train" else next(name for name in parts if name != "train")
         return assemble_outputs(parts, chosen, body_model, downscale=1)
 

@@ -19,8 +19,11 @@ from rich.progress import track
 
 from instantavatar_ns.utils.errors import InputError
 from instantavatar_ns.utils.files import delete_partial, written_whole
+from instantavatar_ns.utils.notices import notice
 
 _LAYOUT_VERSION = 1
+FEW_FRAMES = 5
+"""By as many a recording's masks, poses and frames may differ, which is said: containers do not count exactly."""
 _OTHER_CAMERA = "camera.pkl is for another resolution"
 _SCALED = "Use video and masks in the camera's resolution, or scale camera_f, camera_c, width and height in camera.pkl"
 
@@ -149,6 +152,35 @@ def _read_frames(
                 yield number, np.asarray(image), np.asarray(mask)
     finally:
         capture.release()
+
+
+def check_counts(source: VideoSource, num_masks: int) -> None:
+    """Compare the number of masks with that of the video's frames, as its container tells it.
+
+    Published are as many of both. A few more or less can be the container's count; many mean that one of them was cut,
+    and where its beginning was cut off, every mask would be that of another frame.
+
+    Args:
+        source: The recording. A video that cannot be read, or does not tell its length, is left to those who read it.
+        num_masks: Number of masks.
+
+    Raises:
+        InputError: They differ by more than a few.
+    """
+    capture = cv2.VideoCapture(str(source.video))
+    try:
+        count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else 0.0
+    finally:
+        capture.release()
+    frames = int(count) if np.isfinite(count) else 0
+    if frames <= 0 or frames == num_masks:
+        return
+    found = f"{num_masks} masks for the {frames} frames of {source.video.name}"
+    if abs(frames - num_masks) > FEW_FRAMES:
+        message = f"expected as many masks as the video has frames, found {found}"
+        advice = "Download both again, or cut both alike; the first mask is that of the video's first frame"
+        raise InputError(source.masks, message, advice)
+    notice(source.masks, f"It has {found}. The first mask is taken for that of the first frame, and so on.")
 
 
 @contextmanager

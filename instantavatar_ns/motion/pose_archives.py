@@ -48,7 +48,7 @@ def read_arrays(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]
     Raises:
         InputError: The file is missing or damaged, or has no SMPL poses or several sets of them.
     """
-    return arrays_of_content(path, read_content(path), space)
+    return arrays_of_content(path, read_content(path, space), space)
 
 
 def arrays_of_content(path: Path, content: Any, space: Literal["camera", "world"]) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def arrays_of_content(path: Path, content: Any, space: Literal["camera", "world"
     if not found:
         missing = missing_part(content)
         note = f", but no {missing}" if missing else ""
-        raise InputError(path, f"expected SMPL poses, found {described(content)}{note}", ADVICE)
+        raise InputError(path, f"expected SMPL poses, found {described(content)}{note}", ADVICE[space])
     wanted = [(name, arrays) for name, arrays in found if name.endswith(_SPACES[space])] or found
     # GVHMR adds what its network gave before the last step, one level deeper.
     depth = min(name.count("/") for name, _ in wanted)
@@ -99,31 +99,35 @@ def _longest(path: Path, found: list[tuple[str, dict[str, Any]]]) -> list[tuple[
     return [found[best]]
 
 
-def read_content(path: Path) -> Any:
+def read_content(path: Path, space: Literal["camera", "world"] = "camera") -> Any:
     """Read all arrays of a file, in the dictionaries and lists in which they lie; its first bytes tell what it is.
+
+    Args:
+        path: The file.
+        space: As of `read_arrays`, for the advice of errors only.
 
     Raises:
         InputError: The file is missing or damaged, or asks for anything but arrays; nothing of it is run.
     """
     if not path.is_file():
-        return _read_npz(path)
+        return _read_npz(path, space)
     with path.open("rb") as file:
         start = file.read(8)
     suffix = path.suffix.lower()
     if start.startswith(b"PK") and zipfile.is_zipfile(path):
         names = {name.rsplit("/", 1)[-1] for name in zipfile.ZipFile(path).namelist()}
-        return _read_torch(path) if "data.pkl" in names else _read_npz(path)
+        return _read_torch(path) if "data.pkl" in names else _read_npz(path, space)
     if start.startswith(_OLD_TORCH) or suffix in (".pt", ".pth"):
         return _read_torch(path)
     if start.startswith(b"\x93NUMPY") or suffix == ".npy":
         return load_plain_npy(path.read_bytes(), path)
     is_pickle = suffix in (".pkl", ".pickle") or (start and start[0] in _PICKLES)
-    return load_plain_tree(path) if is_pickle else _read_npz(path)
+    return load_plain_tree(path) if is_pickle else _read_npz(path, space)
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
+def _read_npz(path: Path, space: Literal["camera", "world"]) -> dict[str, Any]:
     """All arrays, also those of Python objects, such as ROMP's dictionaries and AMASS's gender."""
-    arrays: dict[str, Any] = {**read_npz(path, "SMPL poses", ADVICE)}
+    arrays: dict[str, Any] = {**read_npz(path, "SMPL poses", ADVICE[space])}
     plain_poses = has_poses(arrays)
     with zipfile.ZipFile(path) as archive:
         names = {name: name.removesuffix(".npy") for name in archive.namelist()}

@@ -155,7 +155,7 @@ def read_motion_file(path: Path, fps: float | None = None) -> tuple[PoseSequence
     Raises:
         InputError: The file is missing, unreadable, empty, of another skeleton, holds NaN, or a rate that is none.
     """
-    content = None if path.is_dir() else read_content(path)
+    content = None if path.is_dir() else read_content(path, "world")
     for reader in _motion_readers:
         known = reader(path, content)
         if known is not None:
@@ -195,10 +195,13 @@ def read_motion_file(path: Path, fps: float | None = None) -> tuple[PoseSequence
 def _frame_rate(path: Path, arrays: Mapping[str, Any]) -> float | None:
     """Frames per second, None where the file does not say; as a number, text of one, or an array of one number.
 
+    Names are known in upper and lower case.
+
     Raises:
         InputError: It is no positive number, or differs from name to name.
     """
-    name = one_of(path, arrays, (*_AMASS_RATES, *_RATES))
+    named = [key for known in (*_AMASS_RATES, *_RATES) for key in arrays if key.lower() == known]
+    name = one_of(path, arrays, tuple(named))
     if name is None:
         return None
     value = as_array(arrays[name])

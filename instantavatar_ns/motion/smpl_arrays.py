@@ -37,10 +37,15 @@ _NOT_ORTHOGONAL = 0.02
 _SPREAD_BETAS = 0.5
 """Standard deviation over the frames that estimators of single images stay below, mostly."""
 
-ADVICE = (
+_ARRAYS = (
     "Give an .npz with poses (T, 72) and trans (T, 3), thetas (T, 72) and transl (T, 3), or global_orient (T, 3), "
-    "body_pose (T, 69) and transl (T, 3); an AMASS .npz (SMPL, SMPL-H or SMPL-X); an AIST++ .pkl; or a .bvh"
+    "body_pose (T, 69) and transl (T, 3)"
 )
+ADVICE = {
+    "camera": f"{_ARRAYS}, and the person's betas (10,)",
+    "world": f"{_ARRAYS}; an AMASS .npz (SMPL, SMPL-H or SMPL-X); an AIST++ .pkl; or a .bvh",
+}
+"""What to give in place of a file without SMPL's poses: to train on, in the camera, and as a motion, in the world."""
 
 
 def described(content: Any) -> str:
@@ -58,8 +63,7 @@ def _named(content: Mapping[str, Any], prefix: str) -> list[str]:
             parts += _named(value, f"{prefix}{name}/")
         else:
             shape = getattr(value, "shape", None)
-            kind = f"({type(value).__name__})" if shape is None else tuple(shape)
-            parts.append(f"{prefix}{name} {kind}")
+            parts.append(f"objects in {prefix}{name}" if shape is None else f"{prefix}{name} {tuple(shape)}")
     return parts
 
 
@@ -76,8 +80,13 @@ def missing_part(content: Any) -> str | None:
 
 def has_poses(arrays: Mapping[str, Any]) -> bool:
     """Find out if there are rotations of all body joints under a known name."""
-    whole = any(isinstance(arrays.get(name), (ndarray, list)) for name in _WHOLE)
+    whole = any(isinstance(arrays.get(name), ndarray) or _is_ragged(arrays.get(name)) for name in _WHOLE)
     return whole or any(all(name in arrays for name in parts) for parts in _PARTS)
+
+
+def _is_ragged(value: Any) -> bool:
+    """Find out if something is a list of arrays, which are of several shapes, or it were one array."""
+    return isinstance(value, list) and any(isinstance(item, ndarray) for item in value)
 
 
 def read_rotations(path: Path, arrays: Mapping[str, Any]) -> tuple[Float[ndarray, "frames 72"], int]:
@@ -98,10 +107,10 @@ def read_rotations(path: Path, arrays: Mapping[str, Any]) -> tuple[Float[ndarray
         root = _axis_angles(path, first, arrays[first], (1,))
         body = _axis_angles(path, second, arrays[second], (NUM_JOINTS - 1, _BODY_JOINTS - 1))
         if len(root) != len(body):
-            raise InputError(path, f"expected as many {first} as {second}, found {len(root)} and {len(body)}", ADVICE)
+            raise InputError(path, f"expected as many {first} as {second}, found {len(root)} and {len(body)}", _ARRAYS)
         rotations, name = np.concatenate([root, body], axis=1), f"{first} and {second}"
     else:
-        raise InputError(path, f"expected SMPL poses, found {described(arrays)}", ADVICE)
+        raise InputError(path, f"expected SMPL poses, found {described(arrays)}", _ARRAYS)
     rotations, joints = rotations.reshape(len(rotations), -1, 3), rotations.shape[1]
     bad = np.flatnonzero(~np.isfinite(rotations).all(axis=(1, 2)))
     if len(bad):
@@ -125,6 +134,7 @@ def _axis_angles(path: Path, name: str, value: Any, counts: tuple[int, ...]) -> 
         return values.reshape(len(values), -1, 3)
     if width in [9 * count for count in counts]:
         return _from_matrices(path, name, values.reshape(len(values), -1, 3, 3))
+    _refuse_several(path, name, shape, counts)
     for size, kind in _OTHER_ROTATIONS.items():
         if width in [size * count for count in counts]:
             message = f"expected axis-angle numbers or rotation matrices in {name}, found {kind} {shape}"
@@ -132,6 +142,18 @@ def _axis_angles(path: Path, name: str, value: Any, counts: tuple[int, ...]) -> 
     joints = ", ".join(f"{3 * count}{f' ({_JOINTS[count]})' if count in _JOINTS else ''}" for count in counts)
     message = f"expected {name} of {joints} numbers a frame, or as many rotation matrices, found an array {shape}"
     raise InputError(path, message, "Convert the poses to SMPL's, SMPL-H's or SMPL-X's joints, the frames first")
+
+
+def _refuse_several(path: Path, name: str, shape: tuple[int, ...], counts: tuple[int, ...]) -> None:
+    """Refuse arrays with an axis for people, which flattened could be taken for other kinds of rotations."""
+    if len(shape) < 3 or shape[1] in counts:
+        return
+    of_one = int(np.prod(shape[2:]))
+    # Numbers of a root alone are also those of one joint, in an array of many.
+    is_person = of_one in [size * count for size in (3, 9) for count in counts if count > 1]
+    if is_person or (counts == (1,) and shape[1:] == (2, 3)):
+        message = f"expected {name} of one person, a row for each frame, found an array {shape}, as of several people"
+        raise InputError(path, message, f"Save those of one person, such as {name}[:, 0]")
 
 
 def _from_matrices(
@@ -193,7 +215,7 @@ def read_translations(path: Path, arrays: Mapping[str, Any], frames: int) -> Flo
         transl = transl / scaling[0]
     if transl.shape != (frames, 3):
         message = f"expected translations {name} of shape {(frames, 3)}, one for each pose, found {values.shape}"
-        raise InputError(path, message, ADVICE)
+        raise InputError(path, message, "Give one translation (x, y, z) in metres for each pose")
     bad = np.flatnonzero(~np.isfinite(transl).all(axis=1))
     if len(bad):
         message = f"expected finite numbers, found NaN or infinity in the translations of frame {bad[0]}"
@@ -252,10 +274,24 @@ def numbers(path: Path, name: str, value: Any) -> Float[ndarray, "..."]:
     kinds = {"U": "text", "S": "text", "b": "booleans", "c": "complex numbers", "O": "objects"}
     if values.dtype.kind not in "fiu":
         kind = kinds.get(values.dtype.kind, str(values.dtype))
+        if kind == "objects":
+            message = f"expected numbers in {name}, found objects in {name}{_first_shapes(values)}"
+            raise InputError(path, message, f"Save {name} as one array of numbers, with rows of one length")
         raise InputError(path, f"expected numbers in {name}, found {kind} {values.shape}", f"Save {name} as numbers")
     if values.size == 0:
-        raise InputError(path, f"expected numbers in {name}, found an empty array {values.shape}", ADVICE)
+        raise InputError(
+            path,
+            f"expected numbers in {name}, found an empty array {values.shape}",
+            f"Save {name} with a row for each frame",
+        )
     return values.astype(np.float64)
+
+
+def _first_shapes(objects: ndarray) -> str:
+    """Two different shapes among the arrays of an object array, for an error; empty where there are none."""
+    shapes = [item.shape for item in objects.flat if isinstance(item, ndarray)]
+    other = next((shape for shape in shapes if shape != shapes[0]), None)
+    return f", arrays of shape {shapes[0]} and {other}" if other is not None else ""
 
 
 def as_array(value: Any) -> ndarray:

@@ -47,8 +47,7 @@ def to_tree(value: Any, depth: int = 0) -> Any:
         items = {_key(key): to_tree(item, depth + 1) for key, item in value.items()}
         return {key: item for key, item in items.items() if item is not UNSUPPORTED}
     if isinstance(value, Recorded) and value.meaning == "array" and value.state[2].args[0].startswith("O"):
-        shape, objects = value.state[1], value.state[4]
-        return to_tree(objects[0] if shape == () else list(objects), depth + 1)
+        return _object_tree(value.state[1], value.state[4], depth + 1)
     if isinstance(value, (list, tuple)):
         try:
             whole = to_array(value)
@@ -59,6 +58,14 @@ def to_tree(value: Any, depth: int = 0) -> Any:
         items = [to_tree(item, depth + 1) for item in value]
         return [None if item is UNSUPPORTED else item for item in items]
     return to_array(value)
+
+
+def _object_tree(shape: Any, objects: Any, depth: int) -> Any:
+    """Content of an array of objects of a shape, whose items are listed row by row."""
+    if shape == ():
+        return to_tree(objects[0], depth)
+    items = to_tree(list(objects), depth)
+    return items.reshape(*shape, *items.shape[1:]) if isinstance(items, np.ndarray) else items
 
 
 def _key(key: Any) -> str:

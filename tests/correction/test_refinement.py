@@ -162,9 +162,11 @@ def test_too_few_frames_have_no_bending_and_still_a_spline(frames: int) -> None:
     torch.testing.assert_close(spline_basis(times, 8.0).sum(dim=1), torch.ones(frames))
 
 
-@pytest.mark.parametrize("spacing", [0.0, -2.0, float("nan")])
+@pytest.mark.parametrize("spacing", [0.0, -2.0, float("nan"), float("inf")])
 def test_spacing_that_places_no_knots(spacing: float) -> None:
-    with pytest.raises(InputError, match=r"--pipeline\.model\.pose-knot-spacing: expected a number of frames above 0"):
+    with pytest.raises(
+        InputError, match=r"--pipeline\.model\.pose-knot-spacing: expected a finite number of frames above 0"
+    ):
         spline_basis(TIMES, spacing)
 
 

@@ -141,3 +141,15 @@ def test_names_of_what_is_there(tmp_path):
     np.savez(tmp_path / "cameras.npz", K=INTRINSIC, height=HEIGHT)
     with pytest.raises(InputError, match=r"found no intrinsic, extrinsic, width beside K, height\."):
         read_cameras(tmp_path / "cameras.npz", FRAMES)
+
+
+def test_numbers_saved_as_objects(tmp_path):
+    """They are read where they are numbers, and named where they are none."""
+    arrays = {"intrinsic": INTRINSIC.astype(object), "height": np.array(HEIGHT, object), "width": WIDTH}
+    np.savez(tmp_path / "cameras.npz", extrinsic=np.eye(4), **arrays)
+    height, width, intrinsics, _ = read_cameras(tmp_path / "cameras.npz", FRAMES)
+    assert (height, width) == (HEIGHT, WIDTH)
+    np.testing.assert_array_equal(intrinsics[0], INTRINSIC)
+    np.savez(tmp_path / "cameras.npz", extrinsic=np.array([np.eye(4), None], object), **arrays)
+    with pytest.raises(InputError, match=r"found objects in extrinsic\. Write"):
+        read_cameras(tmp_path / "cameras.npz", FRAMES)

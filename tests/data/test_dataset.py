@@ -73,7 +73,23 @@ def test_photographs_on_their_side(folder):
     np.testing.assert_allclose(rgba[..., 0], rgba[..., 3], atol=10)
 
     Image.open(folder / "masks" / "mask_0002.png").rotate(90, expand=True).save(folder / "masks" / "mask_0002.png")
-    with pytest.raises(InputError, match=r"mask_0002\.png: .* found \(36, 48\)\. Turn the mask; .*EXIF"):
+    with pytest.raises(InputError, match=r"mask_0002\.png: .* found \(36, 48\)\. Turn the mask; its image is turned"):
+        dataset(folder).get_numpy_image(2)
+
+
+def test_upright_mask_of_an_image_that_is_not_turned(folder):
+    """cameras.npz has the size of the stored pixels, so the EXIF orientation is not applied."""
+    image, mask = folder / "images" / "image_0002.png", folder / "masks" / "mask_0002.png"
+    Image.open(mask).rotate(90, expand=True).save(mask)
+    with pytest.raises(InputError, match=r"Turn the mask; its image has no EXIF orientation"):
+        dataset(folder).get_numpy_image(2)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(image).save(image, exif=exif)
+    with pytest.raises(InputError, match=r"found \(36, 48\)\. The image is not turned .*upright images"):
+        dataset(folder).get_numpy_image(2)
+    Image.open(mask).rotate(90, expand=True).save(mask, exif=exif)
+    with pytest.raises(InputError, match=r"The mask is turned as its EXIF orientation says, and its image is not"):
         dataset(folder).get_numpy_image(2)
 
 

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from instantavatar_ns.data.folder import find_body_file, list_images, list_masks
+from instantavatar_ns.data.folder import find_body_file, has_body, list_images, list_masks
 from instantavatar_ns.utils.errors import InputError
 
 
@@ -120,6 +120,11 @@ BODIES = {
     "download of the male": ["basicModel_m_lbs_10_207_0_v1.0.0.pkl"],
     "download of the neutral": ["basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl"],
     "layout of smplx": ["smpl/SMPL_FEMALE.pkl", "smplh/SMPLH_FEMALE.pkl", "smplx/SMPLX_NEUTRAL.npz"],
+    "SMPL's download": [
+        "SMPL_python_v.1.1.0/smpl/models/basicmodel_neutral_lbs_10_207_0_v1.1.0.pkl",
+        "SMPL_python_v.1.1.0/smpl/__init__.py",
+        "SMPL_python_v.1.1.0/README.txt",
+    ],
     "beside other files": [
         "SMPL_MALE.PKL",
         "J_regressor_extra.npy",
@@ -144,10 +149,45 @@ def test_body_behind_links(tmp_path):
     assert find_body_file(tmp_path / "person") == tmp_path / "person" / "body" / "smpl" / "SMPL_MALE.pkl"
 
 
+def test_links_in_a_circle(tmp_path):
+    write(tmp_path, "body/smpl/models/SMPL_MALE.pkl")
+    (tmp_path / "body" / "smpl" / "again").symlink_to(tmp_path / "body")
+    assert find_body_file(tmp_path) == tmp_path / "body" / "smpl" / "models" / "SMPL_MALE.pkl"
+
+
+def test_folder_in_upper_case(tmp_path):
+    write(tmp_path, "Body/smpl/SMPL_MALE.pkl")
+    found = find_body_file(tmp_path)
+    assert found is not None
+    assert found.name == "SMPL_MALE.pkl"
+
+
 def test_no_body(tmp_path):
     assert find_body_file(tmp_path) is None
     write(tmp_path, "body/.gitkeep")
     assert find_body_file(tmp_path) is None
+    assert not has_body(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("body", "body: expected a folder with the body model, found a file"),
+        ("Body", "Body: expected a folder with the body model, found a file"),
+        ("Body/notes.txt", r"Body: expected a body model \(\.pkl or \.npz\), found notes\.txt"),
+        ("body/1/2/3/4/5/6/SMPL_MALE.pkl", "found folders without files, 6 levels deep"),
+    ],
+)
+def test_no_free_body_in_place_of_something(tmp_path, name, message):
+    write(tmp_path, name)
+    with pytest.raises(InputError, match=message):
+        find_body_file(tmp_path)
+
+
+def test_body_is_a_broken_link(tmp_path):
+    (tmp_path / "body").symlink_to(tmp_path / "models")
+    with pytest.raises(InputError, match="body: expected a folder with the body model, found a link to something that"):
+        find_body_file(tmp_path)
 
 
 @pytest.mark.parametrize(

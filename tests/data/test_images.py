@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from instantavatar_ns.data.images import check_image_size, read_rgb
+from instantavatar_ns.data.images import check_image_size, read_rgb, tell_orientations
 from instantavatar_ns.utils.errors import InputError
 
 HEIGHT, WIDTH = 24, 16
@@ -37,6 +37,7 @@ def test_orientation_is_applied(tmp_path, orientation, suffix, notices_given):
     path = tmp_path / f"image{suffix}"
     write(path, STORED[orientation](PICTURE), orientation)
     check_image_size(path, (HEIGHT, WIDTH))
+    tell_orientations([path], (HEIGHT, WIDTH))
     expected = [f"[yellow]{tmp_path}: Images are turned as their EXIF orientation ({orientation}) says."]
     assert notices_given == (expected if orientation > 1 else [])
     np.testing.assert_allclose(read_rgb(path, (HEIGHT, WIDTH)), PICTURE, atol=4)
@@ -47,8 +48,20 @@ def test_orientation_that_the_cameras_do_not_follow(tmp_path, orientation, notic
     path = tmp_path / "image.png"
     write(path, PICTURE, orientation)
     check_image_size(path, (HEIGHT, WIDTH))
+    tell_orientations([path], (HEIGHT, WIDTH))
     assert len(notices_given) == 1 and "Images are not turned" in notices_given[0]
     np.testing.assert_array_equal(read_rgb(path, (HEIGHT, WIDTH)), PICTURE)
+
+
+def test_orientations_of_some_images_are_told(tmp_path, notices_given):
+    """The first image alone says nothing of the others."""
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path, orientation in zip(paths, (1, 6, 3, 1), strict=True):
+        write(path, STORED[orientation](PICTURE), orientation)
+    (tmp_path / "4.png").write_bytes(b"damaged")
+    tell_orientations([*paths, tmp_path / "4.png"], (HEIGHT, WIDTH))
+    assert len(notices_given) == 1
+    assert "2 of 5 images (1.png, 2.png) are turned as their EXIF orientation (3, 6) says." in notices_given[0]
 
 
 def test_image_on_its_side(tmp_path):

@@ -240,8 +240,19 @@ def test_frames_without_a_person_are_left_out(folder, notices_given):
 def test_nobody_in_any_frame(folder):
     for path in (folder / "masks").iterdir():
         Image.new("L", (WIDTH, HEIGHT)).save(path)
-    with pytest.raises(InputError, match="the person in some of the 8 frames, found all their masks black"):
+    with pytest.raises(InputError, match=r"the 8 training frames .* found all their masks black.*--train-frames"):
         parse(folder, skip_frames_without_person=True)
+
+
+def test_nobody_in_the_held_out_frames(folder):
+    """The person left before the end: other frames must be held out, and the message says how."""
+    for number in (8, 9):
+        Image.new("L", (WIDTH, HEIGHT)).save(folder / "masks" / f"mask_{number:04d}.png")
+    message = r"in some of the 2 held-out frames \(number 8 to 9\), found all .*--test-frames START END STEP"
+    with pytest.raises(InputError, match=message):
+        parse(folder, skip_frames_without_person=True)
+    others = {"train_frames": (0, 6, 1), "test_frames": (6, 10, 1), "skip_frames_without_person": True}
+    assert frame_numbers(parse(folder, "test", **others)) == [6, 7]
 
 
 def test_poses_of_all_images_under_the_name_of_the_split(folder):
@@ -370,7 +381,7 @@ def test_subject_json_of_an_editor_that_marks_the_byte_order(folder):
 )
 def test_broken_subject_json(folder, text):
     (folder / "subject.json").write_text(text)
-    with pytest.raises(InputError, match=r"subject\.json: expected JSON"):
+    with pytest.raises(InputError, match=r"subject\.json: expected .*train and test frame ranges"):
         parse(folder)
 
 

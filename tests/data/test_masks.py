@@ -104,6 +104,8 @@ WRITERS = {
     "npy of one channel": (array_writer(lambda k: shifted(SOFT, k)[..., None].astype(np.float32)), SOFT),
     "npy of four channels": (array_writer(lambda k: stacked(255, 255, 255, soft(k))), SOFT),
     "npz": (array_writer(lambda k: shifted(SOFT, k), ".npz"), SOFT),
+    "npy of numbers as objects": (array_writer(lambda k: shifted(SOFT, k).astype(object)), SOFT),
+    "npz of numbers as objects": (array_writer(lambda k: shifted(SOFT, k).astype(object), ".npz"), SOFT),
     # Binary masks and labels
     "1 bit": (image_writer(binary), BINARY),
     "0 and 1": (image_writer(lambda k: binary(k).astype(np.uint8)), BINARY),
@@ -198,7 +200,7 @@ REFUSED = {
     "several candidates": (array_writer(lambda k: np.stack([binary(k)] * 5)), "several masks of one image"),
     "no pixels": (array_writer(lambda k: np.zeros(0)), r"found \(0,\)"),
     "NaN": (array_writer(lambda k: np.full((3, 4), np.nan)), "NaN"),
-    "objects": (array_writer(lambda k: np.array([{}])), "readable mask"),
+    "objects": (array_writer(lambda k: np.array([{}])), "of numbers, found objects"),
     "text": (array_writer(lambda k: np.array([["a", "b"]])), "of numbers"),
     "32 bits": (array_writer(lambda k: binary(k) * 100000), "at most 16 bits"),
 }

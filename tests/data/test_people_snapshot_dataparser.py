@@ -143,10 +143,10 @@ def test_unreadable_video(folder):
 
 def test_video_that_ends_early(folder):
     short = folder.parent / "short"
-    write_people_snapshot(short, 6)
+    write_people_snapshot(short, 11)
     (short / "short.mp4").replace(folder / "someone.mp4")
     with pytest.raises(
-        InputError, match=r"someone\.mp4: expected a video of at least 12 frames, could not read frame 6"
+        InputError, match=r"someone\.mp4: expected a video of at least 12 frames, could not read frame 11"
     ):
         parse(folder)
     assert [path.name for path in (folder.parent / "cache").iterdir() if path.name != ".lock"] == []
@@ -238,16 +238,21 @@ def test_camera_of_another_resolution(folder):
         parse(folder)
 
 
-def test_frames_without_a_person_are_left_out(folder):
+def test_frames_without_a_person_are_left_out(folder, notices_given):
     with h5py.File(folder / "masks.hdf5", "a") as file:
         file["masks"][4] = 0
     options = {"train_frames": (0, 9, 4), "test_frames": (10, 12, 1)}
-    with pytest.raises(InputError, match="--skip-frames-without-person True"):
+    with pytest.raises(InputError, match=r"masks\.hdf5, frame 4: .*--skip-frames-without-person True"):
         AvatarDataset(parse(folder, **options)).get_numpy_image(1)
     outputs = parse(folder, skip_frames_without_person=True, **options)
     assert subject_of(outputs.metadata).train_numbers.tolist() == [0, 8]
     assert round(float(AvatarDataset(outputs).get_numpy_image(1)[..., :3].mean()) / 10) == 8
     assert len(subject_of(outputs.metadata).poses) == 4
+    assert any("masks.hdf5: 1 of 3 frames are left out" in text and "frame 4" in text for text in notices_given)
+    with h5py.File(folder / "masks.hdf5", "a") as file:
+        file["masks"][10:] = 0
+    with pytest.raises(InputError, match=r"masks\.hdf5: .*the 2 held-out frames \(number 10 to 11\), .*--test-frames"):
+        parse(folder, skip_frames_without_person=True, **options)
 
 
 @pytest.mark.parametrize("name", ["masks.hdf5", "reconstructed_poses.hdf5"])
@@ -257,6 +262,36 @@ def test_damaged_hdf5(folder, name):
         parse(folder)
     (folder / name).unlink()
     with pytest.raises(InputError, match=rf"{name}: .*found no such file"):
+        parse(folder)
+
+
+@pytest.mark.parametrize("count", [6, 18])
+def test_masks_of_another_video(folder, count):
+    """Where the beginning was cut off, every mask would be that of another frame."""
+    with h5py.File(folder / "masks.hdf5", "w") as file:
+        file["masks"] = np.ones((count, 64, 64), np.uint8)
+    message = rf"masks\.hdf5: expected as many masks .* found {count} masks for the 12 frames of someone\.mp4"
+    with pytest.raises(InputError, match=message):
+        parse(folder)
+
+
+def test_a_mask_less_than_the_container_counts_is_told(folder, notices_given):
+    with h5py.File(folder / "masks.hdf5", "w") as file:
+        file["masks"] = np.ones((11, 64, 64), np.uint8)
+    parse(folder)
+    assert any("It has 11 masks for the 12 frames of someone.mp4." in text for text in notices_given)
+
+
+@pytest.mark.parametrize(("count", "is_right"), [(13, True), (17, True), (18, False), (24, False)])
+def test_more_poses_than_masks(folder, notices_given, count, is_right):
+    """Published subjects have one more."""
+    with h5py.File(folder / "reconstructed_poses.hdf5", "w") as file:
+        file.update({"betas": np.zeros(10), "pose": np.zeros((count, 72)), "trans": np.ones((count, 3))})
+    if is_right:
+        parse(folder)
+        assert any(f"It has {count} poses for 12 images: those beyond" in text for text in notices_given)
+        return
+    with pytest.raises(InputError, match=rf"reconstructed_poses\.hdf5: expected 12 poses, .* found {count}"):
         parse(folder)
 
 

@@ -1,11 +1,9 @@
 """Training poses are all there, and one for each image."""
 
-import h5py
 import numpy as np
 import pytest
 
-from instantavatar_ns.data.people_snapshot_dataparser import read_reconstructed_poses
-from instantavatar_ns.data.pose_files import read_split_poses, select_poses
+from instantavatar_ns.data.pose_files import read_split_poses
 from instantavatar_ns.motion.readers import read_pose_file
 from instantavatar_ns.utils.errors import InputError
 
@@ -54,15 +52,6 @@ def test_poses_of_a_split_are_counted_exactly(tmp_path):
     np.savez(tmp_path / "poses" / "train.npz", **arrays(5))
     with pytest.raises(InputError, match=r"train\.npz: expected 4 poses, one for each of the frames of the split"):
         read_split_poses(tmp_path, "auto", "train", range(4), 6)
-
-
-def test_people_snapshot_may_have_any_number_more(tmp_path, capsys):
-    with h5py.File(tmp_path / "reconstructed_poses.hdf5", "w") as file:
-        file.update({"betas": np.ones(10), "pose": np.zeros((9, 72)), "trans": np.zeros((9, 3))})
-    path = tmp_path / "reconstructed_poses.hdf5"
-    poses = read_reconstructed_poses(path)
-    assert len(select_poses(path, poses, False, range(6), 6, surplus=len(poses))) == 6
-    assert "9 poses for 6 images" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", ["transl", "betas"])

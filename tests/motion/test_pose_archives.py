@@ -193,7 +193,7 @@ def test_the_set_of_poses_is_named(tmp_path, capsys):
         ({"smpl_thetas": POSES, "cam_trans": TRANSL, "center_confs": np.ones((4, 1))}, "several people in one image"),
         (
             {"vertices": np.zeros((4, 6890, 3)), "meta": {}, "smpl": {"global_orient": POSES[:, :3]}},
-            r"found meta \(dict\), smpl/global_orient \(4, 3\), vertices \(4, 6890, 3\)",
+            r"found objects in meta, smpl/global_orient \(4, 3\), vertices \(4, 6890, 3\)",
         ),
         ([1, {}], "found no named arrays"),
         ({}, "found nothing"),

@@ -210,7 +210,9 @@ def test_edge_is_not_aist(tmp_path, capsys):
     assert read_motion_file(save(tmp_path / "n.npz", smpl_poses=POSES))[1] == (None, None)
 
 
-@pytest.mark.parametrize("name", ["fps", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate", "mocap_fps"])
+@pytest.mark.parametrize(
+    "name", ["fps", "FPS", "Frame_Rate", "framerate", "frame_rate", "mocap_framerate", "mocap_frame_rate", "mocap_fps"]
+)
 @pytest.mark.parametrize("rate", [25, 25.0, np.array([25.0]), "25", np.array(["25.0"])], ids=repr)
 def test_rate_beside_the_data(tmp_path, name, rate):
     path = save(tmp_path / "m.npz", poses=POSES, trans=TRANSL, **{name: rate})
@@ -256,6 +258,13 @@ def zeroed(joint):
     [
         ({"poses": np.zeros((5, 144))}, r"found 6D rotations \(5, 144\)"),
         ({"poses": np.zeros((5, 24, 4))}, r"found quaternions \(5, 24, 4\)"),
+        ({"poses": np.zeros((5, 2, 72))}, r"\(5, 2, 72\), as of several people\. Save those .*poses\[:, 0\]"),
+        ({"poses": np.zeros((5, 2, 24, 3))}, r"\(5, 2, 24, 3\), as of several people"),
+        ({"poses": np.zeros((5, 24, 6))}, r"found 6D rotations \(5, 24, 6\)"),
+        (
+            {"global_orient": np.zeros((5, 2, 3)), "body_pose": np.zeros((5, 2, 69))},
+            r"global_orient of one person, .*\(5, 2, 3\), as of several people",
+        ),
         ({"poses": np.zeros((5, 69))}, r"poses of 72 \(SMPL\), 66 .*, 156 .*, 165 .* found an array \(5, 69\)"),
         ({"poses": np.zeros((5, 63))}, r"found an array \(5, 63\)"),
         ({"poses": np.zeros((0, 72)), "trans": np.zeros((0, 3))}, r"numbers in poses, found an empty array \(0, 72\)"),
@@ -264,13 +273,20 @@ def zeroed(joint):
         ({"poses": POSES, "trans": TRANSL[:4]}, r"translations trans of shape \(5, 3\), .* found \(4, 3\)"),
         ({"poses": POSES, "trans": TRANSL[0]}, r"found \(3,\)"),
         ({"poses": POSES, "smpl_scaling": 0.0}, r"smpl_scaling to be one positive number, found \[0\.\]"),
-        ({"poses": POSES, "trans": np.array([{}, None], dtype=object)}, r"expected numbers in trans, found objects"),
+        (
+            {"poses": POSES, "trans": np.array([{}, None], dtype=object)},
+            "expected numbers in trans, found objects in trans",
+        ),
         ({"global_orient": POSES[:4, :3], "body_pose": POSES[:, 3:]}, "found 4 and 5"),
         ({"global_orient": POSES[:, :6], "body_pose": POSES[:, 3:]}, "6D rotations"),
         ({"body_pose": POSES[:, 3:]}, r"body_pose \(5, 69\), trans \(5, 3\), but no global_orient\."),
         ({"root_orient": POSES[:, :3]}, r"root_orient \(5, 3\), trans \(5, 3\), but no pose_body\."),
         ({"joints": TRANSL}, r"expected SMPL poses, found betas \(10,\), joints \(5, 3\)"),
-        ({"poses": np.array([{}], dtype=object)}, r"expected numbers in poses, found objects \(1,\)"),
+        (
+            {"poses": np.array([*POSES[:-1], POSES[-1, :69]], dtype=object)},
+            r"found objects in poses, arrays of shape \(72,\) and \(69,\)\. Save poses as one array",
+        ),
+        ({"poses": np.array([{}], dtype=object)}, r"expected SMPL poses, found .*objects in poses"),
         ({"poses": POSES.astype(str)}, r"expected numbers in poses, found text \(5, 72\)"),
         ({"poses": POSES + 1j}, "found complex numbers"),
         ({"poses": POSES > 0}, "found booleans"),
@@ -287,6 +303,17 @@ def test_unusable_files(tmp_path, arrays, message):
     for read in (read_motion_file, read_pose_file):
         with pytest.raises(InputError, match=rf"m\.npz: .*{message}"):
             read(path)
+
+
+def test_advice_fits_the_use(tmp_path):
+    """No .bvh and no AMASS can be trained on; a motion needs no betas."""
+    path = save(tmp_path / "m.npz", joints=TRANSL)
+    with pytest.raises(InputError, match=r"Give an \.npz .* transl \(T, 3\), and the person's betas \(10,\)\.$"):
+        read_pose_file(path)
+    with pytest.raises(InputError, match=r"Give an \.npz .* transl \(T, 3\); an AMASS .*; or a \.bvh\.$"):
+        read_motion_file(path)
+    with pytest.raises(InputError, match=r"betas \(10,\)\.$"):
+        read_pose_file(tmp_path / "none.npz")
 
 
 def test_root_may_turn_many_times(tmp_path):

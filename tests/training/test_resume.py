@@ -209,6 +209,39 @@ def test_options_of_another_size_are_named_before_the_runs_configuration_is_repl
     assert "max_num_iterations: 7" in saved.read_text()
 
 
+@pytest.fixture
+def resuming(trainer, tmp_path):
+    """Configuration of a run that goes on from a checkpoint of step 20."""
+    config = copy.deepcopy(instant_avatar_lite.config)
+    config.output_dir, config.experiment_name, config.timestamp = tmp_path, "person", "run"
+    config.save_config()
+    trainer.checkpoint_dir = config.get_checkpoint_dir()
+    trainer.save_checkpoint(20)
+    config.load_dir = config.get_base_dir()
+    return config
+
+
+def test_damaged_configuration_of_the_run_is_told_in_a_sentence(resuming):
+    saved = resuming.get_base_dir() / "config.yml"
+    saved.write_text("method_name: x\ngarbage: [\n")
+    with pytest.raises(InputError, match=r"config\.yml: .*damaged file, unreadable in line 3\. Put the run's") as error:
+        resuming.save_config()
+    assert "\n" not in str(error.value)
+    saved.unlink()
+    resuming.save_config()
+    assert saved.is_file()
+
+
+@pytest.mark.parametrize("steps", [0, -5])
+def test_no_step_to_go_is_refused(resuming, steps):
+    """The option counts the steps still to go, so one below the checkpoint's step is right."""
+    resuming.max_num_iterations = steps
+    with pytest.raises(InputError, match=rf"--max-num-iterations: .*found {steps}, to go on from .* step 20\. Give"):
+        resuming.save_config()
+    resuming.max_num_iterations = 3
+    resuming.save_config()
+
+
 def pipeline(data, **options):
     """A small avatar of a folder, before it has learnt anything."""
     config = copy.deepcopy(instant_avatar_lite.config.pipeline)
