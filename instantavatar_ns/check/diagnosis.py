@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from instantavatar_ns.check.change import Change
-from instantavatar_ns.check.changes import fine_changes, gross_changes
+from instantavatar_ns.check.changes import changes_to_try
 from instantavatar_ns.check.order_changes import best_poses, shift_changes
 from instantavatar_ns.check.overlap import Overlap, measure
 from instantavatar_ns.check.recording import Recording
@@ -104,7 +103,7 @@ def diagnose(recording: Recording) -> Diagnosis:
         return Diagnosis("wrong", overlap, means, finding, poor_frames=_rows(area > _FULL_MASK), remedy=remedy)
     wrong, low = _is_wrong(overlap, means), _is_low(means)
     some = recording.subset(_TRIED_FRAMES)
-    found = best_change(some, chain(gross_changes(some), fine_changes(some)) if wrong or low else fine_changes(some))
+    found = best_change(some, changes_to_try(some, recording, everything=wrong or low))
     if found is None and (wrong or low):
         found = best_change(some, [best_poses(some)])
     poor = _poor_frames(overlap)
