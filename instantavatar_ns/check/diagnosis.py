@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from instantavatar_ns.check.change import Change
 from instantavatar_ns.check.changes import changes_to_try
+from instantavatar_ns.check.failed_masks import inversion_of, inverted_masks, masks_beside, white_masks
 from instantavatar_ns.check.order_changes import best_poses, shift_changes
 from instantavatar_ns.check.overlap import Overlap, measure
 from instantavatar_ns.check.recording import Recording
@@ -27,7 +28,7 @@ _WITHIN, _WITHIN_WRONG_COVERAGE = 0.9, 0.45
 _HOPELESS_COVERAGE, _HOPELESS_JOINTS = 0.50, 0.55
 _POOR_FRAME_COVERAGE, _POOR_FRAME_JOINTS = 0.5, 0.5
 _MIN_JOINTS = 4  # within the image: fewer tell nothing
-_FULL_MASK = 0.95  # share of the image
+_FAILED_SHARE = 0.1  # of the frames; fewer are made up for by the others
 _TRIED_FRAMES, _ALL_FRAMES, _FEW_FRAMES = 24, 240, 4
 # Of the mean intersection over union, and of that mean's standard errors; of fitted changes, and of few frames.
 _GAIN, _GAIN_ERRORS, _LARGE_GAIN = 0.05, 3.0, 0.15
@@ -71,7 +72,8 @@ class Diagnosis:
         finding: What was found, a sentence without a full stop; empty where the verdict is "good".
         change: Single change that makes it right.
         changed: Means with that change.
-        poor_frames: Indices of the frames that the finding is about.
+        poor_frames: Indices of the frames that are worst, or that the finding is about.
+        about_poor: Whether the finding is about these frames alone.
         remedy: What to do where no change to the recording helps.
     """
 
@@ -82,6 +84,7 @@ class Diagnosis:
     change: Change | None = None
     changed: Means | None = None
     poor_frames: tuple[int, ...] = ()
+    about_poor: bool = False
     remedy: str = "No single change was found that makes it fit"
 
     @property
@@ -95,12 +98,84 @@ class Diagnosis:
 def diagnose(recording: Recording) -> Diagnosis:
     """Measure a recording, and try changes where the body does not fit the masks, or might fit better."""
     overlap = measure(recording)
+    white = white_masks(recording, overlap)
+    if bool(white.any()):
+        return _with_white_masks(recording, overlap, white)
+    diagnosis = _of_whole_masks(recording, overlap)
+    if not diagnosis.poor_frames:
+        return diagnosis
+    return _with_inverted_masks(recording, diagnosis) or _with_poor_frames(recording, diagnosis)
+
+
+def _with_white_masks(recording: Recording, overlap: Overlap, white: Tensor) -> Diagnosis:
+    found = f"masks that are white all over{_of_frames(white)}"
+    remedy = "Segment them again, the person in white, everything else in black, or leave these frames out"
+    means, finding = mean_overlap(overlap), f"found {found}"
+    own = Diagnosis("wrong", overlap, means, finding, poor_frames=_rows(white), about_poor=True, remedy=remedy)
+    if _is_large_share(white):
+        return own
+    rows = _rows(~white)
+    rest = diagnose(recording.at(list(rows)))
+    if rest.verdict == "good":
+        return replace(own, verdict="doubtful")
+    poor = sorted((*own.poor_frames, *(rows[index] for index in rest.poor_frames)))
+    return replace(rest, overlap=overlap, finding=f"{rest.finding}, and {found}", poor_frames=tuple(poor))
+
+
+def _with_inverted_masks(recording: Recording, diagnosis: Diagnosis) -> Diagnosis | None:
+    inverted = inverted_masks(recording, diagnosis.overlap)
+    if not bool(inverted.any()) or bool(inverted.all()):
+        return None
+    rest = _of_whole_masks(*_without(recording, diagnosis.overlap, inverted))
+    if rest.verdict == "wrong":  # a body in a wrong place may fit anything
+        return None
+    change = inversion_of(recording, inverted)
+    changed = mean_overlap(measure(change.apply(recording)))
+    verdict: Verdict = "wrong" if _is_large_share(inverted) else "doubtful"
+    finding = f"found that the body lies where the masks are black{_of_frames(inverted)}"
+    means = diagnosis.means
+    return Diagnosis(verdict, diagnosis.overlap, means, finding, change, changed, _rows(inverted), about_poor=True)
+
+
+def _with_poor_frames(recording: Recording, diagnosis: Diagnosis) -> Diagnosis:
+    """Name the frames that do not fit, where no change explains them and all others fit."""
+    overlap, change = diagnosis.overlap, diagnosis.change
+    poor = torch.zeros_like(overlap.iou, dtype=torch.bool)
+    poor[list(diagnosis.poor_frames)] = True
+    beside = masks_beside(recording, overlap)
+    # A body can be moved onto any mask: where some masks lie elsewhere, that says nothing of the translations.
+    moved = change is not None and change.kind == "translation" and torch.equal(poor, beside)
+    if bool(poor.all()) or not (change is None or moved):
+        return diagnosis
+    rest = _without(recording, overlap, poor)[1]
+    means = mean_overlap(rest)
+    if _is_wrong(rest, means) or _is_low(means):
+        return diagnosis
+    verdict: Verdict = "wrong" if _is_large_share(beside) else diagnosis.verdict
+    finding = f"found that the body does not fit the mask{_of_frames(poor)}, and fits the others"
+    remedy = (
+        "Masks or poses of these frames are wrong, or something hides the person: look at them, and correct them or "
+        "leave these frames out"
+    )
+    return Diagnosis(
+        verdict, overlap, diagnosis.means, finding, poor_frames=_rows(poor), about_poor=True, remedy=remedy
+    )
+
+
+def _without(recording: Recording, overlap: Overlap, left_out: Tensor) -> tuple[Recording, Overlap]:
+    return recording.at(list(_rows(~left_out))), Overlap(*(values[~left_out] for values in overlap))
+
+
+def _is_large_share(chosen: Tensor) -> bool:
+    return float(chosen.float().mean()) >= _FAILED_SHARE
+
+
+def _of_frames(chosen: Tensor) -> str:
+    return f" in {int(chosen.sum())} of {len(chosen)} frames" if not bool(chosen.all()) else ""
+
+
+def _of_whole_masks(recording: Recording, overlap: Overlap) -> Diagnosis:
     means = mean_overlap(overlap)
-    area = recording.masks.float().mean(dim=(1, 2))
-    if float((area > _FULL_MASK).float().mean()) > 0.5:
-        finding = f"found masks that are white all over: they fill {100 * float(area.mean()):.0f} % of the images"
-        remedy = "Segment the frames again, the person in white, everything else in black"
-        return Diagnosis("wrong", overlap, means, finding, poor_frames=_rows(area > _FULL_MASK), remedy=remedy)
     wrong, low = _is_wrong(overlap, means), _is_low(means)
     some = recording.subset(_TRIED_FRAMES)
     found = best_change(some, changes_to_try(some, recording, everything=wrong or low))

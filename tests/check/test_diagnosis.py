@@ -13,11 +13,8 @@ from instantavatar_ns.check.change import Change, likely_units
 from instantavatar_ns.check.diagnosis import best_change, diagnose, mean_overlap
 from instantavatar_ns.check.order_changes import camera_shift_changes
 from instantavatar_ns.check.overlap import measure, silhouettes
-from instantavatar_ns.check.recording import read_recording
-from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.demo.motion import add_pose_noise
-from tests.check.folders import FRAMES, Folder
+from tests.check.folders import FRAMES, Folder, read
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -25,12 +22,6 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 @pytest.fixture
 def folder(tmp_path, demo_subject):
     return Folder(tmp_path / "person", demo_subject)
-
-
-def read(folder):
-    everything = {"train_frames": (0, FRAMES, 1), "test_frames": (0, FRAMES, 1)}
-    outputs = InstantAvatarDataParserConfig(data=folder.save(), **everything).setup().get_dataparser_outputs("train")
-    return read_recording(AvatarDataset(outputs))
 
 
 def check(folder):
