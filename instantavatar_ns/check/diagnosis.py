@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from instantavatar_ns.check.camera_changes import focal_length_change
 from instantavatar_ns.check.change import Change
 from instantavatar_ns.check.changes import changes_to_try
 from instantavatar_ns.check.failed_masks import inversion_of, inverted_masks, masks_beside, white_masks
@@ -181,6 +182,8 @@ def _of_whole_masks(recording: Recording, overlap: Overlap) -> Diagnosis:
     found = best_change(some, changes_to_try(some, recording, everything=wrong or low))
     if found is None and (wrong or low):
         found = best_change(some, [best_poses(some)])
+    if found is not None and found.change.kind in ("betas missing", "betas of another body"):
+        found = _of_size(some, found)
     poor = _poor_frames(overlap)
     if not (wrong or low) and found is None:
         run = _shifted_run(recording)
@@ -230,6 +233,26 @@ def best_change(recording: Recording, changes: Iterable[Change]) -> Trial | None
         if fits and score > best_score + 1e-3 and _is_clear(gains, _LARGE_GAIN if change.freedom else _GAIN):
             best, best_score = Trial(change, means, gain), score
     return best
+
+
+def _of_size(recording: Recording, shape: Trial) -> Trial:
+    """Name all causes of a body of another size than the masks' where another shape fits no better than another lens.
+
+    Args:
+        recording: Some frames.
+        shape: Other betas, which make the body fit better.
+    """
+    lens = focal_length_change(recording)
+    means = mean_overlap(measure(lens.apply(recording)))
+    gain = means.iou - mean_overlap(measure(recording)).iou
+    if shape.gain >= gain + lens.freedom:
+        return shape
+    best = shape if shape.gain > gain else Trial(lens, means, gain)
+    advice = (
+        "Body and masks are of different size: the focal length is not the one that the poses were estimated with, "
+        "transl is too near or too far, or the betas are not the person's. Give all three as one estimate has them"
+    )
+    return best._replace(change=replace(best.change, kind="size", advice=advice))
 
 
 def _is_clear(gains: Tensor, least: float) -> bool:

@@ -345,3 +345,42 @@ def test_wrong_betas_are_a_warning(folder, given):
     assert diagnosis.verdict == "doubtful"
     assert diagnosis.change.kind == ("betas of another body" if given else "betas missing")
     assert "betas" in diagnosis.advice
+
+
+def shaped(recording, betas):
+    """The frames with a body of these betas, known of the frames and of the recording."""
+    other = recording.with_poses(replace(recording.frame_poses, betas=betas))
+    return replace(other, poses=replace(recording.poses, betas=betas))
+
+
+def times_transl(factor):
+    def change(recording):
+        poses = recording.frame_poses
+        return recording.with_poses(replace(poses, transl=poses.transl * factor))
+
+    return change
+
+
+SIZES = {
+    "focal_length_larger": (0.0, lambda recording: replace(recording, focal=1.12 * recording.focal)),
+    "focal_length_larger_and_betas": (1.5, lambda recording: replace(recording, focal=1.12 * recording.focal)),
+    "nearer": (0.0, times_transl(0.9)),
+}
+
+
+@pytest.mark.parametrize(("given", "change"), SIZES.values(), ids=SIZES)
+def test_body_of_another_size_is_not_put_down_to_the_betas_alone(folder, given, change):
+    """Lens, distance and shape make the body larger alike: which of them is wrong cannot be told."""
+    betas = torch.zeros(10)
+    betas[0] = given
+    right = shaped(read(folder), betas)
+    diagnosis = diagnose(change(replace(right, masks=silhouettes(right))))
+    assert diagnosis.verdict == "doubtful" and diagnosis.change.kind == "size"
+    assert all(cause in diagnosis.advice for cause in ("focal length", "transl", "betas"))
+    assert diagnosis.changed.iou > diagnosis.means.iou + 0.05
+
+
+def test_order_that_poses_or_masks_may_have(folder):
+    """Both ways the frames fit as little."""
+    FAULTS["reversed"](folder)
+    assert "Poses or masks run backwards" in check(folder).advice
