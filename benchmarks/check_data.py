@@ -3,8 +3,10 @@
     python -m benchmarks.check_data --subjects path/to/dev-male path/to/dev-female
 
 Right data are the given folders, generated persons, and variants of both: poses 3 degrees off, frames cut to half a
-body or to a person at the border, small images, loose clothes, another world, a moving camera. Faulty folders are the given ones, with
-estimated poses, with one mistake each. All are written as folders and read by the data parser. Figures:
+body or to a person at the border, small images, loose clothes, another world, a moving camera. Faulty folders are the
+given ones, with estimated poses, with one mistake each. All are written as folders and read by the data parser.
+
+Figures:
 
 - `folders`, `false_alarms` (stopped), `warnings`: of right data, and the lowest coverage and joints among them
 - `faults`: by kind of mistake the folders, how many were `stopped` or only `warned` about, and for how many the

@@ -20,6 +20,10 @@ from instantavatar_ns.check.order_changes import (
 from instantavatar_ns.check.pose_changes import beta_changes, rotation_changes, translation_changes
 from instantavatar_ns.check.recording import Recording
 
+# Right cameras do not fit better in another convention, be the poses ever so rough, while in front of rough poses wrong
+# ones that move little fit worse by no more than this.
+_CAMERA_GAIN = 0.05
+
 
 def changes_to_try(recording: Recording, whole: Recording, everything: bool) -> Iterator[Change]:
     """Single changes, each of which undoes one mistake.
@@ -32,7 +36,8 @@ def changes_to_try(recording: Recording, whole: Recording, everything: bool) -> 
     """
     # A camera that moves little is nearly right in a wrong convention, as the identity is its own inverse.
     if everything or whole.camera_moves:
-        yield from extrinsic_changes(recording)
+        for change in extrinsic_changes(recording):
+            yield replace(change, certain_gain=_CAMERA_GAIN)
     if whole.camera_moves:
         yield from camera_shift_changes(whole)
         yield from camera_order_changes(recording)

@@ -33,7 +33,7 @@ _FAILED_SHARE = 0.1  # of the frames; fewer are made up for by the others
 _TRIED_FRAMES, _ALL_FRAMES, _FEW_FRAMES = 24, 240, 4
 # Of the mean intersection over union, and of that mean's standard errors; of fitted changes, and of few frames.
 _GAIN, _GAIN_ERRORS, _LARGE_GAIN = 0.05, 3.0, 0.15
-_CERTAIN_GAIN, _CERTAIN_IOU = 0.10, 0.65
+_CERTAIN_IOU = 0.65
 _LEAST_IOU = 0.35  # with a change: a body that fills the image covers every mask
 _RUN_GAIN, _RUN_LENGTH = 0.15, 3
 
@@ -196,9 +196,10 @@ def _of_whole_masks(recording: Recording, overlap: Overlap) -> Diagnosis:
     verdict: Verdict = "wrong" if wrong and (found is not None or hopeless) else "doubtful"
     if found is None:
         return Diagnosis(verdict, overlap, means, finding, poor_frames=poor)
-    clear = found.gain >= _CERTAIN_GAIN + 2 * found.change.freedom and found.means.iou >= _CERTAIN_IOU
-    verdict = "wrong" if found.change.certain and clear else verdict
-    return Diagnosis(verdict, overlap, means, finding, found.change, found.means, poor)
+    change = found.change
+    clear = found.gain >= change.certain_gain + 2 * change.freedom and found.means.iou >= _CERTAIN_IOU
+    verdict = "wrong" if change.certain and clear else verdict
+    return Diagnosis(verdict, overlap, means, finding, change, found.means, poor)
 
 
 class Trial(NamedTuple):

@@ -273,13 +273,25 @@ def test_cameras_that_are_wrong_by_little_are_named(folder, edit, kind):
     assert diagnosis.changed.coverage > 0.9 and diagnosis.changed.joints > 0.95
 
 
-@pytest.mark.parametrize("edit", [moving_camera(slice(None)), small_orbit(), handheld()], ids=["far", "orbit", "shake"])
-def test_estimated_poses_in_front_of_a_moving_camera_are_good(folder, edit):
-    edit(folder)
+def estimated(folder):
+    """Poses as an estimator gives them."""
     noise = {"degrees": 1.5, "millimeters": 6.0, "correlation": 2.0}
     rng = np.random.default_rng(0)
     folder.poses, folder.transl = add_pose_noise(folder.poses, folder.transl, **noise, rng=rng)
+
+
+@pytest.mark.parametrize("edit", [moving_camera(slice(None)), small_orbit(), handheld()], ids=["far", "orbit", "shake"])
+def test_estimated_poses_in_front_of_a_moving_camera_are_good(folder, edit):
+    edit(folder)
+    estimated(folder)
     assert check(folder).verdict == "good"
+
+
+def test_inverted_cameras_stop_in_front_of_estimated_poses(folder):
+    small_orbit(np.linalg.inv)(folder)
+    estimated(folder)
+    diagnosis = check(folder)
+    assert diagnosis.verdict == "wrong" and diagnosis.change.kind == "camera-to-world"
 
 
 def test_shifted_cameras_are_looked_up_among_all_frames(folder):
