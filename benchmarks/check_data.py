@@ -3,8 +3,10 @@
     python -m benchmarks.check_data --subjects path/to/dev-male path/to/dev-female
 
 Right data are the given folders, generated persons, and variants of both: poses 3 degrees off, frames cut to half a
-body or to a person at the border, small images, loose clothes, another world. Faulty folders are the given ones, with
-estimated poses, with one mistake each. All are written as folders and read by the data parser. Figures:
+body or to a person at the border, small images, loose clothes, another world, a moving camera. Faulty folders are the
+given ones, with estimated poses, with one mistake each. All are written as folders and read by the data parser.
+
+Figures:
 
 - `folders`, `false_alarms` (stopped), `warnings`: of right data, and the lowest coverage and joints among them
 - `faults`: by kind of mistake the folders, how many were `stopped` or only `warned` about, and for how many the
@@ -21,6 +23,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryDirectory
@@ -193,6 +196,23 @@ def hidden(share: float) -> Edit:
     return edit
 
 
+def some_masks(step: int, change: Callable[[np.ndarray], np.ndarray]) -> Edit:
+    """Masks that failed in one of so many frames."""
+
+    def edit(folder: Folder) -> None:
+        frames = count()
+        folder.pixels = lambda image, is_mask: change(image) if is_mask and next(frames) % step == 0 else image
+
+    return edit
+
+
+def in_corner(mask: np.ndarray) -> np.ndarray:
+    """The mask of something else, in the image's corner."""
+    mask = np.zeros_like(mask)
+    mask[: len(mask) // 8, : len(mask) // 8] = 255
+    return mask
+
+
 def every(step: int) -> Edit:
     """A few of the frames."""
 
@@ -217,6 +237,31 @@ def other_world(folder: Folder) -> None:
     folder.camera = {**folder.camera, "extrinsic": folder.camera["extrinsic"] @ np.linalg.inv(camera_to_world)}
 
 
+def moving_camera(folder: Folder, turns: Rotation, shifts: np.ndarray) -> None:
+    """A world that the camera moves through: in each frame turned and shifted beside the camera, metres."""
+    matrices = turns.as_matrix()
+    transl, camera_to_world = folder.transl, np.tile(np.eye(4), (len(matrices), 1, 1))
+    folder.poses = folder.poses.copy()
+    folder.poses[:, 0] = (turns * Rotation.from_rotvec(folder.poses[:, 0])).as_rotvec()
+    folder.transl = np.einsum("fij,fj->fi", matrices, transl + folder.pelvis) + shifts - folder.pelvis
+    camera_to_world[:, :3, :3], camera_to_world[:, :3, 3] = matrices, shifts
+    folder.camera = {**folder.camera, "extrinsic": folder.camera["extrinsic"] @ np.linalg.inv(camera_to_world)}
+
+
+def orbit(folder: Folder) -> None:
+    """A camera that goes a little around the person, 11 degrees to both sides, looking at them."""
+    turns = Rotation.from_euler("y", np.linspace(-11, 11, len(folder.poses))[:, None], degrees=True)
+    person = folder.transl.mean(axis=0) + folder.pelvis
+    moving_camera(folder, turns, person - turns.apply(person))
+
+
+def handheld(folder: Folder) -> None:
+    """A camera that shakes by a few centimetres and degrees."""
+    time = np.arange(len(folder.poses))
+    turns = Rotation.from_euler("yx", np.stack([3 * np.cos(0.8 * time), np.sin(0.5 * time)], axis=-1), degrees=True)
+    moving_camera(folder, turns, 0.1 * np.stack([np.sin(0.7 * time), 0.3 * np.cos(time), 0 * time], axis=-1))
+
+
 RIGHT: dict[str, tuple[Edit, ...]] = {
     "as_given": (),
     "poses_3_degrees_off": (more_noise(3.0),),
@@ -232,10 +277,13 @@ RIGHT: dict[str, tuple[Edit, ...]] = {
     "tight_masks": (clothes(-0.015),),
     "legs_hidden": (hidden(0.6),),
     "other_world": (other_world,),
+    "orbit": (orbit,),
+    "handheld": (handheld,),
+    "handheld_3_degrees_off": (more_noise(3.0), handheld),
     "few_frames": (every(12),),
 }
 NOVEL = ("as_given", "poses_3_degrees_off", "upper_half", "at_left_border", "loose_clothes", "legs_hidden")
-ESTIMATED = ("as_given", "upper_half", "side_64")
+ESTIMATED = ("as_given", "upper_half", "side_64", "orbit", "handheld")
 
 
 # Mistakes
@@ -320,6 +368,14 @@ FAULTS: dict[str, tuple[tuple[Edit, ...], set[str]]] = {
     "camera_in_millimetres": (extrinsic(millimeters), {"camera's unit"}),
     "camera_position_as_translation": (extrinsic(position_as_translation), {"position as translation"}),
     "extrinsic_of_another_world": ((camera(extrinsic=lambda folder: FLIP),), {"OpenGL axes", "world upside down"}),
+    "orbit_camera_to_world": (
+        (orbit, camera(extrinsic=lambda folder: np.linalg.inv(folder.camera["extrinsic"]))),
+        {"camera-to-world"},
+    ),
+    "handheld_one_frame_late": (
+        (handheld, camera(extrinsic=lambda folder: np.roll(folder.camera["extrinsic"], 1, axis=0))),
+        {"cameras shifted"},
+    ),
     "K_of_half_the_size": ((intrinsic(0.5),), {"K of another resolution"}),
     "K_of_a_quarter_of_the_size": ((intrinsic(0.25),), {"K of another resolution"}),
     "K_of_1.5_times_the_size": ((intrinsic(1.5),), {"K of another resolution"}),
@@ -328,6 +384,9 @@ FAULTS: dict[str, tuple[tuple[Edit, ...], set[str]]] = {
     "focal_length_double": ((intrinsic(2.2, 1.0),), {"focal length"}),
     "masks_inverted": ((pixels(lambda mask: 255 - mask, images_too=False),), {"masks inverted"}),
     "masks_all_white": ((pixels(lambda mask: np.full_like(mask, 255), images_too=False),), {"none"}),
+    "half_the_masks_white": ((some_masks(2, lambda mask: np.full_like(mask, 255)),), {"none"}),
+    "a_quarter_of_the_masks_inverted": ((some_masks(4, lambda mask: 255 - mask),), {"some masks inverted"}),
+    "a_quarter_of_the_masks_of_other_things": ((some_masks(4, in_corner),), {"none"}),
     "mirrored": ((pixels(lambda image: image[:, ::-1]),), {"mirrored"}),
     "upside_down": ((pixels(lambda image: image[::-1, ::-1]),), {"images turned", "mirrored top to bottom"}),
     "on_their_side": ((pixels(np.rot90),), {"images turned"}),

@@ -110,8 +110,13 @@ def intrinsic_changes(recording: Recording) -> Iterator[Change]:
     )
     yield from _any_resolution(recording)
     yield from _principal_point(recording)
+    yield focal_length_change(recording)
+
+
+def focal_length_change(recording: Recording) -> Change:
+    """The focal length that makes body and masks as large as each other."""
     ratio = size_ratio(recording)
-    yield Change(
+    return Change(
         "focal length",
         f"the focal length times {ratio:.3g}",
         "The intrinsic's focal length does not fit the poses: give the one that they were estimated with",

@@ -26,6 +26,7 @@ class Change:
         apply: Makes the change.
         freedom: Intersection over union that a change gains on any data because it is fitted to the masks, about.
         certain: Whether data that the change makes clearly better cannot be right as it is.
+        certain_gain: Intersection over union that it has to gain for that.
     """
 
     kind: str
@@ -34,6 +35,7 @@ class Change:
     apply: Callable[[Recording], Recording]
     freedom: float = 0.0
     certain: bool = True
+    certain_gain: float = 0.10
 
 
 def likely_units(lengths: Float[Tensor, "..."]) -> dict[float, str]:

@@ -11,13 +11,41 @@ from torch import Tensor
 
 from instantavatar_ns.check.camera_changes import extrinsic_changes, intrinsic_changes
 from instantavatar_ns.check.change import Change
-from instantavatar_ns.check.order_changes import camera_order_changes, order_changes, shift_changes
+from instantavatar_ns.check.order_changes import (
+    camera_order_changes,
+    camera_shift_changes,
+    order_changes,
+    shift_changes,
+)
 from instantavatar_ns.check.pose_changes import beta_changes, rotation_changes, translation_changes
 from instantavatar_ns.check.recording import Recording
 
+# Right cameras do not fit better in another convention, be the poses ever so rough, while in front of rough poses wrong
+# ones that move little fit worse by no more than this.
+_CAMERA_GAIN = 0.05
 
-def fine_changes(recording: Recording) -> Iterator[Change]:
-    """Changes that move the silhouettes little, so that mistakes of their kind look nearly right."""
+
+def changes_to_try(recording: Recording, whole: Recording, everything: bool) -> Iterator[Change]:
+    """Single changes, each of which undoes one mistake.
+
+    Args:
+        recording: Some frames, on which the changes will be tried.
+        whole: All frames.
+        everything: Also try changes that move the body, or what the camera sees of it, by much. Where the body nearly
+            fits, only mistakes that move the silhouettes little can be the cause.
+    """
+    # A camera that moves little is nearly right in a wrong convention, as the identity is its own inverse.
+    if everything or whole.camera_moves:
+        for change in extrinsic_changes(recording):
+            yield replace(change, certain_gain=_CAMERA_GAIN)
+    if whole.camera_moves:
+        yield from camera_shift_changes(whole)
+        yield from camera_order_changes(recording)
+    if everything:
+        yield from intrinsic_changes(recording)
+        yield from _mask_images(recording)
+        yield from rotation_changes()
+        yield from translation_changes(recording)
     yield Change(
         "mirrored",
         "the masks mirrored left to right",
@@ -27,16 +55,6 @@ def fine_changes(recording: Recording) -> Iterator[Change]:
     yield from shift_changes(recording)
     yield from order_changes(recording)
     yield from beta_changes(recording)
-
-
-def gross_changes(recording: Recording) -> Iterator[Change]:
-    """Changes that move the body, or what the camera sees of it, by much."""
-    yield from extrinsic_changes(recording)
-    yield from camera_order_changes(recording)
-    yield from intrinsic_changes(recording)
-    yield from _mask_images(recording)
-    yield from rotation_changes()
-    yield from translation_changes(recording)
 
 
 def _mask_images(recording: Recording) -> Iterator[Change]:

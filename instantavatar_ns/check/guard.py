@@ -90,5 +90,6 @@ def describe(diagnosis: Diagnosis, names: Sequence[str]) -> str:
         where = "in all frames" if len(names) > 1 else f"in {names[0]}"
     else:
         some = ", ".join(names[index] for index in poor[:_NAMED_FRAMES])
-        where = f"worst in {some}" + (f" and {len(poor) - _NAMED_FRAMES} more" if len(poor) > _NAMED_FRAMES else "")
+        where = f"in {some}" if diagnosis.about_poor else f"worst in {some}"
+        where += f" and {len(poor) - _NAMED_FRAMES} more" if len(poor) > _NAMED_FRAMES else ""
     return f"{diagnosis.finding} ({where})"

@@ -20,7 +20,7 @@ _SHIFTS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 50)
 
 def shift_changes(recording: Recording) -> Iterator[Change]:
     """Poses of some frames before or after."""
-    step = _step(recording)
+    step = _smallest_gap(recording.pose_numbers)
     for count in _SHIFTS:
         if count > len(recording.poses) // 3:
             return
@@ -49,7 +49,10 @@ def order_changes(recording: Recording) -> Iterator[Change]:
         if bool((places == torch.arange(len(places))).all()):
             continue
         if kind == "reversed":
-            words, advice = "the poses in reverse order", "The poses run backwards: reverse their order"
+            words = "the poses in reverse order"
+            advice = (
+                "Poses or masks run backwards: reverse the order of those that do, and of the images with the masks"
+            )
         else:
             words = "the poses sorted by number"
             advice = (
@@ -59,11 +62,43 @@ def order_changes(recording: Recording) -> Iterator[Change]:
         yield Change(kind, words, advice, partial(_reordered, partial(_looked_up, numbers, places)))
 
 
+def camera_shift_changes(whole: Recording) -> Iterator[Change]:
+    """Extrinsics of some frames before or after, or in reverse order.
+
+    Args:
+        whole: All frames. The camera of a frame's neighbour is not among some frames that are spread over them.
+    """
+    numbers, rows = whole.numbers.sort()
+    cameras, last = whole.world_to_camera[rows.to(whole.world_to_camera.device)], len(numbers) - 1
+
+    def taken(place: Callable[[Tensor], Tensor], given: Recording) -> Recording:
+        places = place(torch.searchsorted(numbers, given.numbers.contiguous())).clamp(0, last)
+        return replace(given, world_to_camera=cameras[places.to(cameras.device)])
+
+    step = _smallest_gap(numbers)
+    for count in _SHIFTS:
+        if count > len(numbers) // 3:
+            break
+        for shift in (count, -count):
+            frames = "1 frame" if count * step == 1 else f"{count * step} frames"
+            yield Change(
+                "cameras shifted",
+                f"the extrinsic of {frames} {'later' if shift > 0 else 'earlier'} in each frame",
+                f"The extrinsics come {frames} too {'late' if shift > 0 else 'early'} for masks and poses: let all "
+                "begin with the same frame, and look for frames that one of them lacks",
+                partial(taken, lambda places, shift=shift: places + shift),
+            )
+    yield Change(
+        "cameras reversed",
+        "the extrinsics in reverse order",
+        "The extrinsics run backwards: reverse their order",
+        partial(taken, lambda places: last - places),
+    )
+
+
 def camera_order_changes(recording: Recording) -> Iterator[Change]:
-    """Extrinsics of other frames, in each frame the one that fits best; nothing where the camera stands still."""
+    """Extrinsics of other frames, in each frame the one that fits best."""
     cameras = recording.world_to_camera
-    if bool((cameras == cameras[:1]).all()):
-        return
     fits = [measure(replace(recording, world_to_camera=camera.expand_as(cameras))).iou for camera in cameras]
     best = torch.stack(fits).argmax(dim=0).tolist()
     taken = {number: cameras[place] for number, place in zip(recording.numbers.tolist(), best, strict=True)}
@@ -107,8 +142,8 @@ def _reordered(order: Callable[[Tensor], Tensor], recording: Recording) -> Recor
     return recording.with_poses(recording.poses_at(order(recording.numbers)))
 
 
-def _step(recording: Recording) -> int:
-    gaps = recording.pose_numbers.diff()
+def _smallest_gap(numbers: Int[Tensor, "frames"]) -> int:
+    gaps = numbers.diff()
     return int(gaps[gaps > 0].min()) if bool((gaps > 0).any()) else 1
 
 

@@ -24,6 +24,7 @@ from instantavatar_ns.data.subject import Subject
 _PERSON_SIDE, _LONGEST_SIDE, _LARGEST_SCALE = 80, 480, 4.0
 _NUM_POINTS = 4096
 _CHUNK = 32  # frames scaled at once
+_STILL = 1e-4  # cameras whose matrices differ by less are the same
 
 
 class BodySurface:
@@ -115,6 +116,11 @@ class Recording:
     def pixels(self) -> Float[Tensor, "2"]:
         """Pixels of the masks for one of the image, along x and y."""
         return self.focal.new_tensor(self.scale)
+
+    @property
+    def camera_moves(self) -> bool:
+        """Whether frames have different extrinsics."""
+        return bool(((self.world_to_camera - self.world_to_camera[:1]).abs() > _STILL).any())
 
     def subset(self, count: int) -> Recording:
         """At most `count` of the frames, spread over the recording."""

@@ -172,12 +172,22 @@ def _check_rigid(path: Path, place: str, matrix: np.ndarray) -> None:
         raise InputError(path, message, advice)
 
 
+def _is_in_pixels(matrix: np.ndarray, size: tuple[int, int]) -> bool:
+    """Find out if a matrix has focal lengths in pixels and its principal point within the image."""
+    height, width = size
+    is_inside = 0 <= matrix[0, 2] <= width and 0 <= matrix[1, 2] <= height
+    return bool(is_inside and min(matrix[0, 0], matrix[1, 1]) >= _LEAST_FOCAL * max(size))
+
+
 def _check_pinhole(path: Path, place: str, matrix: np.ndarray, size: tuple[int, int]) -> None:
     (fx, skew, cx), (other_skew, fy, cy) = matrix[:2]
     if min(fx, fy) <= 0:
         message = f"expected {place} with positive focal lengths, found fx {fx:.6g} and fy {fy:.6g}"
         raise InputError(path, message, "Use OpenCV's axes, x right, y down, z ahead, and focal lengths in pixels")
     if min(fx, fy) < _LEAST_FOCAL * max(size):
+        if _is_in_pixels(np.linalg.pinv(matrix), size):
+            message = f"expected {place} in pixels, found the inverse of such a matrix"
+            raise InputError(path, message, "Write its inverse, numpy.linalg.inv(intrinsic)")
         message = (
             f"expected {place} in pixels, found focal lengths of {fx:.6g} and {fy:.6g} for images of height and width "
             f"{size}"

@@ -10,6 +10,10 @@ import numpy as np
 from PIL import Image
 from scipy.spatial.transform import Rotation
 
+from instantavatar_ns.check.recording import Recording, read_recording
+from instantavatar_ns.data.dataset import AvatarDataset
+from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
+
 FRAMES = 11
 TO_WORLD = Rotation.from_euler("yxz", [30, 160, 10], degrees=True).as_matrix()
 WORLD_ORIGIN = np.array([0.3, 1.0, 2.5])
@@ -66,3 +70,10 @@ class Folder:
     def _edit(self, name: str, edit: Callable[[np.ndarray], np.ndarray]) -> None:
         for path in (self.path / name).glob("*.png"):
             Image.fromarray(np.ascontiguousarray(edit(np.asarray(Image.open(path))))).save(path)
+
+
+def read(folder: Folder) -> Recording:
+    """All frames of a folder."""
+    everything = {"train_frames": (0, FRAMES, 1), "test_frames": (0, FRAMES, 1)}
+    outputs = InstantAvatarDataParserConfig(data=folder.save(), **everything).setup().get_dataparser_outputs("train")
+    return read_recording(AvatarDataset(outputs))

@@ -11,12 +11,10 @@ from scipy.spatial.transform import Rotation
 
 from instantavatar_ns.check.change import Change, likely_units
 from instantavatar_ns.check.diagnosis import best_change, diagnose, mean_overlap
+from instantavatar_ns.check.order_changes import camera_shift_changes
 from instantavatar_ns.check.overlap import measure, silhouettes
-from instantavatar_ns.check.recording import read_recording
-from instantavatar_ns.data.dataset import AvatarDataset
-from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.demo.motion import add_pose_noise
-from tests.check.folders import FRAMES, Folder
+from tests.check.folders import FRAMES, Folder, read
 
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 
@@ -24,12 +22,6 @@ FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 @pytest.fixture
 def folder(tmp_path, demo_subject):
     return Folder(tmp_path / "person", demo_subject)
-
-
-def read(folder):
-    everything = {"train_frames": (0, FRAMES, 1), "test_frames": (0, FRAMES, 1)}
-    outputs = InstantAvatarDataParserConfig(data=folder.save(), **everything).setup().get_dataparser_outputs("train")
-    return read_recording(AvatarDataset(outputs))
 
 
 def check(folder):
@@ -78,22 +70,52 @@ def hide_legs(folder):
     folder.edit_masks(lambda mask: np.where(np.arange(96)[:, None] < 60, mask, 0).astype(np.uint8))
 
 
-def moving_camera(rows):
+def moving_camera(rows, change=lambda extrinsic: extrinsic):
     """A camera that moves through the person's world, its extrinsics in an order of their own."""
 
     def edit(folder):
-        extrinsics = []
-        for frame in range(FRAMES):
-            moved = np.eye(4)
-            moved[:3, :3] = Rotation.from_euler("y", 4 * frame, degrees=True).as_matrix()
-            moved[:3, 3] = [0.05 * frame, 0.0, 0.02 * frame]
-            folder.poses[frame, 0] = (
-                Rotation.from_matrix(moved[:3, :3]) * Rotation.from_rotvec(folder.poses[frame, 0])
-            ).as_rotvec()
-            pelvis = folder.transl[frame] + folder.pelvis
-            folder.transl[frame] = moved[:3, :3] @ pelvis + moved[:3, 3] - folder.pelvis
-            extrinsics.append(folder.camera["extrinsic"] @ np.linalg.inv(moved))
-        folder.camera["extrinsic"] = np.stack(extrinsics)[rows]
+        move_camera(folder, [np.array([0.05, 0.0, 0.02]) * frame for frame in range(FRAMES)], 4 * np.arange(FRAMES))
+        folder.camera["extrinsic"] = change(folder.camera["extrinsic"][rows])
+
+    return edit
+
+
+def move_camera(folder, positions, degrees):
+    """Give the recording in a world that the camera turns and moves through."""
+    extrinsics = []
+    for frame, (position, angle) in enumerate(zip(positions, degrees, strict=True)):
+        moved = np.eye(4)
+        moved[:3, :3], moved[:3, 3] = Rotation.from_euler("y", angle, degrees=True).as_matrix(), position
+        folder.poses[frame, 0] = (
+            Rotation.from_matrix(moved[:3, :3]) * Rotation.from_rotvec(folder.poses[frame, 0])
+        ).as_rotvec()
+        pelvis = folder.transl[frame] + folder.pelvis
+        folder.transl[frame] = moved[:3, :3] @ pelvis + moved[:3, 3] - folder.pelvis
+        extrinsics.append(folder.camera["extrinsic"] @ np.linalg.inv(moved))
+    folder.camera["extrinsic"] = np.stack(extrinsics)
+
+
+def small_orbit(change=lambda extrinsic: extrinsic):
+    """A camera that goes a little around the person, 11 degrees to both sides, looking at them."""
+
+    def edit(folder):
+        degrees = np.linspace(-11, 11, FRAMES)
+        person = folder.transl.mean(axis=0) + folder.pelvis
+        turns = Rotation.from_euler("y", degrees[:, None], degrees=True).as_matrix()
+        move_camera(folder, person - turns @ person, degrees)
+        folder.camera["extrinsic"] = change(folder.camera["extrinsic"])
+
+    return edit
+
+
+def handheld(change=lambda extrinsic: extrinsic):
+    """A camera that shakes by a few centimetres."""
+
+    def edit(folder):
+        time = np.arange(FRAMES)
+        positions = 0.1 * np.stack([np.sin(0.7 * time), 0.3 * np.cos(time), 0 * time], axis=-1)
+        move_camera(folder, positions, 3 * np.cos(0.8 * time))
+        folder.camera["extrinsic"] = change(folder.camera["extrinsic"])
 
     return edit
 
@@ -102,6 +124,8 @@ RIGHT = {
     "as_given": leave,
     "other_world": other_world,
     "moving_camera": moving_camera(slice(None)),
+    "small_orbit": small_orbit(),
+    "handheld": handheld(),
     "three_degrees_off": three_degrees_off,
     "upper_half": crop(slice(0, 50), slice(None)),
     "legs": crop(slice(45, None), slice(None)),
@@ -119,7 +143,9 @@ def test_right_data_is_not_stopped(folder, edit):
 
 
 @pytest.mark.parametrize(
-    "edit", [leave, other_world, moving_camera(slice(None)), half_the_size], ids=["as_given", "world", "moving", "half"]
+    "edit",
+    [leave, other_world, moving_camera(slice(None)), small_orbit(), handheld(), half_the_size],
+    ids=["as_given", "world", "moving", "orbit", "handheld", "half"],
 )
 def test_nothing_is_said_of_exact_data(folder, edit):
     edit(folder)
@@ -229,6 +255,58 @@ def test_mistake_is_named(folder, kind):
     assert diagnosis.change.words in diagnosis.advice and diagnosis.change.advice in diagnosis.advice
 
 
+MOVING_FAULTS = {
+    "inverted": (small_orbit(np.linalg.inv), "camera-to-world"),
+    "handheld_inverted": (handheld(np.linalg.inv), "camera-to-world"),
+    "of_the_frame_before": (handheld(lambda extrinsic: np.roll(extrinsic, 1, axis=0)), "cameras shifted"),
+    "of_the_frame_after": (handheld(lambda extrinsic: np.roll(extrinsic, -1, axis=0)), "cameras shifted"),
+    "backwards": (moving_camera(slice(None, None, -1)), "cameras reversed"),
+}
+
+
+@pytest.mark.parametrize(("edit", "kind"), MOVING_FAULTS.values(), ids=MOVING_FAULTS)
+def test_cameras_that_are_wrong_by_little_are_named(folder, edit, kind):
+    """The body covers most of the masks: where the camera moves little, each extrinsic is nearly each other's."""
+    edit(folder)
+    diagnosis = check(folder)
+    assert diagnosis.verdict == "wrong" and diagnosis.change.kind == kind
+    assert diagnosis.changed.coverage > 0.9 and diagnosis.changed.joints > 0.95
+
+
+def estimated(folder):
+    """Poses as an estimator gives them."""
+    noise = {"degrees": 1.5, "millimeters": 6.0, "correlation": 2.0}
+    rng = np.random.default_rng(0)
+    folder.poses, folder.transl = add_pose_noise(folder.poses, folder.transl, **noise, rng=rng)
+
+
+@pytest.mark.parametrize("edit", [moving_camera(slice(None)), small_orbit(), handheld()], ids=["far", "orbit", "shake"])
+def test_estimated_poses_in_front_of_a_moving_camera_are_good(folder, edit):
+    edit(folder)
+    estimated(folder)
+    assert check(folder).verdict == "good"
+
+
+def test_inverted_cameras_stop_in_front_of_estimated_poses(folder):
+    small_orbit(np.linalg.inv)(folder)
+    estimated(folder)
+    diagnosis = check(folder)
+    assert diagnosis.verdict == "wrong" and diagnosis.change.kind == "camera-to-world"
+
+
+def test_shifted_cameras_are_looked_up_among_all_frames(folder):
+    """The frames that the changes are tried on are some of them, whose neighbours are left out."""
+    handheld()(folder)
+    whole = read(folder)
+    some = whole.at([0, 4, 8])
+    later = {change.words: change for change in camera_shift_changes(whole)}[
+        "the extrinsic of 1 frame later in each frame"
+    ]
+    torch.testing.assert_close(later.apply(some).world_to_camera, whole.world_to_camera[[1, 5, 9]])
+    backwards = next(change for change in camera_shift_changes(whole) if change.kind == "cameras reversed")
+    torch.testing.assert_close(backwards.apply(some).world_to_camera, whole.world_to_camera[[10, 6, 2]])
+
+
 @pytest.mark.parametrize("factor", [1.25, 4 / 3, 0.6])
 def test_images_of_any_other_size(folder, factor):
     """The images were scaled, and their intrinsic was not."""
@@ -279,3 +357,42 @@ def test_wrong_betas_are_a_warning(folder, given):
     assert diagnosis.verdict == "doubtful"
     assert diagnosis.change.kind == ("betas of another body" if given else "betas missing")
     assert "betas" in diagnosis.advice
+
+
+def shaped(recording, betas):
+    """The frames with a body of these betas, known of the frames and of the recording."""
+    other = recording.with_poses(replace(recording.frame_poses, betas=betas))
+    return replace(other, poses=replace(recording.poses, betas=betas))
+
+
+def times_transl(factor):
+    def change(recording):
+        poses = recording.frame_poses
+        return recording.with_poses(replace(poses, transl=poses.transl * factor))
+
+    return change
+
+
+SIZES = {
+    "focal_length_larger": (0.0, lambda recording: replace(recording, focal=1.12 * recording.focal)),
+    "focal_length_larger_and_betas": (1.5, lambda recording: replace(recording, focal=1.12 * recording.focal)),
+    "nearer": (0.0, times_transl(0.9)),
+}
+
+
+@pytest.mark.parametrize(("given", "change"), SIZES.values(), ids=SIZES)
+def test_body_of_another_size_is_not_put_down_to_the_betas_alone(folder, given, change):
+    """Lens, distance and shape make the body larger alike: which of them is wrong cannot be told."""
+    betas = torch.zeros(10)
+    betas[0] = given
+    right = shaped(read(folder), betas)
+    diagnosis = diagnose(change(replace(right, masks=silhouettes(right))))
+    assert diagnosis.verdict == "doubtful" and diagnosis.change.kind == "size"
+    assert all(cause in diagnosis.advice for cause in ("focal length", "transl", "betas"))
+    assert diagnosis.changed.iou > diagnosis.means.iou + 0.05
+
+
+def test_order_that_poses_or_masks_may_have(folder):
+    """Both ways the frames fit as little."""
+    FAULTS["reversed"](folder)
+    assert "Poses or masks run backwards" in check(folder).advice

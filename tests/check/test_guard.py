@@ -68,13 +68,15 @@ def test_error_names_the_frames_at_fault(folder, said):
         mask = np.zeros((96, 96), np.uint8)
         mask[:20, :20] = 255
         Image.fromarray(mask).save(folder.path / "masks" / name)
-    check_dataset(folder.path, dataset(folder), "stop", "Go on")
-    assert len(said) == 1 and "(worst in image_0002.png, image_0005.png)" in said[0]
+    with pytest.raises(InputError, match=r"2 of 8 frames, and fits the others \(in image_0002.png, image_0005.png\)"):
+        check_dataset(folder.path, dataset(folder), "stop", "Go on")
+    check_dataset(folder.path, dataset(folder), "warn", "")
+    assert len(said) == 1 and "(in image_0002.png, image_0005.png)" in said[0]
 
 
 def test_white_masks_are_named(folder):
     folder.edit_masks(lambda mask: np.full_like(mask, 255))
-    with pytest.raises(InputError, match="masks that are white all over: they fill 100 % of the images"):
+    with pytest.raises(InputError, match=r"masks that are white all over \(in all frames\)"):
         check_dataset(folder.path, dataset(folder), "stop", "Go on")
 
 

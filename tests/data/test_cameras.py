@@ -102,6 +102,7 @@ WRONG = {
     "projection matrix": ({"intrinsic": padded(INTRINSIC)[[0, 1, 3, 2]]}, "not a projection matrix"),
     "no focal length": ({"intrinsic": changed(0, 0, 0.0)}, "positive focal lengths, found fx 0 and fy 80"),
     "negative focal length": ({"intrinsic": changed(1, 1, -80.0)}, "positive focal lengths, found fx 90 and fy -80"),
+    "inverted": ({"intrinsic": np.linalg.inv(scaled(1, 1, 1))}, "found the inverse of such a matrix"),
     "normalised": ({"intrinsic": scaled(1 / WIDTH, 1 / HEIGHT, 1)}, "in pixels, found focal lengths of 2.5 and 1.66"),
     "skew": ({"intrinsic": changed(0, 1, 2.0)}, "without skew"),
     "other resolution": ({"intrinsic": scaled(2.5, 2.5, 1)}, "cx 42.5 and cy 62.5, as for images 2.5 times as large"),
