@@ -5,10 +5,10 @@ from __future__ import annotations
 from nerfstudio.configs.base_config import ViewerConfig
 from nerfstudio.plugins.types import MethodSpecification
 
-import instantavatar_ns.importing.motions  # noqa: F401  # lets a run's motion be a pose estimator's result
 from instantavatar_ns.data.datamanager import AvatarDataManagerConfig
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.deformer.skinning_grid import SkinningSettings
+from instantavatar_ns.importing import motions as _tool_motions  # noqa: F401  # lets a run's motion be a pose estimator's result
 from instantavatar_ns.model_config import InstantAvatarModelConfig
 from instantavatar_ns.optimizers import FusedAdamConfig, PolynomialDecayConfig, RowAdamConfig
 from instantavatar_ns.pipeline import AvatarPipelineConfig

@@ -119,7 +119,7 @@ class Recording:
 
     @property
     def camera_moves(self) -> bool:
-        """Whether frames have different extrinsics."""
+        """Return True if frames have different extrinsics."""
         return bool(((self.world_to_camera - self.world_to_camera[:1]).abs() > _STILL).any())
 
     def subset(self, count: int) -> Recording:

@@ -20,8 +20,8 @@ from nerfstudio.utils.rich_utils import CONSOLE
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-import instantavatar_ns.importing.motions  # noqa: F401  # lets --motion be a pose estimator's result
 from instantavatar_ns.body.posed import PosedBody
+from instantavatar_ns.importing import motions as _tool_motions  # noqa: F401  # lets --motion be a pose estimator's result
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import find_motion

@@ -11,7 +11,6 @@ from typing import Annotated, Literal, cast
 import tyro
 from nerfstudio.utils.rich_utils import CONSOLE
 
-import instantavatar_ns.importing.motions  # noqa: F401  # lets --motion be a pose estimator's result
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.data.dataset import AvatarDataset
 from instantavatar_ns.export.avatar import AvatarMesh, model_surface
@@ -26,6 +25,7 @@ from instantavatar_ns.export.photographs import Photographs
 from instantavatar_ns.export.splats.avatar_splats import AvatarSplats, Effort
 from instantavatar_ns.export.usdz import check_openusd, usdz_bytes
 from instantavatar_ns.export.vrm import VrmMeta, vrm_files, vrma_name
+from instantavatar_ns.importing import motions as _tool_motions  # noqa: F401  # lets --motion be a pose estimator's result
 from instantavatar_ns.model import InstantAvatarModel
 from instantavatar_ns.motion.editing import MotionOptions, describe_jump, edit_motion
 from instantavatar_ns.motion.free_motions import library_names

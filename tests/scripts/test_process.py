@@ -13,6 +13,7 @@ import pytest
 from instantavatar_ns.data.folder import list_images, list_masks
 from instantavatar_ns.data.instantavatar_dataparser import InstantAvatarDataParserConfig
 from instantavatar_ns.process import landmarks as landmark_stage
+from instantavatar_ns.process.people import Follower
 from instantavatar_ns.scripts.process import Process
 from instantavatar_ns.utils.errors import InputError
 from tests.process.clips import person_images, write_video
@@ -83,7 +84,7 @@ def test_page_shows_frames_and_charts_and_needs_no_other_file(processed: Path) -
 
 
 def test_finished_folder_is_not_made_again(processed: Path, clip: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landmark_stage, "follow", lambda *arguments: pytest.fail("the person was looked for again"))
+    monkeypatch.setattr(Follower, "look", lambda *arguments, **options: pytest.fail("the person was looked for again"))
     before = {path: path.stat().st_mtime_ns for path in processed.rglob("*.png")}
     Process(clip["source"], processed, poses=clip["poses"], focal=clip["focal"]).main()
     assert {path: path.stat().st_mtime_ns for path in processed.rglob("*.png")} == before
@@ -93,14 +94,13 @@ def test_stopped_command_goes_on(processed: Path, clip: dict, tmp_path: Path, mo
     looks = []
     prediction, _ = landmark_stage.read_prediction(processed / "process" / "network" / "00000.npz")
 
-    def look(*arguments):
+    def look(*arguments, **options):
         looks.append("look")
         if len(looks) == 4:
             raise KeyboardInterrupt
-        return prediction
+        return prediction, 1
 
-    monkeypatch.setattr(landmark_stage, "follow", look)
-    monkeypatch.setattr(landmark_stage, "find_people", lambda *arguments, **options: [])
+    monkeypatch.setattr(Follower, "look", look)
     command = Process(clip["source"], tmp_path / "out", frames=8, poses=clip["poses"], focal=clip["focal"])
     with pytest.raises(SystemExit) as stopped:
         command.main()
@@ -114,7 +114,7 @@ def test_stopped_command_goes_on(processed: Path, clip: dict, tmp_path: Path, mo
 
 
 def test_own_masks_and_poses_need_no_network(clip: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(landmark_stage, "follow", lambda *arguments: pytest.fail("the network was run"))
+    monkeypatch.setattr(Follower, "look", lambda *arguments, **options: pytest.fail("the network was run"))
     output = tmp_path / "out"
     Process(clip["source"], output, masks=clip["masks"], poses=clip["poses"], focal=clip["focal"]).main()
     mask = cv2.imread(str(output / "masks" / "00003.png"), cv2.IMREAD_GRAYSCALE)
