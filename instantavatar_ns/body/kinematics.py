@@ -28,6 +28,19 @@ def ancestor_table(parents: Int[Tensor, "joints"]) -> Int[Tensor, "rounds joints
     return torch.stack(rounds) if rounds else ancestor[None]
 
 
+def descendants(parents: Int[Tensor, "joints"]) -> Float[Tensor, "joints joints"]:
+    """Tell which joints each one moves: 1 in its row for itself and for those below it.
+
+    Args:
+        parents: Parent of each joint, before it in the order; the number of joints for the root.
+    """
+    result = torch.eye(len(parents), device=parents.device)
+    for joint, parent in enumerate(parents.tolist()):
+        if parent < len(parents):
+            result[:, joint] += result[:, parent]
+    return result
+
+
 def joint_angles(
     global_orient: Float[Tensor, "batch 3"], body_pose: Float[Tensor, "batch angles"]
 ) -> Float[Tensor, "batch joints 3"]:

@@ -16,7 +16,7 @@ from scipy.interpolate import BSpline
 from torch import Tensor, nn
 
 from instantavatar_ns.body.canonical import canonical_transforms, root_space
-from instantavatar_ns.body.kinematics import skinned, skinning_transforms
+from instantavatar_ns.body.kinematics import descendants, skinned, skinning_transforms
 from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.posed import PosedBody
 from instantavatar_ns.body.poses import PoseSequence
@@ -204,19 +204,6 @@ class PoseRefinement(nn.Module):
         transforms = skinning_transforms(*corrected, self.joints, self.ancestors)
         root_to_dataset, bones = root_space(transforms, self.canonical)
         return rigid_inverse(root_to_dataset) @ self.world_to_dataset, bones
-
-
-def descendants(parents: Int[Tensor, "joints"]) -> Float[Tensor, "joints joints"]:
-    """Tell which joints each one moves: 1 in its row for itself and for those below it.
-
-    Args:
-        parents: Parent of each joint, before it in the order; the number of joints for the root.
-    """
-    result = torch.eye(len(parents), device=parents.device)
-    for joint, parent in enumerate(parents.tolist()):
-        if parent < len(parents):
-            result[:, joint] += result[:, parent]
-    return result
 
 
 def spline_basis(times: Float[Tensor, "frames"], spacing: float) -> Float[Tensor, "frames knots"]:

@@ -66,7 +66,7 @@ class AvatarDataset(InputDataset):
 
 
 def _advice_for_turned_mask(image_path: Path, mask_path: Path, size: tuple[int, int]) -> str:
-    """Advice about a mask whose height and width are exchanged, by what was done with its image."""
+    """Advice about a mask whose height and width are swapped; it depends on whether its image was turned."""
     if mask_path.suffix.lower() in (".npy", ".npz"):
         return "Save the mask as (height, width), rows first"
     orientation, is_turned = exif_orientation(image_path, size)

@@ -20,7 +20,7 @@ from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from instantavatar_ns.body.kinematics import blended_transforms, skinned, skinning_transforms
+from instantavatar_ns.body.kinematics import blended_transforms, descendants, skinned, skinning_transforms
 from instantavatar_ns.body.model import BodyModel, rotation_matrices
 from instantavatar_ns.body.poses import PoseSequence
 from instantavatar_ns.body.smpl import JOINT_NAMES, NUM_BETAS, NUM_JOINTS
@@ -145,16 +145,9 @@ class _Sample(NamedTuple):
         bones = landmark_bones()
         weights = torch.cat([body.skinning_weights[chosen], torch.eye(NUM_JOINTS)[bones]])
         slopes = torch.cat([slopes, joint_slopes[:, bones]], dim=1)
-        return _Sample(chosen, weights, weights @ _beyond(body.parents), slopes, joint_slopes, body.ancestors)
-
-
-def _beyond(parents: Int[Tensor, "24"]) -> Float[Tensor, "24 24"]:
-    """1 where the first joint is the second one, or beyond it."""
-    beyond = torch.eye(len(parents))
-    for joint, parent in enumerate(parents.tolist()):
-        if parent >= 0:
-            beyond[joint] += beyond[parent]
-    return beyond
+        return _Sample(
+            chosen, weights, weights @ descendants(body.ancestors[0]).mT, slopes, joint_slopes, body.ancestors
+        )
 
 
 class _Posed(NamedTuple):
@@ -211,7 +204,7 @@ class _Attached(NamedTuple):
 
 
 class _Cloud(NamedTuple):
-    """Points, and what is known of them in a round.
+    """Points of the person's surface in one round of the fit, and which of them belong to the body's vertices.
 
     Attributes:
         points: Metres.
@@ -281,7 +274,7 @@ class _Equations(NamedTuple):
     right_betas: Float[Tensor, "10"]
 
     def with_priors(self, current: PoseSequence) -> _Equations:
-        """The same with what is expected of turns of the joints, and of betas."""
+        """Equations with the priors of the joints' turns and of the betas added."""
         precision = _pose_precision()
         pose = torch.cat([current.axis_angles.flatten(1), torch.zeros(len(current), 3)], dim=1).double()
         of_betas = len(current) / EFFECTIVE_FRAMES / BETA_DEVIATION**2

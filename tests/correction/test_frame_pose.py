@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from instantavatar_ns.body.files import load_body_model
+from instantavatar_ns.body.kinematics import descendants
 from instantavatar_ns.body.poses import PoseSequence
-from instantavatar_ns.correction.refinement import PoseRefinement, descendants
+from instantavatar_ns.correction.refinement import PoseRefinement
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FRAMES = 7
